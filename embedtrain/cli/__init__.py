@@ -1,0 +1,1 @@
+"""The commands. Hydra stops here and in `embedtrain.config`."""

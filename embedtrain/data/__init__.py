@@ -1,0 +1,1 @@
+"""Rows of text to batches: sources, sampler, collate, data module. Knows nothing of models or losses."""

@@ -1,0 +1,1 @@
+"""Tokens to embeddings: backbone, pooling, encoder, and what is written to and read from disk."""

@@ -1,0 +1,1 @@
+"""Embeddings to one scalar: pairings, losses, plans, distillation. Never sees a model."""

@@ -1,0 +1,1 @@
+"""The training loop: Lightning module, optimiser, gather over ranks, checkpoints, callbacks."""

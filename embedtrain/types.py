@@ -1,0 +1,142 @@
+"""The values that flow through the program, all NamedTuples of tensors, and the one error a user can mend.
+
+Letters: B queries, N documents (positives and negatives), C candidates over all ranks, M distinct texts,
+T tokens, H hidden width, D embedding width, L layers kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Role = Literal["query", "document"]
+
+
+class InputError(ValueError):
+    """Something the user can mend. The message names the place and the cure; the CLI shows it alone."""
+
+
+class SubModel(NamedTuple):
+    """One cut of the model: run `layer` blocks, keep the first `dim` coordinates."""
+
+    layer: int  # transformer blocks run, 1..num_layers; never a hidden-state index, never negative
+    dim: int  # leading coordinates kept, 1..D
+
+    def __str__(self) -> str:
+        return f"L{self.layer}_D{self.dim}"
+
+
+class Weighted(NamedTuple):
+    """A sub-model trained at this step and the weight of its loss."""
+
+    sub: SubModel
+    weight: float
+
+
+Chosen = tuple[Weighted, ...]
+
+
+class Tokens(NamedTuple):
+    """Texts as token ids; padding may be on either side."""
+
+    ids: Tensor  # (M, T) int64
+    mask: Tensor  # (M, T) bool, True on real tokens
+    prompt_len: Tensor  # (M,) int64, leading real tokens that pooling skips
+
+
+class Tokenize(Protocol):
+    """Texts of one role to `Tokens`, truncated to the model's maximum length."""
+
+    def __call__(self, texts: Sequence[str], role: Role) -> Tokens: ...
+
+
+class Links(NamedTuple):
+    """Which text plays which part in a batch: all that a pairing is decided from."""
+
+    text_ids: Tensor  # (M,) int64 content hash: equal texts have equal ids, whatever their role
+    query: Tensor  # (B,) int64 row among the M texts
+    docs: Tensor  # (N,) int64 row among the M texts: positives and ragged negatives
+    owner: Tensor  # (N,) int64 query 0..B-1 that brought this document
+    positive: Tensor  # (B,) int64 position in `docs` of the query's positive
+    known: Tensor  # (K,) int64 text ids of every labelled positive, used in this batch or not
+    known_owner: Tensor  # (K,) int64 query 0..B-1 of each
+    task: Tensor  # (B,) int64, queries of different tasks never contrast
+    rows: Tensor  # (B,) int64 row number in the data, for messages
+    scores: Tensor | None  # (B,) float32 graded similarity of each query and its positive
+
+
+class Batch(NamedTuple):
+    """What one rank trains on at one step: every distinct text once, and who belongs to whom."""
+
+    texts: Tokens
+    links: Links
+
+
+class Embeddings(NamedTuple):
+    """Pooled vectors of M texts after each kept layer."""
+
+    values: Tensor  # (L, M, D) float32, not normalised
+    layers: tuple[int, ...]  # ascending, block counts
+
+    def raw(self, sub: SubModel) -> Tensor:
+        """The un-normalised prefix, (M, sub.dim).
+
+        Raises:
+            ValueError: if the layer was not kept or the dim is outside 1..D.
+        """
+        width = self.values.shape[-1]
+        if sub.layer not in self.layers:
+            raise ValueError(f"layer {sub.layer} was not kept, layers are {list(self.layers)}")
+        if not 1 <= sub.dim <= width:
+            raise ValueError(f"dim must be in 1..{width}, got {sub.dim}")
+        return self.values[self.layers.index(sub.layer), :, : sub.dim]
+
+    def at(self, sub: SubModel) -> Tensor:
+        """Unit rows of one sub-model, (M, sub.dim): truncated first, normalised after."""
+        return F.normalize(self.raw(sub), dim=-1)
+
+    def rows(self, index: Tensor) -> Embeddings:
+        """The texts of `index` (R,), in that order: (L, R, D)."""
+        return Embeddings(self.values.index_select(1, index), self.layers)
+
+
+class Pairing(NamedTuple):
+    """Who is positive and who may be negative, decided once per batch for every sub-model."""
+
+    target: Tensor  # (B,) int64 column of each query's positive among the C candidates
+    allowed: Tensor  # (B, C) bool, may enter the softmax; always True at the target
+    scores: Tensor | None = None  # (B,) float32 graded similarity of query and target
+
+
+class Score(NamedTuple):
+    """One measured number: a line of scores.jsonl, the only thing reports read."""
+
+    run: str
+    step: int  # optimiser steps taken; 0 is the untouched backbone
+    task: str
+    split: str
+    layer: int
+    dim: int
+    metric: str
+    value: float
+
+
+def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:
+    """The layers a step needs, ascending."""
+    return tuple(sorted({item.sub.layer for item in chosen}))
+
+
+def stack_tokens(parts: Sequence[Tokens]) -> Tokens:
+    """Several `Tokens` as one, right-padded to the longest: (ΣM, max T). Raises ValueError when empty."""
+    if not parts:
+        raise ValueError("no tokens to stack")
+    width = max(part.ids.shape[1] for part in parts)
+    return Tokens(
+        ids=torch.cat([F.pad(part.ids, (0, width - part.ids.shape[1])) for part in parts]),
+        mask=torch.cat([F.pad(part.mask, (0, width - part.mask.shape[1])) for part in parts]),
+        prompt_len=torch.cat([part.prompt_len for part in parts]),
+    )
