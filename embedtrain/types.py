@@ -51,7 +51,9 @@ class Tokens(NamedTuple):
 class Tokenize(Protocol):
     """Texts of one role to `Tokens`, truncated to the model's maximum length."""
 
-    def __call__(self, texts: Sequence[str], role: Role) -> Tokens: ...
+    def __call__(self, texts: Sequence[str], role: Role) -> Tokens:
+        """(M, T) tokens of M texts."""
+        ...
 
 
 class Links(NamedTuple):
