@@ -1,0 +1,152 @@
+"""What happens around steps: checkpoints, progress, and speed."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from embedtrain.train.metrics import FileLogger
+from embedtrain.types import Batch
+
+log = logging.getLogger(__name__)
+
+
+class SaveCheckpoints(Checkpoint):
+    """Keeps `last.ckpt` (every `every` optimiser steps and at the end) and `best.ckpt` (highest val/mean).
+
+    Args:
+        folder: where the two files go.
+        every: optimiser steps between saves, at least 1.
+    """
+
+    def __init__(self, folder: str | Path, every: int = 500) -> None:
+        self.last, self.best = Path(folder) / "last.ckpt", Path(folder) / "best.ckpt"
+        self.every, self.best_value = every, -math.inf
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        """Save when due; also when the scheduler of a cluster has asked the job to end."""
+        stepped = not trainer.fit_loop._should_accumulate()
+        asked_to_end = getattr(trainer, "received_sigterm", False)
+        if stepped and (trainer.global_step % self.every == 0 or asked_to_end):
+            trainer.save_checkpoint(self.last)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep the weights if they are the best so far."""
+        value = trainer.callback_metrics.get("val/mean")
+        if value is not None and float(value) > self.best_value and not trainer.sanity_checking:
+            self.best_value = float(value)
+            trainer.save_checkpoint(self.best, weights_only=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the final state."""
+        trainer.save_checkpoint(self.last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {"best_value": self.best_value}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self.best_value = float(state_dict["best_value"])
+
+
+class Resumed(Callback):
+    """Cuts metrics.jsonl back to where a resumed run starts, so that no step stands there twice."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop lines of steps that will be taken again."""
+        for logger in trainer.loggers:
+            if isinstance(logger, FileLogger):
+                logger.forget_after(trainer.global_step)
+        if trainer.global_step:
+            log.info("resuming at step %d", trainer.global_step)
+
+
+class TrainingProgress(Callback):
+    """A bar with loss, pairs per second and time left; without a terminal, a line every `line_seconds`."""
+
+    def __init__(self, line_seconds: float = 15.0) -> None:
+        self.line_seconds = line_seconds
+        self._bar: Progress | None = None
+        self._started = self._line_at = 0.0
+        self._pairs = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        self._started = self._line_at = time.monotonic()
+        self._pairs = 0
+        if trainer.is_global_zero and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[facts]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
+            total = int(trainer.num_training_batches)
+            self._task = self._bar.add_task("train", total=total, facts="")
+            self._bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Advance; log speed on the steps that are written."""
+        self._pairs += len(batch.links.query) * trainer.world_size
+        speed = self._pairs / (time.monotonic() - self._started)
+        due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if due:
+            pl_module.log("train/pairs_per_second", speed, batch_size=1)
+        if not trainer.is_global_zero:
+            return
+        loss = float(trainer.callback_metrics.get("train/loss", math.nan))
+        facts = f"loss {loss:.3f}  {speed:.1f} pairs/s"
+        total = int(trainer.num_training_batches)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=batch_idx + 1, facts=facts)
+        elif time.monotonic() - self._line_at > self.line_seconds or batch_idx + 1 == total:
+            self._line_at = time.monotonic()
+            log.info("step %d/%d  %s", batch_idx + 1, total, facts)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say how good the model is now."""
+        mean = float(trainer.callback_metrics.get("val/mean", math.nan))
+        if trainer.is_global_zero:
+            text = f"step {trainer.global_step}  validation mean over sub-models {mean:.4f}"
+            self._bar.console.print(text) if self._bar is not None else log.info(text)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the error is readable."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

@@ -1,0 +1,75 @@
+"""Checkpoints that are either complete or absent: written beside, synced, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from embedtrain.types import InputError
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, never half-written."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | os.PathLike[str],
+        storage_options: Any = None,  # noqa: ANN401
+    ) -> None:
+        """Write `checkpoint` to `path`; an earlier file there survives any failure.
+
+        Raises:
+            InputError: if the disk is full.
+        """
+        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` on a temporary file beside `path`, sync it, and rename it to `path`.
+
+    Raises:
+        InputError: if the disk is full; nothing is left behind and an existing `path` is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        if not _is_disk_full(error):
+            raise
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise InputError(
+            f"no space left while saving {path} ({free:.0f} MiB free). The checkpoint saved before it is "
+            "complete: free some space and run the same command again to continue from it"
+        ) from error
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """torch.save wraps the OSError of a failed write in RuntimeErrors, so look through the whole chain."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

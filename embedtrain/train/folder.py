@@ -1,0 +1,129 @@
+"""The run folder: what state it is in, and whether a run may start, continue or must stop."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from embedtrain.types import InputError
+
+# Keys that may change between a run and its continuation without changing what is computed.
+FREE = (
+    "overwrite",
+    "output_root",
+    "logger",
+    "evaluation",
+    "exports",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.checkpoint_every",
+    "trainer.log_every",
+)
+PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers", "pytorch-lightning", "mteb")
+
+
+class RunFolder:
+    """`<output_root>/<name>` and the paths inside it (see ARCHITECTURE.md, "Run folder").
+
+    Args:
+        root: the folder of all runs.
+        name: the run's name, one path component.
+
+    Raises:
+        InputError: if `name` is not a plain folder name.
+    """
+
+    def __init__(self, root: str | Path, name: str) -> None:
+        if not name or name in (".", "..") or "/" in name or "\\" in name:
+            raise InputError(f"name must be a plain folder name, got '{name}'")
+        self.path = Path(root) / name
+        self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
+        self.checkpoints, self.model = self.path / "checkpoints", self.path / "model"
+        self.last = self.checkpoints / "last.ckpt"
+
+    def prepare(self, config: Mapping[str, Any], *, overwrite: bool, world_size: int) -> bool:
+        """Make the folder ready for `config`; True if an unfinished run continues.
+
+        Raises:
+            InputError: if a finished run, an unfinished one with other settings, or anything else is there.
+        """
+        if overwrite and self.config.exists():  # never delete what no run has written
+            shutil.rmtree(self.path)
+        if self.model.exists():
+            raise InputError(
+                f"{self.path} holds a finished run. Use another name=..., or overwrite=true to replace it"
+            )
+        if self.config.exists():
+            self._require_same(config)
+            return True
+        if self.path.exists() and any(self.path.iterdir()):
+            raise InputError(
+                f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        facts = {"config": dict(config), "versions": versions(), "commit": commit(), "world_size": world_size}
+        temporary = self.config.with_suffix(".tmp")
+        temporary.write_text(yaml.safe_dump(facts, sort_keys=False), "utf-8")
+        temporary.replace(self.config)
+        return False
+
+    def _require_same(self, config: Mapping[str, Any]) -> None:
+        try:
+            before = _flat(yaml.safe_load(self.config.read_text("utf-8"))["config"])
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise InputError(f"{self.config} cannot be read ({error}); overwrite=true starts anew") from error
+        now = _flat(config)
+        changed = [
+            f"{key}: was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(FREE)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.path} holds an unfinished run with other settings ({'; '.join(changed)}). Repeat its "
+                "settings to continue it, use another name=..., or overwrite=true to start anew"
+            )
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """Git commit of the embedtrain checkout, with "+changes" where it has any; None outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

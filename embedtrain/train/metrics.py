@@ -1,0 +1,80 @@
+"""metrics.jsonl, one line per logged step, and the same as metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class FileLogger(Logger):
+    """Appends each logged step to `<folder>/metrics.jsonl`; `metrics.csv` is made from it when training ends.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.jsonl"
+
+    @property
+    def name(self) -> str:
+        """Lightning's name of this logger."""
+        return "files"
+
+    @property
+    def version(self) -> str:
+        """One version: the run folder is the version."""
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Nothing: config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line; a value that JSON cannot hold becomes its name ("nan", "inf")."""
+        row = {
+            key: value if math.isfinite(value) else str(value)
+            for key, value in metrics.items()
+            if key != "epoch"  # the whole run is one Lightning epoch
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **row}) + "\n")
+
+    @rank_zero_only
+    def forget_after(self, step: int) -> None:
+        """Drop lines past `step`: a resumed run takes those steps again. A torn last line is dropped too."""
+        if not self.path.exists():
+            return
+        kept = [line for line in self.path.read_text("utf-8").splitlines() if _step_of(line) < step]
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        temporary.replace(self.path)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write metrics.csv, one column per metric."""
+        if not self.path.exists():
+            return
+        rows = [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        with self.path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -1,0 +1,92 @@
+"""AdamW with decay groups, and the learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from embedtrain.types import InputError
+
+Schedule = Literal["cosine", "linear", "constant"]
+
+
+class AdamW:
+    """Settings of AdamW (Loshchilov and Hutter, 2019, arXiv:1711.05101) with warm-up and decay.
+
+    Args:
+        lr: peak learning rate.
+        weight_decay: applied to matrices only; biases, norms and other vectors are never decayed.
+        betas: first and second moment decay.
+        eps: added to the root of the second moment.
+        warmup: steps of linear warm-up when at least 1, otherwise the share of all steps.
+        schedule: what follows warm-up: "cosine" or "linear" down to `final_lr_share`, or "constant".
+        final_lr_share: the last learning rate as a share of `lr`.
+
+    Raises:
+        InputError: if a value is outside its range.
+    """
+
+    def __init__(
+        self,
+        lr: float = 2e-5,
+        weight_decay: float = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        warmup: float = 0.1,
+        schedule: Schedule = "linear",
+        final_lr_share: float = 0.0,
+    ) -> None:
+        if not lr > 0:
+            raise InputError(f"lr must be above 0, got {lr}")
+        if warmup < 0:
+            raise InputError(f"warmup must be a share below 1 or a number of steps, got {warmup}")
+        if schedule not in ("cosine", "linear", "constant"):
+            raise InputError(f"schedule must be cosine, linear or constant, got '{schedule}'")
+        self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, tuple(betas), eps
+        self.warmup, self.schedule, self.final_lr_share = warmup, schedule, final_lr_share
+
+    def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
+        """The optimiser over every trainable parameter of `module`, those of the loss included."""
+        decayed, kept = decay_groups(module.named_parameters())
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": kept, "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=self.lr,
+            betas=(self.betas[0], self.betas[1]),
+            eps=self.eps,
+        )
+
+    def scheduler(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR:
+        """The learning-rate schedule over `total_steps` optimiser steps."""
+        return LambdaLR(optimizer, lambda step: self.share(step, total_steps))
+
+    def share(self, step: int, total_steps: int) -> float:
+        """Learning rate at `step` (0-based) as a share of the peak."""
+        warmup = int(self.warmup) if self.warmup >= 1 else math.ceil(self.warmup * total_steps)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if self.schedule == "constant":
+            return 1.0
+        done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+        decay = 1.0 - done if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return self.final_lr_share + (1.0 - self.final_lr_share) * decay
+
+
+def decay_groups(
+    named: Iterable[tuple[str, nn.Parameter]],
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Trainable parameters as (decayed, not decayed): matrices decay, vectors and scalars do not."""
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
+    for _, parameter in named:
+        if parameter.requires_grad:
+            (decayed if parameter.ndim >= 2 else kept).append(parameter)
+    return decayed, kept

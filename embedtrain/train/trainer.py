@@ -1,0 +1,123 @@
+"""Lightning's Trainer with this project's habits: one epoch per run, atomic checkpoints, one progress bar."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+from embedtrain.train.callbacks import Resumed, SaveCheckpoints, TrainingProgress
+from embedtrain.train.checkpoint import AtomicCheckpointIO
+from embedtrain.train.metrics import FileLogger
+from embedtrain.types import InputError
+
+
+def make_trainer(
+    *,
+    folder: Path,
+    micro_batches: int,
+    loggers: Sequence[Logger] = (),
+    accelerator: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    precision: str = "auto",
+    accumulate: int = 1,
+    clip_norm: float | None = 1.0,
+    validate_every: float = 0.25,
+    checkpoint_every: int = 500,
+    log_every: int = 10,
+    timeout_minutes: float = 120.0,
+) -> pl.Trainer:
+    """The trainer of one run.
+
+    Args:
+        folder: the run folder.
+        micro_batches: batches the data module yields over the whole run.
+        loggers: beside metrics.jsonl, which is always written.
+        accelerator: "cpu", "gpu" or "auto".
+        devices: processes per node; more than one trains with DDP.
+        num_nodes: machines.
+        precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it, else 32-true.
+        accumulate: batches per optimiser step. They never contrast with each other.
+        clip_norm: largest gradient norm, None for no clipping.
+        validate_every: optimiser steps between validations when at least 1, else the share of the run.
+        checkpoint_every: optimiser steps between saves of last.ckpt.
+        log_every: optimiser steps between lines of metrics.jsonl.
+        timeout_minutes: how long ranks wait for each other, e.g. while rank 0 evaluates.
+
+    Raises:
+        InputError: if a value is outside its range.
+    """
+    for name, value in {
+        "accumulate": accumulate,
+        "checkpoint_every": checkpoint_every,
+        "log_every": log_every,
+    }.items():
+        if value < 1:
+            raise InputError(f"{name} must be at least 1, got {value}")
+    if validate_every <= 0:
+        raise InputError(f"validate_every must be above 0, got {validate_every}")
+    _silence()
+    steps = math.ceil(micro_batches / accumulate)
+    between = round(validate_every) if validate_every >= 1 else max(1, round(validate_every * steps))
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=_strategy(accelerator, devices * num_nodes, timeout_minutes),
+        precision=auto_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
+        plugins=[AtomicCheckpointIO()],
+        callbacks=[SaveCheckpoints(folder / "checkpoints", checkpoint_every), Resumed(), TrainingProgress()],
+        logger=[FileLogger(folder), *loggers],
+        max_epochs=1,  # the data module lays all epochs end to end, which makes resuming exact
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip_norm,
+        val_check_interval=between * accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=log_every,
+        use_distributed_sampler=False,  # the stateless sampler slices the global batch itself
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+
+
+def auto_precision(accelerator: str) -> str:
+    """bf16-mixed where the device multiplies bfloat16 in hardware, else 32-true.
+
+    A CPU without avx512_bf16 or amx emulates bfloat16, up to 100 times slower than float32.
+    """
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+    return "bf16-mixed" if fast else "32-true"
+
+
+def _strategy(accelerator: str, ranks: int, timeout_minutes: float) -> Strategy | str:
+    if ranks == 1:
+        return "auto"
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    return DDPStrategy(
+        process_group_backend="nccl" if on_gpu else "gloo",
+        timeout=datetime.timedelta(minutes=timeout_minutes),
+    )
+
+
+def _silence() -> None:
+    """Hide Lightning warnings that this project's design has already answered."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*your dataloader is not resumable.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*is smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message)

@@ -1,0 +1,90 @@
+"""In-loop quality of sub-models on held-out rows: nDCG@10 of positives, or Spearman of scored pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import ndcg_score
+from torch import Tensor
+
+from embedtrain.types import Embeddings, Links, SubModel
+
+
+class Collected(NamedTuple):
+    """Embeddings and links of the validation batches seen so far."""
+
+    texts: list[Embeddings]
+    links: list[Links]
+
+    def joined(self) -> tuple[Embeddings, Links]:
+        """All batches as one, indices moved accordingly."""
+        values = torch.cat([part.values for part in self.texts], dim=1)
+        return Embeddings(values, self.texts[0].layers), join_links(self.links)
+
+
+def join_links(parts: Sequence[Links]) -> Links:
+    """The links of several batches as those of one batch, in order."""
+    texts = queries = docs = 0
+    moved = []
+    for part in parts:
+        moved.append(
+            part._replace(
+                query=part.query + texts,
+                docs=part.docs + texts,
+                owner=part.owner + queries,
+                positive=part.positive + docs,
+                known_owner=part.known_owner + queries,
+            )
+        )
+        texts, queries, docs = texts + len(part.text_ids), queries + len(part.query), docs + len(part.docs)
+    scores = [part.scores for part in moved if part.scores is not None]
+    columns = zip(*(part._replace(scores=part.rows) for part in moved), strict=True)
+    joined = Links._make(torch.cat(column) for column in columns)
+    return joined._replace(scores=torch.cat(scores) if scores else None)
+
+
+def links_to(links: Links, device: torch.device) -> Links:
+    """The same links on `device`."""
+    return Links._make(None if part is None else part.to(device) for part in links)
+
+
+def sub_model_scores(
+    texts: Embeddings, links: Links, sub_models: Sequence[SubModel]
+) -> tuple[str, dict[SubModel, float]]:
+    """Name of the metric and its value in [-1, 1] per sub-model.
+
+    Scored pairs: Spearman correlation of cosine and label. Otherwise nDCG@10 where each query ranks every
+    distinct document and its labelled positives are relevant.
+    """
+    if links.scores is not None:
+        docs = texts.rows(links.docs[links.positive])
+        labels = links.scores
+        query = texts.rows(links.query)
+        return "spearman", {sub: _spearman(query.at(sub), docs.at(sub), labels) for sub in sub_models}
+    ids, first = _distinct(links.text_ids[links.docs])
+    docs, query = texts.rows(links.docs[first]), texts.rows(links.query)
+    relevant = torch.zeros(len(links.query), len(ids), dtype=torch.bool, device=ids.device)
+    known = torch.isin(links.known, ids)
+    relevant[links.known_owner[known], torch.searchsorted(ids, links.known[known])] = True
+    return "ndcg_at_10", {sub: _ndcg(query.at(sub), docs.at(sub), relevant) for sub in sub_models}
+
+
+def _distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted distinct ids (U,) and the position of the first of each (U,)."""
+    unique, inverse = torch.unique(ids, return_inverse=True)
+    first = torch.full_like(unique, len(ids))
+    first.scatter_reduce_(0, inverse, torch.arange(len(ids), device=ids.device), reduce="amin")
+    return unique, first
+
+
+def _spearman(query: Tensor, docs: Tensor, labels: Tensor) -> float:
+    similarity = (query * docs).sum(-1)  # (B,)
+    return float(spearmanr(similarity.cpu().numpy(), labels.cpu().numpy()).statistic)
+
+
+def _ndcg(query: Tensor, docs: Tensor, relevant: Tensor) -> float:
+    scores = query @ docs.T  # (B, U)
+    return float(ndcg_score(relevant.cpu().numpy(), scores.float().cpu().numpy(), k=10, ignore_ties=True))
