@@ -1,0 +1,237 @@
+"""Which rows train together at a step: a function of (data, seed, step) alone, with no state to save or lose.
+
+The batch is planned for all ranks together and then sliced, so ranks agree without talking, every number of
+ranks trains on the same global batches, and a resumed run needs nothing but its step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from embedtrain.data.sources import Example
+from embedtrain.types import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class SharedTexts(NamedTuple):
+    """Texts of a row that other rows have too, as numbers."""
+
+    labelled: tuple[int, ...]  # its query and positives
+    negatives: tuple[int, ...]
+
+
+class GlobalBatches:
+    """Full batches of row numbers for any step of a run, every epoch in a new order.
+
+    Contrastive batches never hold two rows that share a text of which either makes a query or a positive:
+    the other row would call it a negative. (Two rows may share a negative: it is false for neither.)
+    A row that cannot join the open batch waits for the first later one of its epoch that can take it.
+
+    Every epoch has as many batches as epoch 0 can fill. An epoch whose order fills more leaves those out;
+    one that fills fewer ends with its own first batches again. Rows left over rest until the next epoch.
+
+    Args:
+        examples: the rows; only read here, not kept.
+        batch_size: rows per step over all ranks.
+        seed: 0 or more.
+        contrastive: whether rows of a batch serve each other as negatives (rows without scores).
+
+    Raises:
+        InputError: when no batch can be filled, or a batch of one row has nothing to contrast.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], *, batch_size: int, seed: int, contrastive: bool = True
+    ) -> None:
+        _check_size(examples, batch_size)
+        if contrastive and batch_size == 1:
+            _check_own_negatives(examples)
+        self.batch_size = batch_size
+        self._count = len(examples)
+        self._seed = seed
+        self._shared = _shared_texts(examples) if contrastive and batch_size > 1 else {}
+        self._cached: tuple[int, list[list[int]]] = (0, self._planned(0))
+        self.batches_per_epoch = len(self._cached[1])
+        if not self.batches_per_epoch:
+            raise InputError(_nothing_fills(examples, batch_size, self._largest()))
+        left = self._count - self.batches_per_epoch * batch_size
+        if left:
+            logger.info("%d of %d rows are left out of each epoch, others every time: batches of %d are full "
+                        "and share no text", left, self._count, batch_size)  # fmt: skip
+
+    def epoch(self, step: int) -> int:
+        """The epoch of a step counted over the whole run, from 0."""
+        return step // self.batches_per_epoch
+
+    def rows(self, step: int) -> list[int]:
+        """Row numbers of the global batch of a step counted over the whole run, from 0."""
+        epoch, position = divmod(step, self.batches_per_epoch)
+        if self._cached[0] != epoch:
+            self._cached = (epoch, self._full_length(self._planned(epoch)))
+        return self._cached[1][position]
+
+    def _planned(self, epoch: int) -> list[list[int]]:
+        order = _order(self._count, self._seed, epoch)
+        if self._shared:
+            return [b for b in fill(order, self._shared, self.batch_size) if len(b) == self.batch_size]
+        full = len(order) // self.batch_size
+        batches: list[list[int]] = order[: full * self.batch_size].reshape(full, -1).tolist()
+        return batches
+
+    def _full_length(self, batches: list[list[int]]) -> list[list[int]]:
+        """As many batches as every epoch has. Epoch 0 stands in for an epoch that fills none at all."""
+        source = batches or self._planned(0)
+        return [source[position % len(source)] for position in range(self.batches_per_epoch)]
+
+    def _largest(self) -> int:
+        return max(map(len, fill(_order(self._count, self._seed, 0), self._shared, self.batch_size)))
+
+
+class EvenBatches:
+    """All rows once and in order, in batches of `batch_size` rows or somewhat more.
+
+    Validation needs every row exactly once, and no batch so short that a rank gets none of it: sizes are
+    even, from `batch_size` to less than twice as much; fewer only when all rows together are fewer.
+    """
+
+    def __init__(self, count: int, *, batch_size: int) -> None:
+        self._bounds = np.linspace(0, count, max(1, count // batch_size) + 1).astype(int).tolist()
+        self.batches_per_epoch = len(self._bounds) - 1
+
+    def epoch(self, step: int) -> int:
+        """Always 0: validation never rotates positives or negatives."""
+        return 0
+
+    def rows(self, step: int) -> list[int]:
+        """Row numbers of one batch."""
+        return list(range(self._bounds[step], self._bounds[step + 1]))
+
+
+def slice_for_rank(rows: Sequence[int], rank: int, world: int) -> Sequence[int]:
+    """The rank's own part of a global batch: consecutive, equally long on every rank.
+
+    Raises:
+        InputError: when the batch cannot be split evenly.
+    """
+    if len(rows) % world:
+        below = len(rows) // world * world
+        sizes = f"{below} or {below + world}" if below else str(world)
+        raise InputError(
+            f"batch_size={len(rows)} cannot be split evenly over {world} ranks: make it {sizes}."
+        )
+    each = len(rows) // world
+    return rows[rank * each : (rank + 1) * each]
+
+
+def fill(order: Iterable[int], shared: dict[int, SharedTexts], batch_size: int) -> list[list[int]]:
+    """Batches of at most `batch_size` rows without a shared text.
+
+    A row goes to the first batch with room after those that hold its rivals. One pass, near constant time a
+    row: each text remembers the last batch that has it, and `later` is a union-find over batches that jumps
+    full ones. Early batches are full, the last ones may not be.
+    """
+    batches: list[list[int]] = []
+    later: list[int] = []  # batch -> itself while it has room, else a later one
+    last_any: dict[int, int] = {}  # text -> last batch where a row has it in any part
+    last_labelled: dict[int, int] = {}  # text -> last batch where it is a query or a positive
+    nothing = SharedTexts((), ())
+    for row in order:
+        texts = shared.get(row, nothing)
+        earliest = 0
+        for text in texts.labelled:
+            earliest = max(earliest, last_any.get(text, -1) + 1)
+        for text in texts.negatives:
+            earliest = max(earliest, last_labelled.get(text, -1) + 1)
+        batch = _with_room(earliest, batches, later)
+        batches[batch].append(row)
+        if len(batches[batch]) == batch_size:
+            later[batch] = batch + 1
+        for text in texts.labelled:
+            last_any[text] = max(last_any.get(text, -1), batch)
+            last_labelled[text] = batch
+        for text in texts.negatives:
+            last_any[text] = max(last_any.get(text, -1), batch)
+    return batches
+
+
+def _with_room(batch: int, batches: list[list[int]], later: list[int]) -> int:
+    """The first batch from `batch` on that is not full, opened if need be."""
+    path = []
+    while batch < len(later) and later[batch] != batch:
+        path.append(batch)
+        batch = later[batch]
+    while len(batches) <= batch:
+        later.append(len(batches))
+        batches.append([])
+    for full in path:
+        later[full] = batch
+    return batch
+
+
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def _shared_texts(examples: Sequence[Example]) -> dict[int, SharedTexts]:
+    """Row -> its texts that occur in another row and are a query or positive somewhere."""
+    number: dict[str, int] = {}
+    labelled = [
+        tuple({number.setdefault(text, len(number)) for text in (example.query, *example.positives)})
+        for example in examples
+    ]
+    count = len(number)  # texts after these are negatives only: false for no row
+    negatives = [
+        tuple({number.get(text, count) for text in example.negatives} - {count}) for example in examples
+    ]
+    rows_with = np.zeros(count, dtype=np.int64)
+    for texts in (labelled, negatives):
+        flat = np.fromiter((text for row in texts for text in row), dtype=np.int64)
+        rows_with += np.bincount(flat, minlength=count)
+    shared = (rows_with > 1).tolist()
+    found = {}
+    for row, (own, other) in enumerate(zip(labelled, negatives, strict=True)):
+        common = SharedTexts(tuple(t for t in own if shared[t]), tuple(t for t in other if shared[t]))
+        if common.labelled or common.negatives:
+            found[row] = common
+    return found
+
+
+def _check_size(examples: Sequence[Example], batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more, got {batch_size}.")
+    if batch_size > len(examples):
+        raise InputError(
+            f"batch_size={batch_size} is more than the {len(examples)} training rows. "
+            f"Set batch_size to {len(examples)} or less."
+        )
+
+
+def _check_own_negatives(examples: Sequence[Example]) -> None:
+    for example in examples:
+        if not example.negatives:
+            raise InputError(
+                f"{example.where}: nothing to contrast: batch_size=1 brings no other row's positive as a "
+                "negative and this row has no negatives of its own. Set batch_size to 2 or more, or add "
+                "negatives."
+            )
+
+
+def _nothing_fills(examples: Sequence[Example], batch_size: int, largest: int) -> str:
+    counts = Counter(text for e in examples for text in {e.query, *e.positives, *e.negatives})
+    text, most = counts.most_common(1)[0]
+    if most == len(examples):
+        return (
+            f"all {most} rows share the text {text[:80]!r}: there is nothing to contrast. Add rows about "
+            "something else, or give every row a score."
+        )
+    return (
+        f"no batch of {batch_size} rows without a shared text can be filled (the largest has {largest}): "
+        f"the text {text[:80]!r} alone is in {most} of {len(examples)} rows. Set batch_size to {largest} or "
+        "less, or remove repeated rows."
+    )
