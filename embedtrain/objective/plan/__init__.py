@@ -1,0 +1,27 @@
+"""Which sub-models train at a step, and with what weight.
+
+A plan is a function of the step alone: ranks agree without talking and a resumed run draws what it would have
+drawn. Every plan trains layer `num_layers` at every step, so no parameter is ever without a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from embedtrain.objective.plan.constant import Dims, FixedPairs, Full
+from embedtrain.objective.plan.grid import Grid
+from embedtrain.objective.plan.random2d import Random2d
+from embedtrain.types import Chosen, SubModel
+
+
+class Plan(Protocol):
+    """Optimiser step (0, 1, ...) to the sub-models trained at it."""
+
+    sub_models: tuple[SubModel, ...]  # all it may ever train, ascending
+
+    def __call__(self, step: int) -> Chosen:
+        """What trains at this step, layer `num_layers` always among it."""
+        ...
+
+
+__all__ = ["Dims", "FixedPairs", "Full", "Grid", "Plan", "Random2d"]
