@@ -65,8 +65,8 @@ class EvaluateConfig:
     data_root: str | None = None
     layers: list[int] | None = None  # None: the layers of the trained sub-models, or the full depth
     dims: list[int] | None = None  # None: the dims of the trained sub-models, or the full width
-    output: str = MISSING  # folder for scores.jsonl and mteb/; default: beside the model
-    overwrite: bool = False
+    output: str | None = None  # folder for scores.jsonl and mteb/; None: <output_root>/evaluation-<model name>
+    output_root: str = "runs"
 
 
 @dataclass
@@ -81,7 +81,7 @@ class ExportConfig:
 
 
 def schema(config_class: type) -> DictConfig:
-    """The structured node to store with Hydra: strict at the top, open inside groups, which `build` checks."""
+    """The structured node to store with Hydra: strict at the top, open inside groups (see `build`)."""
     node: DictConfig = OmegaConf.structured(config_class)
     for key in node:
         if not OmegaConf.is_missing(node, key) and node[key] == {}:
@@ -103,9 +103,9 @@ def config_dir(name: str) -> Path:
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """'; did you mean X?' for the closest known word, or an empty string."""
+    """'; did you mean X?' for the closest known word, or a full stop."""
     close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else "."
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

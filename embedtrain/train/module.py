@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,20 +12,11 @@ from torch import Tensor, nn
 
 from embedtrain.objective.matryoshka import Objective, ObjectiveValue
 from embedtrain.objective.pairing import pair
+from embedtrain.objective.plan import Plan
 from embedtrain.train.distributed import gather_embeddings, gather_links
 from embedtrain.train.optim import AdamW
 from embedtrain.train.validation import Collected, links_to, sub_model_scores
-from embedtrain.types import Batch, Chosen, InputError, Links, SubModel, distinct_layers
-
-
-class Plan(Protocol):
-    """Which sub-models train at a step: a function of the step alone, so ranks agree without talking."""
-
-    sub_models: tuple[SubModel, ...]
-
-    def __call__(self, step: int) -> Chosen:
-        """The sub-models of optimiser step `step` and their weights."""
-        ...
+from embedtrain.types import Batch, InputError, Links, SubModel, distinct_layers
 
 
 class TrainModule(pl.LightningModule):

@@ -1,0 +1,45 @@
+# Everything installs itself: `make quickstart` and `make test` work on a bare machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install quickstart test test-slow check format docs clean
+help:
+	@echo "make quickstart   train a 2D-Matryoshka model on dictionary data, table and picture of every cut (~8 min)"
+	@echo "make test         the tests (under 10 min)      make test-slow   also the ones that take minutes"
+	@echo "make check        ruff, format, mypy            make format      let ruff rewrite"
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "embedtrain needs Python 3.11 or newer; use make PYTHON=python3.11"; exit 1; }
+	@echo "installing into $(VENV) (once; about 2 GB)"
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[quickstart,dev]'
+	@touch $@
+
+install: $(INSTALLED)
+
+quickstart: $(INSTALLED)
+	@$(BIN)/python -m embedtrain.data.dictionary data/dictionary
+	@$(BIN)/embedtrain-train recipe=quickstart_minilm name=quickstart $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m "slow" --timeout=3600 $(ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,137 @@
+"""From the command line to a checked plain config: recipes, nearest names, errors without a traceback wall."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from embedtrain.config import (
+    EvaluateConfig,
+    ExportConfig,
+    RunConfig,
+    config_dir,
+    nearest,
+    plain,
+    schema,
+)
+from embedtrain.types import InputError
+
+SCHEMAS = {"train": RunConfig, "evaluate": EvaluateConfig, "export": ExportConfig}
+NODES = {"train": "run_schema", "evaluate": "evaluate_schema", "export": "export_schema"}
+HYDRA_ONLY = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
+
+
+def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
+    """Run `task` with the plain config that the command line describes.
+
+    `recipe=NAME` takes recipes/NAME.yaml as the primary config; everything else is ordinary Hydra.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("pytorch_lightning", "lightning", "httpx", "sentence_transformers", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name, config_class in SCHEMAS.items():
+        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
+    try:
+        sys.argv[1:] = _with_recipe(sys.argv[1:])
+        if not HYDRA_ONLY.intersection(sys.argv):
+            _check(command, sys.argv[1:])
+    except InputError as error:
+        fail(error)
+
+    def run(config: DictConfig) -> None:
+        try:
+            task(plain(config))
+        except InputError as error:
+            fail(error)
+        except KeyboardInterrupt:
+            fail(InputError("stopped; the same command continues from the last checkpoint"))
+
+    folder = str(config_dir("conf"))
+    hydra.main(version_base="1.3", config_path=folder, config_name=command)(run)()
+
+
+def fail(error: InputError) -> NoReturn:
+    """Print the error alone and leave with status 1."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _with_recipe(arguments: list[str]) -> list[str]:
+    names = [word.partition("=")[2] for word in arguments if word.startswith("recipe=")]
+    if not names:
+        return arguments
+    folder = config_dir("recipes")
+    name = names[-1].removesuffix(".yaml")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"recipe '{name}' does not exist{nearest(name, known)} There are: {', '.join(known)}")
+    rest = [word for word in arguments if not word.startswith("recipe=")]
+    return ["--config-dir", str(folder), "--config-name", name, *rest]
+
+
+def _check(command: str, arguments: list[str]) -> None:
+    """Compose the config once before Hydra does, to answer mistakes with the nearest name.
+
+    Raises:
+        InputError: naming the key or option, and the nearest existing one.
+    """
+    parser = hydra._internal.utils.get_args_parser()
+    parsed = parser.parse_args(arguments)
+    if parsed.multirun:
+        _refuse_shared_devices(parsed.overrides)
+        return
+    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3", job_name=command):
+        overrides = list(parsed.overrides)
+        if parsed.config_dir:
+            overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]")
+        try:
+            hydra.compose(parsed.config_name or command, overrides=overrides)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(_explain(command, error)) from error
+
+
+def _refuse_shared_devices(overrides: list[str]) -> None:
+    several = [word for word in overrides if re.match(r"(trainer=ddp|trainer\.devices=([2-9]|\d{2,}))", word)]
+    if several:
+        raise InputError(
+            f"--multirun with {several[0]} would start one sweep per rank. Use a launcher that gives each job "
+            "its own processes, or trainer.devices=1"
+        )
+
+
+def _explain(command: str, error: Exception) -> str:
+    """Hydra's message in one or two lines, with the nearest known key or option."""
+    text = str(error.__cause__ or error)
+    if found := re.search(r"Key '([^']+)' (?:is )?not in '?([A-Za-z]+)", text):
+        keys = [key for config in SCHEMAS.values() if config.__name__ == found[2] for key in _keys(config)]
+        keys = keys or list(_keys(SCHEMAS[command]))
+        path = re.search(r"full_key: (\S+)", text)
+        return f"unknown config key '{path[1] if path else found[1]}'{nearest(found[1], keys)}" + _list(keys)
+    if found := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
+        options = sorted(path.stem for path in (config_dir("conf") / found[1]).glob("*.yaml"))
+        return f"{found[1]}={found[2]} does not exist{nearest(found[2], options)}" + _list(options)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        keys = [*_keys(SCHEMAS[command]), *(path.name for path in config_dir("conf").iterdir() if path.is_dir())]
+        return f"unknown config key '{found[1]}'{nearest(found[1].split('.')[0], keys)}" + _list(keys)
+    lines = [line.strip() for line in text.split("Set the environment variable")[0].splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith("object_type="))
+
+
+def _keys(config_class: type) -> list[str]:
+    return list(config_class.__dataclass_fields__)  # type: ignore[attr-defined]
+
+
+def _list(known: list[str]) -> str:
+    return f" There are: {', '.join(dict.fromkeys(known))}"
+
+

@@ -1,0 +1,56 @@
+"""Scores of an encoder on a grid of sub-models, shared by the train and evaluate commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from embedtrain.evaluate.progress import SweepBar, Tick
+from embedtrain.evaluate.sweep import sweep
+from embedtrain.evaluate.tasks import find_tasks
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import weights_hash
+from embedtrain.types import Score, SubModel
+
+log = logging.getLogger(__name__)
+
+
+def grid(
+    layers: Sequence[int] | None, dims: Sequence[int] | None, trained: Sequence[SubModel]
+) -> list[SubModel]:
+    """Every (layer, dim) of the two lists; a list that is not given holds what the trained sub-models have."""
+    layers = sorted({sub.layer for sub in trained} if layers is None else set(layers))
+    dims = sorted({sub.dim for sub in trained} if dims is None else set(dims))
+    return [SubModel(layer, dim) for layer in layers for dim in dims]
+
+
+def measure(
+    encoder: Encoder,
+    tasks: Sequence[str],
+    data_root: str | None,
+    sub_models: Sequence[SubModel],
+    *,
+    run: str,
+    step: int,
+    folder: Path,
+) -> list[Score]:
+    """The sweep's scores, with a bar on a terminal and a line per task elsewhere.
+
+    Raises:
+        InputError: if a task, its data, a layer or a dim does not exist.
+    """
+    found = find_tasks(tasks, None if data_root is None else Path(data_root))
+    settings = {"run": run, "step": step, "revision": weights_hash(encoder), "folder": folder}
+    if not sys.stderr.isatty():
+        return sweep(encoder, found, sub_models, progress=_log_tick, **settings)
+    with SweepBar(Console(stderr=True)) as bar:
+        return sweep(encoder, found, sub_models, progress=bar, **settings)
+
+
+def _log_tick(tick: Tick) -> None:
+    if tick.cells_done == tick.cells:
+        log.info("%s: %d sub-models, %d texts encoded once", tick.task, tick.cells, tick.texts)

@@ -1,0 +1,27 @@
+"""What `model=...` on a command line means: a run folder, a model folder, or a hub name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedtrain.types import InputError
+
+
+def model_folder(name: str) -> str:
+    """The folder or hub name to load: a run folder's `model/`, anything else as it is.
+
+    Raises:
+        InputError: if the run has not finished.
+    """
+    folder = Path(name)
+    if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
+        if not (folder / "model").exists():
+            raise InputError(f"{name} is a run that has not finished: run its command again to finish it")
+        return str(folder / "model")
+    return name
+
+
+def name_of(name: str) -> str:
+    """A short name for score rows: the run's or the folder's."""
+    path = Path(name)
+    return path.parent.name if path.name == "model" and path.parent.name else path.name or "model"

@@ -1,0 +1,165 @@
+"""The stages of one training run, in order. Rank 0 measures and writes; every rank trains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from embedtrain.cli.measure import measure
+from embedtrain.config import build
+from embedtrain.data.module import DataModule
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import save_encoder
+from embedtrain.objective.matryoshka import Objective
+from embedtrain.report.figures import save_heat_map
+from embedtrain.report.table import comparison
+from embedtrain.scores import read_scores
+from embedtrain.train.folder import RunFolder
+from embedtrain.train.module import TrainModule
+from embedtrain.train.trainer import make_trainer
+from embedtrain.types import InputError, SubModel
+
+console = Console(stderr=True)
+
+
+class TrainingRun:
+    """Everything `embedtrain-train` does, built from a plain config.
+
+    Args:
+        config: `RunConfig` as plain containers.
+
+    Raises:
+        InputError: if a part refuses its settings; nothing has been written then.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config, self.started = config, time.monotonic()
+        self.leads = rank_zero_only.rank == 0
+        self.folder = RunFolder(config["output_root"], config["name"])
+        pl.seed_everything(config["seed"], verbose=False)
+        self.encoder: Encoder = self._build("backbone", pooling=self._optional("pooling"))
+        size = {"num_layers": self.encoder.num_layers, "width": self.encoder.width}
+        self.plan = self._build("plan", seed=config["seed"], **size)
+        self.encoder.trained = self.plan.sub_models
+        self.cuts = [self._cut(pair) for pair in config["exports"]]
+        self.objective = Objective(self._build("contrast"), self._optional("distill"))
+        self.optim = self._build("optim")
+        self.data: DataModule = self._build("data", seed=config["seed"], tokenize=self.encoder.tokenize)
+        self.data.setup("fit")
+        self.trainer = self._trainer()
+        if self.leads:
+            world = self.trainer.world_size
+            self.resumed = self.folder.prepare(config, overwrite=config["overwrite"], world_size=world)
+
+    def evaluate_before(self) -> None:
+        """Score the untouched backbone on every cell; a resumed run keeps the scores it has."""
+        if self.leads and self.config["evaluation"]["before"] and not self.folder.last.exists():
+            self._measure("measuring the untouched backbone", step=0)
+
+    def fit(self) -> None:
+        """Train, or continue from the last checkpoint."""
+        rows, steps = self.data.describe(), self.total_steps
+        self._say(f"training {rows}, {steps} steps, sub-models {' '.join(map(str, self.plan.sub_models))}")
+        begun = time.monotonic()
+        last = self.folder.last if self.folder.last.exists() else None
+        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last)
+        self._say(f"trained in {_minutes(begun)}")
+
+    def evaluate_after(self) -> None:
+        """Score the trained model on the same cells, and show both."""
+        if self.leads and self._measure("measuring the trained model", step=self.total_steps):
+            self._show()
+
+    def publish(self) -> None:
+        """Write the cuts and, last, the model: a run folder with `model/` is finished."""
+        if not self.leads:
+            return
+        for cut in self.cuts:
+            save_encoder(self.encoder, self.folder.path / f"cut_{cut}", cut, overwrite=True)
+        save_encoder(self.encoder, self.folder.model)
+        self._say(f"finished in {_minutes(self.started)}: {self.folder.model}")
+        for cut in self.cuts:
+            self._say(f"  cut to {cut.layer} layers, {cut.dim} dims: {self.folder.path / f'cut_{cut}'}")
+        sub = self.plan.sub_models[len(self.plan.sub_models) // 2]
+        self._say(
+            f"next: cut it to any size   embedtrain-export model={self.folder.path} layer={sub.layer} "
+            f"dim={sub.dim} out=my-cut\n"
+            "      train on your rows    embedtrain-train name=mine data.train=rows.jsonl   "
+            '(lines of {"query": ..., "positive": ...})'
+        )
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the run."""
+        return -(-self.data.total_steps // self.trainer.accumulate_grad_batches)
+
+    @cached_property
+    def module(self) -> TrainModule:
+        """What Lightning trains."""
+        return TrainModule(
+            self.encoder,
+            self.objective,
+            self.plan,
+            self.optim,
+            total_steps=self.total_steps,
+            seed=self.config["seed"],
+            describe_rows=lambda rows: [example.where for example in self.data.examples_at(rows)],
+        )
+
+    def _trainer(self) -> pl.Trainer:
+        logger = self._optional("logger")
+        return self._build(
+            "trainer",
+            folder=self.folder.path,
+            micro_batches=self.data.total_steps,
+            loggers=[] if logger is None else [logger],
+        )
+
+    def _build(self, group: str, **extra: Any) -> Any:  # noqa: ANN401
+        return build(self.config[group], group, **extra)
+
+    def _optional(self, group: str) -> Any:  # noqa: ANN401
+        return self._build(group) if self.config[group] else None
+
+    def _cut(self, pair: Sequence[int]) -> SubModel:
+        if len(pair) != 2:
+            raise InputError(f"exports must be a list of [layer, dim], got {list(pair)}")
+        return self.encoder.require(SubModel(*pair))
+
+    def _measure(self, what: str, step: int) -> bool:
+        wanted = self.config["evaluation"]
+        if not wanted["tasks"]:
+            return False
+        begun = time.monotonic()
+        self._say(what)
+        measure(self.encoder, wanted, self.plan.sub_models, self.config["name"], step, self.folder.path)
+        self._say(f"measured in {_minutes(begun)}")
+        return True
+
+    def _show(self) -> None:
+        scores = read_scores(self.folder.scores)
+        before = [score for score in scores if score.step == 0]
+        after = [score for score in scores if score.step == self.total_steps]
+        Console().print(comparison(before, after, trained=self.plan.sub_models))
+        picture = self.folder.path / "heat_map.png"
+        save_heat_map(picture, before, after, trained=self.plan.sub_models)
+        self._say(f"picture: {picture}")
+
+    def _say(self, text: str) -> None:
+        if self.leads:
+            console.print(text, highlight=False, soft_wrap=True)
+
+
+def _minutes(begun: float) -> str:
+    seconds = time.monotonic() - begun
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.1f} s"
+
+
