@@ -51,8 +51,8 @@ def check_count(setting: str, count: object, most: int | None = None) -> int:
 
 def check_weight(setting: str, weight: float) -> float:
     """A finite weight of 0 or more; else InputError naming the setting."""
-    if not (math.isfinite(weight) and weight >= 0):
-        raise InputError(f"{setting} must be finite and 0 or more, got {weight}")
+    if not isinstance(weight, (int, float)) or not (math.isfinite(weight) and weight >= 0):
+        raise InputError(f"{setting} must be a finite number of 0 or more, got {weight!r}")
     return float(weight)
 
 
@@ -62,9 +62,10 @@ def check_weights(setting: str, weights: Sequence[float] | None, count: int, of:
         return (1.0,) * count
     if len(weights) != count:
         raise InputError(f"{setting} must have one number for each of the {count} {of}, got {len(weights)}")
-    if not sum(weights):
+    checked = tuple(check_weight(setting, weight) for weight in weights)
+    if not any(checked):
         raise InputError(f"{setting} are all 0, nothing would train: raise one")
-    return tuple(check_weight(setting, weight) for weight in weights)
+    return checked
 
 
 def weighted_dims(

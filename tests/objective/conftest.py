@@ -1,0 +1,84 @@
+"""Golden values and small random batches for the objective tests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from embedtrain.types import Embeddings, Links
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Thread start-up costs more than these tensors."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def golden() -> Callable[[str], tuple[dict[str, torch.Tensor], dict]]:
+    """Name of a case -> (arrays as tensors, config)."""
+
+    def load(case: str) -> tuple[dict[str, torch.Tensor], dict]:
+        with np.load(GOLDEN / f"{case}.npz") as arrays:
+            tensors = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        return tensors, json.loads((GOLDEN / f"{case}.json").read_text())["config"]
+
+    return load
+
+
+@pytest.fixture
+def random_links() -> Callable[..., Links]:
+    """Seed -> links of a batch full of clashes: few texts, several tasks, ragged negatives."""
+
+    def build(seed: int, queries: int = 7, texts: int = 12, tasks: int = 2) -> Links:
+        generator = torch.Generator().manual_seed(seed)
+
+        def integers(high: int, size: int) -> torch.Tensor:
+            return torch.randint(high, (size,), generator=generator)
+
+        ids = torch.tensor([9, 3, 7, 3, 11, 5, 9, 2, 8, 4, 6, 1])[:texts] * 1_000_003 - 5_000_000
+        counts = 1 + integers(4, queries)  # one positive and 0..3 negatives
+        owner = torch.repeat_interleave(torch.arange(queries), counts)
+        docs = integers(texts, len(owner))
+        positive = counts.cumsum(0) - counts
+        shuffle = torch.randperm(len(owner), generator=generator)
+        place = shuffle.argsort()
+        docs, owner, positive = docs[shuffle], owner[shuffle], place[positive]
+        extra = integers(queries, 5)
+        known = torch.cat([ids[docs[positive]], ids[integers(texts, 4)], torch.tensor([123_456_789])])
+        return Links(
+            text_ids=ids,
+            query=integers(texts, queries),
+            docs=docs,
+            owner=owner,
+            positive=positive,
+            known=known,
+            known_owner=torch.cat([torch.arange(queries), extra]),
+            task=integers(tasks, queries),
+            rows=torch.arange(queries),
+            scores=torch.rand(queries, generator=generator),
+        )
+
+    return build
+
+
+@pytest.fixture
+def random_embeddings() -> Callable[..., Embeddings]:
+    """(layers, texts, width) -> float64 embeddings of layers 1..L that want a gradient."""
+
+    def build(seed: int, layers: int, texts: int, width: int) -> Embeddings:
+        generator = torch.Generator().manual_seed(seed)
+        values = torch.randn(layers, texts, width, generator=generator, dtype=torch.float64)
+        return Embeddings(values.requires_grad_(), tuple(range(1, layers + 1)))
+
+    return build
