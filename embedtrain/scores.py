@@ -1,0 +1,89 @@
+"""scores.jsonl: one `Score` a line, written by evaluation and read by reports.
+
+Order carries one fact: of the lines that share (run, step, task, split, layer, dim) the first holds the
+task's main metric, the others its further ones. `main_scores` reads it back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from embedtrain.types import InputError, Score
+
+logger = logging.getLogger(__name__)
+
+_TYPES: dict[str, type | tuple[type, ...]] = {"step": int, "layer": int, "dim": int, "value": (int, float)}
+
+
+def read_scores(path: Path) -> list[Score]:
+    """The rows of a scores.jsonl file in file order; an absent file has none.
+
+    A last line without its newline is what a killed writer leaves: it is left out and logged.
+
+    Raises:
+        InputError: a line is no JSON object, or lacks a field, or a field has the wrong type; names file
+        and line.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if lines[-1]:
+        logger.warning("%s: the last line was cut off while it was written; it is left out", path)
+    return [
+        _parse(line, f"{path.name}:{number}")
+        for number, line in enumerate(lines[:-1], start=1)
+        if line.strip()
+    ]
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Replaces the file by these rows at once: a reader sees the old rows or the new ones, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.writelines(_line(score) for score in scores)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def append_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Adds rows at the end of the file; they are on disk when it returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(_line(score) for score in scores))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def main_scores(scores: Sequence[Score]) -> list[Score]:
+    """The rows that hold the main metric: the first of each (run, step, task, split, layer, dim)."""
+    first: dict[tuple[object, ...], Score] = {}
+    for score in scores:
+        first.setdefault(score[:6], score)
+    return list(first.values())
+
+
+def _line(score: Score) -> str:
+    return json.dumps(score._asdict(), ensure_ascii=False) + "\n"
+
+
+def _parse(line: str, where: str) -> Score:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}); remove the line or evaluate again") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a score is a JSON object, got {type(row).__name__}")
+    missing = [field for field in Score._fields if field not in row]
+    if missing:
+        raise InputError(f"{where}: no {', '.join(missing)}; a score has {', '.join(Score._fields)}")
+    for field in Score._fields:
+        expected = _TYPES.get(field, str)
+        if not isinstance(row[field], expected):
+            raise InputError(f"{where}: {field} has the wrong type, got {row[field]!r}")
+    return Score(**{field: row[field] for field in Score._fields})

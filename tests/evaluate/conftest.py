@@ -1,0 +1,86 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from embedtrain.types import Embeddings
+
+
+class FakeEncoder:
+    """Bags of hashed words: vectors are a function of text, layer and seed. Counts what it encodes."""
+
+    def __init__(self, num_layers=3, width=16, seed=0):
+        self.num_layers, self.width, self.seed = num_layers, width, seed
+        self.calls, self.texts = 0, []
+
+    def encode(self, texts, layers, role="document", progress=None):
+        self.calls += 1
+        self.texts += [(role, text) for text in texts]
+        values = torch.stack([torch.stack([self._vector(text, layer) for text in texts]) for layer in layers])
+        if progress is not None:
+            progress(len(texts), len(texts))
+        return Embeddings(values, tuple(layers))
+
+    def _vector(self, text, layer):
+        total = torch.full((self.width,), 0.01)
+        for word in text.lower().split():
+            seed = int(hashlib.sha256(f"{word} {layer} {self.seed}".encode()).hexdigest()[:12], 16)
+            total += torch.randn(self.width, generator=torch.Generator().manual_seed(seed))
+        return total
+
+
+@pytest.fixture
+def make_encoder():
+    return FakeEncoder
+
+
+def write_jsonl(path: Path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def write():
+    return write_jsonl
+
+
+WORDS = "red green blue cat dog bird runs sleeps eats house river stone small large old".split()
+
+
+def sentence(number):
+    return " ".join(WORDS[(number * step + step) % len(WORDS)] for step in (1, 3, 7))
+
+
+@pytest.fixture
+def data_root(tmp_path):
+    """One small data set of each kind, in the local layout."""
+    root = tmp_path / "data"
+    pairs = [(sentence(n), sentence(n + n % 4), 5.0 - n % 4) for n in range(30)]
+    write_jsonl(root / "sts/mine/train.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 1}])
+    write_jsonl(
+        root / "sts/mine/test.jsonl", [{"sentence1": a, "sentence2": b, "score": s} for a, b, s in pairs]
+    )
+    write_jsonl(
+        root / "pairs/twins/dev.jsonl",
+        [{"sentence1": a, "sentence2": b, "label": int(s > 4)} for a, b, s in pairs],
+    )
+    labelled = [{"text": f"{word} {sentence(n)}", "label": word} for n in range(20) for word in WORDS[:3]]
+    write_jsonl(root / "classification/colours/train.jsonl", labelled)
+    write_jsonl(
+        root / "retrieval/find/corpus.jsonl",
+        [{"id": f"d{n}", "title": f"Title {n % 5}", "text": sentence(n)} for n in range(40)],
+    )
+    write_jsonl(
+        root / "retrieval/find/queries.jsonl", [{"id": f"q{n}", "text": sentence(n)} for n in range(10)]
+    )
+    write_jsonl(
+        root / "retrieval/find/qrels.jsonl",
+        [
+            {"query_id": f"q{n}", "corpus_id": f"d{n + k}", "score": 2 - k}
+            for n in range(10)
+            for k in range(2)
+        ],
+    )
+    return root
