@@ -86,5 +86,7 @@ def _spearman(query: Tensor, docs: Tensor, labels: Tensor) -> float:
 
 
 def _ndcg(query: Tensor, docs: Tensor, relevant: Tensor) -> float:
+    if docs.shape[0] == 1:  # one candidate is always ranked first; scikit-learn refuses to say so
+        return 1.0
     scores = query @ docs.T  # (B, U)
     return float(ndcg_score(relevant.cpu().numpy(), scores.float().cpu().numpy(), k=10, ignore_ties=True))

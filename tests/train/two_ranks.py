@@ -85,12 +85,16 @@ def main(rank, world, rendezvous, out, plan, distill):
     ]
     if world > 1:
         dist.init_process_group(
-            "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+            "gloo",
+            init_method=f"file://{rendezvous}",
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=60),
         )
     loss = CoSENT() if scored else InfoNCE(learn_temperature=True, two_sided=True)
     extra = {"none": None, "scored": None, "prefix": PrefixKL(), "layer": LayerKL()}[distill]
     step = Step(PLANS[plan], Objective(loss, extra))
-    # four rows for one rank, four for the other: with ragged negatives the ranks hold different numbers of texts
+    # four rows each; the negatives are ragged, so the ranks hold different numbers of texts
     rows = slice_for_rank(list(range(8)), rank, world)
     module = DistributedDataParallel(step) if world > 1 else step
     value = module(collate(examples, rows, tokenize, epoch=1))
