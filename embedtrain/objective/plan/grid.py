@@ -70,6 +70,8 @@ class Grid:
             for dim, by_dim in sized
         )
         self.sub_models = (*(item.sub for item in self._others), full)
+        if per_step is not None and not self._others:
+            raise InputError(f"per_step must be left out, got {per_step}: the full model is the only cell")
         self._per_step = None if per_step is None else check_count("per_step", per_step, len(self._others))
         self._seed = seed
 

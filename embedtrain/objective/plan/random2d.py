@@ -82,6 +82,10 @@ class Random2d:
         self._weigh = LAYER_WEIGHTINGS[layer_weighting]
         self._first = check_layer("first_layer", first_layer, full, lowest=0)
         self._candidates = range(self._first, num_layers)
+        if not self._candidates and num_layers > 1:
+            raise InputError(
+                f"first_layer must be below the last layer, got {first_layer}: choose 0..{num_layers - 1}"
+            )
         self._last = num_layers
         self._layers_per_step = check_count("layers_per_step", layers_per_step)
         self._dims_per_step = check_count("dims_per_step", dims_per_step)
