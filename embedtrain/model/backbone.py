@@ -1,0 +1,263 @@
+"""The states of a Hugging Face encoder after each requested block, in one forward that stops at the deepest.
+
+Letters: M texts, T tokens, H hidden width. A layer is a count of transformer blocks run, 1..num_layers;
+layer 0 is the output of the embedding part.
+
+Pre-norm models keep one norm after their last block. It is applied to EVERY state returned here, not to the
+last one only, because that is what a physically cut model computes: blocks 1..l, then the norm.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from embedtrain.types import InputError, Tokens
+
+
+class Family(NamedTuple):
+    """Where one Hugging Face model type keeps what we need."""
+
+    blocks: str  # path of the ModuleList of transformer blocks
+    final_norm: str | None  # path of the norm after the last block; None for post-norm models
+    positions: Literal["from_zero", "after_padding", "relative"]  # what its position ids look like
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family("encoder.layer", None, "from_zero"),
+    "camembert": Family("encoder.layer", None, "after_padding"),
+    "data2vec-text": Family("encoder.layer", None, "after_padding"),
+    "distilbert": Family("transformer.layer", None, "from_zero"),
+    "electra": Family("encoder.layer", None, "from_zero"),
+    "ernie": Family("encoder.layer", None, "from_zero"),
+    "eurobert": Family("layers", "norm", "relative"),
+    "modernbert": Family("layers", "final_norm", "relative"),
+    "mpnet": Family("encoder.layer", None, "after_padding"),
+    "nomic_bert": Family("layers", None, "relative"),
+    "roberta": Family("encoder.layer", None, "after_padding"),
+    "roberta-prelayernorm": Family("encoder.layer", "LayerNorm", "after_padding"),
+    "xlm-roberta": Family("encoder.layer", None, "after_padding"),
+    "xlm-roberta-xl": Family("encoder.layer", "encoder.LayerNorm", "after_padding"),
+}
+
+PER_BLOCK_SETTINGS = ("layer_types", "mlp_layer_types")  # config lists with one entry per block
+
+
+class Backbone(nn.Module):
+    """A Hugging Face encoder that gives the states after any of its blocks.
+
+    The model's own pooler plays no part in an embedding: it is kept beside the model, frozen, so that it is
+    neither trained (DDP would miss its gradients) nor lost from a saved folder.
+
+    Attributes:
+        num_layers: transformer blocks.
+        hidden_size: H.
+        max_positions: longest text in tokens that the position table allows; None when there is no limit.
+
+    Raises:
+        InputError: for a model type that is not in `FAMILIES`, or one configured as a decoder.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        config = model.config
+        self._family = _family(config)
+        self.pooler: nn.Module | None = getattr(model, "pooler", None)
+        if self.pooler is not None:
+            model.register_module("pooler", None)
+            self.pooler.requires_grad_(False)
+        self.model = model
+        self.hidden_size: int = config.hidden_size
+        self.num_layers = len(self._blocks())
+        self.max_positions = self._max_positions()
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+    ) -> Backbone:
+        """The backbone of a local Hugging Face folder.
+
+        Without `attn_implementation` it is sdpa where the model type has it, else eager (MPNet).
+
+        Raises:
+            InputError: when the model type is not supported or the folder lacks some of its weights.
+        """
+        config = AutoConfig.from_pretrained(path)
+        _family(config)
+        # The weights that the folder lacks are drawn at random; the caller's generator must not feel it.
+        with torch.random.fork_rng(devices=[]):
+            try:
+                model, info = AutoModel.from_pretrained(
+                    path,
+                    config=config,
+                    dtype=dtype,
+                    attn_implementation=attn_implementation,
+                    output_loading_info=True,
+                )
+            except (ImportError, ValueError) as error:
+                raise InputError(
+                    f"cannot load {path} with attn_implementation={attn_implementation!r}: {error}"
+                ) from error
+        missing = sorted(info["missing_keys"])
+        if any(not key.startswith("pooler.") for key in missing):
+            raise InputError(
+                f"{path} lacks {len(missing)} weights of its {config.num_hidden_layers} blocks, among them "
+                f"{missing[0]!r}: the file is incomplete or config.json describes another model. Fetch or "
+                "save the folder again."
+            )
+        if missing:
+            model.pooler = None  # the folder has none: do not ship a random one
+        return cls(model)
+
+    def forward(self, tokens: Tokens, layers: Sequence[int]) -> tuple[Tensor, ...]:
+        """States after each of `layers`, in the order asked, each (M, T, H) with the final norm applied.
+
+        Blocks above the deepest requested layer are not run. Not thread-safe: the block list is shortened
+        while the model runs.
+
+        Raises:
+            ValueError: if `layers` is empty or one lies outside 0..num_layers.
+        """
+        if not layers or not all(0 <= layer <= self.num_layers for layer in layers):
+            raise ValueError(f"layers must be in 0..{self.num_layers} and not empty, got {list(layers)}")
+        deepest = max(layers)
+        with ExitStack() as stack:
+            stack.enter_context(self._cut_to(deepest))
+            inner = stack.enter_context(self._kept({layer for layer in layers if layer < deepest}))
+            last = self.model(
+                input_ids=tokens.ids,
+                attention_mask=tokens.mask.to(torch.int64),
+                return_dict=True,
+                **self._positions(tokens.mask),
+            ).last_hidden_state  # (M, T, H), normed by the model itself
+        norm = self._final_norm()
+        states = {layer: state if norm is None else norm(state) for layer, state in inner.items()}
+        states[deepest] = last
+        return tuple(states[layer] for layer in layers)
+
+    def cut(self, layer: int) -> PreTrainedModel:
+        """A copy of the Hugging Face model with blocks 1..layer only, its config shortened to match.
+
+        Its `last_hidden_state` is our state after block `layer`. The pooler, where there is one, is back.
+
+        Raises:
+            ValueError: if `layer` is outside 1..num_layers.
+        """
+        if not 1 <= layer <= self.num_layers:
+            raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
+        with self._cut_to(layer):  # the blocks above are not even copied
+            model = copy.deepcopy(self.model)
+        for name in PER_BLOCK_SETTINGS:
+            setting = getattr(model.config, name, None)
+            if setting is not None:
+                setattr(model.config, name, list(setting)[:layer])
+        model.config.num_hidden_layers = layer
+        if self.pooler is not None:
+            model.pooler = copy.deepcopy(self.pooler)
+        return model
+
+    def gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute the inside of each block in backward instead of keeping it (same gradients, less memory).
+
+        Raises:
+            InputError: if the blocks of this model type cannot be recomputed.
+        """
+        # Re-entrant checkpointing would drop the gradient of states that leave through a hook.
+        recompute = partial(checkpoint, use_reentrant=False)
+        for block in self._blocks():
+            if not isinstance(block, GradientCheckpointingLayer):
+                raise InputError(
+                    f"model type {self.model.config.model_type!r} has no gradient checkpointing in "
+                    "transformers: switch it off, or lower the encoder's max_tokens to save memory"
+                )
+            block.gradient_checkpointing = enabled
+            vars(block)["_gradient_checkpointing_func"] = recompute
+
+    def _blocks(self) -> nn.ModuleList:
+        return cast(nn.ModuleList, self.model.get_submodule(self._family.blocks))
+
+    def _final_norm(self) -> nn.Module | None:
+        path = self._family.final_norm
+        return None if path is None else self.model.get_submodule(path)
+
+    @contextmanager
+    def _cut_to(self, layer: int) -> Iterator[None]:
+        """While open, the model has only its first `layer` blocks (the same modules, not copies)."""
+        owner_path, _, name = self._family.blocks.rpartition(".")
+        owner = self.model.get_submodule(owner_path)
+        blocks = self._blocks()
+        if layer < len(blocks):
+            owner._modules[name] = blocks[:layer]
+        try:
+            yield
+        finally:
+            owner._modules[name] = blocks
+
+    @contextmanager
+    def _kept(self, layers: set[int]) -> Iterator[dict[int, Tensor]]:
+        """While open, collects the state after each of `layers`, before any final norm.
+
+        Hooks live for one forward only, so a recomputation in backward finds none and keeps nothing alive.
+        """
+        states: dict[int, Tensor] = {}
+
+        def keep_output(layer: int, _block: nn.Module, _args: object, output: object) -> None:
+            states[layer] = cast(Tensor, output[0] if isinstance(output, tuple) else output)
+
+        def keep_input(_block: nn.Module, args: tuple[Tensor, ...]) -> None:
+            states[0] = args[0]
+
+        blocks = self._blocks()
+        handles = [
+            blocks[layer - 1].register_forward_hook(partial(keep_output, layer)) for layer in layers - {0}
+        ]
+        if 0 in layers:
+            handles.append(blocks[0].register_forward_pre_hook(keep_input))
+        try:
+            yield states
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _positions(self, mask: Tensor) -> dict[str, Tensor]:
+        """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
+        if self._family.positions == "relative":
+            return {}
+        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) + self._first_position()}  # (M, T)
+
+    def _first_position(self) -> int:
+        if self._family.positions == "after_padding":
+            return cast(int, self.model.get_submodule("embeddings").padding_idx) + 1
+        return 0
+
+    def _max_positions(self) -> int | None:
+        table = getattr(self.model.config, "max_position_embeddings", None)
+        return None if table is None else int(table) - self._first_position()
+
+
+def _family(config: PreTrainedConfig) -> Family:
+    """The table row of a config. Raises InputError for a type we do not know."""
+    if config.model_type not in FAMILIES:
+        raise InputError(
+            f"model type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
+        )
+    if getattr(config, "is_decoder", False):
+        raise InputError(
+            f"this {config.model_type} is configured as a decoder (is_decoder: true in config.json), so its "
+            "tokens see only those before them; set it to false, or take an encoder"
+        )
+    return FAMILIES[config.model_type]

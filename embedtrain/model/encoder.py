@@ -1,0 +1,193 @@
+"""Tokens or texts to embeddings after any layers, in length-sorted micro-batches so that little is padding.
+
+Letters: M texts, T tokens, L layers kept, D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from embedtrain.model.backbone import Backbone
+from embedtrain.model.pooling import Pooling, pool_mask
+from embedtrain.model.tokenizer import TextTokenizer
+from embedtrain.types import Embeddings, InputError, Role, SubModel, Tokens
+
+MAX_TOKENS = 4096  # rows x padded length of one micro-batch
+WINDOW = 16_384  # texts tokenised and sorted at a time by `encode`, so that memory stays bounded
+
+Progress = Callable[[int, int], None]  # texts done, texts in all
+
+
+class Encoder(nn.Module):
+    """Backbone, pooling and tokenizer as one: the embedding model that is trained, measured and shipped.
+
+    Args:
+        backbone: gives the state after each block.
+        pooling: makes one vector of the states of a text (an `nn.Module`).
+        tokenizer: the Hugging Face tokenizer of the backbone.
+        max_length: longest text in tokens, special ones included; the rest is cut off.
+        width: D, leading coordinates of the pooled vector that exist; None for all of them.
+        normalize: whether a shipped full model ends in a unit vector.
+        max_tokens: rows x padded length of a micro-batch.
+        trained: sub-models that training aimed at.
+        source: name of the folder or hub model that this one came from.
+
+    Raises:
+        InputError: when `max_length`, `width` or `max_tokens` does not fit the backbone.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        pooling: Pooling,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        width: int | None = None,
+        normalize: bool = True,
+        max_tokens: int = MAX_TOKENS,
+        trained: Sequence[SubModel] = (),
+        source: str = "",
+    ) -> None:
+        super().__init__()
+        positions = backbone.max_positions
+        if max_length < 1 or (positions is not None and max_length > positions):
+            raise InputError(f"max_length must be in 1..{positions} for this backbone, got {max_length}")
+        if width is not None and not 1 <= width <= backbone.hidden_size:
+            raise InputError(f"width must be in 1..{backbone.hidden_size} for this backbone, got {width}")
+        if max_tokens < 1:
+            raise InputError(f"max_tokens must be positive, got {max_tokens}")
+        self.backbone = backbone
+        self.pooling = pooling
+        self.tokenize = TextTokenizer(tokenizer, max_length)
+        self.width = backbone.hidden_size if width is None else width
+        self.normalize = normalize
+        self.max_tokens = max_tokens
+        self.trained = tuple(trained)
+        self.source = source
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer blocks of the backbone."""
+        return self.backbone.num_layers
+
+    @property
+    def max_length(self) -> int:
+        """Longest text in tokens, special ones included."""
+        return self.tokenize.max_length
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, tokens: Tokens, layers: Sequence[int]) -> Embeddings:
+        """Embeddings (L, M, D) after each distinct layer of `layers`, texts in input order, with gradient.
+
+        Raises:
+            ValueError: for a text without tokens or a layer outside 0..num_layers.
+        """
+        kept = tuple(sorted(set(layers)))
+        if not len(tokens.ids):
+            return Embeddings(self._empty(kept, 0, self.device), kept)
+        extents = _extents(tokens.mask)
+        groups = micro_batches([end - start for start, end in extents], self.max_tokens)
+        parts = [self._embed(_rows(tokens, group, extents), kept) for group in groups]
+        order = torch.tensor([row for group in groups for row in group], device=parts[0].device)
+        return Embeddings(torch.cat(parts, dim=1).index_select(1, order.argsort()), kept)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        layers: Sequence[int],
+        role: Role = "document",
+        progress: Progress | None = None,
+    ) -> Embeddings:
+        """Embeddings (L, M, D) of texts on the CPU, without gradient or dropout.
+
+        The mode of every module (train or eval) is as before afterwards. `progress` is called with the
+        number of texts done and of all.
+        """
+        kept = tuple(sorted(set(layers)))
+        values = self._empty(kept, len(texts), torch.device("cpu"))
+        done = 0
+        with _evaluating(self), torch.no_grad():
+            for begin in range(0, len(texts), WINDOW):
+                ids = self.tokenize.ids(texts[begin : begin + WINDOW], role)
+                for group in micro_batches([len(row) for row in ids], self.max_tokens):
+                    tokens = self.tokenize.pad([ids[row] for row in group])
+                    part = self._embed(Tokens(*(field.to(self.device) for field in tokens)), kept)
+                    values[:, torch.tensor(group) + begin] = part.cpu()
+                    done += len(group)
+                    if progress is not None:
+                        progress(done, len(texts))
+        return Embeddings(values, kept)
+
+    def _embed(self, tokens: Tokens, layers: tuple[int, ...]) -> Tensor:
+        """One micro-batch, (L, m, D)."""
+        every = self.pooling.needs_all_layers
+        asked = tuple(range(1, max(layers) + 1)) if every else layers
+        states = self.backbone(tokens, asked)
+        mask = pool_mask(tokens.mask, tokens.prompt_len)
+        # Autocast would run the products of a pooling in bfloat16; sums over tokens need float32.
+        with torch.autocast(mask.device.type, enabled=False):
+            pooled = [
+                self.pooling(states[:layer] if every else states[position : position + 1], mask)
+                for position, layer in enumerate(layers)
+            ]
+        return torch.stack(pooled)[..., : self.width]
+
+    def _empty(self, layers: tuple[int, ...], texts: int, device: torch.device) -> Tensor:
+        wide = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32
+        return torch.empty(len(layers), texts, self.width, dtype=wide, device=device)
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Row numbers grouped longest first, each group's rows x longest length within `max_tokens`.
+
+    A row that is longer than `max_tokens` gets a group of its own. Equal lengths keep their order.
+    """
+    groups: list[list[int]] = []
+    room = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not groups or len(groups[-1]) >= room:
+            groups.append([])
+            room = max_tokens // max(lengths[row], 1)
+        groups[-1].append(row)
+    return groups
+
+
+def _extents(mask: Tensor) -> list[tuple[int, int]]:
+    """First column with a real token and one past the last, per text. One transfer from the device."""
+    real = mask.to(torch.int32)
+    first = real.argmax(1)
+    end = mask.shape[1] - real.flip(1).argmax(1)
+    rows = torch.stack([first, end, real.amax(1)], dim=1).tolist()
+    for row, (_, _, some) in enumerate(rows):
+        if not some:
+            raise ValueError(f"text {row} of {len(rows)} has no tokens")
+    return [(first, end) for first, end, _ in rows]
+
+
+def _rows(tokens: Tokens, group: Sequence[int], extents: Sequence[tuple[int, int]]) -> Tokens:
+    """Some texts, without the columns in which all of them are padding."""
+    index = torch.tensor(group, device=tokens.ids.device)
+    columns = slice(min(extents[row][0] for row in group), max(extents[row][1] for row in group))
+    return Tokens(tokens.ids[index, columns], tokens.mask[index, columns], tokens.prompt_len[index])
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode while open; afterwards each submodule has the mode it had, not that of its parent."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

