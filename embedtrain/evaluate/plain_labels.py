@@ -37,13 +37,15 @@ class _Lists:
 
 
 def with_plain_labels(task: Any) -> Any:  # noqa: ANN401 (an mteb task)
-    """The same task; if it is mteb's plain classification, its labels are read as lists from now on."""
+    """The task; for mteb's plain classification a copy whose labels are read as lists."""
     from mteb.abstasks import AbsTaskClassification
 
     stock = isinstance(task, AbsTaskClassification) and all(
         getattr(type(task), method) is getattr(AbsTaskClassification, method)
         for method in ("_undersample_data", "_run_experiment")
     )
-    if stock:
-        task.__class__ = type(type(task).__name__, (PlainLabels, type(task)), {})
-    return task
+    if not stock:
+        return task
+    plain = type(type(task).__name__, (PlainLabels, type(task)), {})()
+    vars(plain).update(vars(task))
+    return plain

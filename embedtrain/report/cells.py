@@ -1,0 +1,77 @@
+"""Score rows as one number per sub-model: what tables and pictures show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from embedtrain.scores import main_scores
+from embedtrain.types import InputError, Score, SubModel
+
+Cells = Mapping[SubModel, float]
+
+
+class Means(NamedTuple):
+    """The mean before and after, over the sub-models that have both."""
+
+    of: int
+    before: float
+    after: float
+
+
+def cells(scores: Sequence[Score], metric: str | None = None) -> dict[SubModel, float]:
+    """Each sub-model's mean score over tasks and splits, x 100, by default of each task's main metric.
+
+    Raises:
+        InputError: if no row has the metric, or if the sub-models were not all measured on the same tasks,
+            whose means could not be compared.
+    """
+    chosen = _chosen(scores, metric)
+    if scores and not chosen:
+        known = ", ".join(sorted({score.metric for score in scores}))
+        raise InputError(f"no score has the metric {metric!r}; there are {known}")
+    by_sub: dict[SubModel, dict[tuple[str, str], float]] = {}
+    for score in chosen:
+        by_sub.setdefault(SubModel(score.layer, score.dim), {})[score.task, score.split] = score.value
+    tasks = {frozenset(values) for values in by_sub.values()}
+    if len(tasks) > 1:
+        raise InputError(
+            "the sub-models were not measured on the same tasks, so their means do not compare; "
+            "evaluate the missing ones or show one task"
+        )
+    return {sub: 100 * fmean(values.values()) for sub, values in sorted(by_sub.items())}
+
+
+def paired(
+    before: Sequence[Score], after: Sequence[Score], metric: str | None = None
+) -> tuple[dict[SubModel, float], dict[SubModel, float]]:
+    """The cells of both lists, over the tasks that both have; an empty list restricts nothing."""
+    if before and after:
+        both = {score[2:4] for score in before} & {score[2:4] for score in after}
+        if not both:
+            raise InputError("the scores before and after have no task and split in common")
+        before = [score for score in before if score[2:4] in both]
+        after = [score for score in after if score[2:4] in both]
+    return cells(before, metric), cells(after, metric)
+
+
+def name_of_metric(scores: Sequence[Score], metric: str | None = None) -> str:
+    """What the numbers are, for a title: "mine · cosine_spearman × 100", "mean of 3 tasks × 100"."""
+    shown = _chosen(scores, metric)
+    tasks = sorted({score.task for score in shown})
+    metrics = sorted({score.metric for score in shown})
+    place = tasks[0] if len(tasks) == 1 else f"mean of {len(tasks)} tasks"
+    return f"{place} · {metrics[0]} × 100" if len(metrics) == 1 else f"{place} × 100"
+
+
+def means(before: Cells, after: Cells, subs: Iterable[SubModel]) -> Means | None:
+    """The two means over those of `subs` that have both numbers; None where there are none."""
+    both = [sub for sub in subs if sub in before and sub in after]
+    if not both:
+        return None
+    return Means(len(both), fmean(before[sub] for sub in both), fmean(after[sub] for sub in both))
+
+
+def _chosen(scores: Sequence[Score], metric: str | None) -> list[Score]:
+    return main_scores(scores) if metric is None else [score for score in scores if score.metric == metric]

@@ -1,0 +1,100 @@
+"""Pictures of Score rows: pure functions to matplotlib figures, without pyplot and its global state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from embedtrain.report.cells import Cells, name_of_metric, paired
+from embedtrain.types import InputError, Score, SubModel
+
+COLOURS = "cividis"  # reads the same to colour-blind eyes and in grey
+OUTLINE = "#d1495b"  # the trained sub-models; stands out from both ends of the scale
+MISSING = "#ececec"
+
+
+def heat_map(
+    before: Sequence[Score],
+    after: Sequence[Score] | None = None,
+    trained: Iterable[SubModel] = (),
+    title: str | None = None,
+    metric: str | None = None,
+) -> Figure:
+    """One panel, or two (before, after) on one colour scale: layers up, dims right, x 100 in each cell.
+
+    The trained sub-models are outlined. Several tasks show as their mean. An empty list counts as none given.
+
+    Raises:
+        InputError: no scores at all, no row with `metric`, or sub-models measured on different tasks.
+    """
+    old, new = paired(before, after or (), metric)
+    panels = [(name, values) for name, values in (("before", old), ("after", new)) if values]
+    if not panels:
+        raise InputError("no scores to draw")
+    subs = sorted({sub for _, values in panels for sub in values})
+    layers, dims = sorted({sub.layer for sub in subs}), sorted({sub.dim for sub in subs})
+    numbers = [value for _, values in panels for value in values.values()]
+    scale = Normalize(min(numbers), max(max(numbers), min(numbers) + 1e-9))
+    width, height = max(3.2, 0.62 * len(dims) + 1.2), max(2.4, 0.42 * len(layers) + 1.5)
+    figure = Figure(figsize=(width * len(panels) + 0.9, height), layout="constrained", dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    outlined = set(trained) & set(subs)
+    for axis, (name, values) in zip(axes, panels, strict=True):
+        _panel(axis, values, layers, dims, scale)
+        _outline(axis, outlined, layers, dims)
+        if len(panels) > 1:
+            axis.set_title(name, fontsize=10)
+        axis.set_xlabel("dim", fontsize=9)
+    axes[0].set_ylabel("layer (blocks run)", fontsize=9)
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=list(axes), fraction=0.05, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8)
+    heading = title or name_of_metric([*before, *(after or ())], metric)
+    figure.suptitle(heading, fontsize=11)
+    if outlined:
+        square = Rectangle((0, 0), 1, 1, fill=False, edgecolor=OUTLINE, linewidth=2, label="trained")
+        figure.legend(handles=[square], loc="outside lower left", fontsize=9, frameon=False, handlelength=1.2)
+    return figure
+
+
+def save_heat_map(
+    path: Path,
+    before: Sequence[Score],
+    after: Sequence[Score] | None = None,
+    trained: Iterable[SubModel] = (),
+    title: str | None = None,
+    metric: str | None = None,
+) -> None:
+    """Writes `heat_map` of the same arguments to a file, by its suffix a PNG, SVG or PDF."""
+    heat_map(before, after, trained, title, metric).savefig(path)
+
+
+def _panel(axis: Axes, values: Cells, layers: list[int], dims: list[int], scale: Normalize) -> None:
+    grid = np.full((len(layers), len(dims)), np.nan)  # (layers, dims)
+    for sub, value in values.items():
+        grid[layers.index(sub.layer), dims.index(sub.dim)] = value
+    axis.set_facecolor(MISSING)
+    axis.imshow(np.ma.masked_invalid(grid), cmap=COLOURS, norm=scale, origin="lower", aspect="auto")
+    for (row, column), value in np.ndenumerate(grid):
+        if not np.isnan(value):
+            ink = "black" if scale(value) > 0.5 else "white"
+            axis.text(column, row, f"{value:.1f}", ha="center", va="center", color=ink, fontsize=8)
+    axis.set_xticks(range(len(dims)), [str(dim) for dim in dims], fontsize=8)
+    axis.set_yticks(range(len(layers)), [str(layer) for layer in layers], fontsize=8)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
+def _outline(axis: Axes, subs: set[SubModel], layers: list[int], dims: list[int]) -> None:
+    for sub in subs:
+        corner = (dims.index(sub.dim) - 0.46, layers.index(sub.layer) - 0.44)
+        axis.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=OUTLINE, linewidth=2))
