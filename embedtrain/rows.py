@@ -210,14 +210,15 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 def _missing(path: Path) -> str:
-    """What is there instead: the nearest name beside it, or the first folder that is missing."""
-    parent = path.parent
-    while not parent.exists():
-        path, parent = parent, parent.parent
-    names = sorted(item.name for item in parent.iterdir()) if parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {parent / close[0]}?" if close else f" {parent} holds {_listed(names)}."
-    return f"{path}: no such file or folder.{hint}"
+    """What is there instead: the nearest name beside the first part of the path that is missing."""
+    part = path
+    while not part.parent.exists():
+        part = part.parent
+    names = sorted(item.name for item in part.parent.iterdir()) if part.parent.is_dir() else []
+    close = difflib.get_close_matches(part.name, names, n=1, cutoff=0.5)
+    if close:
+        return f"{path}: no such file or folder. Did you mean {part.parent / close[0]}?"
+    return f"{path}: no such file or folder; {part.parent.resolve()} holds {_listed(names)}."
 
 
 def _listed(names: list[str]) -> str:

@@ -19,11 +19,22 @@ from embedtrain.types import InputError
 logger = logging.getLogger(__name__)
 
 
-class SharedTexts(NamedTuple):
-    """Texts of a row that other rows have too, as numbers."""
+class Ragged(NamedTuple):
+    """A list of numbers for every row: those of row r are `values[starts[r] : starts[r + 1]]`.
 
-    labelled: tuple[int, ...]  # its query and positives
-    negatives: tuple[int, ...]
+    Flat, since a million small lists cost seconds of garbage collection.
+    """
+
+    values: list[int]
+    starts: list[int]
+
+
+class SharedTexts(NamedTuple):
+    """For every row the numbers of those of its texts that other rows may have too."""
+
+    texts: int  # numbers are 0..texts-1
+    labelled: Ragged  # queries and positives
+    negatives: Ragged
 
 
 class GlobalBatches:
@@ -55,11 +66,12 @@ class GlobalBatches:
         self.batch_size = batch_size
         self._count = len(examples)
         self._seed = seed
-        self._shared = _shared_texts(examples) if contrastive and batch_size > 1 else {}
+        self._shared = _shared_texts(examples) if contrastive and batch_size > 1 else None
+        self._largest = batch_size
         self._cached: tuple[int, list[list[int]]] = (0, self._planned(0))
         self.batches_per_epoch = len(self._cached[1])
         if not self.batches_per_epoch:
-            raise InputError(_nothing_fills(examples, batch_size, self._largest()))
+            raise InputError(_nothing_fills(examples, batch_size, self._largest))
         left = self._count - self.batches_per_epoch * batch_size
         if left:
             logger.info("%d of %d rows are left out of each epoch, others every time: batches of %d are full "
@@ -77,20 +89,20 @@ class GlobalBatches:
         return self._cached[1][position]
 
     def _planned(self, epoch: int) -> list[list[int]]:
+        """The full batches of an epoch, as many as its order fills."""
         order = _order(self._count, self._seed, epoch)
-        if self._shared:
-            return [b for b in fill(order, self._shared, self.batch_size) if len(b) == self.batch_size]
+        if self._shared is not None and self._shared.labelled.values:
+            batches = fill(order.tolist(), self._shared, self.batch_size)
+            self._largest = max(map(len, batches))
+            return [batch for batch in batches if len(batch) == self.batch_size]
         full = len(order) // self.batch_size
-        batches: list[list[int]] = order[: full * self.batch_size].reshape(full, -1).tolist()
-        return batches
+        whole: list[list[int]] = order[: full * self.batch_size].reshape(full, -1).tolist()
+        return whole
 
     def _full_length(self, batches: list[list[int]]) -> list[list[int]]:
         """As many batches as every epoch has. Epoch 0 stands in for an epoch that fills none at all."""
         source = batches or self._planned(0)
         return [source[position % len(source)] for position in range(self.batches_per_epoch)]
-
-    def _largest(self) -> int:
-        return max(map(len, fill(_order(self._count, self._seed, 0), self._shared, self.batch_size)))
 
 
 class EvenBatches:
@@ -129,7 +141,7 @@ def slice_for_rank(rows: Sequence[int], rank: int, world: int) -> Sequence[int]:
     return rows[rank * each : (rank + 1) * each]
 
 
-def fill(order: Iterable[int], shared: dict[int, SharedTexts], batch_size: int) -> list[list[int]]:
+def fill(order: Iterable[int], shared: SharedTexts, batch_size: int) -> list[list[int]]:
     """Batches of at most `batch_size` rows without a shared text.
 
     A row goes to the first batch with room after those that hold its rivals. One pass, near constant time a
@@ -138,39 +150,40 @@ def fill(order: Iterable[int], shared: dict[int, SharedTexts], batch_size: int) 
     """
     batches: list[list[int]] = []
     later: list[int] = []  # batch -> itself while it has room, else a later one
-    last_any: dict[int, int] = {}  # text -> last batch where a row has it in any part
-    last_labelled: dict[int, int] = {}  # text -> last batch where it is a query or a positive
-    nothing = SharedTexts((), ())
+    (own, own_starts), (other, other_starts) = shared.labelled, shared.negatives
+    last_any = [-1] * shared.texts  # text -> last batch where a row has it in any part
+    last_labelled = [-1] * shared.texts  # text -> last batch where it is a query or a positive
     for row in order:
-        texts = shared.get(row, nothing)
-        earliest = 0
-        for text in texts.labelled:
-            earliest = max(earliest, last_any.get(text, -1) + 1)
-        for text in texts.negatives:
-            earliest = max(earliest, last_labelled.get(text, -1) + 1)
-        batch = _with_room(earliest, batches, later)
+        labelled = own[own_starts[row] : own_starts[row + 1]]
+        negatives = other[other_starts[row] : other_starts[row + 1]]
+        after = -1
+        for text in labelled:
+            if last_any[text] > after:
+                after = last_any[text]
+        for text in negatives:
+            if last_labelled[text] > after:
+                after = last_labelled[text]
+        batch = _with_room(after + 1, batches, later)
         batches[batch].append(row)
         if len(batches[batch]) == batch_size:
             later[batch] = batch + 1
-        for text in texts.labelled:
-            last_any[text] = max(last_any.get(text, -1), batch)
-            last_labelled[text] = batch
-        for text in texts.negatives:
-            last_any[text] = max(last_any.get(text, -1), batch)
+        for text in labelled:
+            last_any[text] = last_labelled[text] = batch
+        for text in negatives:
+            if last_any[text] < batch:
+                last_any[text] = batch
     return batches
 
 
 def _with_room(batch: int, batches: list[list[int]], later: list[int]) -> int:
     """The first batch from `batch` on that is not full, opened if need be."""
-    path = []
     while batch < len(later) and later[batch] != batch:
-        path.append(batch)
+        if later[batch] < len(later):
+            later[batch] = later[later[batch]]  # halve the path for the next one who asks
         batch = later[batch]
     while len(batches) <= batch:
         later.append(len(batches))
         batches.append([])
-    for full in path:
-        later[full] = batch
     return batch
 
 
@@ -178,28 +191,33 @@ def _order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def _shared_texts(examples: Sequence[Example]) -> dict[int, SharedTexts]:
-    """Row -> its texts that occur in another row and are a query or positive somewhere."""
+def _shared_texts(examples: Sequence[Example]) -> SharedTexts:
+    """The texts that occur more than once and are a query or a positive somewhere.
+
+    A million rows are numbered with one dict and sorted out as arrays: 2 s on one core.
+    """
     number: dict[str, int] = {}
-    labelled = [
-        tuple({number.setdefault(text, len(number)) for text in (example.query, *example.positives)})
-        for example in examples
-    ]
-    count = len(number)  # texts after these are negatives only: false for no row
-    negatives = [
-        tuple({number.get(text, count) for text in example.negatives} - {count}) for example in examples
-    ]
-    rows_with = np.zeros(count, dtype=np.int64)
-    for texts in (labelled, negatives):
-        flat = np.fromiter((text for row in texts for text in row), dtype=np.int64)
-        rows_with += np.bincount(flat, minlength=count)
-    shared = (rows_with > 1).tolist()
-    found = {}
-    for row, (own, other) in enumerate(zip(labelled, negatives, strict=True)):
-        common = SharedTexts(tuple(t for t in own if shared[t]), tuple(t for t in other if shared[t]))
-        if common.labelled or common.negatives:
-            found[row] = common
-    return found
+    named = number.setdefault
+    flat = [named(text, len(number)) for e in examples for text in (e.query, *e.positives)]
+    labelled = np.array(flat, dtype=np.int64)
+    count = len(number)  # texts from here on are negatives only: false for no row
+    negatives = np.fromiter((number.get(t, count) for e in examples for t in e.negatives), dtype=np.int64)
+    times = np.bincount(labelled, minlength=count + 1) + np.bincount(negatives, minlength=count + 1)
+    shared = times > 1
+    shared[count] = False
+    return SharedTexts(
+        count,
+        _kept(labelled, np.array([1 + len(e.positives) for e in examples]), shared),
+        _kept(negatives, np.array([len(e.negatives) for e in examples]), shared),
+    )
+
+
+def _kept(texts: np.ndarray, lengths: np.ndarray, shared: np.ndarray) -> Ragged:
+    """The shared ones of all texts end to end (sum of lengths,), row by row as `lengths` (rows,) says."""
+    kept = shared[texts]
+    before = np.concatenate([[0], np.cumsum(kept)])  # shared texts before each position
+    ends = np.concatenate([[0], np.cumsum(lengths)])
+    return Ragged(texts[kept].tolist(), before[ends].tolist())
 
 
 def _check_size(examples: Sequence[Example], batch_size: int) -> None:

@@ -1,0 +1,104 @@
+import hashlib
+
+import pytest
+import torch
+
+from embedtrain.data.collate import collate, text_id
+from embedtrain.data.sources import Example
+from embedtrain.types import Tokens
+
+
+class Recorder:
+    """A tokenizer of one token a text that keeps what it was asked."""
+
+    def __init__(self):
+        self.asked = {}
+
+    def __call__(self, texts, role):
+        self.asked[role] = list(texts)
+        ids = torch.tensor([[len(text)] for text in texts])
+        return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+
+
+def row(query, positives, negatives=(), score=None, task="t"):
+    return Example(query, tuple(positives), tuple(negatives), score, task, "a:1")
+
+
+TASK_T = int.from_bytes(hashlib.blake2b(b"t", digest_size=8).digest(), "big") >> 1
+
+EXAMPLES = [
+    row("a", ["x", "y", "z"], ["n", "m"]),
+    row("bb", ["x"], ["a", "n"], task="u"),
+    row("a", ["w"]),
+    row("d", ["v"], [f"n{i}" for i in range(5)]),
+]
+
+
+def batch_of(rows, epoch=0, **options):
+    recorder = Recorder()
+    batch = collate(EXAMPLES, rows, recorder, epoch, **options)
+    return batch, recorder.asked["query"] + recorder.asked["document"], recorder.asked
+
+
+def test_every_distinct_text_of_a_role_is_tokenised_once():
+    batch, texts, asked = batch_of([0, 1, 2])
+    assert asked == {"query": ["a", "bb"], "document": ["x", "n", "m", "a", "w"]}
+    assert batch.texts.ids.flatten().tolist() == [len(text) for text in texts]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2, 5])
+def test_links_lead_back_to_the_rows(epoch):
+    rows = [3, 0, 1, 2]
+    batch, texts, _ = batch_of(rows, epoch)
+    links = batch.links
+    assert links.rows.tolist() == rows
+    assert links.text_ids.tolist() == [text_id(text) for text in texts]
+    assert [texts[i] for i in links.query] == [EXAMPLES[r].query for r in rows]
+    for place, r in enumerate(rows):
+        own = [texts[i] for i in links.docs[links.owner == place]]
+        assert own[0] in EXAMPLES[r].positives
+        assert own[1:] == list(EXAMPLES[r].negatives)
+        assert texts[links.docs[links.positive[place]]] == own[0]
+        known = links.known[links.known_owner == place].tolist()
+        assert known == [text_id(text) for text in EXAMPLES[r].positives]
+    assert links.scores is None
+
+
+def test_text_ids_ignore_the_role():
+    batch, texts, _ = batch_of([0, 1])
+    query, document = texts.index("a"), len(texts) - 1 - texts[::-1].index("a")
+    assert query != document
+    assert batch.links.text_ids[query] == batch.links.text_ids[document]
+
+
+def test_task_ids_tell_tasks_apart_and_never_change():
+    task = batch_of([0, 1, 2])[0].links.task.tolist()
+    assert task[0] == task[2] != task[1]
+    assert task[0] == TASK_T
+    assert 0 <= text_id("é") < 2**63
+
+
+def test_positives_rotate_over_the_epochs():
+    seen = []
+    for epoch in range(3):
+        batch, texts, _ = batch_of([0], epoch)
+        seen.append(texts[batch.links.docs[batch.links.positive[0]]])
+    assert sorted(seen) == ["x", "y", "z"]
+
+
+def test_limited_negatives_rotate_until_all_were_used():
+    seen = set()
+    for epoch in range(5):
+        batch, texts, _ = batch_of([3], epoch, max_negatives=2)
+        negatives = [texts[i] for i in batch.links.docs[1:]]
+        assert len(set(negatives)) == 2
+        seen |= set(negatives)
+    assert seen == set(EXAMPLES[3].negatives)
+    assert len(batch_of([3], max_negatives=0)[0].links.docs) == 1
+
+
+def test_scores_are_kept_as_float32():
+    examples = [row("a", ["b"], score=0.5), row("c", ["d"], score=2)]
+    scores = collate(examples, [1, 0], Recorder(), 0).links.scores
+    assert scores.dtype == torch.float32
+    assert scores.tolist() == [2.0, 0.5]
