@@ -1,0 +1,128 @@
+import pytest
+import torch
+from torch import nn
+
+from embedtrain.objective import plan
+from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.objective.distillation import LayerKL, PrefixKL
+from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.pairing import pair
+from embedtrain.objective.scored import CoSENT
+from embedtrain.types import Embeddings, Pairing, SubModel, Weighted
+
+MODEL = {"num_layers": 3, "width": 8}
+LOSSES = {
+    "infonce": InfoNCE,
+    "two-sided": lambda: InfoNCE(two_sided=True),
+    "learned": lambda: InfoNCE(learn_temperature=True).double(),
+    "cosent": CoSENT,
+}
+PLANS = {
+    "full": plan.Full(**MODEL),
+    "dims": plan.Dims([2, 4, 8], [1, 2, 3], **MODEL),
+    "fixed_pairs": plan.FixedPairs([[1, 2], [2, 4], [3, 8]], **MODEL),
+    "random2d": plan.Random2d([2, 4, 8], dims_per_step=2, **MODEL),
+    "grid": plan.Grid(dims=[2, 8], per_step=2, **MODEL),
+}
+DISTILLS = {"none": None, "prefix": PrefixKL(), "layer": LayerKL()}
+
+
+def split(texts, links):
+    return texts.rows(links.query), texts.rows(links.docs)
+
+
+@pytest.mark.parametrize("distill", DISTILLS)
+@pytest.mark.parametrize("chooser", PLANS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_total_is_the_weighted_sum_over_the_plan(random_links, random_embeddings, loss, chooser, distill):
+    links = random_links(0)
+    texts = random_embeddings(0, layers=3, texts=12, width=8)
+    pairing, contrast, distilling = pair(links), LOSSES[loss](), DISTILLS[distill]
+    for step in range(3):
+        chosen = PLANS[chooser](step)
+        query, docs = split(texts, links)
+        value = Objective(contrast, distilling)(query, docs, pairing, chosen)
+        slow = sum(weight * contrast(query.raw(sub), docs.raw(sub), pairing) for sub, weight in chosen)
+        if distilling is not None:
+            slow = slow + distilling(texts.rows(torch.cat([links.query, links.docs])), chosen)
+        torch.testing.assert_close(value.total, slow, rtol=1e-12, atol=0)
+        gradients = [
+            torch.autograd.grad(total, texts.values, retain_graph=True)[0] for total in (value.total, slow)
+        ]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-13)
+        assert [sub for sub, _ in value.parts] == [item.sub for item in chosen]
+        weighted = sum(item.weight * part for item, (_, part) in zip(chosen, value.parts, strict=True))
+        assert not weighted.requires_grad
+        rest = 0 if value.distillation is None else value.distillation
+        torch.testing.assert_close(weighted + rest, value.total.detach(), rtol=1e-12, atol=0)
+        assert (value.distillation is None) == (distilling is None)
+
+
+def test_documents_in_another_order_change_nothing(random_links, random_embeddings):
+    links = random_links(1)
+    texts = random_embeddings(1, layers=3, texts=12, width=8)
+    order = torch.randperm(len(links.docs), generator=torch.Generator().manual_seed(0))
+    moved = links._replace(
+        docs=links.docs[order], owner=links.owner[order], positive=order.argsort()[links.positive]
+    )
+    objective, chosen = Objective(InfoNCE(two_sided=True), PrefixKL()), PLANS["fixed_pairs"](0)
+    totals = [objective(*split(texts, each), pair(each), chosen).total for each in (links, moved)]
+    torch.testing.assert_close(*totals, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(total, texts.values)[0] for total in totals]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-13)
+
+
+class Counting(nn.Module):
+    """Counts its calls and keeps the type of what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, query, docs, pairing):
+        self.seen.append((query.shape[1], query.dtype, (query @ docs.T).dtype))
+        return query.sum() + docs.sum()
+
+
+def small(dtype, width=8):
+    values = torch.ones(2, 3, width, dtype=dtype)
+    everyone = Pairing(torch.arange(3), torch.ones(3, 3, dtype=torch.bool))
+    return Embeddings(values, (1, 2)), everyone
+
+
+def test_a_sub_model_listed_twice_is_computed_once_with_both_weights():
+    embeddings, pairing = small(torch.float64)
+    loss = Counting()
+    chosen = (Weighted(SubModel(2, 4), 0.5), Weighted(SubModel(2, 8), 1.0), Weighted(SubModel(2, 4), 2.0))
+    value = Objective(loss)(embeddings, embeddings, pairing, chosen)
+    assert [width for width, *_ in loss.seen] == [4, 8]
+    assert value.total == 2.5 * 24 + 48
+    assert [(*sub, float(part)) for sub, part in value.parts] == [(2, 4, 24.0), (2, 8, 48.0)]
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        (torch.bfloat16, torch.float32),
+        (torch.float16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ],
+)
+def test_losses_run_in_float32_or_better_even_under_autocast(given, used):
+    embeddings, pairing = small(given)
+    loss = Counting()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Objective(loss)(embeddings, embeddings, pairing, (Weighted(SubModel(2, 8), 1.0),))
+    assert loss.seen == [(8, used, used)]
+
+
+def test_parameters_of_the_loss_belong_to_the_objective():
+    objective = Objective(InfoNCE(learn_temperature=True), PrefixKL())
+    assert [name for name, _ in objective.named_parameters()] == ["loss.log_scale"]
+
+
+def test_an_empty_choice_is_refused():
+    embeddings, pairing = small(torch.float32)
+    with pytest.raises(ValueError, match="a plan must choose at least one sub-model per step"):
+        Objective(InfoNCE())(embeddings, embeddings, pairing, ())
