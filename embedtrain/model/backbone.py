@@ -14,43 +14,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from embedtrain.model.families import family_of, shorten
 from embedtrain.types import InputError, Tokens
-
-
-class Family(NamedTuple):
-    """Where one Hugging Face model type keeps what we need."""
-
-    blocks: str  # path of the ModuleList of transformer blocks
-    final_norm: str | None  # path of the norm after the last block; None for post-norm models
-    positions: Literal["from_zero", "after_padding", "relative"]  # what its position ids look like
-
-
-FAMILIES: dict[str, Family] = {
-    "bert": Family("encoder.layer", None, "from_zero"),
-    "camembert": Family("encoder.layer", None, "after_padding"),
-    "data2vec-text": Family("encoder.layer", None, "after_padding"),
-    "distilbert": Family("transformer.layer", None, "from_zero"),
-    "electra": Family("encoder.layer", None, "from_zero"),
-    "ernie": Family("encoder.layer", None, "from_zero"),
-    "eurobert": Family("layers", "norm", "relative"),
-    "modernbert": Family("layers", "final_norm", "relative"),
-    "mpnet": Family("encoder.layer", None, "after_padding"),
-    "nomic_bert": Family("layers", None, "relative"),
-    "roberta": Family("encoder.layer", None, "after_padding"),
-    "roberta-prelayernorm": Family("encoder.layer", "LayerNorm", "after_padding"),
-    "xlm-roberta": Family("encoder.layer", None, "after_padding"),
-    "xlm-roberta-xl": Family("encoder.layer", "encoder.LayerNorm", "after_padding"),
-}
-
-PER_BLOCK_SETTINGS = ("layer_types", "mlp_layer_types")  # config lists with one entry per block
 
 
 class Backbone(nn.Module):
@@ -71,7 +45,7 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         config = model.config
-        self._family = _family(config)
+        self._family = family_of(config)
         self.pooler: nn.Module | None = getattr(model, "pooler", None)
         if self.pooler is not None:
             model.register_module("pooler", None)
@@ -96,11 +70,12 @@ class Backbone(nn.Module):
         Raises:
             InputError: when the model type is not supported or the folder lacks some of its weights.
         """
-        config = AutoConfig.from_pretrained(path)
-        _family(config)
-        # The weights that the folder lacks are drawn at random; the caller's generator must not feel it.
-        with torch.random.fork_rng(devices=[]):
-            try:
+        try:
+            # Code that a folder brings along is never run, nor asked about on the terminal.
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            family_of(config)
+            # Weights that the folder lacks are drawn at random; the caller's generator must not feel it.
+            with torch.random.fork_rng(devices=[]):
                 model, info = AutoModel.from_pretrained(
                     path,
                     config=config,
@@ -108,10 +83,10 @@ class Backbone(nn.Module):
                     attn_implementation=attn_implementation,
                     output_loading_info=True,
                 )
-            except (ImportError, ValueError) as error:
-                raise InputError(
-                    f"cannot load {path} with attn_implementation={attn_implementation!r}: {error}"
-                ) from error
+        except InputError:
+            raise
+        except (ImportError, OSError, SafetensorError, ValueError) as error:
+            raise InputError(f"cannot load the Hugging Face model in {path}: {error}") from error
         missing = sorted(info["missing_keys"])
         if any(not key.startswith("pooler.") for key in missing):
             raise InputError(
@@ -157,18 +132,27 @@ class Backbone(nn.Module):
         Raises:
             ValueError: if `layer` is outside 1..num_layers.
         """
-        if not 1 <= layer <= self.num_layers:
-            raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
-        with self._cut_to(layer):  # the blocks above are not even copied
+        self._check_cut(layer)
+        with self._cut_to(layer), self._with_pooler():  # the blocks above are not even copied
             model = copy.deepcopy(self.model)
-        for name in PER_BLOCK_SETTINGS:
-            setting = getattr(model.config, name, None)
-            if setting is not None:
-                setattr(model.config, name, list(setting)[:layer])
-        model.config.num_hidden_layers = layer
-        if self.pooler is not None:
-            model.pooler = copy.deepcopy(self.pooler)
+        shorten(model.config, layer)
         return model
+
+    def save(self, folder: Path, layer: int) -> None:
+        """Write what `cut` would give as a Hugging Face folder, without a copy in memory; safetensors only.
+
+        Raises:
+            ValueError: if `layer` is outside 1..num_layers.
+        """
+        self._check_cut(layer)
+        whole = self.model.config
+        with self._cut_to(layer), self._with_pooler():
+            self.model.config = copy.deepcopy(whole)
+            shorten(self.model.config, layer)
+            try:
+                self.model.save_pretrained(folder)
+            finally:
+                self.model.config = whole
 
     def gradient_checkpointing(self, enabled: bool) -> None:
         """Recompute the inside of each block in backward instead of keeping it (same gradients, less memory).
@@ -208,6 +192,18 @@ class Backbone(nn.Module):
             owner._modules[name] = blocks
 
     @contextmanager
+    def _with_pooler(self) -> Iterator[None]:
+        """While open, the model has the pooler it came with."""
+        if self.pooler is None:
+            yield
+            return
+        self.model.register_module("pooler", self.pooler)
+        try:
+            yield
+        finally:
+            self.model.register_module("pooler", None)
+
+    @contextmanager
     def _kept(self, layers: set[int]) -> Iterator[dict[int, Tensor]]:
         """While open, collects the state after each of `layers`, before any final norm.
 
@@ -233,6 +229,10 @@ class Backbone(nn.Module):
             for handle in handles:
                 handle.remove()
 
+    def _check_cut(self, layer: int) -> None:
+        if not 1 <= layer <= self.num_layers:
+            raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
+
     def _positions(self, mask: Tensor) -> dict[str, Tensor]:
         """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
         if self._family.positions == "relative":
@@ -247,17 +247,3 @@ class Backbone(nn.Module):
     def _max_positions(self) -> int | None:
         table = getattr(self.model.config, "max_position_embeddings", None)
         return None if table is None else int(table) - self._first_position()
-
-
-def _family(config: PreTrainedConfig) -> Family:
-    """The table row of a config. Raises InputError for a type we do not know."""
-    if config.model_type not in FAMILIES:
-        raise InputError(
-            f"model type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
-        )
-    if getattr(config, "is_decoder", False):
-        raise InputError(
-            f"this {config.model_type} is configured as a decoder (is_decoder: true in config.json), so its "
-            "tokens see only those before them; set it to false, or take an encoder"
-        )
-    return FAMILIES[config.model_type]

@@ -1,0 +1,96 @@
+"""A folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from embedtrain.types import InputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a temporary folder beside `folder` to write into, which takes its name when all went well.
+
+    On any error, an interrupt too, the temporary folder is removed and what was at `folder` is untouched.
+    Everything is flushed to the disk before it takes the name, so a power cut leaves no half folder.
+
+    Raises:
+        InputError: when `folder` exists and has content (unless `overwrite`), the disk is full, or the
+            place cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: choose another folder")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"{folder} exists already: choose another folder, or pass overwrite=true")
+    beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        _share(beside)
+        _flush(beside)
+        _rename(beside, folder)
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        reason = _disk_reason(error)
+        if reason is not None:
+            raise InputError(f"cannot save to {folder}: {reason}") from error
+        raise
+
+
+def _rename(beside: Path, folder: Path) -> None:
+    """Give `beside` the name `folder`, whose old content goes only after the new is in place."""
+    if not folder.is_dir():
+        os.replace(beside, folder)
+    else:
+        aside = beside.with_name(f"{beside.name}.old")
+        os.replace(folder, aside)
+        try:
+            os.replace(beside, folder)
+        except BaseException:
+            os.replace(aside, folder)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    _fsync(folder.parent)
+
+
+def _share(folder: Path) -> None:
+    """Give each file the mode of any new file here: safetensors makes its own readable by the owner only."""
+    mode = folder.stat().st_mode & 0o666  # a new folder's mode has the umask in it
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        _fsync(path)
+    _fsync(folder)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk_reason(error: BaseException) -> str | None:
+    """What the user must mend when the disk refused; None for every other error."""
+    # safetensors writes in Rust and says "No space left on device (os error 28)" in an error of its own.
+    full = isinstance(error, SafetensorError) and any(f"os error {code}" in str(error) for code in FULL)
+    if full or (isinstance(error, OSError) and error.errno in FULL):
+        return "the disk is full; nothing was left behind. Free some space, or choose another disk"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        return f"{error.strerror} ({error.filename}). Choose a folder you may write to"
+    return None

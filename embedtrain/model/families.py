@@ -1,0 +1,64 @@
+"""Where each Hugging Face model type keeps its blocks, and how its config is made shorter.
+
+A model type belongs here when its state after block l is the output of block l (plus the final norm), so
+that a model built from blocks 1..l computes the same.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from transformers import PreTrainedConfig
+
+from embedtrain.types import InputError
+
+
+class Family(NamedTuple):
+    """Where one Hugging Face model type keeps what we need."""
+
+    blocks: str  # path of the ModuleList of transformer blocks
+    final_norm: str | None  # path of the norm after the last block; None for post-norm models
+    positions: Literal["from_zero", "after_padding", "relative"]  # what its position ids look like
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family("encoder.layer", None, "from_zero"),
+    "camembert": Family("encoder.layer", None, "after_padding"),
+    "data2vec-text": Family("encoder.layer", None, "after_padding"),
+    "distilbert": Family("transformer.layer", None, "from_zero"),
+    "electra": Family("encoder.layer", None, "from_zero"),
+    "ernie": Family("encoder.layer", None, "from_zero"),
+    "eurobert": Family("layers", "norm", "relative"),
+    "modernbert": Family("layers", "final_norm", "relative"),
+    "mpnet": Family("encoder.layer", None, "after_padding"),
+    "nomic_bert": Family("layers", None, "relative"),
+    "roberta": Family("encoder.layer", None, "after_padding"),
+    "roberta-prelayernorm": Family("encoder.layer", "LayerNorm", "after_padding"),
+    "xlm-roberta": Family("encoder.layer", None, "after_padding"),
+    "xlm-roberta-xl": Family("encoder.layer", "encoder.LayerNorm", "after_padding"),
+}
+
+PER_BLOCK_SETTINGS = ("layer_types", "mlp_layer_types")  # config lists with one entry per block
+
+
+def shorten(config: PreTrainedConfig, layer: int) -> None:
+    """Make a config describe blocks 1..layer of its model."""
+    for name in PER_BLOCK_SETTINGS:
+        setting = getattr(config, name, None)
+        if setting is not None:
+            setattr(config, name, list(setting)[:layer])
+    config.num_hidden_layers = layer
+
+
+def family_of(config: PreTrainedConfig) -> Family:
+    """The table row of a config. Raises InputError for a type we do not know."""
+    if config.model_type not in FAMILIES:
+        raise InputError(
+            f"model type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
+        )
+    if getattr(config, "is_decoder", False):
+        raise InputError(
+            f"this {config.model_type} is configured as a decoder (is_decoder: true in config.json), so its "
+            "tokens see only those before them; set it to false, or take an encoder"
+        )
+    return FAMILIES[config.model_type]
