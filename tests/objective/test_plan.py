@@ -146,6 +146,14 @@ def test_random2d_weights_are_divided_by_the_layers_drawn(weighting, weights):
     assert [item.weight for item in chosen] == pytest.approx([row[2] for row in expected], rel=1e-12)
 
 
+def test_random2d_counts_the_weighting_from_its_first_layer():
+    chooser = plan.Random2d(
+        [16], layers_per_step=-1, layer_weighting="linear", first_layer=2, num_layers=5, width=16
+    )
+    assert [item.sub.layer for item in chooser(0)] == [2, 3, 4, 5]
+    assert [item.weight for item in chooser(0)] == pytest.approx([1 / 3, 1 / 6, 1 / 9, 1.0])
+
+
 def test_random2d_of_one_layer_trains_that_layer():
     assert plan.Random2d([8], num_layers=1, width=8)(0) == (Weighted(SubModel(1, 8), 1.0),)
 
