@@ -65,7 +65,7 @@ class EvaluateConfig:
     data_root: str | None = None
     layers: list[int] | None = None  # None: the layers of the trained sub-models, or the full depth
     dims: list[int] | None = None  # None: the dims of the trained sub-models, or the full width
-    output: str | None = None  # folder for scores.jsonl and mteb/; None: <output_root>/evaluation-<model name>
+    output: str | None = None  # folder for scores.jsonl and mteb/; None: evaluation-<model> in output_root
     output_root: str = "runs"
 
 

@@ -9,10 +9,10 @@ from embedtrain.cli.launch import launch
 
 def main() -> None:
     """Entry point of `embedtrain-evaluate`."""
-    launch("evaluate", run)
+    launch("evaluate", evaluate)
 
 
-def run(config: dict[str, Any]) -> None:
+def evaluate(config: dict[str, Any]) -> None:
     """Evaluate one model, print the table, write scores.jsonl and the heat map."""
     from pathlib import Path
 
@@ -29,9 +29,8 @@ def run(config: dict[str, Any]) -> None:
     trained = encoder.trained or (SubModel(encoder.num_layers, encoder.width),)
     folder = Path(config["output"] or Path(config["output_root"]) / f"evaluation-{name_of(config['model'])}")
     cells = grid(config["layers"], config["dims"], trained)
-    scores = measure(
-        encoder, config["tasks"], config["data_root"], cells, run=name_of(config["model"]), step=0, folder=folder
-    )
+    run = name_of(config["model"])
+    scores = measure(encoder, config["tasks"], config["data_root"], cells, run=run, step=0, folder=folder)
     Console().print(comparison([], scores, trained=trained))
     save_heat_map(folder / "heat_map.png", [], scores, trained=trained)
     print(f"scores: {folder / 'scores.jsonl'}   picture: {folder / 'heat_map.png'}")

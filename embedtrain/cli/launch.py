@@ -1,4 +1,4 @@
-"""From the command line to a checked plain config: recipes, nearest names, errors without a traceback wall."""
+"""From the command line to a checked plain config: recipes, nearest names, errors in one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from embedtrain.types import InputError
 
 SCHEMAS = {"train": RunConfig, "evaluate": EvaluateConfig, "export": ExportConfig}
 NODES = {"train": "run_schema", "evaluate": "evaluate_schema", "export": "export_schema"}
-HYDRA_ONLY = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion"}
+HYDRA_ONLY = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 
 
 def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
@@ -74,7 +74,7 @@ def _with_recipe(arguments: list[str]) -> list[str]:
     name = names[-1].removesuffix(".yaml")
     known = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in known:
-        raise InputError(f"recipe '{name}' does not exist{nearest(name, known)} There are: {', '.join(known)}")
+        raise InputError(f"recipe '{name}' does not exist{nearest(name, known)}" + _list(known))
     rest = [word for word in arguments if not word.startswith("recipe=")]
     return ["--config-dir", str(folder), "--config-name", name, *rest]
 
@@ -104,8 +104,8 @@ def _refuse_shared_devices(overrides: list[str]) -> None:
     several = [word for word in overrides if re.match(r"(trainer=ddp|trainer\.devices=([2-9]|\d{2,}))", word)]
     if several:
         raise InputError(
-            f"--multirun with {several[0]} would start one sweep per rank. Use a launcher that gives each job "
-            "its own processes, or trainer.devices=1"
+            f"--multirun with {several[0]} would start one sweep per rank. Use a launcher that gives each "
+            "job its own processes, or trainer.devices=1"
         )
 
 
@@ -121,7 +121,7 @@ def _explain(command: str, error: Exception) -> str:
         options = sorted(path.stem for path in (config_dir("conf") / found[1]).glob("*.yaml"))
         return f"{found[1]}={found[2]} does not exist{nearest(found[2], options)}" + _list(options)
     if found := re.search(r"Could not override '([^']+)'", text):
-        keys = [*_keys(SCHEMAS[command]), *(path.name for path in config_dir("conf").iterdir() if path.is_dir())]
+        keys = _keys(SCHEMAS[command])
         return f"unknown config key '{found[1]}'{nearest(found[1].split('.')[0], keys)}" + _list(keys)
     lines = [line.strip() for line in text.split("Set the environment variable")[0].splitlines()]
     return "; ".join(line for line in lines if line and not line.startswith("object_type="))
@@ -133,5 +133,3 @@ def _keys(config_class: type) -> list[str]:
 
 def _list(known: list[str]) -> str:
     return f" There are: {', '.join(dict.fromkeys(known))}"
-
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 def grid(
     layers: Sequence[int] | None, dims: Sequence[int] | None, trained: Sequence[SubModel]
 ) -> list[SubModel]:
-    """Every (layer, dim) of the two lists; a list that is not given holds what the trained sub-models have."""
+    """Every (layer, dim) of the two lists; one that is not given holds what the trained sub-models have."""
     layers = sorted({sub.layer for sub in trained} if layers is None else set(layers))
     dims = sorted({sub.dim for sub in trained} if dims is None else set(dims))
     return [SubModel(layer, dim) for layer in layers for dim in dims]
@@ -44,11 +45,18 @@ def measure(
         InputError: if a task, its data, a layer or a dim does not exist.
     """
     found = find_tasks(tasks, None if data_root is None else Path(data_root))
-    settings = {"run": run, "step": step, "revision": weights_hash(encoder), "folder": folder}
-    if not sys.stderr.isatty():
-        return sweep(encoder, found, sub_models, progress=_log_tick, **settings)
-    with SweepBar(Console(stderr=True)) as bar:
-        return sweep(encoder, found, sub_models, progress=bar, **settings)
+    bar = SweepBar(Console(stderr=True)) if sys.stderr.isatty() else None
+    with bar or nullcontext():
+        return sweep(
+            encoder,
+            found,
+            sub_models,
+            run=run,
+            step=step,
+            revision=weights_hash(encoder),
+            folder=folder,
+            progress=bar or _log_tick,
+        )
 
 
 def _log_tick(tick: Tick) -> None:

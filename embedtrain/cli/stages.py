@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from embedtrain.cli.measure import measure
+from embedtrain.cli.measure import grid, measure
 from embedtrain.config import build
 from embedtrain.data.module import DataModule
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import save_encoder
+from embedtrain.model.export import check_sub_model, save_encoder
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.scores import read_scores
 from embedtrain.train.folder import RunFolder
 from embedtrain.train.module import TrainModule
-from embedtrain.train.trainer import make_trainer
 from embedtrain.types import InputError, SubModel
 
 console = Console(stderr=True)
@@ -42,7 +39,7 @@ class TrainingRun:
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config, self.started = config, time.monotonic()
-        self.leads = rank_zero_only.rank == 0
+        self.leads: bool = getattr(rank_zero_only, "rank", 0) == 0
         self.folder = RunFolder(config["output_root"], config["name"])
         pl.seed_everything(config["seed"], verbose=False)
         self.encoder: Encoder = self._build("backbone", pooling=self._optional("pooling"))
@@ -53,8 +50,11 @@ class TrainingRun:
         self.objective = Objective(self._build("contrast"), self._optional("distill"))
         self.optim = self._build("optim")
         self.data: DataModule = self._build("data", seed=config["seed"], tokenize=self.encoder.tokenize)
-        self.data.setup("fit")
         self.trainer = self._trainer()
+        self.data.trainer = self.trainer  # its ranks and accumulation decide the batches
+        self.data.setup("fit")
+        if not self.data.has_validation:
+            self.trainer.limit_val_batches = 0
         if self.leads:
             world = self.trainer.world_size
             self.resumed = self.folder.prepare(config, overwrite=config["overwrite"], world_size=world)
@@ -66,10 +66,11 @@ class TrainingRun:
 
     def fit(self) -> None:
         """Train, or continue from the last checkpoint."""
-        rows, steps = self.data.describe(), self.total_steps
-        self._say(f"training {rows}, {steps} steps, sub-models {' '.join(map(str, self.plan.sub_models))}")
+        sizes = " ".join(map(str, self.plan.sub_models))
+        self._say(f"training {self.total_steps} steps, sub-models {sizes}")
         begun = time.monotonic()
-        last = self.folder.last if self.folder.last.exists() else None
+        anew = self.config["overwrite"] or not self.folder.last.exists()  # another rank may yet be deleting
+        last = None if anew else self.folder.last
         self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last)
         self._say(f"trained in {_minutes(begun)}")
 
@@ -116,12 +117,9 @@ class TrainingRun:
 
     def _trainer(self) -> pl.Trainer:
         logger = self._optional("logger")
-        return self._build(
-            "trainer",
-            folder=self.folder.path,
-            micro_batches=self.data.total_steps,
-            loggers=[] if logger is None else [logger],
-        )
+        loggers = [] if logger is None else [logger]
+        trainer: pl.Trainer = self._build("trainer", folder=self.folder.path, loggers=loggers)
+        return trainer
 
     def _build(self, group: str, **extra: Any) -> Any:  # noqa: ANN401
         return build(self.config[group], group, **extra)
@@ -132,7 +130,7 @@ class TrainingRun:
     def _cut(self, pair: Sequence[int]) -> SubModel:
         if len(pair) != 2:
             raise InputError(f"exports must be a list of [layer, dim], got {list(pair)}")
-        return self.encoder.require(SubModel(*pair))
+        return check_sub_model(self.encoder, SubModel(*pair))
 
     def _measure(self, what: str, step: int) -> bool:
         wanted = self.config["evaluation"]
@@ -140,7 +138,15 @@ class TrainingRun:
             return False
         begun = time.monotonic()
         self._say(what)
-        measure(self.encoder, wanted, self.plan.sub_models, self.config["name"], step, self.folder.path)
+        measure(
+            self.encoder,
+            wanted["tasks"],
+            wanted["data_root"],
+            grid(wanted["layers"], wanted["dims"], self.plan.sub_models),
+            run=self.config["name"],
+            step=step,
+            folder=self.folder.path,
+        )
         self._say(f"measured in {_minutes(begun)}")
         return True
 
@@ -161,5 +167,3 @@ class TrainingRun:
 def _minutes(begun: float) -> str:
     seconds = time.monotonic() - begun
     return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.1f} s"
-
-

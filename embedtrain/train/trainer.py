@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,6 @@ from embedtrain.types import InputError
 def make_trainer(
     *,
     folder: Path,
-    micro_batches: int,
     loggers: Sequence[Logger] = (),
     accelerator: str = "auto",
     devices: int = 1,
@@ -39,7 +37,6 @@ def make_trainer(
 
     Args:
         folder: the run folder.
-        micro_batches: batches the data module yields over the whole run.
         loggers: beside metrics.jsonl, which is always written.
         accelerator: "cpu", "gpu" or "auto".
         devices: processes per node; more than one trains with DDP.
@@ -65,8 +62,7 @@ def make_trainer(
     if validate_every <= 0:
         raise InputError(f"validate_every must be above 0, got {validate_every}")
     _silence()
-    steps = math.ceil(micro_batches / accumulate)
-    between = round(validate_every) if validate_every >= 1 else max(1, round(validate_every * steps))
+    by_share = validate_every < 1  # the run is one epoch, so Lightning's share of an epoch is that of the run
     return pl.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -79,8 +75,8 @@ def make_trainer(
         max_epochs=1,  # the data module lays all epochs end to end, which makes resuming exact
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip_norm,
-        val_check_interval=between * accumulate,
-        check_val_every_n_epoch=None,
+        val_check_interval=float(validate_every) if by_share else round(validate_every) * accumulate,
+        check_val_every_n_epoch=1 if by_share else None,
         num_sanity_val_steps=0,
         log_every_n_steps=log_every,
         use_distributed_sampler=False,  # the stateless sampler slices the global batch itself
