@@ -19,7 +19,7 @@ from embedtrain.model.atomic import atomic_folder
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.card import model_card
 from embedtrain.model.contract import Contract, package_versions, tensors_hash, tokenizer_hash, write_contract
-from embedtrain.model.encoder import MAX_TOKENS, Encoder
+from embedtrain.model.encoder import Encoder
 from embedtrain.model.layout import Layout, read_layout, write_layout
 from embedtrain.model.locate import locate
 from embedtrain.model.pooling import Pooling, named_pooling
@@ -37,7 +37,7 @@ def load_encoder(
     normalize: bool | None = None,
     dtype: torch.dtype | str = torch.float32,
     attn_implementation: str | None = None,
-    max_tokens: int = MAX_TOKENS,
+    max_tokens: int | None = None,
 ) -> Encoder:
     """The encoder of a sentence-transformers, embedtrain or plain Hugging Face folder, or of a hub name.
 

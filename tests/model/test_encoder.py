@@ -141,6 +141,14 @@ def test_micro_batches_are_sorted_and_within_the_budget():
     assert micro_batches([], 60) == []
 
 
+def test_the_budget_fits_the_device_where_none_is_given(folder, sentences):
+    encoder = load_encoder(folder).eval()
+    sizes: list[int] = []
+    encoder.backbone.register_forward_pre_hook(lambda _module, args: sizes.append(args[0].mask.numel()))
+    encoder.encode(sentences * 100, (1,))
+    assert 1_900 < max(sizes) <= 2_048
+
+
 def test_little_is_padding(folder, sentences):
     encoder = load_encoder(folder, max_tokens=32).eval()
     seen: list[tuple[int, int]] = []
