@@ -139,7 +139,10 @@ def package_path(name: str) -> str:
         InputError: if the package is not installed or has no such folder.
     """
     package, _, inner = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # the outer package of a dotted name
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         pip = (
             "pip install 'embedtrain[quickstart]'" if package.startswith("gt_") else f"pip install {package}"
@@ -175,6 +178,12 @@ def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:  # noqa: AN
         return target(**settings, **reserved)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    except (
+        TypeError,
+        ValueError,
+    ) as error:  # a text where a number belongs, or a word a library does not know
+        kind = type(error).__name__
+        raise InputError(f"{where}: {target.__name__} refuses its settings ({kind}: {error})") from error
 
 
 def _built(value: Any, where: str) -> Any:  # noqa: ANN401
