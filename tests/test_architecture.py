@@ -1,0 +1,159 @@
+"""The dependency rule and the boundaries of ARCHITECTURE.md, read from the source itself."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import embedtrain
+
+PACKAGE = Path(embedtrain.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# What each part may import besides itself. The bottom row knows only types.
+BOTTOM = {"types", "config", "rows", "scores"}
+PARTS = {"data", "model", "objective"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "types": set(),
+    "config": {"types"},
+    "rows": {"types"},
+    "scores": {"types"},
+    "data": {"types", "rows", "scores"},
+    "model": {"types", "rows", "scores"},
+    "objective": {"types", "rows", "scores"},
+    "train": {"types", "rows", "scores"} | PARTS,
+    "evaluate": {"types", "rows", "scores"} | PARTS,
+    "report": {"types", "scores"},
+    "cli": BOTTOM | PARTS | {"train", "evaluate", "report"},
+}
+# Entry points below cli/ that a person starts with `python -m`, and so may print.
+PRINTS = {"data/dictionary.py"}
+MAX_LINES = 300
+
+
+def name_of(path):
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def tree_of(path):
+    return ast.parse(path.read_text("utf-8"))
+
+
+def imported(tree):
+    """Dotted names of all imports, wherever they stand in the file: (name, line)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def used(tree):
+    """Dotted names that are read, e.g. os.environ of `os.environ["A"]`: (name, line)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            yield ast.unparse(node), node.lineno
+
+
+def forbidden_imports(part, tree):
+    """Imports of a module of `part` that the dependency rule does not allow."""
+    for name, line in imported(tree):
+        pieces = name.split(".")
+        if pieces[0] == "embedtrain" and len(pieces) > 1 and pieces[1] not in MAY_IMPORT[part] | {part}:
+            yield f"line {line} imports {name}"
+
+
+def test_every_module_belongs_to_a_known_part():
+    assert {part_of(path) for path in MODULES} <= set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_dependencies_point_one_way(path):
+    assert list(forbidden_imports(part_of(path), tree_of(path))) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("data", "from embedtrain.model.encoder import Encoder"),
+        ("model", "import embedtrain.objective.pairing"),
+        ("evaluate", "from embedtrain.train import module"),
+        ("report", "from embedtrain.rows import read_rows"),
+        ("types", "from embedtrain.rows import read_rows"),
+        ("train", "def late():\n    from embedtrain.cli import train"),
+        ("objective", "from embedtrain import data"),
+    ],
+)
+def test_a_forbidden_import_would_be_seen(part, line):
+    assert len(list(forbidden_imports(part, ast.parse(line)))) == 1
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_are_absolute(path):
+    relative = [node.lineno for node in ast.walk(tree_of(path)) if getattr(node, "level", 0)]
+    assert relative == [], "a relative import hides which part it crosses into"
+
+
+def modules_that_import(*packages):
+    return {
+        name_of(path)
+        for path in MODULES
+        for name, _ in imported(tree_of(path))
+        if any(f"{name}.".startswith(f"{package}.") for package in packages)
+    }
+
+
+def test_hydra_stops_in_the_commands_and_the_config():
+    users = modules_that_import("hydra", "omegaconf")
+    assert "config.py" in users
+    assert {name for name in users if not name.startswith("cli/")} == {"config.py"}
+
+
+def test_only_training_talks_to_other_ranks():
+    users = modules_that_import("torch.distributed") | {
+        name_of(path)
+        for path in MODULES
+        for name, _ in used(tree_of(path))
+        if name.startswith("torch.distributed")
+    }
+    assert users == {"train/distributed.py"}
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "cli"], ids=name_of)
+def test_nothing_below_the_commands_reads_the_environment_or_the_working_folder(path):
+    tree = tree_of(path)
+    names = {name for name, _ in imported(tree)} | {name for name, _ in used(tree)}
+    bad = {name for name in names if name.startswith(("os.environ", "os.getenv", "os.getcwd", "Path.cwd"))}
+    assert bad == set()
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "cli"], ids=name_of)
+def test_nothing_below_the_commands_prints(path):
+    calls = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+    printing = [call.lineno for call in calls if ast.unparse(call.func) == "print"]
+    assert printing == [] or name_of(path) in PRINTS
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_modules_are_short_enough_to_read_in_one_sitting(path):
+    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_functions_fit_on_a_screen(path):
+    functions = [
+        node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    bodies = {function.name: _body_lines(function) for function in functions}
+    assert {name: lines for name, lines in bodies.items() if lines > 60} == {}
+
+
+def _body_lines(function):
+    """Lines of a function without its signature and docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
