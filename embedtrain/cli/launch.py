@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -36,9 +36,8 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
 
     `recipe=NAME` takes recipes/NAME.yaml as the primary config; everything else is ordinary Hydra.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("pytorch_lightning", "lightning", "httpx", "sentence_transformers", "transformers"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # Threads that wait by spinning make training several times slower whenever another program wants a core.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name, config_class in SCHEMAS.items():
         ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
     try:
@@ -49,7 +48,10 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
         fail(error)
 
     def run(config: DictConfig) -> None:
+        from embedtrain.cli.logs import set_up_logs  # imports what --help need not wait for
+
         try:
+            set_up_logs()
             task(plain(config))
         except InputError as error:
             fail(error)
@@ -90,10 +92,11 @@ def _check(command: str, arguments: list[str]) -> None:
     if parsed.multirun:
         _refuse_shared_devices(parsed.overrides)
         return
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3", job_name=command):
-        overrides = list(parsed.overrides)
-        if parsed.config_dir:
-            overrides.append(f"hydra.searchpath=[file://{Path(parsed.config_dir).resolve()}]")
+    home, overrides = config_dir("conf"), list(parsed.overrides)
+    if parsed.config_dir:
+        overrides.append(f"hydra.searchpath=[file://{home}]")
+        home = Path(parsed.config_dir).resolve()
+    with hydra.initialize_config_dir(str(home), version_base="1.3", job_name=command):
         try:
             hydra.compose(parsed.config_name or command, overrides=overrides)
         except (HydraException, OmegaConfBaseException) as error:

@@ -51,6 +51,7 @@ class TrainModule(pl.LightningModule):
         self.validated = tuple(plan.sub_models if validate is None else validate)
         self.describe_rows = describe_rows
         self._collected: Collected = Collected([], [])
+        self.train()  # a loaded backbone is in eval mode, and Lightning would leave its dropout off
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make this step's dropout a function of the step, so that a resumed run draws the same."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +60,6 @@ def make_trainer(
             raise InputError(f"{name} must be at least 1, got {value}")
     if validate_every <= 0:
         raise InputError(f"validate_every must be above 0, got {validate_every}")
-    _silence()
     by_share = validate_every < 1  # the run is one epoch, so Lightning's share of an epoch is that of the run
     return pl.Trainer(
         accelerator=accelerator,
@@ -106,14 +104,3 @@ def _strategy(accelerator: str, ranks: int, timeout_minutes: float) -> Strategy 
         process_group_backend="nccl" if on_gpu else "gloo",
         timeout=datetime.timedelta(minutes=timeout_minutes),
     )
-
-
-def _silence() -> None:
-    """Hide Lightning warnings that this project's design has already answered."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*your dataloader is not resumable.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*is smaller than the logging interval.*",
-    ):
-        warnings.filterwarnings("ignore", message)

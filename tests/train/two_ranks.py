@@ -102,6 +102,9 @@ def main(rank, world, rendezvous, out, plan, distill):
     gradient = torch.cat([parameter.grad.flatten() for parameter in step.parameters()])
     with open(f"{out}.{rank}", "w") as file:
         json.dump({"loss": value.item(), "gradient": gradient.tolist()}, file)
+    if world > 1:
+        dist.barrier()
+        dist.destroy_process_group()  # its threads must not outlive the interpreter
 
 
 if __name__ == "__main__":

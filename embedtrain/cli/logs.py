@@ -1,0 +1,29 @@
+"""What the commands print: our own messages on stderr, and of the libraries only warnings and errors."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+LIBRARIES = ("pytorch_lightning", "sentence_transformers", "transformers", "httpx", "datasets")
+ANSWERED = (  # Lightning's warnings to which the design already is the answer
+    ".*does not have many workers.*",
+    ".*your dataloader is not resumable.*",
+    ".*is smaller than the logging interval.*",
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+)
+
+
+def set_up_logs() -> None:
+    """Messages without decoration; no banner and no progress bar but our own."""
+    import pytorch_lightning  # noqa: F401 - sets its own level on import, which the loop below undoes
+    from transformers.utils.logging import disable_progress_bar
+
+    # force: Hydra has taken the root logger's handlers away by now
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
+    for name in LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in ANSWERED:
+        warnings.filterwarnings("ignore", message)
