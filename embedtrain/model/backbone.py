@@ -160,7 +160,7 @@ class Backbone(nn.Module):
         Raises:
             InputError: if the blocks of this model type cannot be recomputed.
         """
-        # Re-entrant checkpointing would drop the gradient of states that leave through a hook.
+        # Re-entrant checkpointing gives a block no gradient when its input needs none (frozen embeddings).
         recompute = partial(checkpoint, use_reentrant=False)
         for block in self._blocks():
             if not isinstance(block, GradientCheckpointingLayer):

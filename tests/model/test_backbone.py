@@ -277,6 +277,14 @@ def test_gradient_checkpointing_changes_no_gradient(model_type):
     assert gradients(backbone, tokens)[1].keys() == plain.keys()
 
 
+def test_gradient_checkpointing_reaches_blocks_above_frozen_embeddings():
+    backbone = Backbone(tiny(tiny_config("bert"))).train()
+    backbone.model.embeddings.requires_grad_(False)
+    backbone.gradient_checkpointing(True)
+    backbone(some_tokens(0), (4,))[0].sum().backward()
+    assert all(value.grad is not None for value in backbone.model.encoder.parameters())
+
+
 def test_gradient_checkpointing_keeps_the_inside_of_blocks_out_of_memory():
     backbone = Backbone(tiny(tiny_config("bert"))).train()
 

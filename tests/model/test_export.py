@@ -118,7 +118,12 @@ def test_a_fresh_process_without_embedtrain_loads_a_cut_without_a_warning(tiny_b
 
 
 def test_what_is_in_the_folder(tiny_bert, tmp_path):
-    save_encoder(trained(tiny_bert), tmp_path / "cut", SubModel(2, 16))
+    encoder = trained(tiny_bert)
+    encoder.tokenize(["a cat"], "query")  # leaves its truncation behind in the tokenizer
+    save_encoder(encoder, tmp_path / "cut", SubModel(2, 16))
+    tokenizer = json.loads((tmp_path / "cut" / "tokenizer.json").read_text())
+    assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
+    assert json.loads((tmp_path / "cut" / "tokenizer_config.json").read_text())["model_max_length"] == 20
     files = {
         str(path.relative_to(tmp_path / "cut")) for path in (tmp_path / "cut").rglob("*") if path.is_file()
     }
