@@ -123,7 +123,7 @@ class DataModule(pl.LightningDataModule):
         if steps < accumulate:
             raise InputError(
                 f"{self._epochs} epochs are {steps} batches of {self._batch_size} rows, fewer than the "
-                f"{accumulate} batches of one optimiser step. Lower batch_size or accumulate_grad_batches."
+                f"{accumulate} batches of one optimiser step. Lower data.batch_size or trainer.accumulate."
             )
         return steps - steps % accumulate
 

@@ -38,11 +38,13 @@ def load_encoder(
     dtype: torch.dtype | str = torch.float32,
     attn_implementation: str | None = None,
     max_tokens: int | None = None,
+    gradient_checkpointing: bool = False,
 ) -> Encoder:
     """The encoder of a sentence-transformers, embedtrain or plain Hugging Face folder, or of a hub name.
 
     What the caller does not give is taken from the folder. A plain Hugging Face folder says nothing about
-    pooling: it gets the mean and unit length, with a line in the log.
+    pooling: it gets the mean and unit length, with a line in the log. With `gradient_checkpointing`,
+    training keeps less of each block and computes it again in backward: same gradients.
 
     Raises:
         InputError: for a missing folder, missing weights, an unknown model type, module or pooling, or a
@@ -52,6 +54,8 @@ def load_encoder(
     layout = read_layout(folder, pooling_given=pooling is not None)
     contract = layout.contract
     backbone = Backbone.load(layout.weights, dtype=_as_dtype(dtype), attn_implementation=attn_implementation)
+    if gradient_checkpointing:
+        backbone.gradient_checkpointing(True)
     tokenizer = _tokenizer(layout)
     if contract is not None:
         _compare(folder, contract, backbone, tokenizer)
