@@ -64,7 +64,7 @@ def load_encoder(
     if pooling is None and layout.pooling is None:
         LOG.info("%s does not say how to pool: taking the mean of the tokens", path)
     chosen = layout.pooling or "mean" if pooling is None else pooling
-    return Encoder(
+    encoder = Encoder(
         backbone,
         named_pooling(chosen) if isinstance(chosen, str) else chosen,
         tokenizer,
@@ -75,6 +75,7 @@ def load_encoder(
         trained=() if contract is None else contract.trained,
         source=_source(path) if contract is None else contract.source,
     )
+    return encoder.eval()
 
 
 def save_encoder(

@@ -226,6 +226,7 @@ def test_a_plain_folder_gets_the_mean_and_says_so(tiny_bert, caplog):
     assert encoder.normalize
     assert encoder.max_length == 64
     assert encoder.trained == ()
+    assert not any(part.training for part in encoder.modules())
 
 
 def st_folder(source: Path, target: Path, **changes: object) -> Path:
