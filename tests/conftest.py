@@ -4,7 +4,9 @@ Every folder is made once per session; a test that writes copies it first.
 """
 
 import importlib.util
+import json
 import os
+import random
 import string
 from pathlib import Path
 
@@ -130,3 +132,38 @@ def sentences() -> tuple[str, ...]:
         "money in the bank",
         "is it?",
     )
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """64 training rows, 16 validation rows and a retrieval task "find" of the same kind, in one folder."""
+    root, draw = tmp_path_factory.mktemp("small_data"), random.Random(3)
+    drawn = [(draw.sample(WORDS.split(), 5), draw.sample(WORDS.split(), 2)) for _ in range(96)]
+    pairs = [(" ".join(words), " ".join([*words[:3], *more])) for words, more in drawn]
+    rows = [{"query": query, "positive": positive} for query, positive in pairs]
+    corpus = [{"id": f"d{n}", "text": positive} for n, (_, positive) in enumerate(pairs[80:])]
+    files = {
+        "train": rows[:64],
+        "validation": rows[64:80],
+        "retrieval/find/corpus": corpus,
+        "retrieval/find/queries": [{"id": f"q{n}", "text": query} for n, (query, _) in enumerate(pairs[80:])],
+        "retrieval/find/qrels": [{"query_id": f"q{n}", "corpus_id": f"d{n}", "score": 1} for n in range(16)],
+    }
+    (root / "retrieval/find").mkdir(parents=True)
+    for name, lines in files.items():
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_run(tiny_bert: Path, small_data: Path) -> list[str]:
+    """The words after `embedtrain-train` of a run of seconds; say name=... and output_root=... too."""
+    return [
+        f"backbone.path={tiny_bert}",
+        f"data.train={small_data}/train.jsonl",
+        "data.batch_size=8",
+        "plan.pairs=[[1,8],[2,16],[4,32]]",
+        "optim.lr=1e-3",
+        "trainer.precision=32-true",
+        "trainer.log_every=1",
+    ]

@@ -59,7 +59,7 @@ def test_refuses_what_is_not_on_the_list(name):
 
 @pytest.mark.parametrize("name", ["embedtrain.train.folder.subprocess.run", "embedtrain.config.Path"])
 def test_refuses_what_an_allowed_module_only_imported(name):
-    with pytest.raises(InputError, match="(is defined in '.*', which is not allowed|does not exist)"):
+    with pytest.raises(InputError, match=r"(is defined in '.*', which is not allowed|does not exist)"):
         build({"_target_": name}, "optim")
 
 
