@@ -116,7 +116,7 @@ class TrainingRun:
         )
 
     def _trainer(self) -> pl.Trainer:
-        logger = self._optional("logger")
+        logger = self._optional("logger", save_dir=self.folder.path)
         loggers = [] if logger is None else [logger]
         trainer: pl.Trainer = self._build("trainer", folder=self.folder.path, loggers=loggers)
         return trainer
@@ -124,8 +124,8 @@ class TrainingRun:
     def _build(self, group: str, **extra: Any) -> Any:  # noqa: ANN401
         return build(self.config[group], group, **extra)
 
-    def _optional(self, group: str) -> Any:  # noqa: ANN401
-        return self._build(group) if self.config[group] else None
+    def _optional(self, group: str, **extra: Any) -> Any:  # noqa: ANN401
+        return self._build(group, **extra) if self.config[group] else None
 
     def _cut(self, pair: Sequence[int]) -> SubModel:
         if len(pair) != 2:
