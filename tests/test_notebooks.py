@@ -1,0 +1,58 @@
+"""Every notebook runs from top to bottom on a tiny backbone, and none carries outputs in the repository."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+FOLDER = Path(__file__).parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def run(path, home, **parameters):
+    """The executed notebook, its parameter cell replaced by `parameters`."""
+    notebook = read(path)
+    first = notebook.cells[0]
+    assert first.metadata.get("tags") == ["parameters"], "the first cell holds the parameters"
+    first.source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(home)}})
+    client.execute()
+    return notebook
+
+
+def printed(notebook):
+    """All that the cells wrote or gave as text."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(
+        output["text"] if output.output_type == "stream" else output.get("data", {}).get("text/plain", "")
+        for output in outputs
+    )
+
+
+def test_there_are_notebooks():
+    assert [path.name for path in NOTEBOOKS] == ["first_training.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_outputs_are_stripped(path):
+    for number, cell in enumerate(read(path).cells):
+        assert not cell.get("outputs"), f"cell {number} has outputs: run nbstripout {path}"
+        assert cell.get("execution_count") is None, f"cell {number} has a count: run nbstripout {path}"
+
+
+def test_first_training_ends_with_a_cut_that_sentence_transformers_loads(tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    notebook = run(
+        FOLDER / "first_training.ipynb", tmp_path, backbone=str(tiny_bert), steps=4, folder="written"
+    )
+    run_folder, cut = tmp_path / "written" / "runs" / "help", tmp_path / "written" / "help_cut"
+    assert {"model", "scores.jsonl", "heat_map.png"} <= {path.name for path in run_folder.iterdir()}
+    assert (cut / "model.safetensors").is_file()
+    text = printed(notebook)
+    assert "layer \\ dim" in text
+    assert "(12, " in text, "the shape of the twelve pages' embeddings"
