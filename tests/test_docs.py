@@ -1,0 +1,86 @@
+"""docs/configuration.md names every setting with its default, and the links of all pages lead somewhere."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from embedtrain.config import EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig, config_dir
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+GIVEN_BY_THE_RUN = {"folder", "loggers", "tokenize", "num_layers", "width", "seed", "pooling"}
+OPTIONS = sorted(config_dir("conf").glob("*/*.yaml"))
+TARGETS = {
+    target
+    for path in OPTIONS
+    if (target := (yaml.safe_load(path.read_text("utf-8")) or {}).get("_target_", "")).startswith(
+        "embedtrain."
+    )
+}
+SCHEMAS = {
+    "## The run": RunConfig,
+    "### `evaluation`": EvaluationConfig,
+    "## `embedtrain-evaluate`": EvaluateConfig,
+    "## `embedtrain-export`": ExportConfig,
+}
+
+
+def shown(value):
+    """A default as the page writes it."""
+    if value is inspect.Parameter.empty or value is dataclasses.MISSING or value == "???":
+        return "required"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"`{str(list(value) if isinstance(value, tuple) else value).removeprefix('torch.')}`"
+
+
+def table_under(heading):
+    """Setting -> default of the first table under the heading."""
+    assert heading in PAGE, f"docs/configuration.md has no section {heading}"
+    section = re.split(r"\n#{2,3} ", PAGE[PAGE.index(heading) + 3 :])[0]
+    return dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", section, re.MULTILINE))
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_settings_of_a_group_are_those_of_the_signature(target):
+    module, _, name = target.rpartition(".")
+    parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    expected = {
+        key: shown(item.default)
+        for key, item in parameters.items()
+        if key not in GIVEN_BY_THE_RUN and item.kind not in variadic
+    }
+    heading = re.search(rf"^### .*`{re.escape(target)}`$", PAGE, re.MULTILINE)
+    assert heading, f"docs/configuration.md has no section for {target}"
+    assert table_under(heading[0]) == expected
+
+
+@pytest.mark.parametrize("heading", SCHEMAS)
+def test_keys_of_a_command_are_those_of_its_schema(heading):
+    groups = {path.parent.name for path in OPTIONS} | {"evaluation"}
+    expected = {}
+    for field in dataclasses.fields(SCHEMAS[heading]):
+        made = field.default_factory
+        default = field.default if made is dataclasses.MISSING else made()
+        if field.name not in groups:
+            expected[field.name] = shown(default)
+    assert table_under(heading) == expected
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_option_is_named(path):
+    section = re.split(r"\n## ", PAGE[PAGE.index(f"\n## `{path.parent.name}`") + 4 :])[0]
+    assert re.search(rf"`([\w, ]*\b)?{path.stem}\b[\w, ]*`", section)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
+        assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
