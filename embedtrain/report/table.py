@@ -22,7 +22,7 @@ def comparison(
     metric: str | None = None,
     trained: Iterable[SubModel] = (),
 ) -> Table:
-    """Rows layers, columns dims, cells "before → after" x 100; trained sub-models bear a ●.
+    """Rows layers, columns dims, cells "before→after" x 100; trained sub-models bear a ●.
 
     One of the two lists may be empty: then the cells hold one number. Several tasks show as their mean.
 
@@ -40,7 +40,7 @@ def comparison(
         box=box.SIMPLE_HEAD,
         padding=(0, 0, 0, 1),
     )
-    table.add_column("layer \\ dim", justify="right", style="bold")
+    table.add_column("layer", justify="right", style="bold")
     dims = sorted({sub.dim for sub in subs})
     for dim in dims:
         table.add_column(str(dim), justify="right")
@@ -51,11 +51,11 @@ def comparison(
 
 
 def _cell(old: Cells, new: Cells, sub: SubModel, trained: set[SubModel]) -> Text:
-    mark = "● " if sub in trained else ""
+    mark = "●" if sub in trained else ""
     if sub in old and sub in new:
         change = new[sub] - old[sub]
         style = "" if abs(change) < NOTICEABLE else BETTER if change > 0 else WORSE
-        return Text.assemble(mark, f"{old[sub]:.1f} → ", (f"{new[sub]:.1f}", style))
+        return Text.assemble(mark, f"{old[sub]:.1f}→", (f"{new[sub]:.1f}", style))
     one = old.get(sub, new.get(sub))
     return Text("·", style="dim") if one is None else Text(f"{mark}{one:.1f}")
 
