@@ -1,0 +1,172 @@
+"""Mistakes a person makes at the command line: one message, status 1, no traceback."""
+
+import errno
+import json
+import sys
+
+import pytest
+import torch
+
+from embedtrain.cli import evaluate, export, train
+from embedtrain.train import checkpoint
+
+MAIN = {"train": train.main, "evaluate": evaluate.main, "export": export.main}
+
+
+@pytest.fixture
+def say(monkeypatch, capsys, tmp_path):
+    """Run a command in-process; the one message it leaves with."""
+
+    def run(command, *words):
+        monkeypatch.setattr(sys, "argv", [f"embedtrain-{command}", *map(str, words)])
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as left:
+            MAIN[command]()
+        shown = capsys.readouterr().err
+        assert left.value.code == 1, shown
+        assert "Traceback" not in shown
+        messages = [line for line in shown.splitlines() if line.startswith("error: ")]
+        assert len(messages) == 1, shown
+        return messages[0]
+
+    return run
+
+
+@pytest.fixture
+def words(small_run, tmp_path):
+    return [*small_run, "name=x", f"output_root={tmp_path}", "data.max_steps=4"]
+
+
+def rows_file(folder, *lines):
+    path = folder / "rows.jsonl"
+    path.write_text("".join(line + "\n" for line in lines), "utf-8")
+    return f"data.train={path}"
+
+
+GOOD = [json.dumps({"query": f"cat {n}", "positive": f"dog {n}"}) for n in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "parts"),
+    [
+        ([*GOOD, '{"query": "cat", '], ["rows.jsonl:9", "JSON"]),
+        ([*GOOD, '{"query": "cat"}'], ["rows.jsonl:9", "positive"]),
+        ([*GOOD, '{"query": " ", "positive": "dog"}'], ["rows.jsonl:9", "query", "empty"]),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(say, words, tmp_path, lines, parts):
+    message = say("train", *words, rows_file(tmp_path, *lines))
+    assert all(part in message for part in parts), message
+    assert not (tmp_path / "x").exists()
+
+
+def test_nothing_to_contrast(say, words):
+    assert "nothing to contrast" in say("train", *words, "data.batch_size=1")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("plan.pairs=[[1,8],[9,32],[4,32]]", ["plan", "9", "4"]),
+        ("plan.pairs=[[1,80],[4,32]]", ["plan", "80", "32"]),
+        ("exports=[[5,8]]", ["L5_D8", "1..4"]),
+        ("sede=3", ["unknown config key 'sede'", "did you mean 'seed'?"]),
+        ("optin.lr=1", ["unknown config key 'optin'", "did you mean 'optim'?"]),
+        ("plan=fixed_pair", ["plan=fixed_pair does not exist", "did you mean 'fixed_pairs'?"]),
+        ("optim.learning_rate=1", ["optim.learning_rate", "AdamW has no setting 'learning_rate'"]),
+        ("plan.piars=[[1,8]]", ["plan.piars", "did you mean 'pairs'?"]),
+        ("seed=abc", ["seed", "abc"]),
+        ("recipe=quickstart_minilmm", ["'quickstart_minilmm' does not exist", "'quickstart_minilm'"]),
+        ("optim.lr=-1", ["optim", "lr must be above 0, got -1"]),
+        ("contrast.temperature=0", ["contrast", "temperature must be above 0"]),
+        ("trainer.accumulate=0", ["trainer", "accumulate must be at least 1, got 0"]),
+        ("evaluation.tasks=[findd] evaluation.data_root=DATA", ["no task 'findd'", "find"]),
+        ("data.train=nowhere.jsonl", ["nowhere.jsonl"]),
+    ],
+)
+def test_a_wrong_setting_names_the_place_and_the_cure(say, words, small_data, override, parts):
+    message = say("train", *words, *override.replace("DATA", str(small_data)).split())
+    assert all(part in message for part in parts), message
+
+
+def test_a_mandatory_key_is_asked_for(say):
+    assert "data.train, name must be given" in say("train")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_missing_model_folder(say, command, tmp_path, tiny_bert):
+    words = {"evaluate": ["tasks=[local]", "data_root=."], "export": ["out=cut"]}[command]
+    message = say(command, f"model={tmp_path / 'runs' / 'no-such-model'}", *words)
+    assert "no-such-model" in message
+    assert not (tmp_path / "cut").exists()
+
+
+def test_a_cut_out_of_range(say, tiny_bert):
+    message = say("export", f"model={tiny_bert}", "layer=9", "dim=8", "out=cut")
+    assert "layer must be in 1..4" in message
+
+
+def test_the_output_of_an_export_exists(say, tiny_bert, tmp_path):
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut/file").touch()
+    message = say("export", f"model={tiny_bert}", "layer=2", "dim=8", "out=cut")
+    assert "cut" in message
+    assert "overwrite=true" in message
+
+
+def test_a_finished_run_is_left_alone(say, words, tmp_path):
+    (tmp_path / "x/model").mkdir(parents=True)
+    assert "holds a finished run" in say("train", *words)
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words, tmp_path, monkeypatch):
+    from embedtrain.objective.contrastive import InfoNCE
+
+    honest, calls = InfoNCE.forward, []
+
+    def spoil(self, query, docs, pairing):
+        calls.append(1)
+        loss = honest(self, query, docs, pairing)
+        return loss * float("nan") if len(calls) > 6 else loss  # three sub-models a step: the third step
+
+    monkeypatch.setattr(InfoNCE, "forward", spoil)
+    message = say("train", *words, "trainer.checkpoint_every=1")
+    assert "loss is nan at step 2, first at L1_D8" in message
+    assert "train.jsonl:" in message
+    state = torch.load(tmp_path / "x/checkpoints/last.ckpt", weights_only=True)
+    assert state["global_step"] == 2
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
+def test_a_gradient_that_is_not_finite_stops_too(say, words, tmp_path, monkeypatch):
+    from embedtrain.objective.contrastive import InfoNCE
+
+    class Spoil(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            return grad * float("inf")
+
+    honest = InfoNCE.forward
+    monkeypatch.setattr(InfoNCE, "forward", lambda self, *values: Spoil.apply(honest(self, *values)))
+    message = say("train", *words)
+    assert "gradient norm is" in message
+    assert "at step 0" in message
+
+
+def test_a_full_disk_while_saving(say, words, tmp_path, monkeypatch):
+    saved, honest = [], torch.save
+
+    def save(state, file):
+        saved.append(1)
+        if len(saved) > 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        honest(state, file)
+
+    monkeypatch.setattr(checkpoint.torch, "save", save)
+    message = say("train", *words, "trainer.checkpoint_every=1")
+    assert "no space left while saving" in message
+    assert [path.name for path in (tmp_path / "x/checkpoints").iterdir()] == ["last.ckpt"]
