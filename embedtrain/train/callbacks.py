@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 from embedtrain.train.metrics import FileLogger
+from embedtrain.train.module import TrainModule
 from embedtrain.types import Batch
 
 log = logging.getLogger(__name__)
@@ -112,12 +113,11 @@ class TrainingProgress(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Advance; log speed on the steps that are written."""
+        """Advance, and note the speed."""
         self._pairs += len(batch.links.query) * trainer.world_size
         speed = self._pairs / (time.monotonic() - self._started)
-        due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if due:
-            pl_module.log("train/pairs_per_second", speed, batch_size=1)
+        if isinstance(pl_module, TrainModule):
+            pl_module.note("pairs_per_second", speed)
         if not trainer.is_global_zero:
             return
         loss = float(trainer.callback_metrics.get("train/loss", math.nan))

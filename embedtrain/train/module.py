@@ -51,11 +51,13 @@ class TrainModule(pl.LightningModule):
         self.validated = tuple(plan.sub_models if validate is None else validate)
         self.describe_rows = describe_rows
         self._collected: Collected = Collected([], [])
+        self._noted: dict[str, Tensor | float] = {}
         self.train()  # a loaded backbone is in eval mode, and Lightning would leave its dropout off
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make this step's dropout a function of the step, so that a resumed run draws the same."""
         torch.manual_seed(step_seed(self.seed, batch_idx, self.global_rank))
+        self._noted = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of the global batch, equal on every rank.
@@ -70,7 +72,8 @@ class TrainModule(pl.LightningModule):
         if not torch.isfinite(value.total):
             raise InputError(self._not_finite("loss", value.total, links, value))
         self._links = links
-        self._log_step(value, len(links.query))
+        self.log("train/loss", value.total.detach(), batch_size=len(links.query), logger=False)  # for the bar
+        self._note_step(value)
         total: Tensor = value.total
         return total
 
@@ -86,7 +89,7 @@ class TrainModule(pl.LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not torch.isfinite(norm) and not scaled:  # a float16 scaler skips such steps by itself
             raise InputError(self._not_finite("gradient norm", norm, self._links))
-        self._log("grad_norm", norm, len(self._links.query))
+        self.note("grad_norm", norm.detach())
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning has no narrower name for this
         """The optimiser over model and loss, its schedule advanced each optimiser step."""
@@ -113,21 +116,32 @@ class TrainModule(pl.LightningModule):
             self.log(f"val/{metric}_{sub}", score, batch_size=count)
         self.log("val/mean", sum(scores.values()) / len(scores), batch_size=count, prog_bar=True)
 
-    def _log_step(self, value: ObjectiveValue, queries: int) -> None:
-        self._log("loss", value.total, queries, always=True)
+    def note(self, name: str, value: Tensor | float) -> None:
+        """Keep train/`name` for this step's line of metrics.
+
+        Lightning's `log` would repeat the losses of sub-models that an earlier step trained and this one
+        does not, and costs more than a small loss does.
+        """
+        self._noted[f"train/{name}"] = value
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401
+        """Write the line of the step, if it is one of those that are written."""
+        stepped = not self.trainer.fit_loop._should_accumulate()
+        due = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if stepped and due:
+            facts = {name: float(value) for name, value in self._noted.items()}
+            for logger in self.loggers:
+                logger.log_metrics(facts, self.global_step - 1)
+
+    def _note_step(self, value: ObjectiveValue) -> None:
+        self.note("loss", value.total.detach())
         for sub, part in value.parts:
-            self._log(f"loss_{sub}", part, queries)
+            self.note(f"loss_{sub}", part.detach())
         if value.distillation is not None:
-            self._log("distillation", value.distillation, queries)
+            self.note("distillation", value.distillation.detach())
         for name, parameter in self.objective.named_parameters():
             if parameter.numel() == 1:
-                self._log(name, parameter.detach().float(), queries)
-
-    def _log(self, name: str, value: Tensor, queries: int, *, always: bool = False) -> None:
-        """Log on the steps that are written only: Lightning's bookkeeping costs more than small losses do."""
-        due = (self.global_step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if always or due:
-            self.log(f"train/{name}", value.detach(), batch_size=queries)
+                self.note(name, parameter.detach())
 
     def _not_finite(
         self, what: str, value: Tensor, links: Links, losses: ObjectiveValue | None = None
