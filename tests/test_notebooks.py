@@ -54,5 +54,5 @@ def test_first_training_ends_with_a_cut_that_sentence_transformers_loads(tiny_be
     assert {"model", "scores.jsonl", "heat_map.png"} <= {path.name for path in run_folder.iterdir()}
     assert (cut / "model.safetensors").is_file()
     text = printed(notebook)
-    assert "layer \\ dim" in text
+    assert "● trained: " in text, "the caption of the table"
     assert "(12, " in text, "the shape of the twelve pages' embeddings"
