@@ -89,7 +89,8 @@ class TrainingRun:
         self._say(f"finished in {_minutes(self.started)}: {self.folder.model}")
         for cut in self.cuts:
             self._say(f"  cut to {cut.layer} layers, {cut.dim} dims: {self.folder.path / f'cut_{cut}'}")
-        sub = self.plan.sub_models[len(self.plan.sub_models) // 2]
+        smaller = self.plan.sub_models[:-1] or self.plan.sub_models
+        sub = smaller[len(smaller) // 2]
         self._say(
             f"next: cut it to any size   embedtrain-export model={self.folder.path} layer={sub.layer} "
             f"dim={sub.dim} out=my-cut\n"
