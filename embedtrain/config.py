@@ -182,8 +182,8 @@ def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:  # noqa: AN
         TypeError,
         ValueError,
     ) as error:  # a text where a number belongs, or a word a library does not know
-        kind = type(error).__name__
-        raise InputError(f"{where}: {target.__name__} refuses its settings ({kind}: {error})") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"{where}: {target.__name__} refuses its settings {settings} ({reason})") from error
 
 
 def _built(value: Any, where: str) -> Any:  # noqa: ANN401

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.config import (
     EvaluateConfig,
+    EvaluationConfig,
     ExportConfig,
     RunConfig,
     config_dir,
@@ -116,7 +117,8 @@ def _explain(command: str, error: Exception) -> str:
     """Hydra's message in one or two lines, with the nearest known key or option."""
     text = str(error.__cause__ or error)
     if found := re.search(r"Key '([^']+)' (?:is )?not in '?([A-Za-z]+)", text):
-        keys = [key for config in SCHEMAS.values() if config.__name__ == found[2] for key in _keys(config)]
+        strict = (*SCHEMAS.values(), EvaluationConfig)
+        keys = [key for config in strict if config.__name__ == found[2] for key in _keys(config)]
         keys = keys or list(_keys(SCHEMAS[command]))
         path = re.search(r"full_key: (\S+)", text)
         return f"unknown config key '{path[1] if path else found[1]}'{nearest(found[1], keys)}" + _list(keys)

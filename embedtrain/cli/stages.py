@@ -71,7 +71,10 @@ class TrainingRun:
         begun = time.monotonic()
         anew = self.config["overwrite"] or not self.folder.last.exists()  # another rank may yet be deleting
         last = None if anew else self.folder.last
-        self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last)
+        try:
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last)
+        except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word
+            raise KeyboardInterrupt from ended
         self._say(f"trained in {_minutes(begun)}")
 
     def evaluate_after(self) -> None:

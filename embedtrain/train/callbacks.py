@@ -39,19 +39,39 @@ class SaveCheckpoints(Checkpoint):
         self.last, self.best = Path(folder) / "last.ckpt", Path(folder) / "best.ckpt"
         self.every, self.best_value = every, -math.inf
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:  # noqa: ANN401
-        """Save when due; also when the scheduler of a cluster has asked the job to end."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let validation follow whole optimiser steps only: between two of them nothing can be saved."""
+        if trainer.val_check_batch is not None:
+            steps = max(1, int(trainer.val_check_batch) // trainer.accumulate_grad_batches)
+            trainer.val_check_batch = steps * trainer.accumulate_grad_batches
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Save when due; where validation comes next, after it: a resumed run would not repeat it."""
         stepped = not trainer.fit_loop._should_accumulate()
-        asked_to_end = getattr(trainer, "received_sigterm", False)
-        if stepped and (trainer.global_step % self.every == 0 or asked_to_end):
-            trainer.save_checkpoint(self.last)
+        interval = trainer.val_check_batch
+        validates = interval is not None and trainer.enable_validation and (batch_idx + 1) % interval == 0
+        if stepped and not validates:
+            self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the weights if they are the best so far."""
+        """Keep the weights if they are the best so far; save when due."""
         value = trainer.callback_metrics.get("val/mean")
-        if value is not None and float(value) > self.best_value and not trainer.sanity_checking:
+        if value is not None and float(value) > self.best_value:
             self.best_value = float(value)
             trainer.save_checkpoint(self.best, weights_only=True)
+        self._save_if_due(trainer)
+
+    def _save_if_due(self, trainer: pl.Trainer) -> None:
+        """Also when the scheduler of a cluster has asked the job to end."""
+        if trainer.global_step % self.every == 0 or getattr(trainer, "received_sigterm", False):
+            trainer.save_checkpoint(self.last)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the final state."""

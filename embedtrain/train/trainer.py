@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from embedtrain.train.callbacks import Resumed, SaveCheckpoints, TrainingProgress
 from embedtrain.train.checkpoint import AtomicCheckpointIO
@@ -49,7 +50,7 @@ def make_trainer(
         timeout_minutes: how long ranks wait for each other, e.g. while rank 0 evaluates.
 
     Raises:
-        InputError: if a value is outside its range.
+        InputError: if a value is outside its range, or the machine has no such device.
     """
     for name, value in {
         "accumulate": accumulate,
@@ -61,27 +62,34 @@ def make_trainer(
     if validate_every <= 0:
         raise InputError(f"validate_every must be above 0, got {validate_every}")
     by_share = validate_every < 1  # the run is one epoch, so Lightning's share of an epoch is that of the run
-    return pl.Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        strategy=_strategy(accelerator, devices * num_nodes, timeout_minutes),
-        precision=auto_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
-        plugins=[AtomicCheckpointIO()],
-        callbacks=[SaveCheckpoints(folder / "checkpoints", checkpoint_every), Resumed(), TrainingProgress()],
-        logger=[FileLogger(folder), *loggers],
-        max_epochs=1,  # the data module lays all epochs end to end, which makes resuming exact
-        accumulate_grad_batches=accumulate,
-        gradient_clip_val=clip_norm,
-        val_check_interval=float(validate_every) if by_share else round(validate_every) * accumulate,
-        check_val_every_n_epoch=1 if by_share else None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=log_every,
-        use_distributed_sampler=False,  # the stateless sampler slices the global batch itself
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    try:
+        return pl.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=num_nodes,
+            strategy=_strategy(accelerator, devices * num_nodes, timeout_minutes),
+            precision=auto_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
+            plugins=[AtomicCheckpointIO()],
+            callbacks=[
+                SaveCheckpoints(folder / "checkpoints", checkpoint_every),
+                Resumed(),
+                TrainingProgress(),
+            ],
+            logger=[FileLogger(folder), *loggers],
+            max_epochs=1,  # the data module lays all epochs end to end, which makes resuming exact
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=clip_norm,
+            val_check_interval=float(validate_every) if by_share else round(validate_every) * accumulate,
+            check_val_every_n_epoch=1 if by_share else None,
+            num_sanity_val_steps=0,
+            log_every_n_steps=log_every,
+            use_distributed_sampler=False,  # the stateless sampler slices the global batch itself
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+    except MisconfigurationException as error:  # e.g. a GPU that is not there
+        raise InputError(f"{error} Choose another trainer=NAME or other settings of it") from error
 
 
 def auto_precision(accelerator: str) -> str:

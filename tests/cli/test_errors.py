@@ -2,12 +2,17 @@
 
 import errno
 import json
+import signal
 import sys
 
 import pytest
 import torch
 
 from embedtrain.cli import evaluate, export, train
+from embedtrain.cli.stages import TrainingRun
+from embedtrain.model.backbone import Backbone
+from embedtrain.model.export import load_encoder
+from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.train import checkpoint
 
 MAIN = {"train": train.main, "evaluate": evaluate.main, "export": export.main}
@@ -82,6 +87,12 @@ def test_nothing_to_contrast(say, words):
         ("trainer.accumulate=0", ["trainer", "accumulate must be at least 1, got 0"]),
         ("evaluation.tasks=[findd] evaluation.data_root=DATA", ["no task 'findd'", "find"]),
         ("data.train=nowhere.jsonl", ["nowhere.jsonl"]),
+        ("evaluation.task=[local]", ["unknown config key 'evaluation.task'", "did you mean 'tasks'?"]),
+        ("data.bach_size=3", ["data.bach_size", "did you mean 'batch_size'?"]),
+        ("optim.lr=fast", ["optim: AdamW refuses its settings", "'lr': 'fast'"]),
+        ("trainer.precision=banana", ["trainer: make_trainer refuses its settings", "banana"]),
+        ("contrast._target_=os.system", ["contrast._target_ 'os.system' is not allowed"]),
+        ("exports=[[4]]", ["exports must be a list of [layer, dim], got [4]"]),
     ],
 )
 def test_a_wrong_setting_names_the_place_and_the_cure(say, words, small_data, override, parts):
@@ -99,6 +110,25 @@ def test_a_missing_model_folder(say, command, tmp_path, tiny_bert):
     message = say(command, f"model={tmp_path / 'runs' / 'no-such-model'}", *words)
     assert "no-such-model" in message
     assert not (tmp_path / "cut").exists()
+    assert f"(nearest: {tiny_bert})" in say(command, f"model={tiny_bert}s", *words)
+
+
+def test_a_backbone_that_is_not_there(say, words, tiny_bert):
+    message = say("train", *words, f"backbone.path={tiny_bert}s")
+    assert f"there is no model folder {tiny_bert}s (nearest: {tiny_bert})" in message
+
+
+def test_a_run_that_has_not_finished_is_no_model(say, tmp_path):
+    (tmp_path / "half/checkpoints").mkdir(parents=True)
+    (tmp_path / "half/config.yaml").touch()
+    assert "has not finished: run its command again" in say("export", "model=half", "out=cut")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test needs to be missing")
+def test_a_gpu_that_is_not_there(say, words):
+    message = say("train", *words, "trainer=gpu")
+    assert message.startswith("error: trainer: ")
+    assert "Choose another trainer=NAME" in message
 
 
 def test_a_cut_out_of_range(say, tiny_bert):
@@ -119,9 +149,14 @@ def test_a_finished_run_is_left_alone(say, words, tmp_path):
     assert "holds a finished run" in say("train", *words)
 
 
-def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words, tmp_path, monkeypatch):
-    from embedtrain.objective.contrastive import InfoNCE
+def test_a_folder_that_no_run_has_written_is_left_alone(say, words, tmp_path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/precious").touch()
+    assert "is not empty and holds no run" in say("train", *words, "overwrite=true")
+    assert (tmp_path / "x/precious").exists()
 
+
+def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words, tmp_path, monkeypatch):
     honest, calls = InfoNCE.forward, []
 
     def spoil(self, query, docs, pairing):
@@ -136,11 +171,12 @@ def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words,
     state = torch.load(tmp_path / "x/checkpoints/last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+    monkeypatch.setattr(InfoNCE, "forward", honest)
+    train.main()  # the same command, now that the cause is gone
+    assert load_encoder(tmp_path / "x/model").num_layers == 4
 
 
 def test_a_gradient_that_is_not_finite_stops_too(say, words, tmp_path, monkeypatch):
-    from embedtrain.objective.contrastive import InfoNCE
-
     class Spoil(torch.autograd.Function):
         @staticmethod
         def forward(ctx, value):
@@ -170,3 +206,26 @@ def test_a_full_disk_while_saving(say, words, tmp_path, monkeypatch):
     message = say("train", *words, "trainer.checkpoint_every=1")
     assert "no space left while saving" in message
     assert [path.name for path in (tmp_path / "x/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_a_full_disk_while_publishing(say, words, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Backbone, "save", full)
+    assert "the disk is full; nothing was left behind" in say("train", *words)
+    assert sorted(path.name for path in (tmp_path / "x").iterdir() if "model" in path.name) == []
+
+
+@pytest.mark.parametrize("part", [TrainingRun, InfoNCE], ids=["between_steps", "in_a_step"])
+def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(part, "forward" if part is InfoNCE else "evaluate_before", interrupted)
+    handler = signal.getsignal(signal.SIGINT)  # Lightning leaves the signal ignored
+    try:
+        message = say("train", *words)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert message == "error: stopped; the same command continues from the last checkpoint"

@@ -1,0 +1,173 @@
+"""One whole run on a tiny model: the run folder is a contract that other tools rely on."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from sentence_transformers import SentenceTransformer
+
+from embedtrain.cli import evaluate, export, train
+from embedtrain.model.export import load_encoder
+from embedtrain.scores import read_scores
+from embedtrain.types import SubModel
+
+STEPS = 16  # two epochs of 64 rows in batches of 8
+TRAINED = [SubModel(1, 8), SubModel(2, 16), SubModel(4, 32)]
+
+
+def call(main, monkeypatch, words):
+    """The console command in this process, as `sys.argv` would start it."""
+    monkeypatch.setattr(sys, "argv", ["embedtrain", *words])
+    main()
+
+
+@pytest.fixture(scope="session")
+def finished(small_run, small_data, tmp_path_factory):
+    """A run folder of the whole command, evaluation before and after and one cut included; only read it."""
+    root = tmp_path_factory.mktemp("runs")
+    words = [
+        *small_run,
+        "name=whole",
+        f"output_root={root}",
+        "data.epochs=2",
+        f"data.validation={small_data}/validation.jsonl",
+        "evaluation.tasks=[local]",
+        f"evaluation.data_root={small_data}",
+        "exports=[[2,16]]",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        call(train.main, patch, words)
+    return root / "whole", words
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The same run to write in, and the words that made it with the new place."""
+    folder, words = finished
+    shutil.copytree(folder, tmp_path / "whole")
+    return tmp_path / "whole", [*words, f"output_root={tmp_path}"]
+
+
+def test_the_run_folder_holds_what_was_promised(finished):
+    folder, _ = finished
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    expected = "config.yaml metrics.jsonl metrics.csv checkpoints/last.ckpt checkpoints/best.ckpt model mteb "
+    expected += "model/model.safetensors cut_L2_D16/model.safetensors scores.jsonl heat_map.png"
+    assert set(expected.split()) <= names
+    assert not {name for name in names if name.endswith((".tmp", ".bin"))}
+    assert (folder / "heat_map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_config_says_what_was_run_with_what(finished):
+    folder, _ = finished
+    facts = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    assert facts["config"]["data"]["batch_size"] == 8
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["world_size"] == 1
+    assert {"commit", "config", "versions", "world_size"} == facts.keys()
+
+
+def test_metrics_hold_every_step_and_the_table_is_the_same(finished):
+    folder, _ = finished
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    trained = [row for row in rows if "train/loss" in row]
+    assert [row["step"] for row in trained] == list(range(STEPS))
+    expected = {f"train/{name}" for name in ("loss", "grad_norm", "pairs_per_second")}
+    assert {"step", *expected, *(f"train/loss_{sub}" for sub in TRAINED)} == trained[0].keys()
+    validated = [row for row in rows if "val/mean" in row]
+    assert {"step", "val/mean", *(f"val/ndcg_at_10_{sub}" for sub in TRAINED)} == validated[0].keys()
+    assert len(validated) == 4  # every quarter of the run
+    with (folder / "metrics.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["train/loss"]) for row in table if row["train/loss"]] == [
+        row["train/loss"] for row in trained
+    ]
+    assert trained[-1]["train/loss"] < trained[0]["train/loss"]
+
+
+def test_every_cell_is_scored_before_and_after(finished):
+    scores = read_scores(finished[0] / "scores.jsonl")
+    cells = {(layer, dim) for layer in (1, 2, 4) for dim in (8, 16, 32)}
+    for step in (0, STEPS):
+        found = [score for score in scores if score.step == step and score.metric == "ndcg_at_10"]
+        assert {(score.layer, score.dim) for score in found} == cells
+        assert {(score.run, score.task) for score in found} == {("whole", "find")}
+    assert {score.step for score in scores} == {0, STEPS}
+
+
+def test_best_checkpoint_holds_weights(finished):
+    best = torch.load(finished[0] / "checkpoints/best.ckpt", weights_only=False)
+    assert best["state_dict"]
+    assert "optimizer_states" not in best
+
+
+@pytest.mark.parametrize(("name", "sub"), [("model", SubModel(4, 32)), ("cut_L2_D16", SubModel(2, 16))])
+def test_sentence_transformers_gives_the_embeddings_of_training(finished, sentences, name, sub):
+    folder, _ = finished
+    trained = load_encoder(folder / "model").encode(sentences, (2, 4)).at(sub)
+    plain = SentenceTransformer(str(folder / name), device="cpu")
+    found = plain.encode(list(sentences), convert_to_tensor=True, normalize_embeddings=True)
+    assert len(found[0]) == sub.dim
+    torch.testing.assert_close(found, trained, atol=1e-5, rtol=0)
+
+
+def test_the_model_is_that_of_the_last_checkpoint(finished):
+    folder, _ = finished
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=False)["state_dict"]
+    model = load_encoder(folder / "model")
+    assert model.trained == tuple(TRAINED)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(state[f"encoder.{name}"], value, atol=0, rtol=0)
+
+
+def test_a_finished_run_is_never_overwritten_unasked(copy, monkeypatch, capsys):
+    folder, words = copy
+    before = (folder / "model/model.safetensors").stat().st_mtime_ns
+    with pytest.raises(SystemExit) as stopped:
+        call(train.main, monkeypatch, words)
+    assert stopped.value.code == 1
+    assert "holds a finished run. Use another name=..., or overwrite=true" in capsys.readouterr().err
+    assert (folder / "model/model.safetensors").stat().st_mtime_ns == before
+
+
+def test_overwrite_replaces_it(copy, monkeypatch):
+    folder, words = copy
+    (folder / "left_over").touch()
+    call(train.main, monkeypatch, [*words, "overwrite=true", "data.max_steps=2", "evaluation.tasks=[]"])
+    assert not (folder / "left_over").exists()
+    assert not (folder / "scores.jsonl").exists()
+    assert (folder / "metrics.jsonl").read_text("utf-8").count("train/grad_norm") == 2
+
+
+def test_evaluate_a_run(finished, small_data, tmp_path, monkeypatch, capsys):
+    folder, _ = finished
+    words = [f"model={folder}", "tasks=[find]", f"data_root={small_data}", f"output={tmp_path}/out"]
+    call(evaluate.main, monkeypatch, words)
+    after = [score for score in read_scores(folder / "scores.jsonl") if score.step == STEPS]
+    found = {(s.layer, s.dim, s.metric): s.value for s in read_scores(tmp_path / "out/scores.jsonl")}
+    assert found == pytest.approx({(s.layer, s.dim, s.metric): s.value for s in after}, abs=1e-6)
+    assert (tmp_path / "out/heat_map.png").exists()
+    assert str(tmp_path / "out/scores.jsonl") in capsys.readouterr().out.replace("\n", "")
+
+
+def test_export_a_run(finished, sentences, tmp_path, monkeypatch, capsys):
+    folder, _ = finished
+    words = [f"model={folder}", "layer=1", "dim=8", f"out={tmp_path}/cut"]
+    call(export.main, monkeypatch, words)
+    assert "1 layers, 8 dims" in capsys.readouterr().out
+    trained = load_encoder(folder / "model").encode(sentences, (1,)).at(SubModel(1, 8))
+    found = SentenceTransformer(str(tmp_path / "cut"), device="cpu").encode(list(sentences))
+    torch.testing.assert_close(torch.as_tensor(found), trained, atol=1e-5, rtol=0)
+
+
+def test_the_installed_command_answers_for_help_and_mistakes(tmp_path):
+    command = [sys.executable, "-m", "embedtrain.cli.export", "model=nowhere/at_all", "out=cut"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr

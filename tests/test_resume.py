@@ -1,0 +1,187 @@
+"""Stop anywhere, run the same command again: the weights and the metrics are those of never stopping."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import hydra
+import pytest
+import torch
+from hydra.core.config_store import ConfigStore
+from pytorch_lightning.callbacks import Callback
+from safetensors.torch import load_file
+
+from embedtrain.cli.launch import NODES, SCHEMAS
+from embedtrain.cli.stages import TrainingRun
+from embedtrain.config import config_dir, plain, schema
+
+STEPS = 6
+EVERYTHING = [  # whatever draws numbers or keeps state between steps
+    "plan=random2d",
+    "plan.dims=[8,16,32]",
+    "data.validation_rows=8",
+    "data.batch_size=4",
+    f"data.max_steps={STEPS}",
+    "contrast.learn_temperature=true",
+    "trainer.accumulate=2",
+    "trainer.validate_every=2",
+    "trainer.checkpoint_every=1",
+]
+
+
+class StopError(Exception):
+    """Stands for whatever ends a run early."""
+
+
+class StopAfter(Callback):
+    """Raise once `step` optimiser steps are done, in the middle of accumulating for the next."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step and batch_idx % 2 == 1:
+            raise StopError
+
+
+def compose(words):
+    for name, config_class in SCHEMAS.items():
+        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
+    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
+        return plain(hydra.compose("train", overrides=list(words)))
+
+
+def without(words, *keys):
+    return [word for word in words if word.partition("=")[0] not in keys]
+
+
+@pytest.fixture
+def words(small_run, tmp_path):
+    kept = without(small_run, "plan.pairs", "data.batch_size")
+    return [*kept, *EVERYTHING, f"output_root={tmp_path}"]
+
+
+def train(words, *callbacks):
+    run = TrainingRun(compose(words))
+    run.trainer.callbacks.extend(callbacks)
+    run.fit()
+    run.publish()
+    return run
+
+
+def weights(folder):
+    state = load_file(folder / "model/model.safetensors")
+    learned = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return state | {f"checkpoint.{name}": value for name, value in learned.items()}
+
+
+def assert_equal_bits(found, expected):
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+def lines_of(folder):
+    """metrics.jsonl without the one thing that is not a function of the run: its speed."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
+
+
+def test_stopping_changes_nothing(words, tmp_path):
+    train([*words, "name=whole"])
+    expected = weights(tmp_path / "whole")
+    for stops in ((1,), (2,), (3, 4)):  # 2 and 4 are just after a validation
+        name = f"stopped_{stops[0]}"
+        for stop in stops:
+            with pytest.raises(StopError):
+                train([*words, f"name={name}"], StopAfter(stop))
+        train([*words, f"name={name}"])
+        assert_equal_bits(weights(tmp_path / name), expected)
+        assert lines_of(tmp_path / name) == lines_of(tmp_path / "whole")
+
+
+def test_validation_by_share_waits_for_whole_steps(words, tmp_path):
+    shares = [*without(words, "trainer.validate_every"), "trainer.validate_every=0.3"]  # 3.6 of 12 batches
+    train([*shares, "name=whole"])
+    validated = [row["step"] for row in lines_of(tmp_path / "whole") if "val/mean" in row]
+    assert validated == list(range(STEPS))
+    with pytest.raises(StopError):
+        train([*shares, "name=stopped"], StopAfter(3))
+    train([*shares, "name=stopped"])
+    assert_equal_bits(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "stopped") == lines_of(tmp_path / "whole")
+
+
+def test_dropout_is_on_and_drawn_from_the_seed(words, tmp_path):
+    train([*words, "name=seed_0"])
+    train([*words, "name=again"])
+    assert_equal_bits(weights(tmp_path / "again"), weights(tmp_path / "seed_0"))
+    run = TrainingRun(compose([*words, "name=third"]))
+    assert run.module.training
+    assert all(part.training for part in run.module.modules())
+
+
+def test_a_run_that_ended_before_it_was_published_is_only_published(words, tmp_path):
+    train([*words, "name=whole"])
+    run = TrainingRun(compose([*words, "name=unpublished"]))
+    run.fit()  # and the machine goes down here
+    train([*words, "name=unpublished"])
+    assert_equal_bits(weights(tmp_path / "unpublished"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "unpublished") == lines_of(tmp_path / "whole")
+
+
+def start(words, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "embedtrain.cli.train", *words]
+    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-3000:]
+
+
+def test_a_real_kill(words, tmp_path):
+    long = [word for word in words if not word.startswith("data.max_steps")] + ["data.max_steps=24"]
+    metrics = tmp_path / "killed/metrics.jsonl"
+    process = start([*long, "name=killed"], tmp_path)
+    end = time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text("utf-8").count("\n") >= 5):
+        assert time.monotonic() < end
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed/model").exists(), "the run was over before it could be killed"
+    finish(start([*long, "name=killed"], tmp_path))
+    train([*long, "name=whole"])
+    assert_equal_bits(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
+    steps = [row["step"] for row in lines_of(tmp_path / "killed") if "train/loss" in row]
+    assert steps == list(range(24))
+
+
+def test_two_ranks_train_like_one(small_run, tiny_bert, tmp_path):
+    calm = tmp_path / "calm"
+    calm.mkdir()
+    for file in tiny_bert.iterdir():
+        (calm / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((calm / "config.json").read_text("utf-8"))
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # ranks draw their own
+    (calm / "config.json").write_text(json.dumps({**settings, **no_dropout}), "utf-8")
+    words = [*without(small_run, "backbone.path"), f"backbone.path={calm}", f"output_root={tmp_path}"]
+    words += ["data.max_steps=5", "data.validation_rows=9", "trainer.accelerator=cpu"]
+    two = start([*words, "name=two", "trainer=ddp", "trainer.devices=2"], tmp_path)
+    finish(start([*words, "name=one"], tmp_path))
+    finish(two)
+    one, two = lines_of(tmp_path / "one"), lines_of(tmp_path / "two")
+    assert [row.keys() for row in two] == [row.keys() for row in one]
+    for mine, theirs in zip(two, one, strict=True):
+        assert mine == pytest.approx(theirs, abs=1e-5)
+    trained, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("two", "one"))
+    for name, value in expected.items():
+        if name.endswith("key.bias"):
+            continue  # softmax does not see it: its gradient is rounding noise, which Adam scales to a step
+        torch.testing.assert_close(trained[name], value, atol=1e-4, rtol=0)
