@@ -165,7 +165,7 @@ def test_export_a_run(finished, sentences, tmp_path, monkeypatch, capsys):
     torch.testing.assert_close(torch.as_tensor(found), trained, atol=1e-5, rtol=0)
 
 
-def test_the_installed_command_answers_for_help_and_mistakes(tmp_path):
+def test_a_real_process_ends_with_the_message_and_status_1(tmp_path):
     command = [sys.executable, "-m", "embedtrain.cli.export", "model=nowhere/at_all", "out=cut"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
