@@ -20,8 +20,7 @@ def set_up_logs() -> None:
     import pytorch_lightning  # noqa: F401 - sets its own level on import, which the loop below undoes
     from transformers.utils.logging import disable_progress_bar
 
-    # force: Hydra has taken the root logger's handlers away by now
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
