@@ -20,10 +20,14 @@ from tokenizers.models import WordPiece
 from transformers import (
     AutoModel,
     BertConfig,
+    Gemma3TextConfig,
+    LlamaConfig,
+    MistralConfig,
     ModernBertConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen3Config,
 )
 
 torch.set_num_threads(1)
@@ -35,6 +39,7 @@ WORDS = (
 )
 LETTERS = string.ascii_lowercase + string.digits + string.punctuation
 VOCABULARY = list(dict.fromkeys([*SPECIAL, *WORDS.split(), *LETTERS, *(f"##{letter}" for letter in LETTERS)]))
+DECODER_VOCABULARY = [*VOCABULARY, "<s>", "</s>"]
 LENGTH = 64  # longest text in tokens that the tiny models take
 
 
@@ -54,6 +59,25 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         cls_token="[CLS]",
         sep_token="[SEP]",
         mask_token="[MASK]",
+        model_max_length=LENGTH,
+    )
+
+
+def tiny_decoder_tokenizer() -> PreTrainedTokenizerFast:
+    """The same words as decoders are given them: `<s>` in front, nothing behind, `</s>` known as the end."""
+    index = {token: position for position, token in enumerate(DECODER_VOCABULARY)}
+    tokenizer = Tokenizer(WordPiece(index, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", index["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        bos_token="<s>",
+        eos_token="</s>",
         model_max_length=LENGTH,
     )
 
@@ -108,6 +132,57 @@ def tiny_modernbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sep_token_id=3,
     )
     return write_tiny(tmp_path_factory.mktemp("tiny") / "modernbert", config)
+
+
+def write_tiny_decoder(folder: Path, config_class: type[PreTrainedConfig], **settings: object) -> Path:
+    """A plain Hugging Face folder of a tiny decoder, 4 layers x 32 with 2 heads for keys and values."""
+    config = config_class(
+        vocab_size=len(DECODER_VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        intermediate_size=64,
+        max_position_embeddings=LENGTH,
+        pad_token_id=0,
+        bos_token_id=DECODER_VOCABULARY.index("<s>"),
+        eos_token_id=DECODER_VOCABULARY.index("</s>"),
+        **settings,
+    )
+    tiny_model(config).save_pretrained(folder)
+    tiny_decoder_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Llama, 4 layers x 32, a plain Hugging Face folder."""
+    return write_tiny_decoder(tmp_path_factory.mktemp("tiny") / "llama", LlamaConfig)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen3, 4 layers x 32, a plain Hugging Face folder."""
+    return write_tiny_decoder(tmp_path_factory.mktemp("tiny") / "qwen3", Qwen3Config)
+
+
+@pytest.fixture(scope="session")
+def tiny_mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Mistral without a window, 4 layers x 32, a plain Hugging Face folder."""
+    return write_tiny_decoder(tmp_path_factory.mktemp("tiny") / "mistral", MistralConfig, sliding_window=None)
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gemma 3 (text), 4 layers x 32, windows of 8 tokens but in the third, a plain Hugging Face folder."""
+    return write_tiny_decoder(
+        tmp_path_factory.mktemp("tiny") / "gemma3",
+        Gemma3TextConfig,
+        query_pre_attn_scalar=8,
+        sliding_window=8,
+        sliding_window_pattern=3,
+    )
 
 
 @pytest.fixture(scope="session")
