@@ -1,12 +1,13 @@
 """The values that flow through the program, all NamedTuples of tensors, and the one error a user can mend.
 
-Letters: B queries, N documents (positives and negatives), C candidates over all ranks, M distinct texts,
-T tokens, H hidden width, D embedding width, L layers kept.
+Letters: B queries, b some of them, N documents (positives and negatives), C candidates over all ranks,
+M distinct texts, T tokens, H hidden width, D embedding width, G width of a guide model, L layers kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -49,10 +50,16 @@ class Tokens(NamedTuple):
 
 
 class Tokenize(Protocol):
-    """Texts of one role to `Tokens`, truncated to the model's maximum length."""
+    """Texts of one role to `Tokens`, each after its prompt, truncated to the model's maximum length."""
 
-    def __call__(self, texts: Sequence[str], role: Role) -> Tokens:
-        """(M, T) tokens of M texts."""
+    def __call__(
+        self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
+    ) -> Tokens:
+        """(M, T) tokens of M texts.
+
+        `prompts` has one a text: None is the model's own prompt of that role, "" is none. Without it every
+        text has the model's own.
+        """
         ...
 
 
@@ -68,7 +75,8 @@ class Links(NamedTuple):
     known_owner: Tensor  # (K,) int64 query 0..B-1 of each
     task: Tensor  # (B,) int64, queries of different tasks never contrast
     rows: Tensor  # (B,) int64 row number in the data, for messages
-    scores: Tensor | None  # (B,) float32 graded similarity of each query and its positive
+    scores: Tensor | None  # (B,) float32 graded similarity of each query and its positive; NaN where unknown
+    teacher: Tensor | None = None  # (N,) float32 a teacher's score of each document for its owner; NaN likewise
 
 
 class Batch(NamedTuple):
@@ -76,6 +84,7 @@ class Batch(NamedTuple):
 
     texts: Tokens
     links: Links
+    guide: Tokens | None = None  # the same M texts as the guide model reads them
 
 
 class Embeddings(NamedTuple):
@@ -106,12 +115,75 @@ class Embeddings(NamedTuple):
         return Embeddings(self.values.index_select(1, index), self.layers)
 
 
+BlockName = Literal["query_docs", "query_queries", "doc_queries", "doc_docs"]
+
+
+class Blocks(NamedTuple):
+    """Something about some queries (rows, b of B) against everything: similarities, or what is allowed.
+
+    The rows of `doc_queries` and `doc_docs` stand for the positives of those queries. A block that nobody
+    asked for is None.
+    """
+
+    query_docs: Tensor  # (b, C)
+    query_queries: Tensor | None = None  # (b, B)
+    doc_queries: Tensor | None = None  # (b, B)
+    doc_docs: Tensor | None = None  # (b, C)
+
+
+class RowFacts(NamedTuple):
+    """Which queries the rows of `Blocks` are."""
+
+    rows: Tensor  # (b,) int64 query 0..B-1 of each row
+    target: Tensor  # (b,) int64 column of its positive among the C candidates
+    step: int  # optimiser step: schedules are functions of it
+
+
+class Allowed(NamedTuple):
+    """Who may be a negative of some queries, and what was taken out."""
+
+    blocks: Blocks  # bool; query_docs is True at the target, doc_queries at the row's own query
+    considered: Tensor  # (b,) int64 documents that could have been negatives before the rules
+    removed: dict[str, Tensor]  # rule -> (b,) int64 documents of query_docs that it took out
+
+
+class Candidates(Protocol):
+    """Who may be a negative of whom: decided once per batch, worked out for the rows asked for."""
+
+    @property
+    def needs_student(self) -> bool:
+        """Whether `allowed` wants the similarities that the trained model itself sees."""
+        ...
+
+    def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
+        """What queries `rows` (b,) may be contrasted with, in each named block.
+
+        Args:
+            rows: query numbers.
+            names: blocks to fill; query_docs is always filled.
+            student: detached cosines of the step's largest sub-model, the same blocks; None unless needed.
+        """
+        ...
+
+
+class Guide(NamedTuple):
+    """Unit vectors of a guide model for the same queries and candidates."""
+
+    query: Tensor  # (B, G)
+    docs: Tensor  # (C, G)
+
+
 class Pairing(NamedTuple):
     """Who is positive and who may be negative, decided once per batch for every sub-model."""
 
     target: Tensor  # (B,) int64 column of each query's positive among the C candidates
-    allowed: Tensor  # (B, C) bool, may enter the softmax; always True at the target
-    scores: Tensor | None = None  # (B,) float32 graded similarity of query and target
+    owner: Tensor  # (C,) int64 query that brought the document; -1 for one of an earlier step
+    task: Tensor  # (B,) int64
+    step: int  # optimiser step
+    candidates: Candidates
+    scores: Tensor | None = None  # (B,) float32 graded similarity of query and target; NaN where unknown
+    teacher: Tensor | None = None  # (C,) float32 a teacher's score of the document for its owner; NaN likewise
+    guide: Guide | None = None
 
 
 class Score(NamedTuple):
@@ -125,6 +197,11 @@ class Score(NamedTuple):
     dim: int
     metric: str
     value: float
+
+
+def text_id(text: str) -> int:
+    """A number of 63 bits that is the same for equal texts on every rank and machine (blake2b)."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:

@@ -110,20 +110,23 @@ class Encoder(nn.Module):
         layers: Sequence[int],
         role: Role = "document",
         progress: Progress | None = None,
+        *,
+        prompt: str | None = None,
     ) -> Embeddings:
         """Embeddings (L, M, D) of texts on the CPU, without gradient or dropout.
 
         The mode of every module (train or eval) is as before afterwards. `progress` is called with the
-        number of texts done and of all.
+        number of texts done and of all. `prompt` stands before every text; None is the role's own.
         """
         kept = tuple(sorted(set(layers)))
         values = self._empty(kept, len(texts), torch.device("cpu"))
         done = 0
         with _evaluating(self), torch.no_grad():
             for begin in range(0, len(texts), WINDOW):
-                ids = self.tokenize.ids(texts[begin : begin + WINDOW], role)
-                for group in micro_batches([len(row) for row in ids], self._budget()):
-                    tokens = self.tokenize.pad([ids[row] for row in group])
+                window = texts[begin : begin + WINDOW]
+                read = self.tokenize.read(window, role, [prompt] * len(window))
+                for group in micro_batches([len(item.ids) for item in read], self._budget()):
+                    tokens = self.tokenize.pad([read[row] for row in group])
                     part = self._embed(Tokens(*(field.to(self.device) for field in tokens)), kept)
                     values[:, torch.tensor(group) + begin] = part.cpu()
                     done += len(group)

@@ -14,7 +14,7 @@ class Recorder:
     def __init__(self):
         self.asked = {}
 
-    def __call__(self, texts, role):
+    def __call__(self, texts, role, prompts=None):
         self.asked[role] = list(texts)
         ids = torch.tensor([[len(text)] for text in texts])
         return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))

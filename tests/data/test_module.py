@@ -9,7 +9,7 @@ from embedtrain.data.module import DataModule, part_for_rank, read_sources
 from embedtrain.types import InputError, Tokens
 
 
-def tokenize(texts, role):
+def tokenize(texts, role, prompts=None):
     """One token a text; at module level so that worker processes can import it."""
     ids = torch.tensor([[len(text)] for text in texts])
     return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))

@@ -34,7 +34,7 @@ PLANS = {
 }
 
 
-def tokenize(texts, role):
+def tokenize(texts, role, prompts=None):
     ids = [[1 + ord(letter) % 30 for letter in f"{role[0]}{text}"] for text in texts]
     width = max(map(len, ids))
     padded = torch.tensor([row + [0] * (width - len(row)) for row in ids])
