@@ -1,0 +1,109 @@
+"""Similarities of every prefix of two sets of vectors from one pass, and their gradient, exactly.
+
+With S_k the dot products of the first d_k coordinates: S_k = S_(k-1) + X[:, a:b] Y[:, a:b]ᵀ for the segment
+a:b = d_(k-1):d_k, divided by the prefix norms where cosines are asked for. K prefixes so cost the products of
+the widest one alone, forward and backward.
+
+Letters: b rows, n columns, D width, K prefixes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Similarity = Literal["cosine", "dot"]
+SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
+
+
+class Side(NamedTuple):
+    """One set of vectors, and what divides its prefixes."""
+
+    values: Tensor  # (n, D)
+    inverse: Tensor | None  # (n, K) 1 / norm of each prefix; None for dot products
+
+    def rows(self, index: Tensor) -> Side:
+        """The vectors of `index`."""
+        return Side(self.values[index], None if self.inverse is None else self.inverse[index])
+
+
+class Gradient(NamedTuple):
+    """What flows back to one set of vectors; filled in place."""
+
+    values: Tensor  # (n, D)
+    shrink: Tensor | None  # (n, K) factor on each prefix that the division by its norm brings
+
+    def settle(self, side: Side, dims: Sequence[int]) -> None:
+        """Add the share of the norms: Σ_k shrink_k times the prefix d_k of the vector."""
+        if self.shrink is None:
+            return
+        total = self.shrink.flip(1).cumsum(1).flip(1)  # (n, K) prefixes that hold a segment
+        for place, (begin, end) in enumerate(segments(dims)):
+            self.values[:, begin:end].addcmul_(side.values[:, begin:end], total[:, place, None])
+
+
+def side(values: Tensor, dims: Sequence[int], similarity: Similarity) -> Side:
+    """(n, D) vectors and the inverse norms of their prefixes `dims` (ascending)."""
+    if similarity == "dot":
+        return Side(values, None)
+    squares = [values[:, begin:end].square().sum(1) for begin, end in segments(dims)]
+    norms = torch.stack(squares, 1).cumsum(1).sqrt()  # (n, K)
+    return Side(values, norms.clamp(min=SMALLEST_NORM).reciprocal())
+
+
+def empty_gradient(of: Side) -> Gradient:
+    """Zeros to add gradients to."""
+    return Gradient(torch.zeros_like(of.values), None if of.inverse is None else torch.zeros_like(of.inverse))
+
+
+def forward(left: Side, right: Side, dims: Sequence[int]) -> list[Tensor]:
+    """Similarities (b, n) at each of `dims`, ascending."""
+    found: list[Tensor] = []
+    running: Tensor | None = None
+    for place, (begin, end) in enumerate(segments(dims)):
+        x, y = left.values[:, begin:end], right.values[:, begin:end].T
+        running = x @ y if running is None else torch.addmm(running, x, y)  # (b, n)
+        if left.inverse is None or right.inverse is None:
+            found.append(running)
+        else:
+            found.append(running * left.inverse[:, place, None] * right.inverse[None, :, place])
+    return found
+
+
+def backward(
+    upstream: Sequence[Tensor],
+    scores: Sequence[Tensor],
+    left: Side,
+    right: Side,
+    dims: Sequence[int],
+    left_gradient: Gradient,
+    right_gradient: Gradient,
+) -> None:
+    """Add what `upstream` (b, n), the gradient of each of `scores`, brings to both sides.
+
+    The gradient objects hold the rows of `left` and `right`; `Gradient.settle` completes them at the end.
+    """
+    running: Tensor | None = None
+    for place, (begin, end) in reversed(list(enumerate(segments(dims)))):
+        slope = upstream[place]  # (b, n)
+        if left.inverse is not None and right.inverse is not None:
+            assert left_gradient.shrink is not None
+            assert right_gradient.shrink is not None
+            share = slope * scores[place]
+            left_gradient.shrink[:, place] -= share.sum(1) * left.inverse[:, place].square()
+            right_gradient.shrink[:, place] -= share.sum(0) * right.inverse[:, place].square()
+            slope = (slope * left.inverse[:, place, None]).mul_(right.inverse[None, :, place])
+        running = slope if running is None else running + slope
+        left_gradient.values[:, begin:end].addmm_(running, right.values[:, begin:end])
+        right_gradient.values[:, begin:end].addmm_(running.T, left.values[:, begin:end])
+
+
+def segments(dims: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(begin, end) of the coordinates that each prefix adds."""
+    begin = 0
+    for end in dims:
+        yield begin, end
+        begin = end
