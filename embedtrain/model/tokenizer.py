@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from embedtrain.model.prompts import prompt_end, text_start
+from embedtrain.model.special_tokens import with_end_token, with_pad_token
 from embedtrain.types import InputError, Role, Tokens
+
+Side = Literal["right", "left"]
 
 
 class Read(NamedTuple):
@@ -19,10 +24,20 @@ class Read(NamedTuple):
 
 
 class TextTokenizer:
-    """Texts of one role to right-padded `Tokens`, truncated to `max_length` tokens with the special ones.
+    """Texts, each after its prompt, to `Tokens`, truncated to `max_length` tokens with the special ones.
+
+    Args:
+        tokenizer: the Hugging Face tokenizer; it is copied where a setting must change.
+        max_length: longest text in tokens, prompt and special ones included.
+        prompts: what stands before every text of a role; other keys are left to whoever knows them.
+        pool_prompt: whether the tokens of a prompt, and those before it, are pooled. A text without a prompt
+            is pooled whole either way.
+        append_eos: end every text in the tokenizer's end token, where it does not do so itself.
+        padding_side: where shorter texts are filled up. It changes no embedding.
 
     Raises:
-        InputError: if the tokenizer has no padding token.
+        InputError: if the tokenizer has no token to pad with, or none to end with when `append_eos`; for
+            another padding side.
     """
 
     def __init__(
@@ -30,44 +45,103 @@ class TextTokenizer:
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
         *,
-        prompts: Mapping[Role, str] | None = None,
+        prompts: Mapping[str, str] | None = None,
+        pool_prompt: bool = True,
+        append_eos: bool = False,
+        padding_side: Side = "right",
     ) -> None:
-        if tokenizer.pad_token_id is None:
-            raise InputError("the tokenizer has no padding token: set pad_token in its tokenizer_config.json")
-        self.tokenizer = tokenizer
+        if padding_side not in ("right", "left"):
+            raise InputError(f"padding_side must be right or left, got {padding_side!r}")
+        ready = with_pad_token(with_end_token(tokenizer) if append_eos else tokenizer)
+        if ready.padding_side != padding_side:
+            ready = copy.deepcopy(ready) if ready is tokenizer else ready
+            ready.padding_side = padding_side
+        self.tokenizer = ready
         self.max_length = max_length
-        self.prompts: dict[Role, str] = dict(prompts or {})
+        self.prompts = dict(prompts or {})
+        self.pool_prompt = pool_prompt
+        self.append_eos = append_eos
+        self.padding_side = padding_side
 
     def __call__(
         self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
     ) -> Tokens:
-        """(M, T) tokens, T the longest of these texts."""
+        """(M, T) tokens, T the longest of these texts. Raises InputError as `read`."""
         return self.pad(self.read(texts, role, prompts))
 
     def read(
         self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
     ) -> list[Read]:
-        """Each text after its prompt as token ids, not padded."""
+        """Each text after its prompt as token ids, not padded.
+
+        Args:
+            texts: M texts.
+            role: decides the prompt of a text that has none of its own.
+            prompts: one a text; None is the role's, "" is none.
+
+        Raises:
+            InputError: when prompts are not pooled and one leaves no room for its text, or the tokenizer
+                cannot tell where it ends.
+        """
         if not texts:
             return []
         own = self.prompts.get(role, "")
-        chosen = [own if prompt is None else prompt for prompt in prompts or [None] * len(texts)]
+        asked = [None] * len(texts) if prompts is None else prompts
+        chosen = [own if prompt is None else prompt for prompt in asked]
+        skips = not self.pool_prompt and any(chosen)
+        if skips and not self.tokenizer.is_fast:
+            raise InputError(
+                f"{type(self.tokenizer).__name__} does not say which characters a token stands for, so "
+                "prompts cannot be left out of pooling: set pool_prompt=true, or use a model with a fast "
+                "tokenizer (tokenizer.json)"
+            )
         encoded = self.tokenizer(
             [prompt + text for prompt, text in zip(chosen, texts, strict=True)],
             truncation=True,
             max_length=self.max_length,
             return_attention_mask=False,
+            return_offsets_mapping=skips,
+            return_special_tokens_mask=skips,
         )
-        return [Read(ids, 0) for ids in encoded["input_ids"]]
+        ids: list[list[int]] = encoded["input_ids"]
+        if not skips:
+            return [Read(row, 0) for row in ids]
+        spans = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)
+        lengths = [
+            self._prompt_len(offsets, added, prompt, text)
+            for (offsets, added), prompt, text in zip(spans, chosen, texts, strict=True)
+        ]
+        return [Read(row, length) for row, length in zip(ids, lengths, strict=True)]
 
     def pad(self, read: Sequence[Read]) -> Tokens:
-        """Ragged texts as right-padded tokens (M, T) on the CPU."""
+        """Ragged texts as tokens (M, T) on the CPU, padded on this tokenizer's side."""
         longest = max((len(row.ids) for row in read), default=0)
-        pad = self.tokenizer.pad_token_id
-        lengths = torch.tensor([len(row.ids) for row in read], dtype=torch.int64)
-        padded = [[*row.ids, *[pad] * (longest - len(row.ids))] for row in read]
+        lengths = torch.tensor([len(row.ids) for row in read], dtype=torch.int64).unsqueeze(1)  # (M, 1)
+        pads = [[self.tokenizer.pad_token_id] * (longest - len(row.ids)) for row in read]
+        columns, left = torch.arange(longest), self.padding_side == "left"
+        padded = [[*pad, *row.ids] if left else [*row.ids, *pad] for row, pad in zip(read, pads, strict=True)]
         return Tokens(
             ids=torch.tensor(padded, dtype=torch.int64).reshape(len(read), longest),
-            mask=torch.arange(longest) < lengths.unsqueeze(1),
+            mask=columns >= longest - lengths if left else columns < lengths,
             prompt_len=torch.tensor([row.prompt_len for row in read], dtype=torch.int64),
         )
+
+    def _prompt_len(
+        self, offsets: Sequence[tuple[int, int]], added: Sequence[int], prompt: str, text: str
+    ) -> int:
+        """Leading tokens of one text that pooling skips."""
+        if not prompt:
+            return 0
+        start = text_start(offsets, added, len(prompt))
+        if start is not None:
+            return start
+        if text.strip() and len(offsets) >= self.max_length:
+            raise InputError(
+                f"max_length {self.max_length} leaves no room for a text behind the prompt {prompt[:60]!r}, "
+                f"which has {self._length(prompt)} tokens with the special ones: raise max_length, shorten "
+                "the prompt, or set pool_prompt=true"
+            )
+        return prompt_end(added)
+
+    def _length(self, text: str) -> int:
+        return len(self.tokenizer(text)["input_ids"])
