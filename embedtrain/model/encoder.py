@@ -143,7 +143,7 @@ class Encoder(nn.Module):
         # Autocast would run the products of a pooling in bfloat16; sums over tokens need float32.
         with torch.autocast(mask.device.type, enabled=False):
             pooled = [
-                self.pooling(states[:layer] if every else states[position : position + 1], mask)
+                self.pooling(states[:layer] if every else states[position : position + 1], mask, layer)
                 for position, layer in enumerate(layers)
             ]
         return torch.stack(pooled)[..., : self.width]

@@ -64,9 +64,10 @@ def load_encoder(
     if pooling is None and layout.pooling is None:
         LOG.info("%s does not say how to pool: taking the mean of the tokens", path)
     chosen = layout.pooling or "mean" if pooling is None else pooling
+    size = {"hidden_size": backbone.hidden_size, "num_layers": backbone.num_layers}
     encoder = Encoder(
         backbone,
-        named_pooling(chosen) if isinstance(chosen, str) else chosen,
+        named_pooling(chosen, **size) if isinstance(chosen, str) else chosen,
         tokenizer,
         max_length=_max_length(layout, backbone, tokenizer) if max_length is None else max_length,
         width=None if contract is None else contract.width,

@@ -222,7 +222,7 @@ def test_pooling_is_float32_under_autocast(folder, sentences):
         name: ClassVar[str] = "product"
         needs_all_layers: ClassVar[bool] = False
 
-        def forward(self, hiddens: Sequence[Tensor], mask: Tensor) -> Tensor:
+        def forward(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
             weights = mask.float() / mask.sum(1, keepdim=True)
             pooled = (weights.unsqueeze(1) @ hiddens[-1].float()).squeeze(1)
             assert pooled.dtype == torch.float32
@@ -242,8 +242,8 @@ def test_a_pooling_that_needs_all_layers_gets_them(folder, sentences):
         name: ClassVar[str] = "sum"
         needs_all_layers: ClassVar[bool] = True
 
-        def forward(self, hiddens: Sequence[Tensor], mask: Tensor) -> Tensor:
-            return Cls()([torch.stack(list(hiddens)).sum(0)], mask)
+        def forward(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
+            return Cls()([torch.stack(list(hiddens)).sum(0)], mask, layer)
 
     encoder = load_encoder(folder, pooling=Sum())
     single = load_encoder(folder, pooling="cls").encode(sentences, (1, 2, 3)).values
