@@ -137,6 +137,8 @@ class RowFacts(NamedTuple):
     rows: Tensor  # (b,) int64 query 0..B-1 of each row
     target: Tensor  # (b,) int64 column of its positive among the C candidates
     step: int  # optimiser step: schedules are functions of it
+    owner: Tensor | None = None  # (C,) int64 as in `Pairing`
+    positive: Tensor | None = None  # (C,) bool, the positive of some query
 
 
 class Allowed(NamedTuple):

@@ -1,93 +1,215 @@
-"""InfoNCE: cross-entropy of the target among the allowed documents (Oord et al. 2018, 1807.03748).
+"""InfoNCE: how far each query's own pair stands out among what is allowed (Oord et al. 2018, 1807.03748).
 
-Letters: B queries, C documents, d coordinates of the sub-model.
+One class covers the family: which similarities enter (four blocks), in one softmax or one a block, with
+cosines or dot products, and how hard negatives weigh. GISTEmbed (Solatorio 2024, 2402.16829), the improved
+loss of GTE (Li et al. 2023, 2308.03281) and the loss of Starbucks retrieval are settings of it.
+
+Letters: B queries, b of them, C documents.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Literal, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.types import InputError, Pairing
+from embedtrain.objective.nested import Similarity
+from embedtrain.objective.schedule import Schedule, at
+from embedtrain.types import BlockName, Blocks, InputError, RowFacts
 
 LARGEST_SCALE = 100.0  # CLIP's bound (Radford et al. 2021, 2103.00020, section 2.5)
+WITH_PAIR = ("query_docs", "doc_queries")  # blocks in which the row's own pair stands
+
+Partition = Literal["joint", "separate"]
+OwnPair = Literal["once", "twice"]
+DocDocs = Literal["others", "positives"]
+Hardness = Literal["in_batch", "hard", "all"]
+Word = TypeVar("Word", bound=str)
 
 
 class InfoNCE(nn.Module):
-    """In-batch and hard negatives under one temperature.
+    """Cross-entropy of the pair (query i, its positive t_i) against everything else that is allowed.
 
-    With s_ic = cos(query_i, doc_c) / temperature, A_i the documents allowed to query i and t_i its target:
+    With s = similarity / temperature and the allowed entries of each block:
 
-        query -> docs:  f_i = log Σ_{c in A_i} exp(s_ic) - s_{i,t_i}
-        doc -> queries: r_i = log Σ_{j: t_i in A_j} exp(s_{j,t_i}) - s_{i,t_i}
+        query_docs:    documents c,     s(query_i, doc_c)     always there, holds the pair at t_i
+        doc_queries:   queries j,       s(query_j, doc_t_i)   holds the pair at i
+        query_queries: other queries j, s(query_i, query_j)
+        doc_docs:      other documents, s(doc_t_i, doc_c)
 
-    The loss is mean f, or (mean f + mean r) / 2 when two-sided. The second runs over the targets alone: a
-    hard negative belongs to no query. A query that shares i's target is a second positive and stays out of
-    r_i. Temperature 0.05 is the scale 20 of sentence-transformers' MultipleNegativesRankingLoss.
+    joint:    loss_i = log Σ_{all entries of all blocks} exp(s) - s(query_i, doc_t_i)
+    separate: loss_i = mean over blocks of [ log Σ_{entries of the block} exp(s) - s(query_i, doc_t_i) ]
+
+    Hardness adds strength · sg(similarity) to the logits of chosen negatives of query_docs, so that those the
+    model already finds similar weigh more (Lan et al. 2025, 2503.04812, equation 5; for hard negatives alone
+    Schechter Vera et al. 2025, EmbeddingGemma, 2509.20354). Temperature 0.05 is the scale 20 of
+    sentence-transformers' MultipleNegativesRankingLoss, all of whose options are here.
     """
 
     def __init__(
-        self, temperature: float = 0.05, learn_temperature: bool = False, two_sided: bool = False
+        self,
+        temperature: float | Schedule = 0.05,
+        learn_temperature: bool = False,
+        similarity: Similarity = "cosine",
+        blocks: Sequence[BlockName] = ("query_docs",),
+        partition: Partition = "joint",
+        own_pair: OwnPair = "once",
+        doc_docs: DocDocs = "others",
+        hardness: Hardness | None = None,
+        hardness_strength: float | Schedule = 0.0,
     ) -> None:
-        """Set the temperature (> 0) and what is summed.
+        """Set what is compared and how.
 
         Args:
-            temperature: divides cosines; where learned, the value to begin with.
+            temperature: divides similarities, above 0; where learned, the value to begin with.
             learn_temperature: train log(1 / temperature) as CLIP does, held to 1 / temperature <= 100.
-            two_sided: add the direction from the targets to the queries.
+            similarity: "cosine", or "dot" of the vectors as the model pools them.
+            blocks: which similarities enter, "query_docs" among them.
+            partition: "joint", one softmax over all blocks, or "separate", one for each of query_docs and
+                doc_queries, averaged.
+            own_pair: how often a joint softmax over query_docs and doc_queries counts the pair itself, which
+                stands in both. Twice is what sentence-transformers does; the loss then ends at log 2, not 0.
+            doc_docs: the documents of that block: all that "others" brought, or their "positives" alone.
+            hardness: which negatives weigh more: "in_batch", brought by other queries; "hard", brought by
+                the query itself; "all"; none.
+            hardness_strength: 0 or more; 9 in Lan et al. (in_batch), 5 in EmbeddingGemma (hard).
 
         Raises:
-            InputError: if the temperature is not above 0, or is learned and below 0.01.
+            InputError: if a number is out of range, a word unknown, or settings have no effect together.
         """
         super().__init__()
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise InputError(f"temperature must be above 0 (0.05 is usual), got {temperature}")
-        if learn_temperature and temperature < 1 / LARGEST_SCALE:
-            raise InputError(
-                f"temperature must be at least {1 / LARGEST_SCALE} to be learned, got {temperature}: "
-                "raise it or set learn_temperature=false"
-            )
-        self.two_sided = two_sided
+        self.similarity: Similarity = _one_of("similarity", similarity, get_args(Similarity))
+        self.blocks = _checked_blocks(blocks)
+        self.partition: Partition = _one_of("partition", partition, get_args(Partition))
+        self.own_pair: OwnPair = _one_of("own_pair", own_pair, get_args(OwnPair))
+        self.doc_docs: DocDocs = _one_of("doc_docs", doc_docs, get_args(DocDocs))
+        self.hardness: Hardness | None = (
+            None if hardness is None else _one_of("hardness", hardness, get_args(Hardness))
+        )
+        self.hardness_strength = hardness_strength
+        self._check_together()
         self.fixed_temperature = temperature
         self.log_scale: nn.Parameter | None = None
+        if not isinstance(temperature, Schedule):
+            positive_temperature(temperature)
         if learn_temperature:
-            self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+            self.log_scale = _learned(temperature)
 
-    def scale(self) -> Tensor | float:
+    def _check_together(self) -> None:
+        """Refuse settings that contradict each other or would do nothing."""
+        pairless = [name for name in self.blocks if name not in WITH_PAIR]
+        if self.partition == "separate" and pairless:
+            raise InputError(
+                f"partition=separate needs the pair in every block, and {' and '.join(pairless)} has none: "
+                "leave it out or set partition=joint"
+            )
+        if self.own_pair == "twice" and not (self.partition == "joint" and "doc_queries" in self.blocks):
+            raise InputError("own_pair=twice has no effect without partition=joint and doc_queries in blocks")
+        if self.doc_docs == "positives" and "doc_docs" not in self.blocks:
+            raise InputError("doc_docs=positives has no effect without doc_docs in blocks")
+        strength = self.hardness_strength
+        if not isinstance(strength, Schedule) and not (strength >= 0 and math.isfinite(strength)):
+            raise InputError(f"hardness_strength must be 0 or more, got {strength}")
+        if (self.hardness is None) != (strength == 0.0):
+            raise InputError(
+                f"hardness={self.hardness} and hardness_strength={strength} do nothing: set both or neither"
+            )
+
+    def scale(self, step: int) -> Tensor | float:
         """1 / temperature, a scalar of at most 100 where it is learned.
 
         The bound cuts the value, not the gradient: a plain clamp would leave an overshooting temperature
         without a gradient, and so at the bound for good.
         """
         if self.log_scale is None:
-            return 1 / self.fixed_temperature
+            return 1 / positive_temperature(at(self.fixed_temperature, step))
         excess = (self.log_scale - math.log(LARGEST_SCALE)).clamp(min=0).detach()
         return torch.exp(self.log_scale - excess)
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
-        """The mean loss of the queries, a scalar >= 0.
+    def rows(self, scores: Blocks, allowed: Blocks, facts: RowFacts) -> Tensor:
+        """The loss of each query, (b,), 0 where nothing but the pair is allowed."""
+        scale = self.scale(facts.step)
+        logits = {name: _block(scores, name) * scale for name in self.blocks}
+        if self.hardness is not None:
+            logits["query_docs"] = logits["query_docs"] + self._extra(scores.query_docs, facts)
+        for name, values in logits.items():
+            values.masked_fill_(~self._entries(name, allowed, facts), -torch.inf)
+        if self.partition == "joint":
+            together = torch.cat(list(logits.values()), 1) if len(logits) > 1 else logits["query_docs"]
+            return F.cross_entropy(together, facts.target, reduction="none")
+        target = {"query_docs": facts.target, "doc_queries": facts.rows}
+        losses = [F.cross_entropy(values, target[name], reduction="none") for name, values in logits.items()]
+        return torch.stack(losses).mean(0)
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: target and allowed documents of each query.
-        """
-        cosine = F.normalize(query, dim=-1) @ F.normalize(docs, dim=-1).T  # (B, C)
-        logits = cosine * self.scale()
-        target, allowed = pairing.target, pairing.allowed
-        forward = _cross_entropy(logits, allowed, target)
-        if not self.two_sided:
-            return forward
-        itself = torch.arange(len(target), device=target.device)  # (B,)
-        shared = target[:, None] == target[None, :]  # (B, B), True on the diagonal
-        asked = allowed[:, target].T & ~shared  # (B, B) row: target, column: query
-        asked[itself, itself] = True
-        return (forward + _cross_entropy(logits[:, target].T, asked, itself)) / 2
+    def _entries(self, name: BlockName, allowed: Blocks, facts: RowFacts) -> Tensor:
+        """What of a block enters, bool, shaped like it."""
+        entries = _block(allowed, name)
+        if name == "doc_docs" and self.doc_docs == "positives":
+            return entries & _known(facts.positive)[None, :]
+        if name == "doc_docs":
+            return entries & ~_own(facts)
+        if name == "doc_queries" and self.partition == "joint" and self.own_pair == "once":
+            return entries.scatter(1, facts.rows[:, None], False)
+        return entries
+
+    def _extra(self, similarity: Tensor, facts: RowFacts) -> Tensor:
+        """What hardness adds to the logits of query_docs, (b, C), without a gradient."""
+        chosen = torch.ones_like(similarity, dtype=torch.bool)  # (b, C)
+        if self.hardness != "all":
+            own = _own(facts)
+            chosen = own if self.hardness == "hard" else ~own
+        chosen = chosen.scatter(1, facts.target[:, None], False)
+        return at(self.hardness_strength, facts.step) * similarity.detach() * chosen
 
 
-def _cross_entropy(logits: Tensor, allowed: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of the rows over their allowed columns."""
-    return F.cross_entropy(torch.where(allowed, logits, -torch.inf), target)
+def positive_temperature(value: float) -> float:
+    """The same number. Raises InputError unless it is above 0 and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise InputError(f"temperature must be above 0 (0.05 is usual), got {value}")
+    return value
+
+
+def _learned(temperature: float | Schedule) -> nn.Parameter:
+    """log(1 / temperature) as a parameter."""
+    if isinstance(temperature, Schedule):
+        raise InputError("temperature is a schedule and learned at once: set learn_temperature=false")
+    if temperature < 1 / LARGEST_SCALE:
+        raise InputError(
+            f"temperature must be at least {1 / LARGEST_SCALE} to be learned, got {temperature}: "
+            "raise it or set learn_temperature=false"
+        )
+    return nn.Parameter(torch.tensor(-math.log(temperature)))
+
+
+def _checked_blocks(blocks: Sequence[str]) -> tuple[BlockName, ...]:
+    if isinstance(blocks, str):
+        raise InputError(f"blocks must be a list, got {blocks!r}: write [{blocks}]")
+    checked = tuple(_one_of("blocks", name, get_args(BlockName)) for name in blocks)
+    if "query_docs" not in checked or len(set(checked)) < len(checked):
+        raise InputError(f"blocks must name query_docs and nothing twice, got {list(blocks)}")
+    return tuple(name for name in get_args(BlockName) if name in checked)
+
+
+def _one_of(setting: str, word: Word, words: Sequence[str]) -> Word:
+    if word not in words:
+        raise InputError(f"{setting} must be one of {', '.join(words)}, got {word!r}")
+    return word
+
+
+def _block(blocks: Blocks, name: BlockName) -> Tensor:
+    block: Tensor | None = getattr(blocks, name)
+    return _known(block)
+
+
+def _own(facts: RowFacts) -> Tensor:
+    """Documents that the row's own query brought, (b, C) bool."""
+    return _known(facts.owner)[None, :] == facts.rows[:, None]
+
+
+def _known(value: Tensor | None) -> Tensor:
+    assert value is not None, "the caller fills every block and fact that a loss names"
+    return value
