@@ -1,0 +1,85 @@
+"""Which texts belong together: what text ids and labels say, worked out for the rows asked for.
+
+A query's RELATED texts are its own text and every positive labelled for it; queries of equal text and task
+share their labels. A couple (query, related text) is a mark.
+
+Letters: B queries, b some of them, C documents, U distinct texts of queries and documents, E marks,
+S distinct related texts of the rows asked for, G distinct (query text, task), g those of the rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from embedtrain.types import Links
+
+
+class Relevance:
+    """The marks of one batch, with look-ups that never hold more than rows x (B + C) numbers.
+
+    Args:
+        links: the (gathered) batch.
+        later_ids: (Q,) text ids of documents that stand after those of the batch.
+    """
+
+    def __init__(self, links: Links, later_ids: Tensor) -> None:
+        query_ids = links.text_ids[links.query]  # (B,)
+        doc_ids = torch.cat([links.text_ids[links.docs], later_ids])  # (C,)
+        everyone = torch.arange(len(query_ids), device=query_ids.device)
+        couples = torch.stack([query_ids, links.task])
+        distinct, self.group = torch.unique(couples, dim=1, return_inverse=True)  # (2, G), (B,) in 0..G-1
+        self.groups = distinct.shape[1]
+        marks = torch.stack(
+            [
+                torch.cat([links.known, query_ids]),
+                self.group[torch.cat([links.known_owner, everyone])],
+            ]
+        )
+        self.mark_id, self.mark_group = torch.unique(marks, dim=1).contiguous()  # (E,) text ids, (E,)
+        self.ids, place = torch.unique(torch.cat([query_ids, doc_ids]), return_inverse=True)  # (U,) ascending
+        self.query_text, self.doc_text = place[: len(query_ids)], place[len(query_ids) :]  # (B,), (C,) in U
+        spot = torch.searchsorted(self.ids, self.mark_id).clamp(max=len(self.ids) - 1)
+        here = self.ids[spot] == self.mark_id
+        self.mark_text = torch.where(here, spot, -1)  # (E,) in U; -1: no text of this batch
+
+    def docs(self, rows: Tensor) -> Tensor:
+        """Where a document's text is related to the query of the row, (b, C) bool."""
+        groups, back = torch.unique(self.group[rows], return_inverse=True)  # (g,), (b,)
+        place = _places(groups, self.groups)[self.mark_group]  # (E,) in 0..g-1 or -1
+        here = (place >= 0) & (self.mark_text >= 0)
+        table = torch.zeros(len(groups), len(self.ids), dtype=torch.bool, device=rows.device)  # (g, U)
+        table[place[here], self.mark_text[here]] = True
+        return table[back][:, self.doc_text]
+
+    def queries(self, rows: Tensor) -> Tensor:
+        """Where two queries have a related text in common, (b, B) bool: True at the row's own query."""
+        groups, back = torch.unique(self.group[rows], return_inverse=True)  # (g,), (b,)
+        place = _places(groups, self.groups)[self.mark_group]  # (E,)
+        ids, column = torch.unique(self.mark_id[place >= 0], return_inverse=True)  # (S,)
+        table = torch.zeros(len(groups), len(ids), dtype=torch.bool, device=rows.device)  # (g, S)
+        table[place[place >= 0], column] = True
+        spot = torch.searchsorted(ids, self.mark_id).clamp(max=len(ids) - 1)  # (E,)
+        shared = (ids[spot] == self.mark_id).nonzero()[:, 0]  # marks of anyone on those texts
+        common = torch.zeros(len(groups), self.groups, device=rows.device)  # (g, G) counts
+        for piece in shared.split(max(len(self.group), 1)):
+            common.index_add_(1, self.mark_group[piece], table[:, spot[piece]].float())
+        return (common > 0)[back][:, self.group]
+
+    def queries_of(self, docs: Tensor) -> Tensor:
+        """Where the text of a document (b,) is related to a query, (b, B) bool."""
+        texts, back = torch.unique(self.doc_text[docs], return_inverse=True)  # (t,), (b,)
+        known = self.mark_text >= 0
+        place = torch.full_like(self.mark_text, -1)
+        place[known] = _places(texts, len(self.ids))[self.mark_text[known]]  # (E,) in 0..t-1 or -1
+        here = place >= 0
+        table = torch.zeros(len(texts), self.groups, dtype=torch.bool, device=docs.device)  # (t, G)
+        table[place[here], self.mark_group[here]] = True
+        return table[back][:, self.group]
+
+
+def _places(chosen: Tensor, count: int) -> Tensor:
+    """(count,) position of each number in `chosen`, -1 where it is not there."""
+    places = torch.full((count,), -1, dtype=torch.int64, device=chosen.device)
+    places[chosen] = torch.arange(len(chosen), device=chosen.device)
+    return places
