@@ -1,4 +1,4 @@
-"""The states of a Hugging Face encoder after each requested block, in one forward that stops at the deepest.
+"""The states of a Hugging Face model after each requested block, in one forward that stops at the deepest.
 
 Letters: M texts, T tokens, H hidden width. A layer is a count of transformer blocks run, 1..num_layers;
 layer 0 is the output of the embedding part.
@@ -17,29 +17,35 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from embedtrain.model.attention import Attention, attention_of, check_attention, probe
 from embedtrain.model.families import family_of, shorten
+from embedtrain.model.loading import load_model
+from embedtrain.model.lora import merged_adapters
+from embedtrain.model.modes import evaluating
 from embedtrain.types import InputError, Tokens
 
 
 class Backbone(nn.Module):
-    """A Hugging Face encoder that gives the states after any of its blocks.
+    """A Hugging Face encoder or decoder that gives the states after any of its blocks.
 
     The model's own pooler plays no part in an embedding: it is kept beside the model, frozen, so that it is
-    neither trained (DDP would miss its gradients) nor lost from a saved folder.
+    neither trained (DDP would miss its gradients) nor lost from a saved folder. Building one probes that its
+    attention is what its config says.
 
     Attributes:
+        attention: causal, or bidirectional.
         num_layers: transformer blocks.
         hidden_size: H.
         max_positions: longest text in tokens that the position table allows; None when there is no limit.
 
     Raises:
-        InputError: for a model type that is not in `FAMILIES`, or one configured as a decoder.
+        InputError: for a model type that is not in `FAMILIES`, an encoder configured as a decoder, or a
+            model whose attention is not what its config says.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -52,8 +58,13 @@ class Backbone(nn.Module):
             self.pooler.requires_grad_(False)
         self.model = model
         self.hidden_size: int = config.hidden_size
-        self.num_layers = len(self._blocks())
+        self.num_layers = len(self.blocks)
         self.max_positions = self._max_positions()
+        self.attention: Attention = attention_of(config)
+        self._probed = False
+        # Flash attention runs on the device only, where the model is not yet: then the first forward probes.
+        if not self._implementation().startswith("flash") or self.model.device.type != "cpu":
+            self.check_attention()
 
     @classmethod
     def load(
@@ -62,40 +73,18 @@ class Backbone(nn.Module):
         *,
         dtype: torch.dtype = torch.float32,
         attn_implementation: str | None = None,
+        attention: Attention | None = None,
     ) -> Backbone:
-        """The backbone of a local Hugging Face folder.
+        """The backbone of a local Hugging Face folder or GGUF file.
 
-        Without `attn_implementation` it is sdpa where the model type has it, else eager (MPNet).
+        Without `attn_implementation` it is sdpa where the model type has it, else eager (MPNet, Gemma 2).
+        Without `attention` it is what the folder's config says: causal for a decoder that says nothing.
 
         Raises:
-            InputError: when the model type is not supported or the folder lacks some of its weights.
+            InputError: when the model type is not supported or cannot have that attention, the folder lacks
+                some of its weights, or a package that it needs is missing.
         """
-        try:
-            # Code that a folder brings along is never run, nor asked about on the terminal.
-            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-            family_of(config)
-            # Weights that the folder lacks are drawn at random; the caller's generator must not feel it.
-            with torch.random.fork_rng(devices=[]):
-                model, info = AutoModel.from_pretrained(
-                    path,
-                    config=config,
-                    dtype=dtype,
-                    attn_implementation=attn_implementation,
-                    output_loading_info=True,
-                )
-        except InputError:
-            raise
-        except (ImportError, OSError, SafetensorError, ValueError) as error:
-            raise InputError(f"cannot load the Hugging Face model in {path}: {error}") from error
-        missing = sorted(info["missing_keys"])
-        if any(not key.startswith("pooler.") for key in missing):
-            raise InputError(
-                f"{path} lacks {len(missing)} weights of its {config.num_hidden_layers} blocks, among them "
-                f"{missing[0]!r}: the file is incomplete or config.json describes another model. Fetch or "
-                "save the folder again."
-            )
-        if missing:
-            model.pooler = None  # the folder has none: do not ship a random one
+        model = load_model(path, dtype=dtype, attn_implementation=attn_implementation, attention=attention)
         return cls(model)
 
     def forward(self, tokens: Tokens, layers: Sequence[int]) -> tuple[Tensor, ...]:
@@ -109,6 +98,8 @@ class Backbone(nn.Module):
         """
         if not layers or not all(0 <= layer <= self.num_layers for layer in layers):
             raise ValueError(f"layers must be in 0..{self.num_layers} and not empty, got {list(layers)}")
+        if not self._probed:
+            self.check_attention()
         deepest = max(layers)
         with ExitStack() as stack:
             stack.enter_context(self._cut_to(deepest))
@@ -117,6 +108,7 @@ class Backbone(nn.Module):
                 input_ids=tokens.ids,
                 attention_mask=tokens.mask.to(torch.int64),
                 return_dict=True,
+                **({"use_cache": False} if self._family.decoder else {}),
                 **self._positions(tokens.mask),
             ).last_hidden_state  # (M, T, H), normed by the model itself
         norm = self._final_norm()
@@ -127,13 +119,15 @@ class Backbone(nn.Module):
     def cut(self, layer: int) -> PreTrainedModel:
         """A copy of the Hugging Face model with blocks 1..layer only, its config shortened to match.
 
-        Its `last_hidden_state` is our state after block `layer`. The pooler, where there is one, is back.
+        Its `last_hidden_state` is our state after block `layer`. The pooler, where there is one, is back, and
+        LoRA adapters are merged.
 
         Raises:
             ValueError: if `layer` is outside 1..num_layers.
         """
         self._check_cut(layer)
-        with self._cut_to(layer), self._with_pooler():  # the blocks above are not even copied
+        # The blocks above are not even copied.
+        with self._cut_to(layer), self._with_pooler(), merged_adapters(self.model):
             model = copy.deepcopy(self.model)
         shorten(model.config, layer)
         return model
@@ -146,7 +140,7 @@ class Backbone(nn.Module):
         """
         self._check_cut(layer)
         whole = self.model.config
-        with self._cut_to(layer), self._with_pooler():
+        with self._cut_to(layer), self._with_pooler(), merged_adapters(self.model):
             self.model.config = copy.deepcopy(whole)
             shorten(self.model.config, layer)
             try:
@@ -162,7 +156,7 @@ class Backbone(nn.Module):
         """
         # Re-entrant checkpointing gives a block no gradient when its input needs none (frozen embeddings).
         recompute = partial(checkpoint, use_reentrant=False)
-        for block in self._blocks():
+        for block in self.blocks:
             if not isinstance(block, GradientCheckpointingLayer):
                 raise InputError(
                     f"model type {self.model.config.model_type!r} has no gradient checkpointing in "
@@ -171,8 +165,41 @@ class Backbone(nn.Module):
             block.gradient_checkpointing = enabled
             vars(block)["_gradient_checkpointing_func"] = recompute
 
-    def _blocks(self) -> nn.ModuleList:
+    def check_attention(self) -> None:
+        """Raises InputError when the first token sees the last one and should not, or the other way round.
+
+        Six texts of three tokens; random state, modes and gradients are as before afterwards.
+        """
+        self._probed = True
+        config = self.model.config
+        with evaluating(self):
+            findings = probe(
+                self,
+                num_layers=self.num_layers,
+                vocabulary=config.vocab_size,
+                pad=config.pad_token_id or 0,
+                device=self.model.device,
+            )
+            name = f"model type {config.model_type!r}"
+            check_attention(findings, self.attention, name, self._implementation())
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks."""
         return cast(nn.ModuleList, self.model.get_submodule(self._family.blocks))
+
+    @property
+    def block_path(self) -> str:
+        """Where the blocks are in the Hugging Face model, e.g. `encoder.layer`."""
+        return self._family.blocks
+
+    def embedding_parameters(self) -> Iterator[nn.Parameter]:
+        """All that is learnt before the first block: token, position and type tables, their norm."""
+        inside = (f"{self._family.blocks}.", f"{self._family.final_norm}.")
+        return (value for name, value in self.model.named_parameters() if not name.startswith(inside))
+
+    def _implementation(self) -> str:
+        return str(self.model.config._attn_implementation)
 
     def _final_norm(self) -> nn.Module | None:
         path = self._family.final_norm
@@ -183,7 +210,7 @@ class Backbone(nn.Module):
         """While open, the model has only its first `layer` blocks (the same modules, not copies)."""
         owner_path, _, name = self._family.blocks.rpartition(".")
         owner = self.model.get_submodule(owner_path)
-        blocks = self._blocks()
+        blocks = self.blocks
         if layer < len(blocks):
             owner._modules[name] = blocks[:layer]
         try:
@@ -217,7 +244,7 @@ class Backbone(nn.Module):
         def keep_input(_block: nn.Module, args: tuple[Tensor, ...]) -> None:
             states[0] = args[0]
 
-        blocks = self._blocks()
+        blocks = self.blocks
         handles = [
             blocks[layer - 1].register_forward_hook(partial(keep_output, layer)) for layer in layers - {0}
         ]

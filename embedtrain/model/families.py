@@ -19,6 +19,11 @@ class Family(NamedTuple):
     blocks: str  # path of the ModuleList of transformer blocks
     final_norm: str | None  # path of the norm after the last block; None for post-norm models
     positions: Literal["from_zero", "after_padding", "relative"]  # what its position ids look like
+    decoder: bool = False  # trained to see only the tokens before each token
+
+
+def _decoder() -> Family:
+    return Family("layers", "norm", "from_zero", decoder=True)
 
 
 FAMILIES: dict[str, Family] = {
@@ -29,14 +34,25 @@ FAMILIES: dict[str, Family] = {
     "electra": Family("encoder.layer", None, "from_zero"),
     "ernie": Family("encoder.layer", None, "from_zero"),
     "eurobert": Family("layers", "norm", "relative"),
+    "gemma": _decoder(),
+    "gemma2": _decoder(),
+    "gemma3_text": _decoder(),
+    "llama": _decoder(),  # SmolLM2 too
+    "mistral": _decoder(),
     "modernbert": Family("layers", "final_norm", "relative"),
     "mpnet": Family("encoder.layer", None, "after_padding"),
     "nomic_bert": Family("layers", None, "relative"),
+    "phi3": _decoder(),
+    "qwen2": _decoder(),
+    "qwen3": _decoder(),
     "roberta": Family("encoder.layer", None, "after_padding"),
     "roberta-prelayernorm": Family("encoder.layer", "LayerNorm", "after_padding"),
     "xlm-roberta": Family("encoder.layer", None, "after_padding"),
     "xlm-roberta-xl": Family("encoder.layer", "encoder.LayerNorm", "after_padding"),
 }
+
+# Models of several inputs: where their text model is. Its config is `text_config`.
+TEXT_PARTS = {"gemma3": "language_model"}
 
 PER_BLOCK_SETTINGS = ("layer_types", "mlp_layer_types")  # config lists with one entry per block
 
@@ -54,11 +70,13 @@ def family_of(config: PreTrainedConfig) -> Family:
     """The table row of a config. Raises InputError for a type we do not know."""
     if config.model_type not in FAMILIES:
         raise InputError(
-            f"model type {config.model_type!r} is not supported; supported are {', '.join(sorted(FAMILIES))}"
+            f"model type {config.model_type!r} is not supported; supported are "
+            f"{', '.join(sorted([*FAMILIES, *TEXT_PARTS]))}"
         )
-    if getattr(config, "is_decoder", False):
+    family = FAMILIES[config.model_type]
+    if not family.decoder and getattr(config, "is_decoder", False):
         raise InputError(
             f"this {config.model_type} is configured as a decoder (is_decoder: true in config.json), so its "
             "tokens see only those before them; set it to false, or take an encoder"
         )
-    return FAMILIES[config.model_type]
+    return family

@@ -21,7 +21,7 @@ WEIGHTS = (
 
 
 def locate(path: str | Path) -> Path:
-    """The local folder of a model: `path` itself, or the hub model of that name.
+    """The local folder of a model, or its GGUF file: `path` itself, or the hub model of that name.
 
     Raises:
         InputError: when neither exists (with the nearest name there is), or the hub cannot be reached.
@@ -29,8 +29,10 @@ def locate(path: str | Path) -> Path:
     local = Path(path).expanduser()
     if local.is_dir():
         return local
+    if local.is_file() and local.suffix == ".gguf":
+        return local
     if local.is_file():
-        raise InputError(f"{path} is a file: give the folder of the model")
+        raise InputError(f"{path} is a file: give the folder of the model, or a .gguf file")
     if isinstance(path, str) and _may_be_hub_name(path):
         return _fetch(path)
     raise InputError(f"there is no model folder {path}{_nearest(local)}: give a folder or a hub name")

@@ -32,9 +32,15 @@ def tiny_config(model_type: str, **changes: object) -> PreTrainedConfig:
         names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
         settings = {names.get(key, key): value for key, value in settings.items()}
         settings["hidden_dim"] = settings.pop("intermediate_size")
+    if FAMILIES[model_type].decoder:
+        settings |= {"num_key_value_heads": 2, "head_dim": 8}
     settings |= {
         "electra": {"embedding_size": 16},
         "eurobert": {"num_key_value_heads": 4, "mask_token_id": 4},
+        "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 6},
+        "gemma3_text": {"query_pre_attn_scalar": 8, "sliding_window": 6, "sliding_window_pattern": 3},
+        "mistral": {"sliding_window": 6},
+        "qwen2": {"use_sliding_window": True, "sliding_window": 6, "max_window_layers": 2},
         "modernbert": {"local_attention": 8, "cls_token_id": 2, "sep_token_id": 3},
     }.get(model_type, {})
     return CONFIG_MAPPING[model_type](**settings | changes)
