@@ -1,7 +1,8 @@
-"""Examples to one `Batch`: every distinct text of a role tokenised once, and who belongs to whom.
+"""Examples to one `Batch`: every distinct text tokenised once, and who belongs to whom.
 
-Letters: B queries, N documents (positives and ragged negatives), M distinct (role, text) pairs,
-K labelled positives.
+Letters: B queries, N documents (positives and ragged negatives), M distinct (role, prompt, text) triples,
+K labelled positives. Text ids are of the text alone: the same text behind another prompt, or in the other
+role, is another row to encode and yet no negative of itself.
 """
 
 from __future__ import annotations
@@ -9,12 +10,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from embedtrain.data.sources import Example
 from embedtrain.types import Batch, Links, Role, Tokenize, Tokens, stack_tokens
+
+ROLES: tuple[Role, ...] = ("query", "document")
+
+
+class _Text(NamedTuple):
+    """What is tokenised once."""
+
+    role: Role
+    prompt: str | None  # None is the model's own of that role
+    text: str
 
 
 def collate(
@@ -34,13 +46,17 @@ def collate(
     Args:
         examples: all rows of the data.
         rows: B row numbers.
-        tokenize: called once with the distinct queries, once with the distinct documents.
+        tokenize: called once with the distinct queries, once with the distinct documents, and the prompt of
+            each.
         epoch: 0 or more.
         max_negatives: most negatives of a row; all when None.
     """
     taken = [examples[row] for row in rows]
-    texts: dict[tuple[Role, str], int] = {}  # (role, text) -> row among the M texts; queries come first
-    query = [texts.setdefault(("query", example.query), len(texts)) for example in taken]
+    texts: dict[_Text, int] = {}  # row among the M texts; queries come first
+    query = [
+        texts.setdefault(_Text("query", example.prompts.query, example.query), len(texts))
+        for example in taken
+    ]
     docs: list[int] = []
     owner: list[int] = []
     positive: list[int] = []
@@ -48,11 +64,11 @@ def collate(
         positive.append(len(docs))
         chosen = example.positives[(epoch + row) % len(example.positives)]
         for text in (chosen, *_rotated(example.negatives, epoch, max_negatives)):
-            docs.append(texts.setdefault(("document", text), len(texts)))
+            docs.append(texts.setdefault(_Text("document", example.prompts.document, text), len(texts)))
             owner.append(place)
     known = [(text_id(text), place) for place, example in enumerate(taken) for text in example.positives]
     links = Links(
-        text_ids=_integers([text_id(text) for _, text in texts]),  # (M,)
+        text_ids=_integers([text_id(item.text) for item in texts]),  # (M,)
         query=_integers(query),  # (B,)
         docs=_integers(docs),  # (N,)
         owner=_integers(owner),  # (N,)
@@ -84,11 +100,13 @@ def _rotated(negatives: tuple[str, ...], epoch: int, most: int | None) -> tuple[
     return (negatives + negatives)[start : start + most]
 
 
-def _tokens(texts: list[tuple[Role, str]], tokenize: Tokenize) -> Tokens:
+def _tokens(texts: list[_Text], tokenize: Tokenize) -> Tokens:
     """Tokens of the M texts in their order; all queries come before all documents."""
-    queries = [text for role, text in texts if role == "query"]
-    docs = [text for role, text in texts if role == "document"]
-    return stack_tokens([tokenize(queries, "query"), tokenize(docs, "document")])
+    parts = []
+    for role in ROLES:
+        own = [item for item in texts if item.role == role]
+        parts.append(tokenize([item.text for item in own], role, [item.prompt for item in own]))
+    return stack_tokens(parts)
 
 
 def _scores(examples: list[Example]) -> Tensor | None:

@@ -21,7 +21,7 @@ from embedtrain.rows import nearest
 from embedtrain.types import InputError, Tokenize
 
 Source = str | Mapping[str, Any]
-SOURCE_KEYS = ("source", "split", "columns", "task")
+SOURCE_KEYS = ("source", "split", "columns", "task", "prompts")
 
 
 class DataModule(pl.LightningDataModule):
@@ -29,7 +29,7 @@ class DataModule(pl.LightningDataModule):
 
     Args:
         train: a path or hub name, or a list of them; each may be a mapping with "source" and any of "split",
-            "columns", "task".
+            "columns", "task", "prompts" (see `read_examples`).
         validation: the same, or None.
         validation_fraction: share of the training rows split off for validation (see `split_examples`).
         validation_rows: the same as a number of rows.

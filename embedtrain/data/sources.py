@@ -4,6 +4,8 @@ Row forms: {"query", "positive" | "positives", ["negative" | "negatives"], ["sco
 ["task"]}.
 Other names are understood as well: "anchor" for the query, "sentence1"/"sentence2" for the two texts of a
 scored pair, "negative_1", "negative_2", ... for several negatives; any other name through `columns`.
+
+A prompt is never part of a text, so that equal texts are known as equal whatever stands before them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +27,13 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
 
 
+class Prompts(NamedTuple):
+    """What stands before the texts of a row: None is the model's own prompt of that role, "" is none."""
+
+    query: str | None = None
+    document: str | None = None
+
+
 class Example(NamedTuple):
     """One labelled row: a query, what belongs to it, what does not."""
 
@@ -33,6 +43,7 @@ class Example(NamedTuple):
     score: float | None  # graded similarity of the query and its one positive
     task: str
     where: str  # "file.jsonl:12"
+    prompts: Prompts = Prompts()
 
 
 def read_examples(
@@ -41,6 +52,7 @@ def read_examples(
     split: str | None = None,
     columns: Mapping[str, str] | None = None,
     task: str | None = None,
+    prompts: Mapping[str, str | None] | None = None,
 ) -> list[Example]:
     """The examples of one dataset, in its order; either all are scored or none is.
 
@@ -49,15 +61,19 @@ def read_examples(
         split: part of a folder or hub dataset (hub: "train" when None).
         columns: our field name -> the name it has in the rows, e.g. {"query": "question"}.
         task: task of rows that name none; the source itself when None.
+        prompts: "query" and "document" -> what stands before these texts ("" is nothing); the model's own
+            prompt where one is not given. The "instruction" of a row wins over the query's.
 
     Raises:
         InputError: naming the row for a missing field, an empty text, a wrong type, a score that is not
-            finite, scored and unscored rows together; naming the source when it is missing or empty.
+            finite, scored and unscored rows together; naming the source when it is missing or empty, or for
+            a prompt that is no text of a role.
     """
     columns = _checked_columns(columns or {})
+    shared = _checked_prompts(str(source), prompts or {})
     rows = _rows(source, split)
     name = task if task is not None else str(source)
-    examples = [_example(where, row, columns, name) for where, row in rows]
+    examples = [_example(where, row, columns, name, shared) for where, row in rows]
     if not examples:
         raise InputError(f"{source}: holds no rows. Give a dataset with at least one row.")
     check_all_scored_or_none(examples)
@@ -111,7 +127,21 @@ def _checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
     return dict(columns)
 
 
-def _example(where: str, row: dict[str, Any], columns: Mapping[str, str], task: str) -> Example:
+def _checked_prompts(source: str, prompts: Mapping[str, str | None]) -> Prompts:
+    for role, prompt in prompts.items():
+        if role not in Prompts._fields:
+            raise InputError(
+                f"{source}: prompts: {role!r} is no role of a text, only {' and '.join(Prompts._fields)}."
+                f"{nearest(role, list(Prompts._fields))}"
+            )
+        if prompt is not None:
+            _text(source, f"prompts.{role}", prompt, may_be_empty=True)
+    return Prompts(**prompts)
+
+
+def _example(
+    where: str, row: dict[str, Any], columns: Mapping[str, str], task: str, prompts: Prompts
+) -> Example:
     fields = _fields(where, row, columns)
     query = _text(where, "query", fields.get("query"))
     positives = _texts(where, "positive", fields)
@@ -122,17 +152,17 @@ def _example(where: str, row: dict[str, Any], columns: Mapping[str, str], task: 
             f"{where}: a scored row is one pair, this one has {len(positives)} positives and "
             f"{len(negatives)} negatives. Drop the score or write one row a pair."
         )
-    if fields.get("instruction") is not None:
-        query = _instructed(_text(where, "instruction", fields["instruction"], may_be_empty=True), query)
-    name = fields.get("task")
-    return Example(
-        query, positives, negatives, score, task if name is None else _text(where, "task", name), where
-    )
+    if "instruction" in fields:
+        instruction = _text(where, "instruction", fields["instruction"], may_be_empty=True)
+        prompts = prompts._replace(query=_instruction_prompt(instruction))
+    name = task if "task" not in fields else _text(where, "task", fields["task"])
+    return Example(query, positives, negatives, score, name, where, prompts)
 
 
-def _instructed(instruction: str, query: str) -> str:
-    """The query as instruction-tuned embedders read it (E5-instruct, Qwen3-Embedding). Decided only here."""
-    return f"Instruct: {instruction}\nQuery: {query}" if instruction else query
+@lru_cache(maxsize=1024)
+def _instruction_prompt(instruction: str) -> str:
+    """The prompt of instruction-tuned embedders (E5-instruct, Qwen3-Embedding). Decided only here."""
+    return f"Instruct: {instruction}\nQuery: " if instruction else ""
 
 
 def _fields(where: str, row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from embedtrain.data.collate import collate, text_id
-from embedtrain.data.sources import Example
+from embedtrain.data.sources import Example, Prompts
 from embedtrain.types import Tokens
 
 
@@ -12,10 +12,10 @@ class Recorder:
     """A tokenizer of one token a text that keeps what it was asked."""
 
     def __init__(self):
-        self.asked = {}
+        self.asked, self.prompts = {}, {}
 
     def __call__(self, texts, role, prompts=None):
-        self.asked[role] = list(texts)
+        self.asked[role], self.prompts[role] = list(texts), list(prompts)
         ids = torch.tensor([[len(text)] for text in texts])
         return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
 
@@ -69,6 +69,26 @@ def test_text_ids_ignore_the_role():
     query, document = texts.index("a"), len(texts) - 1 - texts[::-1].index("a")
     assert query != document
     assert batch.links.text_ids[query] == batch.links.text_ids[document]
+
+
+def test_a_text_behind_another_prompt_is_another_row_with_the_same_id():
+    examples = [
+        row("a", ["x"])._replace(prompts=Prompts("find: ")),
+        row("a", ["x"])._replace(prompts=Prompts("", "find: ")),
+        row("a", ["x"], ["a"]),
+        row("b", ["x"])._replace(prompts=Prompts("find: ")),
+        row("a", ["y"])._replace(prompts=Prompts("find: ")),
+    ]
+    recorder = Recorder()
+    links = collate(examples, range(5), recorder, 0).links
+    assert recorder.asked == {"query": ["a", "a", "a", "b"], "document": ["x", "x", "a", "y"]}
+    assert recorder.prompts == {
+        "query": ["find: ", "", None, "find: "],
+        "document": [None, "find: ", None, None],
+    }
+    assert links.query.tolist() == [0, 1, 2, 3, 0]
+    assert links.docs.tolist() == [4, 5, 4, 6, 4, 7]
+    assert links.text_ids.tolist() == [text_id(text) for text in "aaabxxay"]
 
 
 def test_task_ids_tell_tasks_apart_and_never_change():

@@ -32,15 +32,61 @@ def one(tmp_path, row, **options):
         ({"sentence1": "q", "sentence2": "p", "score": 3}, ("q", ("p",), (), 3.0)),
         ({"query": "q", "positive": "p", "score": 0.0, "id": 7}, ("q", ("p",), (), 0.0)),
         ({"query": "q", "positive": "p", "negative": None, "score": None}, ("q", ("p",), (), None)),
-        (
-            {"query": "q", "positive": "p", "instruction": "Find it"},
-            ("Instruct: Find it\nQuery: q", ("p",), (), None),
-        ),
-        ({"query": "q", "positive": "p", "instruction": ""}, ("q", ("p",), (), None)),
     ],
 )
 def test_row_forms(tmp_path, row, expected):
     assert one(tmp_path, row)[:4] == expected
+
+
+@pytest.mark.parametrize(
+    ("row", "prompts", "expected"),
+    [
+        ({}, None, (None, None)),
+        ({}, {"query": "query: ", "document": ""}, ("query: ", "")),
+        ({}, {"query": None, "document": "passage: "}, (None, "passage: ")),
+        ({"instruction": "Find it"}, None, ("Instruct: Find it\nQuery: ", None)),
+        (
+            {"instruction": "Find it"},
+            {"query": "query: ", "document": "x"},
+            ("Instruct: Find it\nQuery: ", "x"),
+        ),
+        ({"instruction": ""}, {"query": "query: "}, ("", None)),
+        ({"instruction": None}, {"query": "query: "}, ("query: ", None)),
+    ],
+)
+def test_the_prompt_of_a_row_wins_over_that_of_its_dataset(tmp_path, row, prompts, expected):
+    example = one(tmp_path, {"query": "q", "positive": "p", **row}, prompts=prompts)
+    assert (example.query, example.positives) == ("q", ("p",))
+    assert example.prompts == expected
+
+
+def test_scored_pairs_may_have_one_prompt_on_both_sides(tmp_path):
+    prompt = "Instruct: Retrieve similar text\nQuery: "
+    row = {"sentence1": "q", "sentence2": "p", "score": 3}
+    example = one(tmp_path, row, prompts={"query": prompt, "document": prompt})
+    assert example.prompts == (prompt, prompt)
+
+
+def test_a_column_of_instructions_may_have_any_name(tmp_path):
+    row = {"query": "q", "positive": "p", "task_prompt": "Find it"}
+    example = one(tmp_path, row, columns={"instruction": "task_prompt"})
+    assert example.prompts.query == "Instruct: Find it\nQuery: "
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (
+            {"querry": "q: "},
+            r"a\.jsonl: prompts: 'querry' is no role of a text, only query and document\. .*'query'",
+        ),
+        ({"document": 3}, r"a\.jsonl: 'prompts\.document' must be a text, got int"),
+        ({"query": "\ud800"}, r"'prompts\.query' holds half a character"),
+    ],
+)
+def test_a_bad_prompt_of_a_dataset_is_named(tmp_path, prompts, message):
+    with pytest.raises(InputError, match=message):
+        one(tmp_path, {"query": "q", "positive": "p"}, prompts=prompts)
 
 
 def test_place_and_task_of_an_example(tmp_path):
