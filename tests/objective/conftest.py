@@ -10,24 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from embedtrain.types import Allowed, Blocks, Embeddings, Links, Pairing
+from embedtrain.types import Embeddings, Links
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-
-
-class GivenMasks:
-    """Candidates whose masks a test wrote itself."""
-
-    needs_student = False
-
-    def __init__(self, masks: Blocks) -> None:
-        self.masks = masks
-
-    def allowed(self, rows, names, student) -> Allowed:
-        """The rows of every named mask; query_docs always."""
-        assert student is None
-        kept = {name: getattr(self.masks, name)[rows] for name in {"query_docs", *names}}
-        return Allowed(Blocks(**kept), kept["query_docs"].sum(1) - 1, {})
 
 
 @pytest.fixture(autouse=True)
@@ -95,19 +80,5 @@ def random_embeddings() -> Callable[..., Embeddings]:
         generator = torch.Generator().manual_seed(seed)
         values = torch.randn(layers, texts, width, generator=generator, dtype=torch.float64)
         return Embeddings(values.requires_grad_(), tuple(range(1, layers + 1)))
-
-    return build
-
-
-@pytest.fixture
-def masked_pairing() -> Callable[..., Pairing]:
-    """Targets (B,), masks and owners (C,) -> their pairing, with the masks exactly as given."""
-
-    def build(target: torch.Tensor, masks: Blocks, owner: torch.Tensor | None = None, **facts) -> Pairing:
-        if owner is None:
-            owner = torch.full((masks.query_docs.shape[1],), -1)
-            owner[target] = torch.arange(len(target))
-        task = torch.zeros(len(target), dtype=torch.int64)
-        return Pairing(target, owner, task, facts.pop("step", 0), GivenMasks(masks), **facts)
 
     return build

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from embedtrain.objective.blocks import contrast
 from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.objective.pairing import fixed
 from embedtrain.objective.schedule import Linear
 from embedtrain.types import Blocks, InputError, Pairing, RowFacts
 
@@ -46,8 +47,13 @@ class Case(NamedTuple):
     pairing: Pairing
 
 
+def pairing_of(target, masks, owner=None):
+    tables = masks._asdict()
+    return fixed(target, tables.pop("query_docs"), owner=owner, **tables)
+
+
 @pytest.fixture
-def batch(masked_pairing):
+def batch():
     """Random vectors and masks; queries 0 and 1 share a target, ragged documents, one of an earlier step."""
 
     def build(seed, queries=5, columns=13, width=6):
@@ -74,7 +80,7 @@ def batch(masked_pairing):
         masks.doc_queries[everyone, everyone] = True
         masks.query_queries[everyone, everyone] = False
         masks.doc_docs[everyone, target] = False
-        return Case(vectors(queries), vectors(columns), masks, masked_pairing(target, masks, owner))
+        return Case(vectors(queries), vectors(columns), masks, pairing_of(target, masks, owner))
 
     return build
 
@@ -180,23 +186,21 @@ def test_chunks_of_queries_change_nothing(batch, name):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_document_order_is_irrelevant(batch, masked_pairing, name):
+def test_document_order_is_irrelevant(batch, name):
     case = batch(1)
     order = torch.randperm(len(case.docs), generator=torch.Generator().manual_seed(0))
     masks = case.masks._replace(
         query_docs=case.masks.query_docs[:, order], doc_docs=case.masks.doc_docs[:, order]
     )
     target = order.argsort()[case.pairing.target]
-    moved = Case(
-        case.query, case.docs[order], masks, masked_pairing(target, masks, case.pairing.owner[order])
-    )
+    moved = Case(case.query, case.docs[order], masks, pairing_of(target, masks, case.pairing.owner[order]))
     loss = InfoNCE(**SETTINGS[name])
     torch.testing.assert_close(by_rows(loss, moved), by_rows(loss, case), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("evaluate", [by_rows, by_blocks])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_disallowed_document_changes_nothing(batch, masked_pairing, name, evaluate):
+def test_a_disallowed_document_changes_nothing(batch, name, evaluate):
     case = batch(2)
     stranger = torch.full((1, 6), 1e3, dtype=torch.float64, requires_grad=True)
     nobody = torch.zeros(len(case.query), 1, dtype=torch.bool)
@@ -209,7 +213,7 @@ def test_a_disallowed_document_changes_nothing(batch, masked_pairing, name, eval
         case.query,
         torch.cat([case.docs, stranger]),
         masks,
-        masked_pairing(case.pairing.target, masks, owner),
+        pairing_of(case.pairing.target, masks, owner),
     )
     loss = InfoNCE(**SETTINGS[name])
     value = evaluate(loss, wider)
@@ -218,7 +222,7 @@ def test_a_disallowed_document_changes_nothing(batch, masked_pairing, name, eval
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_query_alone_with_its_pair_has_loss_zero(masked_pairing, name):
+def test_a_query_alone_with_its_pair_has_loss_zero(name):
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, 4, generator=generator, requires_grad=True)
     docs = torch.randn(3, 4, generator=generator)
@@ -229,7 +233,7 @@ def test_a_query_alone_with_its_pair_has_loss_zero(masked_pairing, name):
         torch.eye(2, dtype=torch.bool),
         torch.zeros(2, 3, dtype=torch.bool),
     )
-    case = Case(query, docs, masks, masked_pairing(target, masks))
+    case = Case(query, docs, masks, pairing_of(target, masks))
     loss = InfoNCE(**SETTINGS[name])
     value = by_rows(loss, case)
     least = math.log(2) if loss.own_pair == "twice" else 0.0
@@ -237,11 +241,11 @@ def test_a_query_alone_with_its_pair_has_loss_zero(masked_pairing, name):
     assert torch.autograd.grad(value, query)[0].abs().max() < 1e-6
 
 
-def test_queries_that_share_a_target_are_no_negatives_of_it(masked_pairing):
+def test_queries_that_share_a_target_are_no_negatives_of_it():
     masks = Blocks(
         torch.ones(2, 1, dtype=torch.bool), doc_queries=torch.eye(2, dtype=torch.bool)
     )  # as candidates decide it
-    case = masked_pairing(torch.tensor([0, 0]), masks, torch.tensor([0]))
+    case = pairing_of(torch.tensor([0, 0]), masks, torch.tensor([0]))
     loss = InfoNCE(**SETTINGS["symmetric"])
     assert contrast(loss, torch.randn(2, 4), torch.randn(1, 4), case) == 0
 
