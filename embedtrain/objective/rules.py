@@ -31,9 +31,20 @@ TIE = 1e-6
 class Rule(Protocol):
     """Takes negatives out."""
 
-    name: str  # what logs call it
-    by: Scorer  # whose similarities it reads
-    blocks: tuple[BlockName, ...]  # where it acts
+    @property
+    def name(self) -> str:
+        """What logs call it."""
+        ...
+
+    @property
+    def by(self) -> Scorer:
+        """Whose similarities it reads."""
+        ...
+
+    @property
+    def blocks(self) -> tuple[BlockName, ...]:
+        """Where it acts."""
+        ...
 
     def removes(self, similar: Tensor, positive: Tensor, allowed: Tensor, step: int) -> Tensor:
         """(b, n) bool, True where a candidate must go.
