@@ -115,8 +115,8 @@ def check_attention(findings: Iterator[Finding], wanted: Attention, name: str, i
         other = "eager" if implementation != "eager" else "sdpa"
         raise InputError(
             f"{name} should have {wanted} attention, but it is {found} {place} (changing the last token "
-            f"{felt}; attn_implementation is {implementation}). Load it with attn_implementation={other}, or ask for "
-            f"attention={found} if that is what you want"
+            f"{felt}; attn_implementation is {implementation}). Load it with attn_implementation={other}, "
+            f"or ask for attention={found} if that is what you want"
         )
 
 
