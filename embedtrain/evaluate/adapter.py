@@ -2,6 +2,9 @@
 
 mteb drives: it asks a `Cell` for the vectors of texts, or for the best documents of queries, and computes
 every metric itself. Scores and result files are what mteb gives for the physically cut model.
+
+The prompt of a text is looked up among the model's as mteb does: NAME-query, NAME, TYPE-query, TYPE, query,
+where NAME is the task's (STSBenchmark), TYPE its type (STS), and "document" may stand for "query".
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from mteb import TaskMetadata
 from mteb._create_dataloaders import _retrieval_texts
 from mteb.models import ModelMeta, SearchEncoderWrapper
-from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.abs_encoder import AbsEncoder, get_prompt
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 from numpy.typing import NDArray
@@ -42,11 +46,12 @@ class Cell(AbsEncoder):
         self,
         inputs: Any,  # noqa: ANN401 (mteb's signature)
         *,
+        task_metadata: TaskMetadata,
         prompt_type: PromptType | None = None,
         **_: Any,  # noqa: ANN401
     ) -> NDArray[np.float32]:
         """The vectors (M, dim) of the texts of a data loader, unit rows in its order."""
-        return self._vectors(list(inputs.dataset["text"][:]), prompt_type).numpy()
+        return self._vectors(list(inputs.dataset["text"][:]), task_metadata, prompt_type).numpy()
 
     def index(self, corpus: Any, **_: Any) -> None:  # noqa: ANN401 (mteb's signature)
         """Keeps the corpus that `search` will search."""
@@ -56,6 +61,7 @@ class Cell(AbsEncoder):
         self,
         queries: Any,  # noqa: ANN401 (mteb's signature)
         *,
+        task_metadata: TaskMetadata,
         top_k: int,
         top_ranked: Any = None,  # noqa: ANN401
         **settings: Any,  # noqa: ANN401
@@ -66,12 +72,13 @@ class Cell(AbsEncoder):
         """
         if top_ranked is not None:
             stock = SearchEncoderWrapper(self)
+            settings["task_metadata"] = task_metadata
             stock.index(self._corpus, **settings)
             return dict(stock.search(queries, top_k=top_k, top_ranked=top_ranked, **settings))
         ids, texts = self.bank.corpus(self._corpus, _document_texts)
-        docs = self._vectors(texts, PromptType.document)  # (N, dim)
+        docs = self._vectors(texts, task_metadata, PromptType.document)  # (N, dim)
         query_texts = list(_retrieval_texts(queries, PromptType.query)[:])
-        asked = self._vectors(query_texts, PromptType.query)  # (Q, dim)
+        asked = self._vectors(query_texts, task_metadata, PromptType.query)  # (Q, dim)
         block = max(1, _SIMILARITIES_AT_ONCE // max(1, len(ids)))
         found: dict[str, dict[str, float]] = {}
         query_ids = list(queries["id"][:])
@@ -80,10 +87,12 @@ class Cell(AbsEncoder):
             found.update(_best(query_ids[start : start + block], similarity, ids, top_k))
         return found
 
-    def _vectors(self, texts: list[str], prompt_type: PromptType | None) -> torch.Tensor:
-        # mteb names no prompt for symmetric tasks; "document" is the role that most models give no prompt
+    def _vectors(self, texts: list[str], task: TaskMetadata, prompt_type: PromptType | None) -> torch.Tensor:
+        # Texts of symmetric tasks (STS, classification) have no role in mteb. Unless the model has a prompt
+        # for the task or its type they are read as documents, to which most models give no prompt.
         role: Role = "query" if prompt_type == PromptType.query else "document"
-        return self.bank.vectors(texts, role, self.sub)
+        prompt = get_prompt(dict(self.bank.encoder.prompts), task, prompt_type)
+        return self.bank.vectors(texts, role, self.sub, prompt)
 
 
 def model_meta(sub: SubModel, *, num_layers: int, width: int, run: str, revision: str) -> ModelMeta:

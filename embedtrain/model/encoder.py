@@ -5,7 +5,7 @@ Letters: M texts, T tokens, L layers kept, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -83,6 +83,11 @@ class Encoder(nn.Module):
     def max_length(self) -> int:
         """Longest text in tokens, special ones included."""
         return self.tokenize.max_length
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """What stands before texts: by role, and by task name or type for those who measure."""
+        return self.tokenize.prompts
 
     @property
     def device(self) -> torch.device:

@@ -74,6 +74,9 @@ class TextTokenizer:
     ) -> list[Read]:
         """Each text after its prompt as token ids, not padded.
 
+        A text that has no token at all (an empty one, for a tokenizer that adds none) is read as the padding
+        token, so that it too has an embedding.
+
         Args:
             texts: M texts.
             role: decides the prompt of a text that has none of its own.
@@ -103,7 +106,7 @@ class TextTokenizer:
             return_offsets_mapping=skips,
             return_special_tokens_mask=skips,
         )
-        ids: list[list[int]] = encoded["input_ids"]
+        ids = [row or [self.tokenizer.pad_token_id] for row in encoded["input_ids"]]
         if not skips:
             return [Read(row, 0) for row in ids]
         spans = zip(encoded["offset_mapping"], encoded["special_tokens_mask"], strict=True)

@@ -11,14 +11,17 @@ from embedtrain.types import Embeddings
 class FakeEncoder:
     """Bags of hashed words: vectors are a function of text, layer and seed. Counts what it encodes."""
 
-    def __init__(self, num_layers=3, width=16, seed=0):
-        self.num_layers, self.width, self.seed = num_layers, width, seed
+    def __init__(self, num_layers=3, width=16, seed=0, prompts=None):
+        self.num_layers, self.width, self.seed, self.prompts = num_layers, width, seed, prompts or {}
         self.calls, self.texts = 0, []
 
-    def encode(self, texts, layers, role="document", progress=None):
+    def encode(self, texts, layers, role="document", progress=None, *, prompt=None):
         self.calls += 1
-        self.texts += [(role, text) for text in texts]
-        values = torch.stack([torch.stack([self._vector(text, layer) for text in texts]) for layer in layers])
+        before = self.prompts.get(role, "") if prompt is None else prompt
+        self.texts += [(role, before + text) for text in texts]
+        values = torch.stack(
+            [torch.stack([self._vector(before + text, layer) for text in texts]) for layer in layers]
+        )
         if progress is not None:
             progress(len(texts), len(texts))
         return Embeddings(values, tuple(layers))

@@ -50,13 +50,51 @@ def test_a_query_and_a_document_of_equal_text_are_two_texts(make_encoder):
     assert len(bank) == 2
 
 
+def test_a_text_behind_another_prompt_is_another_vector(make_encoder):
+    encoder = make_encoder(prompts={"query": "find: "})
+    bank = GridBank(encoder, [1], lambda texts: None)
+    sub = SubModel(1, 4)
+    own, given, none, again = (
+        bank.vectors(["red cat"], "query", sub, prompt) for prompt in (None, "alike: ", "", "alike: ")
+    )
+    assert encoder.texts == [("query", f"{before}red cat") for before in ("find: ", "alike: ", "")]
+    assert torch.equal(given, again)
+    assert not torch.allclose(own, given)
+    assert not torch.allclose(none, given)
+    assert torch.equal(none, make_encoder().encode(["red cat"], [1]).at(sub))
+
+
+PROMPTS = {"query": "find: ", "document": "read: "}
+
+
+@pytest.mark.parametrize(
+    ("task", "prompts", "expected"),
+    [
+        ("find", PROMPTS, {("query", "find:"), ("document", "read:")}),
+        ("find", {**PROMPTS, "Retrieval-query": "seek: "}, {("query", "seek:"), ("document", "read:")}),
+        ("find", {**PROMPTS, "find": "any: "}, {("query", "any:"), ("document", "any:")}),
+        ("mine", PROMPTS, {("document", "read:")}),
+        ("mine", {**PROMPTS, "STS": "alike: "}, {("document", "alike:")}),
+        ("mine", {**PROMPTS, "STS": "alike: ", "mine": "own: "}, {("document", "own:")}),
+        ("colours", {**PROMPTS, "Classification": "sort: "}, {("document", "sort:")}),
+    ],
+)
+def test_texts_get_the_prompt_of_their_task_its_type_or_their_role(
+    make_encoder, data_root, task, prompts, expected
+):
+    (found,) = local_tasks(data_root, [task])
+    encoder = make_encoder(prompts=prompts)
+    scores_of(make_cell(encoder, SubModel(1, 4)), found)
+    assert {(role, text.split()[0]) for role, text in encoder.texts} == expected
+
+
 def test_the_encoder_gets_its_threads_back_inside_limited_scoring(make_encoder):
     seen = []
 
     class Watched(make_encoder):
-        def encode(self, texts, layers, role="document", progress=None):
+        def encode(self, texts, layers, role="document", progress=None, *, prompt=None):
             seen.append(torch.get_num_threads())
-            return super().encode(texts, layers, role, progress)
+            return super().encode(texts, layers, role, progress, prompt=prompt)
 
     threads = torch.get_num_threads()
     try:
@@ -71,7 +109,7 @@ def test_the_encoder_gets_its_threads_back_inside_limited_scoring(make_encoder):
 
 def test_an_encoder_that_gives_other_layers_is_refused(make_encoder):
     class Wrong(make_encoder):
-        def encode(self, texts, layers, role="document", progress=None):
+        def encode(self, texts, layers, role="document", progress=None, *, prompt=None):
             return Embeddings(torch.zeros(1, len(texts), self.width), (3,))
 
     with pytest.raises(ValueError, match=r"asked for layers \[1\], the encoder gave \[3\]"):

@@ -166,6 +166,12 @@ def test_an_empty_text_pools_its_end_token_or_else_everything(kinds, kind, appen
     assert (len(pooled) == 1) == ends
 
 
+def test_a_text_without_tokens_is_read_as_padding(kinds):
+    tokens = TextTokenizer(kinds["bytes, no processor"], 8, pool_prompt=False)(["", "cat"], "query")
+    assert tokens.ids[0, 0] == kinds["bytes, no processor"].pad_token_id
+    assert tokens.mask[0].tolist() == [True, *[False] * (tokens.ids.shape[1] - 1)]
+
+
 @pytest.mark.parametrize("kind", EVERY)
 def test_a_prompt_that_leaves_no_room_is_named(kinds, kind):
     plain = kinds[kind]
