@@ -6,20 +6,23 @@ KL(teacher || student), mean over all R texts of the batch (queries, then docume
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedtrain.objective.settings import above_zero, not_negative
 from embedtrain.types import Chosen, Embeddings, InputError, SubModel, distinct_layers
 
 
 class Distill(Protocol):
     """What the sub-models of a step learn from its largest: a scalar, already weighted."""
 
-    def __call__(self, texts: Embeddings, chosen: Chosen) -> Tensor:
-        """Embeddings (L, R, D) of all queries, then all documents, at the chosen layers."""
+    def __call__(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
+        """Embeddings (L, R, D) of all queries, then all documents, at the chosen layers.
+
+        `guide` (R, G) has a guide model's unit vectors of the same texts, where there is one.
+        """
         ...
 
 
@@ -32,6 +35,8 @@ class PrefixKL(nn.Module):
     factor (called a temperature there) multiplies and does not divide, and gradients reach the teacher too.
     """
 
+    needs: frozenset[str] = frozenset()
+
     def __init__(self, weight: float = 1.0, factor: float = 0.3, detach_teacher: bool = False) -> None:
         """Set the strength, weight · factor, and whether the teacher is held still.
 
@@ -39,11 +44,11 @@ class PrefixKL(nn.Module):
             InputError: if weight or factor is negative.
         """
         super().__init__()
-        self.weight = _strength("weight", weight)
-        self.factor = _strength("factor", factor)
+        self.weight = not_negative("weight", weight)
+        self.factor = not_negative("factor", factor)
         self.detach_teacher = detach_teacher
 
-    def forward(self, texts: Embeddings, chosen: Chosen) -> Tensor:
+    def forward(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
         """The weighted sum over the distinct sub-models above, a scalar >= 0; 0 where all share one layer."""
         total = texts.values.new_zeros(())
         deepest = max(distinct_layers(chosen))
@@ -54,53 +59,64 @@ class PrefixKL(nn.Module):
                 teachers[sub.dim] = F.log_softmax(
                     teacher.detach() if self.detach_teacher else teacher, dim=-1
                 )
-            total = total + _kl(teachers[sub.dim], F.log_softmax(texts.raw(sub), dim=-1))
+            total = total + divergence(teachers[sub.dim], F.log_softmax(texts.raw(sub), dim=-1))
         return self.weight * self.factor * total
 
 
 class LayerKL(nn.Module):
-    """Every layer l < L of the step against the deepest at full width, as sentence-transformers 6.2 does.
+    """Every layer l < L of the step against the deepest at full width.
 
-    weight · temperature · Σ_l KL( softmax(sg(e^L) / temperature) || softmax(e^l / temperature) )
+    weight · temperature^power · Σ_l KL( softmax(e^L / temperature) || softmax(e^l / temperature) )
 
     Each layer counts once, however many dims it is trained at, and the sum is not divided by their number.
-    Source: AdaptiveLayerLoss of sentence-transformers 6.2, after Li et al. 2024, 2DMSE, 2402.14776.
+    Source: AdaptiveLayerLoss of sentence-transformers, after Li et al. 2024, 2DMSE, 2402.14776. Settings:
+
+        sentence-transformers 6.2:      temperature 0.3, power 1, teacher detached (the defaults here)
+        sentence-transformers 3.3:      temperature 0.3, power 1, not detached
+        AnglE v0.3.10 (2DMSE):          temperature 1, power 1, not detached
+        AnglE v0.3.5 (2DMSE):           temperature 1, power 2, not detached
     """
 
-    def __init__(self, weight: float = 1.0, temperature: float = 0.3) -> None:
-        """Set the strength and the temperature of both softmaxes.
+    needs: frozenset[str] = frozenset()
+
+    def __init__(
+        self, weight: float = 1.0, temperature: float = 0.3, power: int = 1, detach_teacher: bool = True
+    ) -> None:
+        """Set the strength, the temperature of both softmaxes, and whether the teacher is held still.
+
+        Args:
+            weight: 0 or more.
+            temperature: above 0.
+            power: of the temperature that multiplies the divergence, 0, 1 or 2; 2 keeps the size of the
+                gradient when the temperature changes (Hinton et al. 2015, 1503.02531).
+            detach_teacher: train the smaller layers alone.
 
         Raises:
-            InputError: if weight is negative or temperature is not above 0.
+            InputError: on a number outside its range.
         """
         super().__init__()
-        if not (temperature > 0 and math.isfinite(temperature)):
-            raise InputError(f"temperature must be above 0 (0.3 is usual), got {temperature}")
-        self.weight = _strength("weight", weight)
-        self.temperature = temperature
+        self.temperature = above_zero("temperature", temperature, 0.3)
+        self.weight = not_negative("weight", weight)
+        if power not in (0, 1, 2):
+            raise InputError(f"power must be 0, 1 or 2, got {power}")
+        self.factor = weight * temperature**power
+        self.detach_teacher = detach_teacher
 
-    def forward(self, texts: Embeddings, chosen: Chosen) -> Tensor:
+    def forward(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
         """The weighted sum over the layers, a scalar >= 0; 0 where the step has one layer."""
         total = texts.values.new_zeros(())
         *students, deepest = distinct_layers(chosen)
         if not students:
             return total
         width = texts.values.shape[-1]
-        teacher = F.log_softmax(
-            texts.raw(SubModel(deepest, width)).detach() / self.temperature, dim=-1
-        )  # (R, D)
+        last = texts.raw(SubModel(deepest, width))  # (R, D)
+        teacher = F.log_softmax((last.detach() if self.detach_teacher else last) / self.temperature, dim=-1)
         for layer in students:
             student = F.log_softmax(texts.raw(SubModel(layer, width)) / self.temperature, dim=-1)  # (R, D)
-            total = total + _kl(teacher, student)
-        return self.weight * self.temperature * total
+            total = total + divergence(teacher, student)
+        return self.factor * total
 
 
-def _kl(teacher: Tensor, student: Tensor) -> Tensor:
+def divergence(teacher: Tensor, student: Tensor) -> Tensor:
     """Mean over rows of KL(teacher || student), both given as log-probabilities (R, d)."""
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-
-
-def _strength(setting: str, value: float) -> float:
-    if not (value >= 0 and math.isfinite(value)):
-        raise InputError(f"{setting} must be 0 or more, got {value}")
-    return value

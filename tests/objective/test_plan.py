@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from collections import Counter
@@ -21,6 +22,9 @@ def every_plan():
         plan.Grid([2, 4], [4, 16], per_step=1, **MODEL),
         plan.Random2d([4, 8, 16], **MODEL),
         plan.Random2d([4, 8, 16], layers_per_step=-1, first_layer=0, **MODEL),
+        plan.Espresso(4, **MODEL),
+        plan.Espresso(4, layer_offset=0, **MODEL),
+        plan.TwoDMSE([4, 8], **MODEL),
     ]
 
 
@@ -35,7 +39,7 @@ def test_every_plan_keeps_the_last_layer_and_what_it_announced(chooser):
         subs = [item.sub for item in chosen]
         assert len(set(subs)) == len(subs)
         trained |= set(subs)
-    assert trained == set(chooser.sub_models)
+    assert {sub for sub in trained if sub.layer > 0} == set(chooser.sub_models)  # layer 0 is no cut
 
 
 def test_full_trains_the_uncut_model():
@@ -154,6 +158,38 @@ def test_random2d_counts_the_weighting_from_its_first_layer():
     assert [item.weight for item in chooser(0)] == pytest.approx([1 / 3, 1 / 6, 1 / 9, 1.0])
 
 
+def test_espresso_weighs_layers_by_the_logarithm_of_their_depth():
+    chosen = plan.Espresso(4, **MODEL)(0)
+    weights = [1 / 3, 1 / 3 / (1 + math.log(2)), 1 / 3 / (1 + math.log(3)), 1.0, 1.0]
+    assert [tuple(item.sub) for item in chosen] == [(1, 4), (2, 4), (3, 4), (4, 4), (4, 16)]
+    assert [item.weight for item in chosen] == pytest.approx(weights, rel=1e-12)
+
+
+def test_espresso_of_the_authors_code_starts_at_the_embeddings_with_the_same_weights():
+    paper, code = (plan.Espresso(4, layer_offset=offset, **MODEL)(0) for offset in (1, 0))
+    assert [item.weight for item in code] == [item.weight for item in paper]
+    assert [item.sub.layer for item in code] == [0, 1, 2, 4, 4]
+
+
+def test_two_dmse_trains_a_layer_and_the_last_at_a_dim_and_in_full():
+    drawn = Counter()
+    for step in range(600):
+        chosen = plan.TwoDMSE([4, 8], "v0.3.10", **MODEL)(step)
+        layer, dim = chosen[0].sub
+        assert [tuple(item.sub) for item in chosen] == [(layer, dim), (layer, 16), (4, dim), (4, 16)]
+        assert [item.weight for item in chosen] == [1 / layer, 1 / layer, 1, 1]
+        drawn[layer, dim] += 1
+    assert len(drawn) == 6
+    assert min(drawn.values()) > 60
+    assert all(item.weight == 1 for item in plan.TwoDMSE([4, 8], "v0.3.5", **MODEL)(0))
+
+
+def test_two_dmse_doubles_dims_from_8_to_below_the_width():
+    assert {sub.dim for sub in plan.TwoDMSE(num_layers=2, width=768).sub_models} == {
+        8, 16, 32, 64, 128, 256, 512, 768,
+    }  # fmt: skip
+
+
 def test_random2d_of_one_layer_trains_that_layer():
     assert plan.Random2d([8], num_layers=1, width=8)(0) == (Weighted(SubModel(1, 8), 1.0),)
 
@@ -207,6 +243,15 @@ LAYERS, DIMS = r"must name whole layers in 1\.\.4, got", r"must name whole dims 
         (plan.Grid, {"dims": [4, 16], "per_step": 8}, r"per_step must be in 1\.\.7, got 8"),
         (plan.Grid, {"layers": [4], "dims": [16], "per_step": 1}, r"per_step must be left out, got 1"),
         (plan.Grid, {"layer_weights": [1]}, r"layer_weights must have one .* the 4 layers, got 1"),
+        (plan.Espresso, {"compress_dim": 16}, r"compress_dim must be below the width 16, got 16"),
+        (plan.Espresso, {"compress_dim": 17}, rf"compress_dim {DIMS} 17"),
+        (
+            plan.Espresso,
+            {"compress_dim": 4, "layer_offset": 2},
+            r"layer_offset must be 0 .* 1 .*, got 2",
+        ),
+        (plan.TwoDMSE, {"dims": [4, 16]}, r"dims must be below the width 16"),
+        (plan.TwoDMSE, {"dims": [4], "version": "v1"}, r"version must be one of .*'v0.3.10'\], got 'v1'"),
         (plan.Random2d, {"layers_per_step": 0}, r"layers_per_step must be -1 \(all\) or at least 1, got 0"),
         (plan.Random2d, {"dims_per_step": 1.5}, r"dims_per_step must be -1 \(all\) or at least 1, got 1\.5"),
         (plan.Random2d, {"first_layer": 5}, r"first_layer must name whole layers in 0\.\.4, got 5"),

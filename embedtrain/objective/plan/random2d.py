@@ -93,7 +93,9 @@ class Random2d:
         self._prior_weight = check_weight("prior_layers_weight", prior_layers_weight)
         self._seed = seed
         self.sub_models = tuple(
-            SubModel(layer, dim) for layer in range(self._first, num_layers + 1) for dim, _ in self._dims
+            SubModel(layer, dim)
+            for layer in range(max(self._first, 1), num_layers + 1)  # no cut can be made at 0
+            for dim, _ in self._dims
         )
 
     def __call__(self, step: int) -> Chosen:
