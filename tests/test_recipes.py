@@ -4,12 +4,14 @@ import re
 
 import hydra
 import pytest
+import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from embedtrain.cli.launch import NODES, SCHEMAS
 from embedtrain.config import build, config_dir, plain, schema
 from embedtrain.data.module import DataModule
+from embedtrain.model.pooling import Pooling
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.types import InputError
 
@@ -96,5 +98,8 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
             build({**node, "pathh": 1}, group)  # loading needs the model; its settings are checked before
     elif group == "trainer":
         build({**node, "accelerator": "cpu", "devices": 1}, group, folder=tmp_path)
+    elif group == "pooling":
+        with torch.device("meta"):  # the 7B sizes would fill the memory
+            assert isinstance(build(node, group, hidden_size=768, num_layers=12), Pooling)
     else:
         build(node, group, seed=0, tokenize=None, save_dir=tmp_path, **SIZE)

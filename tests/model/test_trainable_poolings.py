@@ -108,6 +108,15 @@ def test_defaults_fit_the_width(width, latents, heads, head_width):
             assert found == (latents, heads, head_width)
 
 
+def test_the_papers_sizes_give_the_papers_counts_of_parameters():
+    size = {"hidden_size": 4096, "num_layers": 32}
+    with torch.device("meta"):
+        nv_embed = LatentAttention(**size, latents=512, heads=8, head_width=4096)
+        tang = MultiLayer(**size, latents=768, heads=32, head_width=2048)
+    assert sum(p.numel() for p in nv_embed.parameters()) / 1e9 == pytest.approx(0.74, abs=0.005)
+    assert sum(p.numel() for p in tang.parameters()) / 1e9 == pytest.approx(1.28, abs=0.005)
+
+
 @pytest.mark.parametrize("kind", [LastLayer, MultiLayer])
 def test_parameters_begin_as_in_the_sources(kind):
     pooling = kind(hidden_size=64, num_layers=4, latents=500, latent_scale=0.25)
