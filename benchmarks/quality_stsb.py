@@ -49,6 +49,7 @@ from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.scored import CoSENT
 from embedtrain.rows import read_rows
+from embedtrain.train.batch_loss import BatchLoss
 from embedtrain.train.callbacks import SaveCheckpoints
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
@@ -148,7 +149,7 @@ def train_ours(
     assert data.total_steps == steps, (data.total_steps, steps)
     module = TrainModule(
         encoder,
-        Objective(CoSENT(), DISTILL[options.distill]()),
+        BatchLoss(Objective(CoSENT(), DISTILL[options.distill]())),
         FixedPairs(PAIRS, num_layers=encoder.num_layers, width=encoder.width),
         AdamW(lr=options.lr, weight_decay=WEIGHT_DECAY, warmup=warmup_steps(steps), schedule="linear"),
         total_steps=steps,

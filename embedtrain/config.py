@@ -49,6 +49,11 @@ class RunConfig:
     plan: Group = field(default_factory=dict)
     contrast: Group = field(default_factory=dict)
     distill: Group = field(default_factory=dict)
+    negatives: Group = field(default_factory=dict)
+    guide: Group = field(default_factory=dict)
+    gather: str = "gradient"  # "values": documents of other ranks are constants; "none": each rank alone
+    gradcache: Group = field(default_factory=dict)
+    queue: Group = field(default_factory=dict)
     optim: Group = field(default_factory=dict)
     trainer: Group = field(default_factory=dict)
     logger: Group = field(default_factory=dict)

@@ -20,9 +20,10 @@ from embedtrain.objective.matryoshka import Objective
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.scores import read_scores
+from embedtrain.train.batch_loss import BatchLoss, check_queue
 from embedtrain.train.folder import RunFolder
 from embedtrain.train.module import TrainModule
-from embedtrain.types import InputError, SubModel
+from embedtrain.types import InputError, SubModel, text_id
 
 console = Console(stderr=True)
 
@@ -47,12 +48,13 @@ class TrainingRun:
         self.plan = self._build("plan", seed=config["seed"], **size)
         self.encoder.trained = self.plan.sub_models
         self.cuts = [self._cut(pair) for pair in config["exports"]]
-        self.objective = Objective(self._build("contrast"), self._optional("distill"))
+        self.loss, self.gradcache = self._loss(), self._optional("gradcache")
         self.optim = self._build("optim")
         self.data: DataModule = self._build("data", seed=config["seed"], tokenize=self.encoder.tokenize)
         self.trainer = self._trainer()
         self.data.trainer = self.trainer  # its ranks and accumulation decide the batches
         self.data.setup("fit")
+        check_queue(self.loss.queue, self.plan, self.loss.gather, self.trainer.world_size)
         if not self.data.has_validation:
             self.trainer.limit_val_batches = 0
         if self.leads:
@@ -111,12 +113,23 @@ class TrainingRun:
         """What Lightning trains."""
         return TrainModule(
             self.encoder,
-            self.objective,
+            self.loss,
             self.plan,
             self.optim,
             total_steps=self.total_steps,
+            gradcache=self.gradcache,
             seed=self.config["seed"],
+            datasets={text_id(name): name for name in self.data.tasks},
             describe_rows=lambda rows: [example.where for example in self.data.examples_at(rows)],
+        )
+
+    def _loss(self) -> BatchLoss:
+        return BatchLoss(
+            Objective(self._build("contrast"), self._optional("distill")),
+            self._optional("negatives"),
+            gather=self.config["gather"],
+            guide=self._optional("guide"),
+            queue=self._optional("queue"),
         )
 
     def _trainer(self) -> pl.Trainer:

@@ -137,6 +137,11 @@ class DataModule(pl.LightningDataModule):
         """Whether there are validation rows, known after `setup`."""
         return bool(self._validation)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the data sets that the training rows belong to, known after `setup`."""
+        return tuple(sorted({example.task for example in self._train}))
+
     def examples_at(self, rows: Sequence[int]) -> list[Example]:
         """The training rows of `Links.rows`, for messages that name them."""
         return [self._train[row] for row in rows]

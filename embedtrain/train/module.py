@@ -1,22 +1,24 @@
-"""The training step: plan, encode, gather, pair, objective. Everything it calls is decided elsewhere."""
+"""The training step: plan, encode, loss of the batch. Everything it calls is decided elsewhere."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from embedtrain.objective.matryoshka import Objective, ObjectiveValue
-from embedtrain.objective.pairing import pair
+from embedtrain.objective.matryoshka import ObjectiveValue
 from embedtrain.objective.plan import Plan
+from embedtrain.train.batch_loss import BatchLoss, averaged
+from embedtrain.train.datasets import dataset_facts, dataset_sums
 from embedtrain.train.distributed import gather_embeddings, gather_links
+from embedtrain.train.gradcache import GradCache, second_pass, slopes
 from embedtrain.train.optim import AdamW
 from embedtrain.train.validation import Collected, links_to, sub_model_scores
-from embedtrain.types import Batch, InputError, Links, SubModel, distinct_layers
+from embedtrain.types import Batch, Chosen, InputError, Links, SubModel, distinct_layers
 
 
 class TrainModule(pl.LightningModule):
@@ -24,58 +26,99 @@ class TrainModule(pl.LightningModule):
 
     Args:
         encoder: `Tokens` and layers to `Embeddings`.
-        objective: `Embeddings` to a loss; its own parameters (a learned temperature) train along.
+        loss: `Embeddings` and links to a loss; what its objective owns (a learned temperature) trains along.
         plan: the sub-models of each step.
         optim: optimiser and schedule settings.
         total_steps: optimiser steps of the whole run.
-        seed: dropout of a step is a function of (seed, step, rank), so resuming needs no generator state.
+        gradcache: encodes the batch in chunks, each twice; None encodes it once and whole.
+        seed: dropout of a step is a function of (seed, step, rank, chunk), so that neither resuming nor a
+            second pass needs generator states.
         validate: sub-models scored in validation; None means those of the plan.
         describe_rows: row numbers to the places they came from, for messages.
+        datasets: task id -> name of the dataset, for metrics of each.
     """
 
     def __init__(
         self,
         encoder: nn.Module,
-        objective: Objective,
+        loss: BatchLoss,
         plan: Plan,
         optim: AdamW,
         *,
         total_steps: int,
+        gradcache: GradCache | None = None,
         seed: int = 0,
         validate: Sequence[SubModel] | None = None,
         describe_rows: Callable[[Sequence[int]], Sequence[str]] | None = None,
+        datasets: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__()
-        self.encoder, self.objective, self.plan, self.optim = encoder, objective, plan, optim
+        self.encoder, self.objective, self.plan, self.optim = encoder, loss.objective, plan, optim
+        self.loss, self.gradcache = loss, gradcache
         self.total_steps, self.seed = total_steps, seed
         self.validated = tuple(plan.sub_models if validate is None else validate)
-        self.describe_rows = describe_rows
+        self.describe_rows, self.datasets = describe_rows, datasets or {}
         self._collected: Collected = Collected([], [])
         self._noted: dict[str, Tensor | float] = {}
+        self._sums: dict[str, Tensor] = {}
         self.train()  # a loaded backbone is in eval mode, and Lightning would leave its dropout off
+
+    def on_fit_start(self) -> None:
+        """Bring the guide, which is no part of this module, to the device of the batches."""
+        if self.loss.guide is not None:
+            self.loss.guide.to(self.device)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make this step's dropout a function of the step, so that a resumed run draws the same."""
         torch.manual_seed(step_seed(self.seed, batch_idx, self.global_rank))
-        self._noted = {}
+        self._noted, self._sums = {}, {}
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.zero_grad()
+
+    def optimizer_zero_grad(self, *_: object) -> None:
+        """Nothing: Lightning calls this after `training_step`, where chunks have left gradients already."""
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of the global batch, equal on every rank.
+        """What Lightning differentiates: the loss, or with GradCache the surrogate of the last chunk.
 
         Raises:
-            InputError: if it is not finite; names the step, the rows and the sub-models at fault.
+            InputError: if the loss is not finite; names the step, the rows and the sub-models at fault.
         """
         chosen = self.plan(self.global_step)
-        texts = gather_embeddings(self.encoder(batch.texts, distinct_layers(chosen)))
-        links = gather_links(batch.links)
-        value = self.objective(texts.rows(links.query), texts.rows(links.docs), pair(links), chosen)
-        if not torch.isfinite(value.total):
-            raise InputError(self._not_finite("loss", value.total, links, value))
-        self._links = links
-        self.log("train/loss", value.total.detach(), batch_size=len(links.query), logger=False)  # for the bar
-        self._note_step(value)
-        total: Tensor = value.total
-        return total
+        if self.gradcache is not None:
+            return self._cached_step(self.gradcache, batch, batch_idx, chosen)
+        texts = self.encoder(batch.texts, distinct_layers(chosen))
+        value, links = self.loss(texts, batch, chosen, self.global_step)
+        self._note_step(value, links)
+        return value.total + self._untouched()
+
+    def _cached_step(self, cache: GradCache, batch: Batch, batch_idx: int, chosen: Chosen) -> Tensor:
+        layers = distinct_layers(chosen)
+
+        def seed(chunk: int) -> int:
+            return step_seed(step_seed(self.seed, batch_idx, self.global_rank), chunk, 0)
+
+        def backward(surrogate: Tensor) -> None:
+            strategy = self.trainer.strategy  # scales as the precision asks
+            strategy.backward(surrogate / self.trainer.accumulate_grad_batches, None)
+
+        cached = cache.encode(self.encoder, batch.texts, layers, seed)
+        value, links = self.loss(cached.texts, batch, chosen, self.global_step, identical=True)
+        self._note_step(value, links)
+        owned = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        slope = slopes(value.total, cached, owned)
+        chunks = cached.chunks
+        del value, cached  # nothing of the loss may outlive it: its graph holds the embeddings of all ranks
+        last = second_pass(self.encoder, batch.texts, layers, chunks, slope, seed=seed, backward=backward)
+        return last + self._untouched()
+
+    def _untouched(self) -> Tensor:
+        """0, with a gradient of 0 for what a step may leave out: DDP waits for every parameter."""
+        parts: list[nn.Module] = [self.objective]
+        pooling = getattr(self.encoder, "pooling", None)
+        parts += [pooling] if isinstance(pooling, nn.Module) else []
+        trained = [item for part in parts for item in part.parameters() if item.requires_grad]
+        return sum((0.0 * item.sum() for item in trained), torch.zeros((), device=self.device))
 
     def configure_gradient_clipping(
         self,
@@ -96,6 +139,16 @@ class TrainModule(pl.LightningModule):
         optimizer = self.optim.optimizer(self)
         scheduler = self.optim.scheduler(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the queue, which resuming needs; weights alone are kept without it."""
+        if self.loss.queue is not None and "optimizer_states" in checkpoint:
+            checkpoint["queue"] = self.loss.queue.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue with the queue of the checkpoint."""
+        if self.loss.queue is not None and "queue" in checkpoint:
+            self.loss.queue.load_state_dict(checkpoint["queue"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep this rank's embeddings and links; they are scored together at the end."""
@@ -130,27 +183,36 @@ class TrainModule(pl.LightningModule):
         due = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if stepped and due:
             facts = {name: float(value) for name, value in self._noted.items()}
+            facts |= dataset_facts(self._sums, self.datasets)
             for logger in self.loggers:
                 logger.log_metrics(facts, self.global_step - 1)
 
-    def _note_step(self, value: ObjectiveValue) -> None:
-        self.note("loss", value.total.detach())
-        for sub, part in value.parts:
-            self.note(f"loss_{sub}", part.detach())
-        if value.distillation is not None:
-            self.note("distillation", value.distillation.detach())
+    def _note_step(self, value: ObjectiveValue, links: Links) -> None:
+        """Keep what metrics say of the loss; stop if it is not finite."""
+        self._links = links
+        total, parts, distillation = averaged(value, self.loss.gather)
+        if not torch.isfinite(total):
+            raise InputError(self._not_finite("loss", total, links, parts))
+        self.log("train/loss", total, batch_size=len(links.query), logger=False)  # for the bar
+        self.note("loss", total)
+        for sub, part in parts:
+            self.note(f"loss_{sub}", part)
+        if distillation is not None:
+            self.note("distillation", distillation)
         for name, parameter in self.objective.named_parameters():
             if parameter.numel() == 1:
                 self.note(name, parameter.detach())
+        if value.rows is not None and (len(self.datasets) > 1 or value.rows.removed):
+            self._sums = dataset_sums(value.rows, links.task, self.datasets, self.loss.gather)
 
     def _not_finite(
-        self, what: str, value: Tensor, links: Links, losses: ObjectiveValue | None = None
+        self, what: str, value: Tensor, links: Links, losses: Sequence[tuple[SubModel, Tensor]] = ()
     ) -> str:
         rows: Sequence[object] = links.rows.tolist()
         if self.describe_rows is not None:
             rows = self.describe_rows([int(row) for row in links.rows])
         shown = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-        faulty = [str(sub) for sub, part in (losses.parts if losses else ()) if not torch.isfinite(part)]
+        faulty = [str(sub) for sub, part in losses if not torch.isfinite(part)]
         return (
             f"{what} is {value.item()} at step {self.global_step}"
             + (f", first at {', '.join(faulty)}" if faulty else "")

@@ -40,10 +40,16 @@ def join_links(parts: Sequence[Links]) -> Links:
             )
         )
         texts, queries, docs = texts + len(part.text_ids), queries + len(part.query), docs + len(part.docs)
-    scores = [part.scores for part in moved if part.scores is not None]
-    columns = zip(*(part._replace(scores=part.rows) for part in moved), strict=True)
-    joined = Links._make(torch.cat(column) for column in columns)
-    return joined._replace(scores=torch.cat(scores) if scores else None)
+    numbers = ("scores", "teacher")  # of some rows or of none
+    joined: dict[str, Tensor | None] = {
+        name: torch.cat([getattr(part, name) for part in moved])
+        for name in Links._fields
+        if name not in numbers
+    }
+    for name in numbers:
+        found = [getattr(part, name) for part in moved if getattr(part, name) is not None]
+        joined[name] = torch.cat(found) if len(found) == len(moved) else None
+    return Links._make(joined[name] for name in Links._fields)
 
 
 def links_to(links: Links, device: torch.device) -> Links:

@@ -1,0 +1,127 @@
+"""GradCache: the gradient of a batch that is larger than memory, exactly (Gao et al. 2021, 2101.06983).
+
+A contrastive loss needs all embeddings of the batch at once, its gradient through the encoder does not. So
+    1. every chunk of texts is encoded without gradient,
+    2. the loss of the whole batch gives the gradient g of the embeddings,
+    3. every chunk is encoded again, now with gradient, and Σ embeddings · g is differentiated.
+Peak memory is that of one chunk; the price is one more forward pass. Dropout is the same in both passes: each
+chunk seeds the generators by its own number, so that no generator state is kept.
+
+How it fits Lightning's automatic optimisation, and DDP. `training_step` differentiates all chunks but the
+last by itself and returns the surrogate Σ embeddings · g of the last, which Lightning differentiates as it
+would a loss. DDP's reducer looks at gradients only between the end of its forward and the end of its
+backward, so the chunks inside `training_step` merely accumulate, and the last one's backward reduces the
+sum: one all-reduce per step, whatever the number of chunks, which may differ by rank. Where every rank
+computes the loss of the whole batch, a rank's share of g is that loss's gradient for its own texts times
+the number of ranks, which DDP's mean undoes.
+
+What the loss itself trains (a temperature, a projection) gets its gradient in 2 and enters the last surrogate
+as Σ parameter · gradient, so that it is scaled, reduced and clipped like all the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from embedtrain.model.encoder import micro_batches
+from embedtrain.types import Embeddings, InputError, Tokens
+
+Seed = Callable[[int], int]  # number of a chunk -> seed of its dropout
+
+
+class GradCache:
+    """How a batch is cut into chunks.
+
+    Args:
+        max_tokens: rows x padded length of a chunk; texts are sorted by length first. One longer text is a
+            chunk of its own.
+        rows: texts of a chunk in their order instead, whatever their length; None to go by tokens.
+
+    Raises:
+        InputError: if one of them is below 1.
+    """
+
+    def __init__(self, max_tokens: int = 16_384, rows: int | None = None) -> None:
+        for name, value in {"max_tokens": max_tokens, "rows": rows}.items():
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        self.max_tokens, self.rows = max_tokens, rows
+
+    def chunks(self, tokens: Tokens) -> list[Tensor]:
+        """Row numbers of each chunk; every one of the M texts is in one of them."""
+        device = tokens.ids.device
+        if self.rows is not None:
+            return list(torch.split(torch.arange(len(tokens.ids), device=device), self.rows))
+        lengths = tokens.mask.sum(1).tolist()
+        return [torch.tensor(rows, device=device) for rows in micro_batches(lengths, self.max_tokens)]
+
+    def encode(self, encoder: nn.Module, tokens: Tokens, layers: Sequence[int], seed: Seed) -> Cached:
+        """All texts, embedded without gradient: a leaf for the loss to be differentiated by."""
+        chunks = self.chunks(tokens)
+        with torch.no_grad():
+            parts = list(_encoded(encoder, tokens, layers, chunks, seed))
+            values = torch.cat([part.values for part in parts], dim=1)
+            values = values.index_select(1, torch.cat(chunks).argsort())  # (L, M, D) in the texts' order
+        return Cached(Embeddings(values.requires_grad_(), parts[0].layers), chunks)
+
+
+class Cached(NamedTuple):
+    """What the first pass leaves."""
+
+    texts: Embeddings  # a leaf that wants a gradient
+    chunks: list[Tensor]
+
+
+class Slopes(NamedTuple):
+    """The gradient of the loss by all that the second pass needs."""
+
+    values: Tensor  # (L, M, D) by this rank's embeddings
+    owned: list[tuple[Tensor, Tensor]]  # parameters of the loss, and the gradient of each
+
+
+def slopes(total: Tensor, cached: Cached, owned: Sequence[nn.Parameter]) -> Slopes:
+    """The gradient of the loss by the embeddings and by the parameters it owns; frees its graph."""
+    with torch.autocast(total.device.type, enabled=False):
+        found = torch.autograd.grad(total, [cached.texts.values, *owned], materialize_grads=True)
+    return Slopes(found[0], list(zip(owned, found[1:], strict=True)))
+
+
+def second_pass(
+    encoder: nn.Module,
+    tokens: Tokens,
+    layers: Sequence[int],
+    chunks: Sequence[Tensor],
+    slope: Slopes,
+    *,
+    seed: Seed,
+    backward: Callable[[Tensor], object],
+) -> Tensor:
+    """Encode each chunk again; call `backward` on all surrogates but the last, which is returned.
+
+    An encoder that trains nothing is not run again.
+    """
+    last = sum(((item * gradient).sum() for item, gradient in slope.owned), slope.values.new_zeros(()))
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        return last
+    device = slope.values.device.type
+    for number, part in enumerate(_encoded(encoder, tokens, layers, chunks, seed)):
+        with torch.autocast(device, enabled=False):
+            surrogate = (part.values * slope.values[:, chunks[number]]).sum()
+            if number + 1 == len(chunks):
+                last = last + surrogate
+            else:
+                backward(surrogate)
+        del part, surrogate  # before the next chunk is encoded
+    return last
+
+
+def _encoded(
+    encoder: nn.Module, tokens: Tokens, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
+) -> Iterator[Embeddings]:
+    for number, rows in enumerate(chunks):
+        torch.manual_seed(seed(number))
+        yield encoder(Tokens(tokens.ids[rows], tokens.mask[rows], tokens.prompt_len[rows]), layers)

@@ -1,0 +1,116 @@
+"""Documents of past steps as further negatives: a first-in, first-out queue of embeddings without gradient.
+
+Wang et al. 2020, Cross-Batch Memory, 1912.06798: the embeddings are those of the weights of their own step,
+so a queue that spans few steps is more faithful than a long one. He et al. 2020, MoCo, 1911.05722, embed with
+a second, slowly moving encoder; there is none here.
+
+Letters: Q documents in the queue, n new ones, L layers, D width, G width of a guide.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from embedtrain.types import InputError
+
+
+class Documents(NamedTuple):
+    """Embedded documents that take no gradient, and what the rules need to know of them."""
+
+    values: Tensor  # (L, n, D), not normalised
+    text_ids: Tensor  # (n,) int64
+    task: Tensor  # (n,) int64, of the query that brought it
+    hard: Tensor  # (n,) bool, True where it came as a hard negative
+    guide: Tensor | None  # (n, G) unit vectors
+
+    def rows(self, index: Tensor) -> Documents:
+        """Some of them: `index` (m,) int64 or (n,) bool."""
+        return Documents(
+            self.values[:, index],
+            self.text_ids[index],
+            self.task[index],
+            self.hard[index],
+            None if self.guide is None else self.guide[index],
+        )
+
+    def distinct(self) -> Documents:
+        """One of each (text, task), the last where several are; hard only if all of them are."""
+        kinds = torch.unique(torch.stack([self.text_ids, self.task]), dim=1, return_inverse=True)[1]  # (n,)
+        place = torch.arange(len(kinds), device=kinds.device)
+        last = torch.zeros_like(kinds).scatter_reduce_(0, kinds, place, "amax", include_self=False)
+        keep = torch.zeros_like(kinds, dtype=torch.bool)
+        keep[last[kinds]] = True
+        hard = self.hard.int().scatter_reduce(0, kinds, self.hard.int(), "amin", include_self=False)[kinds]
+        return self._replace(hard=hard.bool()).rows(keep)
+
+    def to(self, device: torch.device) -> Documents:
+        """The same on `device`."""
+        return Documents._make(None if part is None else part.to(device) for part in self)
+
+
+def join(*parts: Documents) -> Documents:
+    """Several groups one after the other. All have guide vectors, or none has."""
+    guides = [part.guide for part in parts if part.guide is not None]
+    return Documents(
+        torch.cat([part.values for part in parts], dim=1),
+        torch.cat([part.text_ids for part in parts]),
+        torch.cat([part.task for part in parts]),
+        torch.cat([part.hard for part in parts]),
+        torch.cat(guides) if guides else None,
+    )
+
+
+class Queue:
+    """The last `size` distinct documents of past batches; it starts empty.
+
+    Every rank is given the same documents in the same order, so all hold the same queue. It is no module: as
+    a buffer DDP would send it from rank 0 at every step.
+
+    Args:
+        size: most documents held.
+
+    Raises:
+        InputError: if `size` is below 1.
+    """
+
+    def __init__(self, size: int) -> None:
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InputError(f"size must be a whole number of documents of at least 1, got {size!r}")
+        self.size = size
+        self._held: Documents | None = None  # oldest first
+
+    def __len__(self) -> int:
+        return 0 if self._held is None else len(self._held.text_ids)
+
+    def documents(self, device: torch.device) -> Documents | None:
+        """All that are held, oldest first; None while it is empty."""
+        if self._held is not None and self._held.values.device != device:
+            self._held = self._held.to(device)  # a restored queue comes from the checkpoint's device
+        return self._held
+
+    def push(self, new: Documents) -> None:
+        """Take in the distinct ones of `new`; the oldest make room.
+
+        Raises:
+            ValueError: if they have other layers or another width than those held.
+        """
+        new = Documents._make(None if part is None else part.detach() for part in new.distinct())
+        held = self.documents(new.values.device)
+        if held is not None and held.values[:, :1].shape != new.values[:, :1].shape:
+            was, now = held.values.shape, new.values.shape
+            raise ValueError(f"the queue holds {was[0]} layers x {was[2]}, got {now[0]} x {now[2]}")
+        joined = new if held is None else join(held, new)
+        newest = torch.arange(len(joined.text_ids), device=new.values.device)[-self.size :]
+        self._held = joined.rows(newest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+        return {"documents": None if self._held is None else tuple(self._held)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`."""
+        held = state["documents"]
+        self._held = None if held is None else Documents(*held)
