@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from embedtrain.objective.nested import Similarity
 from embedtrain.objective.schedule import Schedule, at
+from embedtrain.objective.settings import above_zero, not_negative, one_of
 from embedtrain.types import BlockName, Blocks, InputError, RowFacts
 
 LARGEST_SCALE = 100.0  # CLIP's bound (Radford et al. 2021, 2103.00020, section 2.5)
@@ -28,7 +29,6 @@ Partition = Literal["joint", "separate"]
 OwnPair = Literal["once", "twice"]
 DocDocs = Literal["others", "positives"]
 Hardness = Literal["in_batch", "hard", "all"]
-Word = TypeVar("Word", bound=str)
 
 
 class InfoNCE(nn.Module):
@@ -82,22 +82,18 @@ class InfoNCE(nn.Module):
             InputError: if a number is out of range, a word unknown, or settings have no effect together.
         """
         super().__init__()
-        self.similarity: Similarity = _one_of("similarity", similarity, get_args(Similarity))
-        self.blocks = _checked_blocks(blocks)
-        self.partition: Partition = _one_of("partition", partition, get_args(Partition))
-        self.own_pair: OwnPair = _one_of("own_pair", own_pair, get_args(OwnPair))
-        self.doc_docs: DocDocs = _one_of("doc_docs", doc_docs, get_args(DocDocs))
-        self.hardness: Hardness | None = (
-            None if hardness is None else _one_of("hardness", hardness, get_args(Hardness))
-        )
-        self.hardness_strength = hardness_strength
+        one_of("similarity", similarity, get_args(Similarity))
+        one_of("partition", partition, get_args(Partition))
+        one_of("own_pair", own_pair, get_args(OwnPair))
+        one_of("doc_docs", doc_docs, get_args(DocDocs))
+        if hardness is not None:
+            one_of("hardness", hardness, get_args(Hardness))
+        self.similarity, self.blocks = similarity, _checked_blocks(blocks)
+        self.partition, self.own_pair, self.doc_docs, self.hardness = partition, own_pair, doc_docs, hardness
+        self.hardness_strength = not_negative("hardness_strength", hardness_strength)
         self._check_together()
-        self.fixed_temperature = temperature
-        self.log_scale: nn.Parameter | None = None
-        if not isinstance(temperature, Schedule):
-            positive_temperature(temperature)
-        if learn_temperature:
-            self.log_scale = _learned(temperature)
+        self.fixed_temperature = above_zero("temperature", temperature, 0.05)
+        self.log_scale: nn.Parameter | None = _learned(temperature) if learn_temperature else None
 
     def _check_together(self) -> None:
         """Refuse settings that contradict each other or would do nothing."""
@@ -111,12 +107,10 @@ class InfoNCE(nn.Module):
             raise InputError("own_pair=twice has no effect without partition=joint and doc_queries in blocks")
         if self.doc_docs == "positives" and "doc_docs" not in self.blocks:
             raise InputError("doc_docs=positives has no effect without doc_docs in blocks")
-        strength = self.hardness_strength
-        if not isinstance(strength, Schedule) and not (strength >= 0 and math.isfinite(strength)):
-            raise InputError(f"hardness_strength must be 0 or more, got {strength}")
-        if (self.hardness is None) != (strength == 0.0):
+        if (self.hardness is None) != (self.hardness_strength == 0.0):
             raise InputError(
-                f"hardness={self.hardness} and hardness_strength={strength} do nothing: set both or neither"
+                f"hardness={self.hardness} and hardness_strength={self.hardness_strength} do nothing: "
+                "set both or neither"
             )
 
     def scale(self, step: int) -> Tensor | float:
@@ -126,7 +120,7 @@ class InfoNCE(nn.Module):
         without a gradient, and so at the bound for good.
         """
         if self.log_scale is None:
-            return 1 / positive_temperature(at(self.fixed_temperature, step))
+            return 1 / above_zero("temperature", at(self.fixed_temperature, step), 0.05)
         excess = (self.log_scale - math.log(LARGEST_SCALE)).clamp(min=0).detach()
         return torch.exp(self.log_scale - excess)
 
@@ -163,14 +157,8 @@ class InfoNCE(nn.Module):
             own = _own(facts)
             chosen = own if self.hardness == "hard" else ~own
         chosen = chosen.scatter(1, facts.target[:, None], False)
-        return at(self.hardness_strength, facts.step) * similarity.detach() * chosen
-
-
-def positive_temperature(value: float) -> float:
-    """The same number. Raises InputError unless it is above 0 and finite."""
-    if not (value > 0 and math.isfinite(value)):
-        raise InputError(f"temperature must be above 0 (0.05 is usual), got {value}")
-    return value
+        strength = not_negative("hardness_strength", at(self.hardness_strength, facts.step))
+        return strength * similarity.detach() * chosen
 
 
 def _learned(temperature: float | Schedule) -> nn.Parameter:
@@ -188,16 +176,11 @@ def _learned(temperature: float | Schedule) -> nn.Parameter:
 def _checked_blocks(blocks: Sequence[str]) -> tuple[BlockName, ...]:
     if isinstance(blocks, str):
         raise InputError(f"blocks must be a list, got {blocks!r}: write [{blocks}]")
-    checked = tuple(_one_of("blocks", name, get_args(BlockName)) for name in blocks)
-    if "query_docs" not in checked or len(set(checked)) < len(checked):
+    for name in blocks:
+        one_of("blocks", name, get_args(BlockName))
+    if "query_docs" not in blocks or len(set(blocks)) < len(blocks):
         raise InputError(f"blocks must name query_docs and nothing twice, got {list(blocks)}")
-    return tuple(name for name in get_args(BlockName) if name in checked)
-
-
-def _one_of(setting: str, word: Word, words: Sequence[str]) -> Word:
-    if word not in words:
-        raise InputError(f"{setting} must be one of {', '.join(words)}, got {word!r}")
-    return word
+    return tuple(name for name in get_args(BlockName) if name in blocks)
 
 
 def _block(blocks: Blocks, name: BlockName) -> Tensor:

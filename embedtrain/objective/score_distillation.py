@@ -5,14 +5,16 @@ Letters: b queries, C documents.
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.contrastive import positive_temperature
 from embedtrain.objective.nested import Similarity
 from embedtrain.objective.schedule import Schedule, at
-from embedtrain.types import InputError, RowFacts
+from embedtrain.objective.settings import above_zero, not_negative, one_of
+from embedtrain.types import RowFacts
 
 
 class ScoreKL(nn.Module):
@@ -43,15 +45,10 @@ class ScoreKL(nn.Module):
             InputError: if weight is negative, temperature not above 0, or similarity neither of the two.
         """
         super().__init__()
-        if not isinstance(weight, Schedule):
-            _weight(weight)
-        if not isinstance(temperature, Schedule):
-            positive_temperature(temperature)
-        if similarity not in ("cosine", "dot"):
-            raise InputError(f"similarity must be one of cosine, dot, got {similarity!r}")
-        self.weight = weight
-        self.temperature = temperature
-        self.similarity: Similarity = similarity
+        one_of("similarity", similarity, get_args(Similarity))
+        self.weight = not_negative("weight", weight)
+        self.temperature = above_zero("temperature", temperature, 0.05)
+        self.similarity = similarity
 
     def rows(self, student: Tensor, teacher: Tensor, allowed: Tensor, facts: RowFacts) -> Tensor:
         """(b,), each 0 or more, 0 where both rank alike.
@@ -62,10 +59,11 @@ class ScoreKL(nn.Module):
             allowed: (b, C) bool, True somewhere in each row.
             facts: the step.
         """
-        temperature = positive_temperature(at(self.temperature, facts.step))
+        temperature = above_zero("temperature", at(self.temperature, facts.step), 0.05)
         wanted = _log_softmax(teacher.detach() / temperature, allowed)  # (b, C)
         found = _log_softmax(student / temperature, allowed)
-        return _weight(at(self.weight, facts.step)) * (wanted.exp() * (wanted - found)).sum(1)
+        weight = not_negative("weight", at(self.weight, facts.step))
+        return weight * (wanted.exp() * (wanted - found)).sum(1)
 
 
 def _log_softmax(logits: Tensor, allowed: Tensor) -> Tensor:
@@ -75,9 +73,3 @@ def _log_softmax(logits: Tensor, allowed: Tensor) -> Tensor:
     """
     lowest = torch.finfo(logits.dtype).min / 4
     return F.log_softmax(logits.masked_fill(~allowed, -torch.inf), dim=1).masked_fill(~allowed, lowest)
-
-
-def _weight(value: float) -> float:
-    if not 0 <= value < float("inf"):
-        raise InputError(f"weight must be 0 or more, got {value}")
-    return value

@@ -9,7 +9,7 @@ from embedtrain.objective.blocks import contrast
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.pairing import fixed
 from embedtrain.objective.schedule import Linear
-from embedtrain.types import Blocks, InputError, Pairing, RowFacts
+from embedtrain.types import Blocks, Pairing, RowFacts
 
 ALL = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 BOTH = ("query_docs", "doc_queries")
@@ -294,26 +294,6 @@ def test_hardness_has_no_gradient_of_its_own(batch):
     assert_equal(value_and_gradients(by_rows(loss, case), case), value_and_gradients(expected, case))
 
 
-def test_learned_temperature_begins_where_it_is_told_and_follows_the_gradient(batch):
-    case = batch(0)
-    fixed, learned = InfoNCE(0.1), InfoNCE(0.1, learn_temperature=True)
-    value = by_blocks(learned, case)
-    torch.testing.assert_close(value, by_blocks(fixed, case), rtol=1e-6, atol=0)
-    assert [name for name, _ in learned.named_parameters()] == ["log_scale"]
-    assert not list(fixed.parameters())
-    value.backward()
-    assert learned.log_scale.grad.abs() > 0
-
-
-def test_learned_scale_is_held_to_100_without_losing_its_gradient(batch):
-    loss = InfoNCE(learn_temperature=True)
-    with torch.no_grad():
-        loss.log_scale.fill_(math.log(1e6))
-    assert loss.scale(0).item() == pytest.approx(100, rel=1e-5)
-    by_blocks(loss, batch(0)).backward()
-    assert loss.log_scale.grad.abs() > 0
-
-
 def test_temperature_and_strength_follow_their_schedules(batch):
     case = batch(0)
     loss = InfoNCE(Linear(0.1, 0.3, steps=10), hardness="all", hardness_strength=Linear(0.0, 4.0, steps=10))
@@ -321,47 +301,3 @@ def test_temperature_and_strength_follow_their_schedules(batch):
         now = case._replace(pairing=case.pairing._replace(step=step))
         settings = {"temperature": temperature, "hardness": "all", "hardness_strength": strength}
         torch.testing.assert_close(by_blocks(loss, now), slow_loss(now, settings), rtol=1e-10, atol=0)
-
-
-def test_a_schedule_may_not_reach_temperature_zero(batch):
-    case = batch(0)
-    loss = InfoNCE(Linear(0.1, 0.0, steps=10))
-    with pytest.raises(InputError, match=r"temperature must be above 0 .* got 0\.0"):
-        by_rows(loss, case._replace(pairing=case.pairing._replace(step=10)))
-
-
-@pytest.mark.parametrize("temperature", [0, -0.05, float("nan"), float("inf")])
-def test_temperature_must_be_positive(temperature):
-    with pytest.raises(InputError, match=r"temperature must be above 0 \(0\.05 is usual\), got"):
-        InfoNCE(temperature)
-
-
-def test_learned_temperature_must_leave_room_below_the_bound():
-    with pytest.raises(InputError, match=r"temperature must be at least 0\.01 to be learned, got 0\.005"):
-        InfoNCE(0.005, learn_temperature=True)
-    assert InfoNCE(0.01, learn_temperature=True).scale(0).item() == pytest.approx(100)
-    with pytest.raises(InputError, match="temperature is a schedule and learned at once"):
-        InfoNCE(Linear(0.1, 0.05, steps=10), learn_temperature=True)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"similarity": "euclid"}, "similarity must be one of cosine, dot, got 'euclid'"),
-        ({"blocks": ("doc_docs",)}, "blocks must name query_docs and nothing twice"),
-        ({"blocks": ("query_docs", "query_docs")}, "blocks must name query_docs and nothing twice"),
-        ({"blocks": ("query_docs", "docs")}, "blocks must be one of query_docs, .* got 'docs'"),
-        ({"blocks": "query_docs"}, r"blocks must be a list, got 'query_docs': write \[query_docs\]"),
-        ({"partition": "per_block"}, "partition must be one of joint, separate, got 'per_block'"),
-        ({"blocks": ALL, "partition": "separate"}, "query_queries and doc_docs has none: leave it out"),
-        ({"own_pair": "twice"}, "own_pair=twice has no effect without"),
-        ({"doc_docs": "positives"}, "doc_docs=positives has no effect without doc_docs in blocks"),
-        ({"hardness": "soft", "hardness_strength": 1.0}, "hardness must be one of in_batch, hard, all"),
-        ({"hardness": "all"}, r"hardness=all and hardness_strength=0\.0 do nothing: set both or neither"),
-        ({"hardness_strength": 5.0}, "hardness=None and hardness_strength=5.0 do nothing"),
-        ({"hardness": "all", "hardness_strength": -1.0}, r"hardness_strength must be 0 or more, got -1\.0"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(settings, message):
-    with pytest.raises(InputError, match=message):
-        InfoNCE(**settings)
