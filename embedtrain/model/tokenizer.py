@@ -56,6 +56,7 @@ class TextTokenizer:
         if ready.padding_side != padding_side:
             ready = copy.deepcopy(ready) if ready is tokenizer else ready
             ready.padding_side = padding_side
+            ready.init_kwargs["padding_side"] = padding_side  # what is saved
         self.tokenizer = ready
         self.max_length = max_length
         self.prompts = dict(prompts or {})

@@ -188,7 +188,7 @@ def test_a_prompt_that_leaves_no_room_is_named(kinds, kind):
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences):
+def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences, tmp_path):
     tokenize = TextTokenizer(kinds["wordpiece"], 64, padding_side=side, pool_prompt=False)
     prompts = ["the: " if row % 2 else "" for row in range(len(sentences))]
     tokens = tokenize(sentences, "query", prompts)
@@ -201,6 +201,9 @@ def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences):
     assert tokens.prompt_len.tolist() == [row.prompt_len for row in rows]
     assert tokenize([], "query").ids.shape == (0, 0)
     assert tokenize.tokenizer.padding_side == side
+    tokenize.tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).padding_side == side
+    assert kinds["wordpiece"].padding_side == "right"
     with pytest.raises(InputError, match="padding_side must be right or left, got 'top'"):
         TextTokenizer(kinds["wordpiece"], 64, padding_side="top")
 
@@ -306,7 +309,7 @@ def test_an_end_token_that_cannot_be_had_is_an_error(tiny_bert):
         with_end_token(bert)
 
 
-def test_padding_falls_back_to_the_end_then_the_unknown_token():
+def test_padding_falls_back_to_the_end_then_the_unknown_token(tmp_path):
     def bare(**tokens):
         return PreTrainedTokenizerFast(tokenizer_object=byte_level(None), **tokens)
 
@@ -316,6 +319,8 @@ def test_padding_falls_back_to_the_end_then_the_unknown_token():
     assert with_pad_token(bare(unk_token="<unk>")).pad_token == "<unk>"
     padded = bare(pad_token="<pad>")
     assert with_pad_token(padded) is padded
+    with_pad_token(given).save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).pad_token == "</s>"
     assert TextTokenizer(given, 8)(["a", "a cat"], "query").mask.tolist()[0].count(True) == 1
     with pytest.raises(InputError, match="no padding token, nor an end or unknown token"):
         TextTokenizer(bare(bos_token="<s>"), 8)
