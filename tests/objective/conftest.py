@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer, models
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from embedtrain.types import Embeddings, Links
 
@@ -80,5 +83,47 @@ def random_embeddings() -> Callable[..., Embeddings]:
         generator = torch.Generator().manual_seed(seed)
         values = torch.randn(layers, texts, width, generator=generator, dtype=torch.float64)
         return Embeddings(values.requires_grad_(), tuple(range(1, layers + 1)))
+
+    return build
+
+
+class VectorTable(nn.Module):
+    """A stand-in for a sentence-transformers model whose vector of text i is row i; counts its calls."""
+
+    max_seq_length = 1
+
+    def __init__(self, rows: int, width: int, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.vectors = nn.Parameter(torch.randn(rows, width, generator=generator, dtype=torch.float64))
+        words = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+        self.tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
+        self.calls = 0
+
+    def __getitem__(self, place):
+        return self
+
+    def forward(self, features):
+        self.calls += 1
+        return {**features, "sentence_embedding": self.vectors[features["input_ids"][:, 0]]}
+
+    def get_embedding_dimension(self) -> int:
+        return self.vectors.shape[1]
+
+    def features(self, columns: int) -> list[dict[str, torch.Tensor]]:
+        """Token features of the rows as columns of anchors, positives and so on."""
+        ids = torch.arange(len(self.vectors)).reshape(columns, -1, 1)
+        return [{"input_ids": column, "attention_mask": torch.ones_like(column)} for column in ids]
+
+
+@pytest.fixture
+def vector_tables() -> Callable[[int], tuple[VectorTable, VectorTable]]:
+    """Columns of 20 texts -> a student of width 16 and a guide of width 8."""
+
+    def build(columns: int) -> tuple[VectorTable, VectorTable]:
+        student, guide = VectorTable(columns * 20, 16, 0), VectorTable(columns * 20, 8, 1)
+        with torch.no_grad():  # the guide knows positives, or a filter by it would keep next to nothing
+            guide.vectors[20:40] += 2 * guide.vectors[:20]
+        return student, guide
 
     return build
