@@ -23,26 +23,34 @@ class Side(NamedTuple):
     """One set of vectors, and what divides its prefixes."""
 
     values: Tensor  # (n, D)
-    inverse: Tensor | None  # (n, K) 1 / norm of each prefix; None for dot products
+    inverse: Tensor | None  # (K, n) 1 / norm of each prefix; None for dot products
 
     def rows(self, index: Tensor) -> Side:
         """The vectors of `index`."""
-        return Side(self.values[index], None if self.inverse is None else self.inverse[index])
+        return Side(self.values[index], None if self.inverse is None else self.inverse[:, index])
+
+
+class Slope(NamedTuple):
+    """The gradient of a block of similarities, factor · values."""
+
+    values: Tensor  # (b, n)
+    factor: Tensor  # (b,)
 
 
 class Gradient(NamedTuple):
     """What flows back to one set of vectors; filled in place."""
 
     values: Tensor  # (n, D)
-    shrink: Tensor | None  # (n, K) factor on each prefix that the division by its norm brings
+    shrink: Tensor | None  # (K, n) what the division of each prefix by its norm takes off, times its norm²
 
     def settle(self, side: Side, dims: Sequence[int]) -> None:
-        """Add the share of the norms: Σ_k shrink_k times the prefix d_k of the vector."""
-        if self.shrink is None:
+        """Add the share of the norms: each prefix of a vector, times its factor."""
+        if self.shrink is None or side.inverse is None:
             return
-        total = self.shrink.flip(1).cumsum(1).flip(1)  # (n, K) prefixes that hold a segment
+        factors = self.shrink * side.inverse.square()  # (K, n)
+        total = factors.flip(0).cumsum(0).flip(0)  # (K, n) over the prefixes that hold a segment
         for place, (begin, end) in enumerate(segments(dims)):
-            self.values[:, begin:end].addcmul_(side.values[:, begin:end], total[:, place, None])
+            self.values[:, begin:end].addcmul_(side.values[:, begin:end], total[place, :, None])
 
 
 def side(values: Tensor, dims: Sequence[int], similarity: Similarity) -> Side:
@@ -50,13 +58,14 @@ def side(values: Tensor, dims: Sequence[int], similarity: Similarity) -> Side:
     if similarity == "dot":
         return Side(values, None)
     squares = [values[:, begin:end].square().sum(1) for begin, end in segments(dims)]
-    norms = torch.stack(squares, 1).cumsum(1).sqrt()  # (n, K)
+    norms = torch.stack(squares).cumsum(0).sqrt()  # (K, n)
     return Side(values, norms.clamp(min=SMALLEST_NORM).reciprocal())
 
 
 def empty_gradient(of: Side) -> Gradient:
     """Zeros to add gradients to."""
-    return Gradient(torch.zeros_like(of.values), None if of.inverse is None else torch.zeros_like(of.inverse))
+    shrink = None if of.inverse is None else of.inverse.new_zeros(of.inverse.shape)
+    return Gradient(torch.zeros_like(of.values), shrink)
 
 
 def forward(left: Side, right: Side, dims: Sequence[int]) -> list[Tensor]:
@@ -69,12 +78,12 @@ def forward(left: Side, right: Side, dims: Sequence[int]) -> list[Tensor]:
         if left.inverse is None or right.inverse is None:
             found.append(running)
         else:
-            found.append(running * left.inverse[:, place, None] * right.inverse[None, :, place])
+            found.append((running * right.inverse[place]).mul_(left.inverse[place, :, None]))
     return found
 
 
 def backward(
-    upstream: Sequence[Tensor],
+    slopes: Sequence[Slope | None],
     scores: Sequence[Tensor],
     left: Side,
     right: Side,
@@ -82,23 +91,28 @@ def backward(
     left_gradient: Gradient,
     right_gradient: Gradient,
 ) -> None:
-    """Add what `upstream` (b, n), the gradient of each of `scores`, brings to both sides.
+    """Add what the slopes of the scores bring to both sides; None is a slope of zero.
 
     The gradient objects hold the rows of `left` and `right`; `Gradient.settle` completes them at the end.
     """
-    running: Tensor | None = None
+    running: Tensor | None = None  # (b, n) slope of the dot products that this segment and those below share
     for place, (begin, end) in reversed(list(enumerate(segments(dims)))):
-        slope = upstream[place]  # (b, n)
-        if left.inverse is not None and right.inverse is not None:
+        slope = slopes[place]
+        if slope is not None and left.inverse is not None and right.inverse is not None:
             assert left_gradient.shrink is not None
             assert right_gradient.shrink is not None
-            share = slope * scores[place]
-            left_gradient.shrink[:, place] -= share.sum(1) * left.inverse[:, place].square()
-            right_gradient.shrink[:, place] -= share.sum(0) * right.inverse[:, place].square()
-            slope = (slope * left.inverse[:, place, None]).mul_(right.inverse[None, :, place])
-        running = slope if running is None else running + slope
-        left_gradient.values[:, begin:end].addmm_(running, right.values[:, begin:end])
-        right_gradient.values[:, begin:end].addmm_(running.T, left.values[:, begin:end])
+            share = slope.values * scores[place]
+            left_gradient.shrink[place] -= share.sum(1) * slope.factor
+            right_gradient.shrink[place] -= slope.factor @ share
+            scaled = slope.values * (slope.factor * left.inverse[place])[:, None]
+            column = right.inverse[place].expand_as(scaled)
+            running = scaled.mul_(column) if running is None else running.addcmul_(scaled, column)
+        elif slope is not None:
+            scaled = slope.values * slope.factor[:, None]
+            running = scaled if running is None else running.add_(scaled)
+        if running is not None:
+            left_gradient.values[:, begin:end].addmm_(running, right.values[:, begin:end])
+            right_gradient.values[:, begin:end].addmm_(running.T, left.values[:, begin:end])
 
 
 def segments(dims: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ Letters: B queries, b those of a chunk, C documents.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from embedtrain.objective.nested import Similarity
 from embedtrain.types import BlockName, Blocks, Pairing, RowFacts, SubModel
 
-BUDGET = 2**22  # similarities of one block held at a time, 16 MiB of float32
+BUDGET = 2**20  # similarities of one block held at a time: 4 MiB of float32, so that caches hold them
 FEWEST_ROWS = 16  # narrower chunks would make the matrix products slow
 ORDER: tuple[BlockName, ...] = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 
@@ -27,6 +27,18 @@ class RowLoss(Protocol):
 
     def rows(self, scores: Blocks, allowed: Blocks, facts: RowFacts) -> Tensor:
         """(b,) losses; a row uses nothing of the other rows."""
+        ...
+
+
+@runtime_checkable
+class Sloped(Protocol):
+    """A row loss that knows its own derivative, which takes half the passes of autograd over the block."""
+
+    def slopes(self, scores: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor] | None:
+        """(b,) losses and (b, C) the derivative of each by its row of query_docs; None where it knows none.
+
+        Only for losses whose every parameter and other block has no part in it.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Row losses: chunks, prefixes from one pass and gradients made along the way, against the obvious version."""
+"""Row losses in chunks, prefixes from one pass, gradients made on the way: against the obvious version."""
 
 import pytest
 import torch
@@ -188,17 +188,21 @@ def test_nested_prefixes_pass_gradcheck(similarity):
     left, right = nested.side(x, dims, similarity), nested.side(y, dims, similarity)
     scores = nested.forward(left, right, dims)
     to_left, to_right = nested.empty_gradient(left), nested.empty_gradient(right)
-    nested.backward(upstream, scores, left, right, dims, to_left, to_right)
+    factors = [torch.rand(3, generator=draw, dtype=torch.float64) for _ in dims]
+    slopes = [nested.Slope(slope, factor) for slope, factor in zip(upstream, factors, strict=True)]
+    slopes[1] = None
+    nested.backward(slopes, scores, left, right, dims, to_left, to_right)
     to_left.settle(left, dims), to_right.settle(right, dims)
 
     x.requires_grad_(), y.requires_grad_()
     total = 0.0
-    for dim, score, slope in zip(dims, scores, upstream, strict=True):
+    for dim, score, slope in zip(dims, scores, slopes, strict=True):
         a, b = x[:, :dim], y[:, :dim]
         if similarity == "cosine":
             a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
         torch.testing.assert_close(score, (a @ b.T).detach(), rtol=1e-13, atol=1e-13)
-        total = total + ((a @ b.T) * slope).sum()
+        if slope is not None:
+            total = total + ((a @ b.T) * slope.values * slope.factor[:, None]).sum()
     total.backward()
     torch.testing.assert_close(to_left.values, x.grad, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(to_right.values, y.grad, rtol=1e-12, atol=1e-12)
