@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def load_model(
         model, missing = _read(source, config, dtype, attn_implementation)
     except InputError:
         raise
-    except (ImportError, OSError, SafetensorError, ValueError) as error:
+    except (ImportError, OSError, SafetensorError, ValueError, struct.error) as error:
         raise InputError(
             f"cannot load the Hugging Face model in {path}: {error}{_cure(error, attn_implementation)}"
         ) from error
