@@ -9,8 +9,9 @@ from embedtrain.objective import plan
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.distillation import LayerKL, PrefixKL
 from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.pairing import fixed
 from embedtrain.objective.scored import CoSENT
-from embedtrain.types import Embeddings, Pairing
+from embedtrain.types import Embeddings
 
 DOUBLE = {"rtol": 1e-9, "atol": 1e-11}
 SINGLE = {"rtol": 2e-5, "atol": 0.0}
@@ -27,7 +28,7 @@ def in_columns(pooled, layers, scores=None):
     columns, kept, rows, width = pooled.shape
     docs = pooled[1:].transpose(0, 1).reshape(kept, (columns - 1) * rows, width)
     allowed = torch.ones(rows, docs.shape[1], dtype=torch.bool)
-    pairing = Pairing(torch.arange(rows), allowed, scores)
+    pairing = fixed(torch.arange(rows), allowed, scores=scores)
     return Embeddings(pooled[0], layers), Embeddings(docs, layers), pairing
 
 
@@ -152,7 +153,7 @@ def test_matryoshka_sum_over_sizes(golden, kind, weighted, smoothing):
     chosen = plan.Dims(config["nesting"], config["importance"] if weighted else None, num_layers=1, width=16)(
         0
     )
-    nobody = Pairing(torch.arange(6), torch.eye(6, dtype=torch.bool))
+    nobody = fixed(torch.arange(6), torch.eye(6, dtype=torch.bool))
     value = Objective(ClassHeads(heads, arrays["y"], smoothing))(texts, texts, nobody, chosen)
     name = f"{kind}_weighted_smooth" if weighted else kind
     torch.testing.assert_close(value.total, arrays[f"loss_{name}"], **DOUBLE)

@@ -19,8 +19,9 @@ from embedtrain.objective import plan
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.distillation import LayerKL
 from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.pairing import fixed
 from embedtrain.objective.scored import CoSENT
-from embedtrain.types import Embeddings, Pairing
+from embedtrain.types import Embeddings
 
 SIZE = {"num_layers": 3, "width": 16}
 DIMS = [4, 16, 8]  # in no order: both sides must sort weights along with them
@@ -85,7 +86,7 @@ def assert_equal(model, theirs, loss, chosen, columns, distill=None, scores=None
     query, *docs = (pooled(model, column) for column in batch)
     layers = (0, 1, 2, 3)
     allowed = torch.ones(5, 5 * len(docs), dtype=torch.bool)
-    pairing = Pairing(torch.arange(5), allowed, scores)
+    pairing = fixed(torch.arange(5), allowed, scores=scores)
     embeddings = Embeddings(query, layers), Embeddings(torch.cat(docs, 1), layers)
     value = Objective(loss, distill)(*embeddings, pairing, chosen)
     assert value.total.dtype == expected.dtype == torch.float64
