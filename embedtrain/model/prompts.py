@@ -11,23 +11,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def text_start(offsets: Sequence[tuple[int, int]], added: Sequence[int], border: int) -> int | None:
+def text_start(offsets: Sequence[tuple[int, int]], border: int) -> int | None:
     """The first token that holds some of the text, None without any; one that straddles the border does.
 
     Args:
-        offsets: characters [start, end) of each token.
-        added: 1 for a token that the tokenizer put there (BOS, CLS, SEP, EOS), which has no characters.
+        offsets: characters [start, end) of each token; [0, 0) for one that the tokenizer added.
         border: characters of the prompt.
     """
-    tokens = enumerate(zip(offsets, added, strict=True))
     # By the end alone: a byte-level tokenizer may report a space without its width, as [7, 7).
-    return next((place for place, ((_, end), special) in tokens if not special and end > border), None)
+    return next((place for place, (_, end) in enumerate(offsets) if end > border), None)
 
 
 def prompt_end(added: Sequence[int]) -> int:
     """Leading tokens to skip where the text has none of its own: all up to the last one of the prompt.
 
     What stands behind it, an end token as a rule, is then pooled; where nothing does, everything is.
+
+    Args:
+        added: 1 for each token that the tokenizer added (BOS, CLS, SEP, EOS), 0 for one of the prompt.
     """
     last = max((place for place, special in enumerate(added) if not special), default=-1)
     return last + 1 if last + 1 < len(added) else 0

@@ -136,7 +136,7 @@ class TextTokenizer:
         """Leading tokens of one text that pooling skips."""
         if not prompt:
             return 0
-        start = text_start(offsets, added, len(prompt))
+        start = text_start(offsets, len(prompt))
         if start is not None:
             return start
         if text.strip() and len(offsets) >= self.max_length:

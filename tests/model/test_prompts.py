@@ -7,18 +7,18 @@ from embedtrain.model.prompts import prompt_end, text_start
 
 
 @pytest.mark.parametrize(
-    ("offsets", "added", "border", "expected"),
+    ("offsets", "border", "expected"),
     [
-        ([(0, 0), (0, 3), (3, 5), (0, 0)], [1, 0, 0, 1], 3, 2),
-        ([(0, 0), (0, 3), (3, 5), (0, 0)], [1, 0, 0, 1], 4, 2),  # straddles
-        ([(0, 0), (0, 3), (3, 5), (0, 0)], [1, 0, 0, 1], 5, None),
-        ([(0, 3), (4, 4), (5, 5)], [0, 0, 0], 4, 2),  # spaces without their width
-        ([(0, 0), (0, 0)], [1, 1], 0, None),
-        ([], [], 3, None),
+        ([(0, 0), (0, 3), (3, 5), (0, 0)], 3, 2),
+        ([(0, 0), (0, 3), (3, 5), (0, 0)], 4, 2),  # straddles
+        ([(0, 0), (0, 3), (3, 5), (0, 0)], 5, None),
+        ([(0, 3), (4, 4), (5, 5)], 4, 2),  # spaces without their width
+        ([(0, 0), (0, 0)], 0, None),
+        ([], 3, None),
     ],
 )
-def test_text_starts_where_a_token_ends_behind_the_prompt(offsets, added, border, expected):
-    assert text_start(offsets, added, border) == expected
+def test_text_starts_where_a_token_ends_behind_the_prompt(offsets, border, expected):
+    assert text_start(offsets, border) == expected
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,11 @@ def test_an_empty_text_pools_its_end_token_or_else_everything(kinds, kind, appen
     assert (len(pooled) == 1) == ends
 
 
+def test_a_text_that_the_tokenizer_drops_is_an_empty_one(kinds):
+    tokenize = TextTokenizer(kinds["wordpiece"], 64, pool_prompt=False)
+    assert tokenize.read(["\x01"], "query", ["the: "]) == tokenize.read([""], "query", ["the: "])
+
+
 def test_a_text_without_tokens_is_read_as_padding(kinds):
     tokens = TextTokenizer(kinds["bytes, no processor"], 8, pool_prompt=False)(["", "cat"], "query")
     assert tokens.ids[0, 0] == kinds["bytes, no processor"].pad_token_id
