@@ -124,9 +124,7 @@ class AnglE(nn.Module):
         self.ibn_weight = not_negative("ibn_weight", ibn_weight)
         self.angle_weight = not_negative("angle_weight", angle_weight)
         if cosine_weight == ibn_weight == angle_weight == 0:
-            raise InputError(
-                "cosine_weight, ibn_weight and angle_weight are all 0, nothing trains: raise one"
-            )
+            raise InputError("cosine_weight, ibn_weight and angle_weight are 0, nothing trains: raise one")
         self.scale = above_zero("scale", scale, 20)
         self.positive_from = positive_from
 

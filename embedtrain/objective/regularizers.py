@@ -89,7 +89,7 @@ class GOR(nn.Module):
         self.mean_weight = not_negative("mean_weight", mean_weight)
         self.second_moment_weight = not_negative("second_moment_weight", second_moment_weight)
         if mean_weight == second_moment_weight == 0:
-            raise InputError("mean_weight and second_moment_weight are both 0, nothing trains: raise one")
+            raise InputError("mean_weight and second_moment_weight are 0, nothing trains: raise one")
 
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The mean of both sides, a scalar >= 0; a side with one text adds 0.

@@ -40,10 +40,31 @@ def test_layer_kl_equals_its_formula(random_embeddings):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_the_power_of_the_temperature_multiplies(random_embeddings, power):
+    texts = random_embeddings(1, layers=2, texts=9, width=8)
+    one, two = texts.values
+    slow = 2 * 0.7**power * divergence(two.detach() / 0.7, one / 0.7)
+    value = LayerKL(weight=2.0, temperature=0.7, power=power)(texts, chosen((1, 2), (2, 8)))
+    torch.testing.assert_close(value, slow, rtol=1e-12, atol=0)
+
+
+def test_raw_norms_decide_how_strong_the_divergence_is(random_embeddings):
+    texts = random_embeddings(6, layers=2, texts=9, width=8)
+    unit = texts._replace(values=torch.nn.functional.normalize(texts.values, dim=-1))
+    raw, normalised = (LayerKL()(each, chosen((1, 8), (2, 8))) for each in (texts, unit))
+    assert raw > 3 * normalised  # coordinates of unit vectors are nearly uniform under a softmax
+
+
 @pytest.mark.parametrize(
     ("distill", "reached"),
-    [(PrefixKL(), True), (PrefixKL(detach_teacher=True), False), (LayerKL(), False)],
-    ids=["prefix", "prefix-detached", "layer"],
+    [
+        (PrefixKL(), True),
+        (PrefixKL(detach_teacher=True), False),
+        (LayerKL(), False),
+        (LayerKL(detach_teacher=False), True),
+    ],
+    ids=["prefix", "prefix-detached", "layer", "layer-undetached"],
 )
 def test_gradient_reaches_the_teacher_only_where_it_should(random_embeddings, distill, reached):
     texts = random_embeddings(2, layers=2, texts=6, width=8)
@@ -80,6 +101,7 @@ def test_order_of_texts_is_irrelevant(random_embeddings, distill):
     [
         (lambda: PrefixKL(weight=-1), "weight must be 0 or more, got -1"),
         (lambda: PrefixKL(factor=float("nan")), "factor must be 0 or more, got nan"),
+        (lambda: LayerKL(power=3), "power must be 0, 1 or 2, got 3"),
         (lambda: LayerKL(weight=-1), "weight must be 0 or more, got -1"),
         (lambda: LayerKL(temperature=0), r"temperature must be above 0 \(0\.3 is usual\), got 0"),
     ],

@@ -2,8 +2,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from embedtrain.objective.pairing import fixed
+from embedtrain.objective.schedule import Linear
 from embedtrain.objective.scored import CoSENT
-from embedtrain.types import InputError, Pairing
+from embedtrain.types import InputError
 
 
 def slow_loss(query, docs, pairing, scale):
@@ -12,7 +14,7 @@ def slow_loss(query, docs, pairing, scale):
     total = torch.ones((), dtype=query.dtype)
     for i, low in enumerate(pairing.scores):
         for j, high in enumerate(pairing.scores):
-            if low < high:
+            if low < high and pairing.task[i] == pairing.task[j]:  # never where one is NaN
                 total = total + torch.exp(scale * (cosine[i] - cosine[j]))
     return total.log()
 
@@ -23,7 +25,11 @@ def batch(seed, pairs=8, dtype=torch.float64):
     docs = torch.randn(pairs + 3, 5, generator=generator, dtype=dtype, requires_grad=True)
     target = torch.randperm(pairs + 3, generator=generator)[:pairs]
     scores = torch.randint(4, (pairs,), generator=generator) / 4  # ties on purpose
-    return query, docs, Pairing(target, torch.ones(pairs, pairs + 3, dtype=torch.bool), scores)
+    return query, docs, everyone(target, pairs + 3, scores)
+
+
+def everyone(target, documents, scores, **facts):
+    return fixed(target, torch.ones(len(target), documents, dtype=torch.bool), scores=scores, **facts)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,7 +68,7 @@ def test_order_of_pairs_and_rank_preserving_scores_change_nothing():
     query, docs, pairing = batch(3)
     value = CoSENT()(query, docs, pairing)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
-    moved = Pairing(pairing.target[order], pairing.allowed[order], pairing.scores[order])
+    moved = everyone(pairing.target[order], 11, pairing.scores[order])
     torch.testing.assert_close(CoSENT()(query[order], docs, moved), value, rtol=1e-12, atol=0)
     stretched = pairing._replace(scores=5 * pairing.scores**3 - 2)
     assert CoSENT()(query, docs, stretched) == value
@@ -74,16 +80,72 @@ def test_a_well_ordered_batch_costs_less_than_its_reverse():
     scores = torch.linspace(0, 1, 6)
     docs = scores[:, None] * query + (1 - scores[:, None]) * side
     rising = F.cosine_similarity(query, docs)
-    everyone = torch.ones(6, 6, dtype=torch.bool)
-    right = CoSENT()(query, docs, Pairing(torch.arange(6), everyone, rising))
-    wrong = CoSENT()(query, docs, Pairing(torch.arange(6), everyone, -rising))
+    right = CoSENT()(query, docs, everyone(torch.arange(6), 6, rising))
+    wrong = CoSENT()(query, docs, everyone(torch.arange(6), 6, -rising))
     assert right < wrong
+
+
+def test_rows_without_a_score_are_left_out():
+    query, docs, pairing = batch(4)
+    scores = pairing.scores.clone()
+    scores[[1, 5]] = torch.nan
+    some = torch.tensor([0, 2, 3, 4, 6, 7])
+    value = CoSENT()(query, docs, pairing._replace(scores=scores))
+    kept = everyone(pairing.target[some], 11, scores[some])
+    torch.testing.assert_close(value, CoSENT()(query[some], docs, kept), rtol=1e-12, atol=0)
+    assert not torch.autograd.grad(value, query)[0][[1, 5]].any()
+
+
+def test_pairs_of_different_tasks_are_not_compared():
+    query, docs, pairing = batch(5)
+    task = torch.tensor([0, 1, 0, 1, 1, 0, 2, 0])
+    mixed = pairing._replace(task=task)
+    value = CoSENT()(query, docs, mixed)
+    torch.testing.assert_close(value, slow_loss(query, docs, mixed, 20.0), rtol=1e-10, atol=0)
+    scale_of_their_own = pairing.scores + 100.0 * task
+    assert CoSENT()(query, docs, mixed._replace(scores=scale_of_their_own)) == value
+    assert value < CoSENT()(query, docs, pairing)
+
+
+def test_hard_negatives_as_labels_rank_every_positive_above_every_one():
+    query, docs, _ = batch(6, pairs=4)  # 7 documents: 4 positives, 3 negatives
+    pairing = everyone(torch.arange(4), 7, None, owner=torch.tensor([0, 1, 2, 3, 0, 0, 2]))
+    cosine = F.normalize(query, dim=-1) @ F.normalize(docs, dim=-1).T
+    high, low = cosine.diagonal(), torch.stack([cosine[0, 4], cosine[0, 5], cosine[2, 6]])
+    slow = (1 + torch.exp(20 * (low[:, None] - high[None, :])).sum()).log()
+    value = CoSENT(labels="negatives")(query, docs, pairing)
+    torch.testing.assert_close(value, slow, rtol=1e-12, atol=0)
+
+
+def test_scale_may_follow_a_schedule():
+    query, docs, pairing = batch(7)
+    rising = CoSENT(Linear(10.0, 20.0, steps=10))
+    for step, scale in ((0, 10.0), (5, 15.0), (99, 20.0)):
+        assert rising(query, docs, pairing._replace(step=step)) == CoSENT(scale)(query, docs, pairing)
+
+
+def test_norms_play_no_part():
+    query, docs, pairing = batch(8)
+    value = CoSENT()(query, docs, pairing)
+    torch.testing.assert_close(CoSENT()(7 * query, docs / 3, pairing), value, rtol=1e-12, atol=0)
 
 
 def test_missing_scores_name_the_cure():
     query, docs, pairing = batch(0)
-    with pytest.raises(InputError, match=r'CoSENT needs a "score" on every training row.*InfoNCE'):
-        CoSENT()(query, docs, pairing._replace(scores=None))
+    message = r'CoSENT needs a "score" on the training rows and none .* add the scores, or .* InfoNCE'
+    for none in (None, torch.full((8,), torch.nan)):
+        with pytest.raises(InputError, match=message):
+            CoSENT()(query, docs, pairing._replace(scores=none))
+
+
+def test_needs_are_announced():
+    assert CoSENT().needs == {"scores"}
+    assert CoSENT(labels="negatives").needs == {"negatives"}
+
+
+def test_labels_must_be_a_word_it_knows():
+    with pytest.raises(InputError, match=r"labels must be one of \['scores', 'negatives'\], got 'rows'"):
+        CoSENT(labels="rows")
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, float("nan")])
