@@ -14,7 +14,9 @@ from embedtrain.config import EvaluateConfig, EvaluationConfig, ExportConfig, Ru
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-GIVEN_BY_THE_RUN = {"folder", "loggers", "tokenize", "num_layers", "hidden_size", "width", "seed", "pooling"}
+GIVEN_BY_THE_RUN = set(
+    "folder loggers tokenize guide_tokenize num_layers hidden_size width seed pooling".split()
+)
 OPTIONS = sorted(config_dir("conf").glob("*/*.yaml"))
 TARGETS = {
     target

@@ -7,7 +7,6 @@ role, is another row to encode and yet no negative of itself.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.data.sources import Example
-from embedtrain.types import Batch, Links, Role, Tokenize, Tokens, stack_tokens
+from embedtrain.types import Batch, Links, Role, Tokenize, Tokens, stack_tokens, text_id
 
 ROLES: tuple[Role, ...] = ("query", "document")
 
@@ -36,6 +35,7 @@ def collate(
     epoch: int,
     *,
     max_negatives: int | None = None,
+    guide_tokenize: Tokenize | None = None,
 ) -> Batch:
     """The batch of the given rows.
 
@@ -50,6 +50,7 @@ def collate(
             each.
         epoch: 0 or more.
         max_negatives: most negatives of a row; all when None.
+        guide_tokenize: makes the tokens of a guide model, which gets its own prompts and none of the data's.
     """
     taken = [examples[row] for row in rows]
     texts: dict[_Text, int] = {}  # row among the M texts; queries come first
@@ -79,12 +80,10 @@ def collate(
         rows=_integers(rows),  # (B,)
         scores=_scores(taken),  # (B,) or None
     )
-    return Batch(_tokens(list(texts), tokenize), links)
-
-
-def text_id(text: str) -> int:
-    """A number of 63 bits that is the same for equal texts on every rank and machine (blake2b)."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+    guide = (
+        None if guide_tokenize is None else _tokens([_without_prompt(item) for item in texts], guide_tokenize)
+    )
+    return Batch(_tokens(list(texts), tokenize), links, guide)
 
 
 @lru_cache(maxsize=1024)
@@ -107,6 +106,10 @@ def _tokens(texts: list[_Text], tokenize: Tokenize) -> Tokens:
         own = [item for item in texts if item.role == role]
         parts.append(tokenize([item.text for item in own], role, [item.prompt for item in own]))
     return stack_tokens(parts)
+
+
+def _without_prompt(item: _Text) -> _Text:
+    return item._replace(prompt=None)
 
 
 def _scores(examples: list[Example]) -> Tensor | None:

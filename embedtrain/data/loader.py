@@ -38,6 +38,7 @@ class StepDataset(Dataset[Batch]):
         rank: int = 0,
         world: int = 1,
         max_negatives: int | None = None,
+        guide_tokenize: Tokenize | None = None,
     ) -> None:
         self._examples = examples
         self._batches = batches
@@ -46,11 +47,19 @@ class StepDataset(Dataset[Batch]):
         self._rank = rank
         self._world = world
         self._max_negatives = max_negatives
+        self._guide_tokenize = guide_tokenize
 
     def __getitem__(self, step: int) -> Batch:
         rows = self._cut(self._batches.rows(step), self._rank, self._world)
         epoch = self._batches.epoch(step)
-        return collate(self._examples, rows, self._tokenize, epoch, max_negatives=self._max_negatives)
+        return collate(
+            self._examples,
+            rows,
+            self._tokenize,
+            epoch,
+            max_negatives=self._max_negatives,
+            guide_tokenize=self._guide_tokenize,
+        )
 
 
 class StepLoader:

@@ -42,6 +42,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: processes that collate ahead; 0 collates in the training process.
         seed: decides the split and the order of every epoch.
         tokenize: texts to `Tokens`; must be picklable when num_workers > 0.
+        guide_tokenize: the same for a guide model, whose tokens training batches then hold too.
 
     Raises:
         InputError: at `setup`, with the place of whatever cannot be trained on.
@@ -63,6 +64,7 @@ class DataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int,
         tokenize: Tokenize,
+        guide_tokenize: Tokenize | None = None,
     ) -> None:
         super().__init__()
         _check(epochs=epochs, batch_size=batch_size, max_steps=max_steps, validation_limit=validation_limit)
@@ -83,7 +85,7 @@ class DataModule(pl.LightningDataModule):
         self._columns = columns
         self._num_workers = num_workers
         self._seed = seed
-        self._tokenize = tokenize
+        self._tokenize, self._guide_tokenize = tokenize, guide_tokenize
         self._train: list[Example] = []
         self._validation: list[Example] = []
         self._batches: GlobalBatches | None = None
@@ -157,6 +159,7 @@ class DataModule(pl.LightningDataModule):
             rank=rank,
             world=world,
             max_negatives=self._max_negatives,
+            guide_tokenize=self._guide_tokenize,
         )
         return StepLoader(dataset, self.total_steps, first=self._first_step, num_workers=self._num_workers)
 

@@ -3,9 +3,9 @@ import hashlib
 import pytest
 import torch
 
-from embedtrain.data.collate import collate, text_id
+from embedtrain.data.collate import collate
 from embedtrain.data.sources import Example, Prompts
-from embedtrain.types import Tokens
+from embedtrain.types import Tokens, text_id
 
 
 class Recorder:
@@ -89,6 +89,20 @@ def test_a_text_behind_another_prompt_is_another_row_with_the_same_id():
     assert links.query.tolist() == [0, 1, 2, 3, 0]
     assert links.docs.tolist() == [4, 5, 4, 6, 4, 7]
     assert links.text_ids.tolist() == [text_id(text) for text in "aaabxxay"]
+
+
+def test_a_guide_reads_the_same_texts_without_the_prompts_of_the_data():
+    examples = [
+        row("a", ["x"])._replace(prompts=Prompts("find: ", "text: ")),
+        row("b", ["xyz"], ["a"]),
+    ]
+    recorder, guide = Recorder(), Recorder()
+    batch = collate(examples, range(2), recorder, 0, guide_tokenize=guide)
+    assert guide.asked == recorder.asked == {"query": ["a", "b"], "document": ["x", "xyz", "a"]}
+    assert guide.prompts == {"query": [None] * 2, "document": [None] * 3}
+    assert recorder.prompts["query"] == ["find: ", None]
+    assert batch.guide.ids.flatten().tolist() == [1, 1, 1, 3, 1]
+    assert collate(examples, range(2), Recorder(), 0).guide is None
 
 
 def test_task_ids_tell_tasks_apart_and_never_change():

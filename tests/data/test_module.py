@@ -215,3 +215,14 @@ def test_parts_are_even_and_complete(world):
     parts = [part_for_rank(range(7), rank, world) for rank in range(world)]
     assert [row for part in parts for row in part] == list(range(7))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_training_batches_alone_hold_tokens_for_a_guide(path):
+    def longer(texts, role, prompts=None):
+        return tokenize([text + "!" for text in texts], role, prompts)
+
+    data = module_of(path, validation_rows=8, guide_tokenize=longer)
+    batch = next(iter(data.train_dataloader()))
+    assert torch.equal(batch.guide.ids, batch.texts.ids + 1)
+    assert next(iter(data.val_dataloader())).guide is None
+    assert next(iter(module_of(path).train_dataloader())).guide is None
