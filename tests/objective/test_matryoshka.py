@@ -3,17 +3,24 @@ import torch
 from torch import nn
 
 from embedtrain.objective import plan
+from embedtrain.objective.blocks import contrast
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.distillation import LayerKL, PrefixKL
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.pairing import pair
+from embedtrain.objective.pairing import fixed, pair, whole
+from embedtrain.objective.score_distillation import ScoreKL
 from embedtrain.objective.scored import CoSENT
-from embedtrain.types import Embeddings, Pairing, SubModel, Weighted
+from embedtrain.types import Embeddings, RowFacts, SubModel, Weighted
 
 MODEL = {"num_layers": 3, "width": 8}
 LOSSES = {
     "infonce": InfoNCE,
-    "two-sided": lambda: InfoNCE(two_sided=True),
+    "symmetric": lambda: InfoNCE(blocks=["query_docs", "doc_queries"], partition="separate"),
+    "four blocks": lambda: InfoNCE(
+        blocks=["query_docs", "query_queries", "doc_queries", "doc_docs"],
+        hardness="in_batch",
+        hardness_strength=2.0,
+    ),
     "learned": lambda: InfoNCE(learn_temperature=True).double(),
     "cosent": CoSENT,
 }
@@ -24,7 +31,28 @@ PLANS = {
     "random2d": plan.Random2d([2, 4, 8], dims_per_step=2, **MODEL),
     "grid": plan.Grid(dims=[2, 8], per_step=2, **MODEL),
 }
-DISTILLS = {"none": None, "prefix": PrefixKL(), "layer": LayerKL()}
+DISTILLS = {"none": None, "prefix": PrefixKL(), "layer": LayerKL(), "scores": ScoreKL(0.7, 0.2)}
+
+
+def alone(loss, query, docs, pairing):
+    """A loss on one sub-model."""
+    if isinstance(loss, InfoNCE):
+        return contrast(loss, query, docs, pairing)
+    return loss(query, docs, pairing)
+
+
+def learned(distill, query, docs, pairing, chosen):
+    """What a distillation adds."""
+    if not isinstance(distill, ScoreKL):
+        return distill(Embeddings(torch.cat([query.values, docs.values], 1), query.layers), chosen, None)
+    subs = {item.sub for item in chosen}
+    facts = RowFacts(torch.arange(len(pairing.target)), pairing.target, pairing.step)
+    scores = {sub: query.at(sub) @ docs.at(sub).T for sub in subs}
+    rows = [
+        distill.rows(scores[sub], scores[max(subs)], whole(pairing).blocks.query_docs, facts)
+        for sub in subs - {max(subs)}
+    ]
+    return torch.stack(rows).mean(1).sum() if rows else torch.zeros(())
 
 
 def split(texts, links):
@@ -37,14 +65,14 @@ def split(texts, links):
 def test_total_is_the_weighted_sum_over_the_plan(random_links, random_embeddings, loss, chooser, distill):
     links = random_links(0)
     texts = random_embeddings(0, layers=3, texts=12, width=8)
-    pairing, contrast, distilling = pair(links), LOSSES[loss](), DISTILLS[distill]
+    pairing, inner, distilling = pair(links), LOSSES[loss](), DISTILLS[distill]
     for step in range(3):
         chosen = PLANS[chooser](step)
         query, docs = split(texts, links)
-        value = Objective(contrast, distilling)(query, docs, pairing, chosen)
-        slow = sum(weight * contrast(query.raw(sub), docs.raw(sub), pairing) for sub, weight in chosen)
+        value = Objective(inner, distilling)(query, docs, pairing, chosen)
+        slow = sum(weight * alone(inner, query.raw(sub), docs.raw(sub), pairing) for sub, weight in chosen)
         if distilling is not None:
-            slow = slow + distilling(texts.rows(torch.cat([links.query, links.docs])), chosen)
+            slow = slow + learned(distilling, query, docs, pairing, chosen)
         torch.testing.assert_close(value.total, slow, rtol=1e-12, atol=0)
         gradients = [
             torch.autograd.grad(total, texts.values, retain_graph=True)[0] for total in (value.total, slow)
@@ -65,7 +93,7 @@ def test_documents_in_another_order_change_nothing(random_links, random_embeddin
     moved = links._replace(
         docs=links.docs[order], owner=links.owner[order], positive=order.argsort()[links.positive]
     )
-    objective, chosen = Objective(InfoNCE(two_sided=True), PrefixKL()), PLANS["fixed_pairs"](0)
+    objective, chosen = Objective(LOSSES["symmetric"](), PrefixKL()), PLANS["fixed_pairs"](0)
     totals = [objective(*split(texts, each), pair(each), chosen).total for each in (links, moved)]
     torch.testing.assert_close(*totals, rtol=1e-12, atol=0)
     gradients = [torch.autograd.grad(total, texts.values)[0] for total in totals]
@@ -86,7 +114,7 @@ class Counting(nn.Module):
 
 def small(dtype, width=8):
     values = torch.ones(2, 3, width, dtype=dtype)
-    everyone = Pairing(torch.arange(3), torch.ones(3, 3, dtype=torch.bool))
+    everyone = fixed(torch.arange(3), torch.ones(3, 3, dtype=torch.bool))
     return Embeddings(values, (1, 2)), everyone
 
 
