@@ -13,6 +13,7 @@ from embedtrain.cli.stages import TrainingRun
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.export import load_encoder
 from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.objective.matryoshka import Objective
 from embedtrain.train import checkpoint
 
 MAIN = {"train": train.main, "evaluate": evaluate.main, "export": export.main}
@@ -157,21 +158,15 @@ def test_a_folder_that_no_run_has_written_is_left_alone(say, words, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words, tmp_path, monkeypatch):
-    honest, calls = InfoNCE.forward, []
-
-    def spoil(self, query, docs, pairing):
-        calls.append(1)
-        loss = honest(self, query, docs, pairing)
-        return loss * float("nan") if len(calls) > 6 else loss  # three sub-models a step: the third step
-
-    monkeypatch.setattr(InfoNCE, "forward", spoil)
+    honest = InfoNCE.scale
+    monkeypatch.setattr(InfoNCE, "scale", lambda self, step: honest(self, step) if step < 2 else float("nan"))
     message = say("train", *words, "trainer.checkpoint_every=1")
     assert "loss is nan at step 2, first at L1_D8" in message
     assert "train.jsonl:" in message
     state = torch.load(tmp_path / "x/checkpoints/last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
-    monkeypatch.setattr(InfoNCE, "forward", honest)
+    monkeypatch.setattr(InfoNCE, "scale", honest)
     train.main()  # the same command, now that the cause is gone
     assert load_encoder(tmp_path / "x/model").num_layers == 4
 
@@ -186,8 +181,13 @@ def test_a_gradient_that_is_not_finite_stops_too(say, words, tmp_path, monkeypat
         def backward(ctx, grad):
             return grad * float("inf")
 
-    honest = InfoNCE.forward
-    monkeypatch.setattr(InfoNCE, "forward", lambda self, *values: Spoil.apply(honest(self, *values)))
+    honest = Objective.forward
+
+    def spoiled(self, *values):
+        value = honest(self, *values)
+        return value._replace(total=Spoil.apply(value.total))
+
+    monkeypatch.setattr(Objective, "forward", spoiled)
     message = say("train", *words)
     assert "gradient norm is" in message
     assert "at step 0" in message
@@ -222,7 +222,7 @@ def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(part, "forward" if part is InfoNCE else "evaluate_before", interrupted)
+    monkeypatch.setattr(part, "scale" if part is InfoNCE else "evaluate_before", interrupted)
     handler = signal.getsignal(signal.SIGINT)  # Lightning leaves the signal ignored
     try:
         message = say("train", *words)
