@@ -19,6 +19,7 @@ CONF = config_dir("conf")
 RECIPES = sorted(path.stem for path in config_dir("recipes").glob("*.yaml"))
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 GIVEN = {"data.train": "rows.jsonl", "name": "x"}  # what a person must say, for options composed alone
+MUST_GIVE = {("guide", "path"): {"guide.path": "model"}}  # and with one option
 SIZE = {"num_layers": 12, "width": 768}
 
 
@@ -41,7 +42,8 @@ def build_parts(config, folder):
     """Everything a run builds but the encoder, whose size is given by the plan's own pairs."""
     parts = {"plan": build(config["plan"], "plan", seed=0, **size_for(config))}
     parts["contrast"] = build(config["contrast"], "contrast")
-    parts["distill"] = build(config["distill"], "distill") if config["distill"] else None
+    widths = {"width": size_for(config)["width"], "guide_width": 384}
+    parts["distill"] = build(config["distill"], "distill", **widths) if config["distill"] else None
     parts["optim"] = build(config["optim"], "optim")
     parts["data"] = build(config["data"], "data", seed=0, tokenize=None)
     trainer = {
@@ -89,12 +91,13 @@ def test_a_recipe_says_how_to_run_it_on_what_and_where_it_comes_from(name):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: part)
 def test_an_option_composes_and_builds(group, option, tmp_path):
-    config = compose("train", f"{group}={option}", *(f"{key}={value}" for key, value in GIVEN.items()))
+    given = {**GIVEN, **MUST_GIVE.get((group, option), {})}
+    config = compose("train", f"{group}={option}", *(f"{key}={value}" for key, value in given.items()))
     node = config[group]
     if not node:
         assert option in ("none", "own", "files"), "only an option that chooses nothing may be empty"
-    elif group == "backbone":
-        with pytest.raises(InputError, match=r"backbone\.pathh: load_encoder has no setting"):
+    elif group in ("backbone", "guide"):
+        with pytest.raises(InputError, match=rf"{group}\.pathh: load_\w+ has no setting"):
             build({**node, "pathh": 1}, group)  # loading needs the model; its settings are checked before
     elif group == "trainer":
         build({**node, "accelerator": "cpu", "devices": 1}, group, folder=tmp_path)
@@ -102,4 +105,4 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
         with torch.device("meta"):  # the 7B sizes would fill the memory
             assert isinstance(build(node, group, hidden_size=768, num_layers=12), Pooling)
     else:
-        build(node, group, seed=0, tokenize=None, save_dir=tmp_path, **SIZE)
+        build(node, group, seed=0, tokenize=None, save_dir=tmp_path, guide_width=384, **SIZE)

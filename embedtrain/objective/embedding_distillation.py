@@ -15,6 +15,7 @@ from embedtrain.objective.settings import not_negative, one_of
 from embedtrain.types import Chosen, Embeddings, InputError
 
 Distance = Literal["cosine", "mse"]
+NO_GUIDE = "EmbeddingDistill needs a guide model: name one by guide=..., or choose another distill"
 
 
 class EmbeddingDistill(nn.Module):
@@ -39,7 +40,7 @@ class EmbeddingDistill(nn.Module):
         normalize: bool = True,
         *,
         width: int,
-        guide_width: int,
+        guide_width: int | None,
         seed: int = 0,
     ) -> None:
         """Set the distance and make the projection.
@@ -51,13 +52,15 @@ class EmbeddingDistill(nn.Module):
             normalize: bring prefixes to unit length first, as the guide's vectors are. Without it "mse" also
                 trains the norm the model emits.
             width: D.
-            guide_width: G.
+            guide_width: G, None without a guide.
             seed: of the projection's first value.
 
         Raises:
-            InputError: on a negative weight, another word, or widths that differ without a projection.
+            InputError: on a negative weight, another word, no guide, or widths that differ without a projection.
         """
         super().__init__()
+        if guide_width is None:
+            raise InputError(NO_GUIDE)
         one_of("distance", distance, ("cosine", "mse"))
         self.distance = distance
         self.weight = not_negative("weight", weight)
@@ -85,7 +88,7 @@ class EmbeddingDistill(nn.Module):
             InputError: if there is no guide.
         """
         if guide is None:
-            raise InputError("EmbeddingDistill needs a guide model: name one, or choose another distill")
+            raise InputError(NO_GUIDE)
         total = texts.values.new_zeros(())
         for sub, share in chosen:
             student = texts.at(sub) if self.normalize else texts.raw(sub)  # (R, d)

@@ -193,7 +193,7 @@ class TeacherKL(nn.Module):
             return Owned(owned.query[known], owned.doc[known]), scores[known]
         if pairing.guide is None:
             raise InputError(
-                'TeacherKL with teacher="guide" needs a guide model: name one or set teacher="labels"'
+                'TeacherKL with teacher="guide" needs a guide model: name one by guide=... or set teacher="labels"'
             )
         guide = pairing.guide
         return owned, (guide.query[owned.query] * guide.docs[owned.doc]).sum(-1).detach()

@@ -136,6 +136,8 @@ def test_what_is_missing_or_wrong_names_the_cure(random_embeddings):
     texts = random_embeddings(15, layers=2, texts=6, width=8)
     with pytest.raises(InputError, match=r"EmbeddingDistill needs a guide model: name one"):
         distill("mse")(texts, CHOSEN)
+    with pytest.raises(InputError, match=r"EmbeddingDistill needs a guide model: name one"):
+        distill("mse", guide_width=None)
     with pytest.raises(InputError, match=r"the model's is 8 and the guide's 5: set projection=true"):
         distill("mse", projection=False)
     with pytest.raises(InputError, match=r"distance must be one of \['cosine', 'mse'\], got 'l2'"):

@@ -244,7 +244,7 @@ def test_a_rule_that_asks_the_model_gets_its_cosines_in_chunks(monkeypatch):
         (
             TeacherKL(teacher="guide"),
             {"guide": None},
-            r'a guide model: name one or set teacher="labels"',
+            r'a guide model: name one .* or set teacher="labels"',
         ),
     ],
 )
