@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 
 from embedtrain.config import EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig, config_dir
 
@@ -15,15 +14,13 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 GIVEN_BY_THE_RUN = set(
-    "folder loggers tokenize guide_tokenize num_layers hidden_size width seed pooling".split()
+    "folder loggers tokenize guide_tokenize num_layers hidden_size width guide_width seed pooling".split()
 )
 OPTIONS = sorted(config_dir("conf").glob("*/*.yaml"))
-TARGETS = {
+TARGETS = {  # of options and of the nodes inside them
     target
     for path in OPTIONS
-    if (target := (yaml.safe_load(path.read_text("utf-8")) or {}).get("_target_", "")).startswith(
-        "embedtrain."
-    )
+    for target in re.findall(r"^[\s-]*_target_: (embedtrain\.\S+)$", path.read_text("utf-8"), re.MULTILINE)
 }
 SCHEMAS = {
     "## The run": RunConfig,
