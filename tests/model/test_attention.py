@@ -212,6 +212,14 @@ def test_states_that_are_not_finite_are_named(tiny_llama, tmp_path):
         Backbone.load(tmp_path)
 
 
+def test_tokens_that_are_alike_to_the_model_prove_nothing(tiny_llama):
+    model = AutoModel.from_pretrained(tiny_llama)
+    model.embed_tokens.weight.data[:] = model.embed_tokens.weight.data[7]
+    for attention in ("causal", "bidirectional"):
+        model.config.is_causal = attention == "causal"
+        assert Backbone(model).attention == attention
+
+
 def test_flash_attention_is_probed_once_the_model_is_on_its_device(tiny_llama, monkeypatch):
     model = AutoModel.from_pretrained(tiny_llama, attn_implementation="sdpa")
     for layer in model.layers:
