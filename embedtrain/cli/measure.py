@@ -13,8 +13,8 @@ from rich.console import Console
 from embedtrain.evaluate.progress import SweepBar, Tick
 from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import find_tasks
+from embedtrain.model.describe import weights_hash
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import weights_hash
 from embedtrain.types import Score, SubModel
 
 log = logging.getLogger(__name__)

@@ -111,7 +111,7 @@ class Backbone(nn.Module):
                 **({"use_cache": False} if self._family.decoder else {}),
                 **self._positions(tokens.mask),
             ).last_hidden_state  # (M, T, H), normed by the model itself
-        norm = self._final_norm()
+        norm = self.final_norm
         states = {layer: state if norm is None else norm(state) for layer, state in inner.items()}
         states[deepest] = last
         return tuple(states[layer] for layer in layers)
@@ -193,6 +193,11 @@ class Backbone(nn.Module):
         """Where the blocks are in the Hugging Face model, e.g. `encoder.layer`."""
         return self._family.blocks
 
+    @property
+    def pads_anywhere(self) -> bool:
+        """Whether the model itself, without our position ids, may be given padding on either side."""
+        return self._family.decoder or self._family.positions == "relative"
+
     def embedding_parameters(self) -> Iterator[nn.Parameter]:
         """All that is learnt before the first block: token, position and type tables, their norm."""
         inside = (f"{self._family.blocks}.", f"{self._family.final_norm}.")
@@ -201,7 +206,9 @@ class Backbone(nn.Module):
     def _implementation(self) -> str:
         return str(self.model.config._attn_implementation)
 
-    def _final_norm(self) -> nn.Module | None:
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm after the last block of a pre-norm model."""
         path = self._family.final_norm
         return None if path is None else self.model.get_submodule(path)
 

@@ -5,14 +5,13 @@ Letters: M texts, T tokens, L layers kept, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from embedtrain.model.backbone import Backbone
+from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import Pooling, pool_mask
 from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.types import Embeddings, InputError, Role, SubModel, Tokens
@@ -32,33 +31,33 @@ class Encoder(nn.Module):
     Args:
         backbone: gives the state after each block.
         pooling: makes one vector of the states of a text (an `nn.Module`).
-        tokenizer: the Hugging Face tokenizer of the backbone.
-        max_length: longest text in tokens, special ones included; the rest is cut off.
+        tokenize: texts of a role to tokens, their prompts and end token included.
         width: D, leading coordinates of the pooled vector that exist; None for all of them.
         normalize: whether a shipped full model ends in a unit vector.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         trained: sub-models that training aimed at.
         source: name of the folder or hub model that this one came from.
+        origin: the folder, file or hub name that its backbone was loaded from, for an adapter to find it.
 
     Raises:
-        InputError: when `max_length`, `width` or `max_tokens` does not fit the backbone.
+        InputError: when the longest text of `tokenize`, `width` or `max_tokens` does not fit the backbone.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         pooling: Pooling,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenize: TextTokenizer,
         *,
-        max_length: int,
         width: int | None = None,
         normalize: bool = True,
         max_tokens: int | None = None,
         trained: Sequence[SubModel] = (),
         source: str = "",
+        origin: str = "",
     ) -> None:
         super().__init__()
-        positions = backbone.max_positions
+        positions, max_length = backbone.max_positions, tokenize.max_length
         if max_length < 1 or (positions is not None and max_length > positions):
             raise InputError(f"max_length must be in 1..{positions} for this backbone, got {max_length}")
         if width is not None and not 1 <= width <= backbone.hidden_size:
@@ -67,12 +66,12 @@ class Encoder(nn.Module):
             raise InputError(f"max_tokens must be positive, got {max_tokens}")
         self.backbone = backbone
         self.pooling = pooling
-        self.tokenize = TextTokenizer(tokenizer, max_length)
+        self.tokenize = tokenize
         self.width = backbone.hidden_size if width is None else width
         self.normalize = normalize
         self.max_tokens = max_tokens
         self.trained = tuple(trained)
-        self.source = source
+        self.source, self.origin = source, origin
 
     @property
     def num_layers(self) -> int:
@@ -126,7 +125,7 @@ class Encoder(nn.Module):
         kept = tuple(sorted(set(layers)))
         values = self._empty(kept, len(texts), torch.device("cpu"))
         done = 0
-        with _evaluating(self), torch.no_grad():
+        with evaluating(self), torch.no_grad():
             for begin in range(0, len(texts), WINDOW):
                 window = texts[begin : begin + WINDOW]
                 read = self.tokenize.read(window, role, [prompt] * len(window))
@@ -195,15 +194,3 @@ def _rows(tokens: Tokens, group: Sequence[int], extents: Sequence[tuple[int, int
     index = torch.tensor(group, device=tokens.ids.device)
     columns = slice(min(extents[row][0] for row in group), max(extents[row][1] for row in group))
     return Tokens(tokens.ids[index, columns], tokens.mask[index, columns], tokens.prompt_len[index])
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode while open; afterwards each submodule has the mode it had, not that of its parent."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -6,75 +6,119 @@ sentence-transformers, gives `Embeddings.at(SubModel(layer, dim))`.
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from tokenizers.normalizers import Lowercase, Sequence
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from embedtrain.model.adapter import base_hash, is_adapter, read_adapter
 from embedtrain.model.atomic import atomic_folder
+from embedtrain.model.attention import Attention
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.card import model_card
-from embedtrain.model.contract import Contract, package_versions, tensors_hash, tokenizer_hash, write_contract
+from embedtrain.model.contract import Contract, compare, write_contract
+from embedtrain.model.describe import contract_of, shipped_tokenizer
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.layout import Layout, read_layout, write_layout
+from embedtrain.model.freezing import freeze
+from embedtrain.model.layout import Layout, read_layout
 from embedtrain.model.locate import locate
-from embedtrain.model.pooling import Pooling, named_pooling
+from embedtrain.model.lora import add_lora, load_adapter
+from embedtrain.model.parts import Given, facts_of, longest_text, pooling_for, read_tokenizer
+from embedtrain.model.st_folder import Shipped, miscounted_prompts, write_layout
+from embedtrain.model.tokenizer import Side, TextTokenizer
 from embedtrain.types import InputError, SubModel
 
 LOG = logging.getLogger(__name__)
-LONGEST_DEFAULT = 512  # tokens, where neither the folder nor the caller says
 
 
 def load_encoder(
     path: str | Path,
     *,
-    pooling: Pooling | str | None = None,
+    pooling: Given = None,
+    attention: Attention | None = None,
+    prompts: Mapping[str, str] | None = None,
+    pool_prompt: bool | None = None,
+    append_eos: bool | None = None,
+    padding_side: Side | None = None,
     max_length: int | None = None,
     normalize: bool | None = None,
     dtype: torch.dtype | str = torch.float32,
     attn_implementation: str | None = None,
-    max_tokens: int | None = None,
+    base: str | Path | None = None,
+    lora: Mapping[str, Any] | None = None,
+    freeze_embeddings: bool = False,
+    freeze_blocks: int = 0,
     gradient_checkpointing: bool = False,
+    max_tokens: int | None = None,
 ) -> Encoder:
-    """The encoder of a sentence-transformers, embedtrain or plain Hugging Face folder, or of a hub name.
+    """The encoder of a sentence-transformers, embedtrain, adapter or plain Hugging Face folder, or hub name.
 
-    What the caller does not give is taken from the folder. A plain Hugging Face folder says nothing about
-    pooling: it gets the mean and unit length, with a line in the log. With `gradient_checkpointing`,
-    training keeps less of each block and computes it again in backward: same gradients.
+    What the caller does not give is taken from the folder. A plain Hugging Face folder or GGUF file says
+    nothing about pooling: it gets the mean and unit length, with a line in the log.
+
+    Args:
+        path: folder, hub name, or `.gguf` file.
+        pooling: one that is built, the name of one, or what builds one from `hidden_size` and `num_layers`.
+        attention: causal or bidirectional, for decoders.
+        prompts: text put before every text of a role, or of a task of that name; replaces the folder's.
+        pool_prompt: whether the tokens of a prompt are pooled; they are where the folder does not say.
+        append_eos: end every text in the end token; None where a pooling that is given needs it, and
+            otherwise as the folder's tokenizer does.
+        padding_side: right or left. It changes no embedding.
+        max_length: longest text in tokens, prompt and special ones included.
+        normalize: whether a shipped full model ends in a unit vector.
+        dtype: of the backbone; the parameters of a pooling stay as they are.
+        attn_implementation: sdpa, eager, flash_attention_2, ...; sdpa where the model has it when none.
+        base: where the model of an adapter folder is now; the folder names where it was.
+        lora: settings of `add_lora`: train adapters instead of the backbone's own weights.
+        freeze_embeddings: do not train what comes before the first block.
+        freeze_blocks: do not train the first so many blocks.
+        gradient_checkpointing: keep less of each block and compute it again in backward: same gradients.
+        max_tokens: rows x padded length of a micro-batch; None fits the device.
 
     Raises:
-        InputError: for a missing folder, missing weights, an unknown model type, module or pooling, or a
-            folder that is not what its `embedtrain.json` says.
+        InputError: for a missing folder, missing weights, an unknown model type, module or pooling, a
+            setting that the model cannot have, or a folder that is not what its `embedtrain.json` says.
     """
     folder = locate(path)
-    layout = read_layout(folder, pooling_given=pooling is not None)
-    contract = layout.contract
-    backbone = Backbone.load(layout.weights, dtype=_as_dtype(dtype), attn_implementation=attn_implementation)
+    layout, contract = _read(folder, base, pooling_given=pooling is not None)
+    if attention is None and layout.adapter is not None and contract is not None:
+        attention = contract.attention  # the base's own config may say another
+    backbone = Backbone.load(
+        layout.weights, dtype=_as_dtype(dtype), attn_implementation=attn_implementation, attention=attention
+    )
+    tokenizer = read_tokenizer(layout)
+    if contract is not None:
+        compare(folder, contract, facts_of(layout, backbone, tokenizer))
+    _adapt(backbone, layout, lora)
+    freeze(backbone, embeddings=freeze_embeddings, first_blocks=freeze_blocks)
     if gradient_checkpointing:
         backbone.gradient_checkpointing(True)
-    tokenizer = _tokenizer(layout)
-    if contract is not None:
-        _compare(folder, contract, backbone, tokenizer)
-    if layout.prompts:
-        LOG.warning("%s has prompts for its texts; they are not added", path)
     if pooling is None and layout.pooling is None:
         LOG.info("%s does not say how to pool: taking the mean of the tokens", path)
-    chosen = layout.pooling or "mean" if pooling is None else pooling
-    size = {"hidden_size": backbone.hidden_size, "num_layers": backbone.num_layers}
+    built = pooling_for(pooling, layout.pooling, backbone)
+    ends = pooling is not None and built.needs_eos if append_eos is None else append_eos
+    said = layout.include_prompt
+    tokenize = TextTokenizer(
+        tokenizer,
+        longest_text(layout, backbone, tokenizer) if max_length is None else max_length,
+        prompts=layout.prompts if prompts is None else prompts,
+        pool_prompt=(True if said is None else said) if pool_prompt is None else pool_prompt,
+        append_eos=ends,
+        padding_side=cast(Side, tokenizer.padding_side) if padding_side is None else padding_side,
+    )
     encoder = Encoder(
         backbone,
-        named_pooling(chosen, **size) if isinstance(chosen, str) else chosen,
-        tokenizer,
-        max_length=_max_length(layout, backbone, tokenizer) if max_length is None else max_length,
-        width=None if contract is None else contract.width,
+        built,
+        tokenize,
+        width=layout.width,
         normalize=layout.normalize if normalize is None else normalize,
         max_tokens=max_tokens,
         trained=() if contract is None else contract.trained,
         source=_source(path) if contract is None else contract.source,
+        origin=_origin(layout, path, base),
     )
     return encoder.eval()
 
@@ -82,10 +126,11 @@ def load_encoder(
 def save_encoder(
     encoder: Encoder, folder: str | Path, sub: SubModel | None = None, *, overwrite: bool = False
 ) -> Path:
-    """Write a folder that plain sentence-transformers loads: the whole encoder, or one sub-model of it.
+    """Write a folder that sentence-transformers loads: the whole encoder, or one sub-model of it.
 
-    A sub-model has blocks 1..layer only and gives unit vectors of `dim` coordinates. The folder appears
-    whole or not at all; weights are safetensors.
+    A sub-model has blocks 1..layer only and gives unit vectors of `dim` coordinates. LoRA adapters are
+    merged. The folder appears whole or not at all; weights are safetensors. Where sentence-transformers has
+    no such pooling, the folder has its source, and `trust_remote_code=True` loads it.
 
     Raises:
         InputError: for a sub-model out of range, a folder that exists (unless `overwrite`), or a disk that
@@ -93,22 +138,23 @@ def save_encoder(
     """
     folder = Path(folder).expanduser()
     chosen = check_sub_model(encoder, sub) if sub is not None else SubModel(encoder.num_layers, encoder.width)
-    contract = _contract(encoder, chosen, normalize=encoder.normalize or sub is not None)
-    tokenizer = _shipped_tokenizer(encoder)
+    backbone = encoder.backbone
+    shipped = Shipped(
+        contract=contract_of(encoder, chosen, normalize=encoder.normalize or sub is not None),
+        hidden_size=backbone.hidden_size,
+        pooling=encoder.pooling.cut(chosen.layer),
+        norm=backbone.final_norm,
+        prompt_lengths=miscounted_prompts(encoder.tokenize),
+    )
+    tokenizer = shipped_tokenizer(encoder)
     with atomic_folder(folder, overwrite=overwrite) as beside:
-        encoder.backbone.save(beside, chosen.layer)
+        backbone.save(beside, chosen.layer)
         tokenizer.save_pretrained(beside)
-        write_layout(beside, contract, encoder.backbone.hidden_size)
-        write_contract(beside, contract)
-        (beside / "README.md").write_text(model_card(contract, folder.name), encoding="utf-8")
+        write_layout(beside, shipped)
+        write_contract(beside, shipped.contract)
+        card = model_card(shipped.contract, folder.name, is_plain=shipped.is_plain)
+        (beside / "README.md").write_text(card, encoding="utf-8")
     return folder
-
-
-def weights_hash(encoder: Encoder) -> str:
-    """40 hexadecimal digits that name these weights and settings, the same in every process."""
-    contract = _contract(encoder, SubModel(encoder.num_layers, encoder.width), normalize=encoder.normalize)
-    settings = (contract.pooling, contract.max_length, contract.width, contract.tokenizer_hash)
-    return hashlib.sha256(f"{tensors_hash(encoder)} {settings}".encode()).hexdigest()[:40]
 
 
 def check_sub_model(encoder: Encoder, sub: SubModel) -> SubModel:
@@ -124,65 +170,41 @@ def check_sub_model(encoder: Encoder, sub: SubModel) -> SubModel:
     return sub
 
 
-def _contract(encoder: Encoder, sub: SubModel, *, normalize: bool) -> Contract:
-    inside = [item for item in encoder.trained if item.layer <= sub.layer and item.dim <= sub.dim]
-    return Contract(
-        pooling=encoder.pooling.name,
-        max_length=encoder.max_length,
-        normalize=normalize,
-        num_layers=sub.layer,
-        width=sub.dim,
-        trained=tuple(inside),
-        tokenizer_hash=tokenizer_hash(encoder.tokenize.tokenizer),
-        dtype=str(next(encoder.parameters()).dtype).removeprefix("torch."),
-        source=encoder.source,
-        versions=package_versions(),
-    )
+def _read(folder: Path, base: str | Path | None, *, pooling_given: bool) -> tuple[Layout, Contract | None]:
+    if is_adapter(folder):
+        return read_adapter(folder, base)
+    if base is not None:
+        raise InputError(f"{folder} is no folder of adapters, so it has no use for base={base}: leave it out")
+    layout = read_layout(folder, pooling_given=pooling_given)
+    return layout, layout.contract
 
 
-def _compare(
-    folder: Path, contract: Contract, backbone: Backbone, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    """Refuse a folder whose parts were changed after it was saved."""
-    found = {"num_layers": backbone.num_layers, "tokenizer_hash": tokenizer_hash(tokenizer)}
-    for field, value in found.items():
-        if getattr(contract, field) != value:
-            raise InputError(
-                f"{folder}: embedtrain.json says {field} is {getattr(contract, field)!r} but the folder has "
-                f"{value!r}; its parts were changed after it was saved. Save the model again"
-            )
-
-
-def _tokenizer(layout: Layout) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            layout.weights, trust_remote_code=False
+def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -> None:
+    """Put the folder's adapters, or new ones, into a backbone."""
+    if layout.adapter is None:
+        if lora is not None:
+            try:
+                add_lora(backbone, **lora)
+            except TypeError as error:
+                raise InputError(f"lora: {error}; see the settings of add_lora") from error
+        return
+    contract = layout.contract
+    assert contract is not None
+    assert contract.base is not None
+    dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
+    if dtype != contract.dtype:
+        LOG.warning(
+            "the adapters were trained on weights in %s, not %s, so the base is not compared",
+            contract.dtype,
+            dtype,
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load the tokenizer in {layout.weights}: {error}") from error
-    if layout.lower_case:
-        backend = tokenizer.backend_tokenizer
-        steps = [] if backend.normalizer is None else [backend.normalizer]
-        backend.normalizer = Sequence([Lowercase(), *steps])
-    return tokenizer
-
-
-def _shipped_tokenizer(encoder: Encoder) -> PreTrainedTokenizerBase:
-    """A copy that says our maximum length and carries no truncation left over from its last call."""
-    tokenizer = copy.deepcopy(encoder.tokenize.tokenizer)
-    tokenizer.model_max_length = encoder.max_length
-    tokenizer.backend_tokenizer.no_truncation()
-    tokenizer.backend_tokenizer.no_padding()
-    return tokenizer
-
-
-def _max_length(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The folder's own limit, else the tokenizer's, never more than the positions allow."""
-    said = layout.max_length
-    if said is None:
-        # A tokenizer without a limit says 10^30.
-        said = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else LONGEST_DEFAULT
-    return said if backbone.max_positions is None else min(said, backbone.max_positions)
+    elif (found := base_hash(backbone)) != contract.base.weights_hash:
+        raise InputError(
+            f"{layout.weights} is not the model that the adapters in {layout.adapter} were trained on: "
+            f"embedtrain.json says base weights_hash is {contract.base.weights_hash[:12]}..., this one has "
+            f"{found[:12]}.... Give the right one as base=..."
+        )
+    load_adapter(backbone, layout.adapter)
 
 
 def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
@@ -195,4 +217,14 @@ def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
 def _source(path: str | Path) -> str:
     """A hub name as it is; of a local folder the last two names, which say little about the machine."""
     local = Path(path).expanduser()
-    return "/".join(local.resolve().parts[-2:]) if local.is_dir() else str(path)
+    return "/".join(local.resolve().parts[-2:]) if local.exists() else str(path)
+
+
+def _origin(layout: Layout, path: str | Path, base: str | Path | None) -> str:
+    """What `load_encoder` would find the backbone's own weights by, from any working folder."""
+    if layout.adapter is not None:
+        assert layout.contract is not None
+        assert layout.contract.base is not None
+        path = layout.contract.base.source if base is None else base
+    local = Path(path).expanduser()
+    return str(local.resolve()) if local.exists() else str(path)

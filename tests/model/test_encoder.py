@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from embedtrain.model.encoder import Encoder, micro_batches
 from embedtrain.model.export import load_encoder
-from embedtrain.model.pooling import Cls
+from embedtrain.model.pooling import Cls, LatentAttention
 from embedtrain.types import InputError, SubModel, Tokens, stack_tokens
 
 LAYERS = (1, 2, 4)
@@ -221,6 +222,7 @@ def test_pooling_is_float32_under_autocast(folder, sentences):
     class Product(nn.Module):
         name: ClassVar[str] = "product"
         needs_all_layers: ClassVar[bool] = False
+        needs_eos: ClassVar[bool] = False
 
         def forward(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
             weights = mask.float() / mask.sum(1, keepdim=True)
@@ -241,6 +243,7 @@ def test_a_pooling_that_needs_all_layers_gets_them(folder, sentences):
     class Sum(nn.Module):
         name: ClassVar[str] = "sum"
         needs_all_layers: ClassVar[bool] = True
+        needs_eos: ClassVar[bool] = False
 
         def forward(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
             return Cls()([torch.stack(list(hiddens)).sum(0)], mask, layer)
@@ -288,7 +291,17 @@ def test_a_text_without_tokens_is_named(encoder):
         ({"max_length": 0}, r"max_length must be in 1\.\.64"),
         ({"max_tokens": 0}, "max_tokens must be positive, got 0"),
         ({"dtype": "int8"}, "dtype must be float32, bfloat16, float16 or float64, got 'int8'"),
-        ({"pooling": "max"}, "pooling 'max' is not supported"),
+        ({"pooling": "maxx"}, "pooling 'maxx' is not supported"),
+        ({"attention": "causal"}, "an encoder, all its tokens see each other, so attention cannot be causal"),
+        ({"lora": {"rank": 4, "tragets": "q"}}, "lora: .*unexpected keyword argument 'tragets'"),
+        ({"lora": {"targets": "q_prj"}}, "lora targets 'q_prj' matches none of the linear layers"),
+        ({"freeze_blocks": 5}, r"first_blocks must be in 0\.\.4, got 5"),
+        ({"base": "x"}, "is no folder of adapters, so it has no use for base=x"),
+        ({"padding_side": "top"}, "padding_side must be right or left, got 'top'"),
+        (
+            {"pooling": partial(LatentAttention, heads=5)},
+            "heads=5 do not divide the hidden width 32 of this backbone",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(folder, settings, message):

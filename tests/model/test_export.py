@@ -13,8 +13,9 @@ from sentence_transformers import SentenceTransformer
 
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.contract import Contract, read_contract
+from embedtrain.model.describe import weights_hash
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder, save_encoder, weights_hash
+from embedtrain.model.export import load_encoder, save_encoder
 from embedtrain.types import InputError, SubModel
 
 EVERY = (1, 2, 3, 4)
@@ -145,14 +146,21 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
     assert contract is not None
     assert contract._replace(tokenizer_hash="", versions={}) == Contract(
         pooling="mean",
+        pooling_settings={},
+        pool_prompt=True,
+        prompts={},
+        attention="bidirectional",
+        special_tokens=(("[CLS]",), ("[SEP]",)),
+        padding_side="right",
         max_length=20,
         normalize=True,
         num_layers=2,
         width=16,
-        trained=(SubModel(1, 8), SubModel(2, 16)),
-        tokenizer_hash="",
         dtype="float32",
+        tokenizer_hash="",
+        trained=(SubModel(1, 8), SubModel(2, 16)),
         source="/".join(tiny_bert.parts[-2:]),
+        base=None,
         versions={},
     )
     assert set(contract.versions) == {"embedtrain", "torch", "transformers", "sentence-transformers"}
@@ -210,10 +218,10 @@ def test_a_full_disk_leaves_no_half_model(tiny_bert, tmp_path, monkeypatch, plac
     assert load_encoder(tmp_path / "model").num_layers == 2
 
 
-def test_a_pooling_that_sentence_transformers_lacks_is_not_passed_off_as_another(tiny_bert, tmp_path):
+def test_a_pooling_of_ones_own_is_not_passed_off_as_another(tiny_bert, tmp_path):
     encoder = trained(tiny_bert)
     encoder.pooling = type("Odd", (type(encoder.pooling),), {"name": "odd"})()
-    with pytest.raises(InputError, match="pooling 'odd' is not one that sentence-transformers has"):
+    with pytest.raises(InputError, match=r"pooling 'odd' is none of cls, .* a saved folder can hold"):
         save_encoder(encoder, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
@@ -307,7 +315,10 @@ def test_a_dense_without_our_contract_is_refused(saved, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"pooling_mode": "max"}, "asks for pooling max, which embedtrain does not have; it has cls, mean"),
+        (
+            {"pooling_mode": "mean_sqrt_len_tokens"},
+            "asks for pooling mean_sqrt_len_tokens, which embedtrain does not have; it has cls,",
+        ),
         ({"pooling_mode": ["cls", "mean"]}, r"pooling cls \+ mean"),
         ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, r"pooling max \+ mean"),
     ],
@@ -389,21 +400,30 @@ def test_lower_casing_that_only_sentence_transformers_knows_of_is_kept(saved, tm
         torch.testing.assert_close(oracle(folder, shouting), expected, rtol=0, atol=1e-5)
 
 
-def test_prompts_are_not_silently_dropped(saved, tmp_path, caplog):
+@pytest.mark.parametrize("name", ["document", "passage", "corpus"])
+def test_prompts_of_a_sentence_transformers_folder_are_added(saved, tmp_path, sentences, name):
+    prompts = {"query": "the word: ", name: "a dog: ", "STS": "cat "}
     path = edited(
         saved,
         tmp_path / "a",
         "config_sentence_transformers.json",
-        lambda config: config | {"prompts": {"query": "query: "}},
+        lambda config: config | {"prompts": prompts},
     )
-    load_encoder(path)
-    assert "has prompts for its texts; they are not added" in caplog.text
+    (path / "embedtrain.json").unlink()
+    encoder = load_encoder(path)
+    assert encoder.tokenize.prompts == {"query": "the word: ", "document": "a dog: ", "STS": "cat "}
+    model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
+    for role, prompt in (("query", "query"), ("document", name)):
+        found = model.encode(list(sentences), prompt_name=prompt, convert_to_tensor=True)
+        expected = encoder.encode(sentences, (4,), role).at(SubModel(4, 32))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_the_weights_hash_is_that_of_every_process_and_feels_every_change(tiny_bert, saved):
     encoder = load_encoder(saved)
     code = (
-        "import sys; from embedtrain.model.export import load_encoder, weights_hash; "
+        "import sys; from embedtrain.model.describe import weights_hash; "
+        "from embedtrain.model.export import load_encoder; "
         "print(weights_hash(load_encoder(sys.argv[1])))"
     )
     done = subprocess.run(
