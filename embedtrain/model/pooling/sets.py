@@ -98,12 +98,16 @@ class LayerSets(nn.Module):
                 self.of(layer).requires_grad_(False)
 
 
-Pooling = TypeVar("Pooling", bound=nn.Module)
+Trainable = TypeVar("Trainable", bound=nn.Module)
 
 
 def with_fewer_layers(
-    pooling: Pooling, make: Callable[..., Pooling], layer: int, settings: dict[str, Setting], hidden_size: int
-) -> Pooling:
+    pooling: Trainable,
+    make: Callable[..., Trainable],
+    layer: int,
+    settings: dict[str, Setting],
+    hidden_size: int,
+) -> Trainable:
     """A copy of `pooling` for a backbone of `layer` blocks: sets and rows of layer tables 1..layer.
 
     `make` is its class; the copy is built without drawing a random number.
