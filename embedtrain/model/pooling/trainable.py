@@ -3,8 +3,14 @@
 Letters: M texts, T tokens, H hidden width, r latents. Padding and prompts are no keys, and the last token is
 found on either padding side; where the paper's code does otherwise, that is to be had by name.
 
-The latents are also the residual, so their mean over r, (N(0, latent_scale²) / √r in each coordinate), is the
-same in all vectors at the start, and the scale decides how much of a vector that constant is.
+The latents are also the residual, so their mean over r, N(0, latent_scale²/r) in each coordinate, is the same
+in all vectors at the start. How much that is, before any training, on MiniLM (states of rms 0.4 to 0.65; the
+first 250 pairs of STS-B, 3 seeds; mean pooling: Spearman 0.940, cosine of unrelated texts 0.11 on average):
+
+    last_layer   latent_scale 1: 0.933, cosine 0.35              0.02: 0.927, cosine 0.12
+    multi_layer  both scales 1: 0.783, cosine 0.95     table_scale 0.02: 0.807, cosine 0.77
+
+The order of texts hardly suffers, so the defaults are the paper's; smaller scales begin less alike.
 """
 
 from __future__ import annotations
