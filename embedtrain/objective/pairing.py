@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.objective.relevance import Relevance
-from embedtrain.objective.rules import Rule, Scorer, take_out
+from embedtrain.objective.rules import Rule, Scorer, row_counts, take_out
 from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, Pairing, text_id
 
 Scope = Literal["all", "own"]
@@ -132,6 +132,7 @@ class BatchCandidates:
         self.hard = torch.cat([hard, queued.hard])  # (C,)
         self.own_hard = torch.full_like(links.task, sharing.scope == "own", dtype=torch.bool)  # (B,)
         self.alone = torch.full_like(links.task, not sharing.in_batch, dtype=torch.bool)  # (B,)
+        self.shares_all = {sharing, *datasets.values()} == {Sharing()}
         for name, other in datasets.items():
             mine = links.task == text_id(name)
             self.own_hard[mine], self.alone[mine] = other.scope == "own", not other.in_batch
@@ -158,7 +159,7 @@ class BatchCandidates:
             shared = self.target[None, :] == target[:, None]  # (b, B)
             blocks["doc_queries"] = self._open_queries(rows) & ~self.relevance.queries_of(target) & ~shared
             blocks["doc_queries"][everyone, rows] = True
-        considered = blocks["query_docs"].sum(1) - 1
+        considered = row_counts(blocks["query_docs"]) - 1
         removed = take_out(
             self.rules,
             blocks,
@@ -170,10 +171,12 @@ class BatchCandidates:
 
     def _docs(self, rows: Tensor) -> Tensor:
         """Documents that are unrelated to the query and shared with it, (b, C)."""
+        open_ = (self.doc_task[None, :] == self.task[rows, None]) & ~self.relevance.docs(rows)
+        if self.shares_all:
+            return open_
         mine = self.owner[None, :] == rows[:, None]
         kept_apart = (self.hard[None, :] & self.own_hard[rows, None]) | self.alone[rows, None]
-        open_ = (self.doc_task[None, :] == self.task[rows, None]) & (mine | ~kept_apart)
-        return open_ & ~self.relevance.docs(rows)
+        return open_ & (mine | ~kept_apart)
 
     def _open_queries(self, rows: Tensor) -> Tensor:
         """Queries of the row's task, unless it contrasts with nothing of others, (b, B)."""
@@ -264,7 +267,7 @@ class FixedCandidates(NamedTuple):
         """As `Candidates.allowed`."""
         wanted: set[BlockName] = {"query_docs", *names}
         blocks = Blocks(**{name: getattr(self.tables, name)[rows] for name in wanted})
-        return Allowed(blocks, blocks.query_docs.sum(1) - 1, {})
+        return Allowed(blocks, row_counts(blocks.query_docs) - 1, {})
 
 
 def _guide_block(guide: Guide, rows: Tensor, target: Tensor, name: BlockName) -> Tensor:

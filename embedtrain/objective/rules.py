@@ -161,6 +161,12 @@ class MaxSimilarity:
         return similar > at(self.most, step)
 
 
+def row_counts(mask: Tensor) -> Tensor:
+    """(b,) int64 True values of a (b, n) mask, in pieces: PyTorch's sum makes 8 bytes of every one first."""
+    zero = torch.zeros(len(mask), dtype=torch.int64, device=mask.device)
+    return sum((piece.sum(1) for piece in torch.split(mask, 8_192, dim=1)), zero)
+
+
 def scorer_named(by: str) -> Scorer:
     """`by` itself. Raises InputError unless it names a scorer."""
     for scorer in SCORERS:
@@ -220,5 +226,5 @@ def take_out(
             out = rule.removes(similar(rule.by, name), threshold, left, step) & left
             blocks[name] &= ~out
             if name == "query_docs":
-                removed[rule.name] = out.sum(1)
+                removed[rule.name] = row_counts(out)
     return removed
