@@ -56,7 +56,7 @@ class EmbeddingDistill(nn.Module):
             seed: of the projection's first value.
 
         Raises:
-            InputError: on a negative weight, another word, no guide, or widths that differ without a projection.
+            InputError: on a negative weight, another word, no guide, or widths that need a projection.
         """
         super().__init__()
         if guide_width is None:

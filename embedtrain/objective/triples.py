@@ -71,7 +71,10 @@ class Triplet(nn.Module):
     def _distance(self, left: Tensor, right: Tensor) -> Tensor:
         if self.distance == "cosine":
             return 1 - F.cosine_similarity(left, right, dim=-1)
-        return F.pairwise_distance(left, right)  # adds 1e-6: a gradient where texts are equal
+        length: Tensor = torch.linalg.vector_norm(
+            left - right, dim=-1
+        )  # its gradient at 0 is 0, sqrt's is not
+        return length
 
 
 class MarginMSE(nn.Module):
@@ -193,7 +196,8 @@ class TeacherKL(nn.Module):
             return Owned(owned.query[known], owned.doc[known]), scores[known]
         if pairing.guide is None:
             raise InputError(
-                'TeacherKL with teacher="guide" needs a guide model: name one by guide=... or set teacher="labels"'
+                'TeacherKL with teacher="guide" needs a guide model: name one by guide=..., or set '
+                'teacher="labels"'
             )
         guide = pairing.guide
         return owned, (guide.query[owned.query] * guide.docs[owned.doc]).sum(-1).detach()

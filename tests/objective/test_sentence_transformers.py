@@ -7,20 +7,25 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     AdaptiveLayerLoss,
+    AnglELoss,
     CoSENTLoss,
     Matryoshka2dLoss,
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
+    TripletDistanceMetric,
+    TripletLoss,
 )
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from embedtrain.objective import plan
+from embedtrain.objective.angle import Angle
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.distillation import LayerKL
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.pairing import fixed
 from embedtrain.objective.scored import CoSENT
+from embedtrain.objective.triples import Triplet
 from embedtrain.types import Embeddings
 
 SIZE = {"num_layers": 3, "width": 16}
@@ -86,7 +91,8 @@ def assert_equal(model, theirs, loss, chosen, columns, distill=None, scores=None
     query, *docs = (pooled(model, column) for column in batch)
     layers = (0, 1, 2, 3)
     allowed = torch.ones(5, 5 * len(docs), dtype=torch.bool)
-    pairing = fixed(torch.arange(5), allowed, scores=scores)
+    owner = torch.arange(5).repeat(len(docs))
+    pairing = fixed(torch.arange(5), allowed, scores=scores, owner=owner)
     embeddings = Embeddings(query, layers), Embeddings(torch.cat(docs, 1), layers)
     value = Objective(loss, distill)(*embeddings, pairing, chosen)
     assert value.total.dtype == expected.dtype == torch.float64
@@ -102,7 +108,7 @@ def assert_equal(model, theirs, loss, chosen, columns, distill=None, scores=None
 
 
 FULL = plan.Full(**SIZE)(0)
-KINDS = ["mnrl", "mnrl-negatives", "cosent"]
+KINDS = ["mnrl", "mnrl-negatives", "cosent", "angle", "angle-negatives", "triplet"]
 
 
 @pytest.fixture
@@ -112,6 +118,13 @@ def pair_of_losses(model):
     def build(kind):
         if kind == "cosent":
             return CoSENTLoss(model), CoSENT(), {"columns": 2, "scores": SCORES}
+        if kind == "angle":
+            return AnglELoss(model), Angle(), {"columns": 2, "scores": SCORES}
+        if kind == "angle-negatives":
+            return AnglELoss(model), Angle(labels="negatives"), {"columns": 4}
+        if kind == "triplet":
+            theirs = TripletLoss(model, TripletDistanceMetric.COSINE, triplet_margin=0.7)
+            return theirs, Triplet(0.7), {"columns": 3}
         columns = 4 if kind == "mnrl-negatives" else 2
         return MultipleNegativesRankingLoss(model), InfoNCE(), {"columns": columns}
 
