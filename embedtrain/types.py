@@ -76,7 +76,7 @@ class Links(NamedTuple):
     task: Tensor  # (B,) int64, queries of different tasks never contrast
     rows: Tensor  # (B,) int64 row number in the data, for messages
     scores: Tensor | None  # (B,) float32 graded similarity of each query and its positive; NaN where unknown
-    teacher: Tensor | None = None  # (N,) float32 a teacher's score of each document for its owner; NaN likewise
+    teacher: Tensor | None = None  # (N,) float32 a teacher's score of a document for its owner; NaN likewise
 
 
 class Batch(NamedTuple):
@@ -184,7 +184,7 @@ class Pairing(NamedTuple):
     step: int  # optimiser step
     candidates: Candidates
     scores: Tensor | None = None  # (B,) float32 graded similarity of query and target; NaN where unknown
-    teacher: Tensor | None = None  # (C,) float32 a teacher's score of the document for its owner; NaN likewise
+    teacher: Tensor | None = None  # (C,) float32 a teacher's score of a document for its owner; NaN likewise
     guide: Guide | None = None
 
 

@@ -23,6 +23,7 @@ from embedtrain.objective.settings import above_zero, not_negative, one_of
 from embedtrain.types import BlockName, Blocks, InputError, RowFacts
 
 LARGEST_SCALE = 100.0  # CLIP's bound (Radford et al. 2021, 2103.00020, section 2.5)
+LEAST_SHARE = 1e-30  # of a softmax whose logarithm is still exact in float32
 WITH_PAIR = ("query_docs", "doc_queries")  # blocks in which the row's own pair stands
 
 Partition = Literal["joint", "separate"]
@@ -138,6 +139,23 @@ class InfoNCE(nn.Module):
         target = {"query_docs": facts.target, "doc_queries": facts.rows}
         losses = [F.cross_entropy(values, target[name], reduction="none") for name, values in logits.items()]
         return torch.stack(losses).mean(0)
+
+    def slopes(self, scores: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor, float] | None:
+        """Losses, their derivative and its factor where only query_docs and a given temperature take part."""
+        if self.log_scale is not None or self.hardness is not None or len(self.blocks) > 1:
+            return None
+        scale = float(self.scale(facts.step))
+        logits = scores * scale  # (b, C)
+        if not allowed.all():  # a pass over bytes saves one over the logits in most batches
+            logits.masked_fill_(~allowed, -torch.inf)
+        share = torch.softmax(logits, 1)  # (b, C)
+        target = facts.target[:, None]
+        likely = share.gather(1, target)  # (b, 1)
+        loss = -likely.log()
+        lost = (likely < LEAST_SHARE)[:, 0].nonzero()[:, 0]  # rounding, or underflow, in the logarithm
+        if len(lost):
+            loss[lost, 0] = logits[lost].logsumexp(1) - logits[lost, facts.target[lost]]
+        return loss[:, 0], share.scatter_add_(1, target, -torch.ones_like(likely)), scale
 
     def _entries(self, name: BlockName, allowed: Blocks, facts: RowFacts) -> Tensor:
         """What of a block enters, bool, shaped like it."""

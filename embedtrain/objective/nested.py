@@ -74,9 +74,9 @@ def forward(left: Side, right: Side, dims: Sequence[int]) -> list[Tensor]:
     running: Tensor | None = None
     for place, (begin, end) in enumerate(segments(dims)):
         x, y = left.values[:, begin:end], right.values[:, begin:end].T
-        running = x @ y if running is None else torch.addmm(running, x, y)  # (b, n)
+        running = x @ y if running is None else running.addmm_(x, y)  # (b, n)
         if left.inverse is None or right.inverse is None:
-            found.append(running)
+            found.append(running.clone() if end < dims[-1] else running)
         else:
             found.append((running * right.inverse[place]).mul_(left.inverse[place, :, None]))
     return found

@@ -143,11 +143,11 @@ class Pass:
         found = term.loss.slopes(block, allowed.blocks.query_docs, facts)
         if found is None:
             return None
-        loss, slope = found
+        loss, slope, scale = found
         factor = term.rows[facts.rows] * term.weight
         for key, kept in slopes.items():
             ours = key == (term.loss.similarity, "query_docs")
-            kept.append(Slope(slope, factor * self.step.weights[sub]) if ours else None)
+            kept.append(Slope(slope, factor * (self.step.weights[sub] * scale)) if ours else None)
         part = (loss * factor).sum()
         self.parts[sub] = self.parts[sub] + part
         if sub == self.step.largest:
@@ -173,7 +173,9 @@ class Pass:
             value = self._sub_model(sub, leaves, allowed, teacher, facts)
         if self.differentiate:
             wanted = [*leaves.values(), *self.parameters]
-            found = torch.autograd.grad(value, wanted, allow_unused=True)
+            found: Sequence[Tensor | None] = [None] * len(wanted)
+            if value.requires_grad:  # not the teacher's, where distillation is all there is
+                found = torch.autograd.grad(value, wanted, allow_unused=True)
             even = torch.ones_like(facts.rows, dtype=value.dtype)
             for kept, gradient in zip(slopes.values(), found, strict=False):
                 kept.append(None if gradient is None else Slope(gradient, even))

@@ -34,8 +34,8 @@ class RowLoss(Protocol):
 class Sloped(Protocol):
     """A row loss that knows its own derivative, which takes half the passes of autograd over the block."""
 
-    def slopes(self, scores: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor] | None:
-        """(b,) losses and (b, C) the derivative of each by its row of query_docs; None where it knows none.
+    def slopes(self, scores: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor, float] | None:
+        """(b,) losses, and what times a factor is the derivative of each by its row, (b, C); None: unknown.
 
         Only for losses whose every parameter and other block has no part in it.
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -94,15 +94,13 @@ class _Part:
     def __init__(self, whole: Pairing, queries: Tensor, columns: Tensor) -> None:
         self._whole, self._queries, self._columns = whole, queries, columns
 
-    def allowed(self, rows: Tensor, names: Sequence[BlockName], student: Blocks | None) -> Allowed:
+    def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
         """As the whole pairing says, without the rules that ask the model."""
         found = self._whole.candidates.allowed(self._queries[rows], names, student)
         keep = {"docs": self._columns, "queries": self._queries}
-        return found._replace(
-            blocks=Blocks(
-                *(
-                    None if block is None else block[:, keep[name.partition("_")[2]]]
-                    for name, block in zip(Blocks._fields, found.blocks, strict=True)
-                )
-            )
-        )
+        blocks = {
+            name: block[:, keep[name.partition("_")[2]]]
+            for name, block in found.blocks._asdict().items()
+            if block is not None
+        }
+        return found._replace(blocks=Blocks(**blocks))

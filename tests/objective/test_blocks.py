@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedtrain.objective import blocks, nested
+from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.row_terms import RowTerm, Step
 from embedtrain.objective.schedule import Linear
@@ -279,3 +280,21 @@ def test_progressive_weighting_shifts_from_easy_to_hard(batch):
 def test_weighting_needs_a_loss_of_each_query():
     with pytest.raises(InputError, match="weighting needs a loss of each query"):
         Objective(Apart(), weighting=Progressive())
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.001])
+@pytest.mark.parametrize("margin", [None, 0.1])
+def test_known_derivative_of_infonce_equals_autograd(batch, margin, temperature):
+    query, docs, *_ = batch
+    query.requires_grad_(), docs.requires_grad_()
+    found = []
+    for by_hand in (True, False):
+        loss = InfoNCE(temperature)
+        if not by_hand:
+            loss.slopes = lambda *_: None
+        step = Step(pairing_of(batch, margin), SUBS, [RowTerm(loss, 0.7, torch.rand(B).double())], None, 40)
+        step.terms[0].rows.copy_(torch.arange(B) / B)
+        value = blocks.evaluate(Embeddings(query, (2, 4)), Embeddings(docs, (2, 4)), step)
+        found.append((value.total, *torch.autograd.grad(value.total, [query, docs]), value.report.loss))
+    for fast, slow in zip(*found, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-11, atol=1e-12)
