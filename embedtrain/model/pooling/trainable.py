@@ -10,7 +10,8 @@ first 250 pairs of STS-B, 3 seeds; mean pooling: Spearman 0.940, cosine of unrel
     last_layer   latent_scale 1: 0.933, cosine 0.35              0.02: 0.927, cosine 0.12
     multi_layer  both scales 1: 0.783, cosine 0.95     table_scale 0.02: 0.807, cosine 0.77
 
-The order of texts hardly suffers, so the defaults are the paper's; smaller scales begin less alike.
+Ten steps of training multi_layer alone (16 latents, 320 pairs, 2 seeds, 150 other pairs) give 0.802 with
+table_scale 1 and 0.792 with 0.02: a large table does no lasting harm, so the defaults are the paper's.
 """
 
 from __future__ import annotations
