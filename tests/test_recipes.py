@@ -19,7 +19,7 @@ CONF = config_dir("conf")
 RECIPES = sorted(path.stem for path in config_dir("recipes").glob("*.yaml"))
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 GIVEN = {"data.train": "rows.jsonl", "name": "x"}  # what a person must say, for options composed alone
-MUST_GIVE = {("guide", "path"): {"guide.path": "model"}}  # and with one option
+MUST_GIVE = {("guide", "model"): {"guide.path": "model"}}  # and with one option
 SIZE = {"num_layers": 12, "width": 768}
 
 
