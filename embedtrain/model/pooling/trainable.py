@@ -11,7 +11,7 @@ first 250 pairs of STS-B, 3 seeds; mean pooling: Spearman 0.940, cosine of unrel
     multi_layer  both scales 1: 0.783, cosine 0.95     table_scale 0.02: 0.807, cosine 0.77
 
 Ten steps of training multi_layer alone (16 latents, 320 pairs, 2 seeds, 150 other pairs) give 0.802 with
-table_scale 1 and 0.792 with 0.02: a large table does no lasting harm, so the defaults are the paper's.
+table_scale 1 and 0.792 with 0.02: a large table did no lasting harm there, and the defaults are the paper's.
 """
 
 from __future__ import annotations
