@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,14 +14,20 @@ from rich.console import Console
 from embedtrain.cli.measure import grid, measure
 from embedtrain.config import build
 from embedtrain.data.module import DataModule
+from embedtrain.model.adapter import save_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import check_sub_model, save_encoder
+from embedtrain.model.guide import GuideModel
+from embedtrain.model.lora import has_lora
+from embedtrain.model.pooling import Pooling
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.scores import read_scores
-from embedtrain.train.batch_loss import BatchLoss, check_queue
+from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.train.checks import check_run
 from embedtrain.train.folder import RunFolder
+from embedtrain.train.frozen import restrict_pooling
 from embedtrain.train.module import TrainModule
 from embedtrain.types import InputError, SubModel, text_id
 
@@ -43,18 +49,32 @@ class TrainingRun:
         self.leads: bool = getattr(rank_zero_only, "rank", 0) == 0
         self.folder = RunFolder(config["output_root"], config["name"])
         pl.seed_everything(config["seed"], verbose=False)
-        self.encoder: Encoder = self._build("backbone", pooling=self._optional("pooling"))
+        self.encoder: Encoder = self._build("backbone", pooling=self._pooling())
         size = {"num_layers": self.encoder.num_layers, "width": self.encoder.width}
         self.plan = self._build("plan", seed=config["seed"], **size)
         self.encoder.trained = self.plan.sub_models
+        restrict_pooling(self.encoder.pooling, self.plan)
         self.cuts = [self._cut(pair) for pair in config["exports"]]
-        self.loss, self.gradcache = self._loss(), self._optional("gradcache")
+        self.guide: GuideModel | None = self._optional("guide")
+        self.loss, self.gradcache = self._loss(size), self._optional("gradcache")
         self.optim = self._build("optim")
-        self.data: DataModule = self._build("data", seed=config["seed"], tokenize=self.encoder.tokenize)
+        self.data: DataModule = self._build(
+            "data",
+            seed=config["seed"],
+            tokenize=self.encoder.tokenize,
+            guide_tokenize=None if self.guide is None else self.guide.tokenize,
+        )
         self.trainer = self._trainer()
         self.data.trainer = self.trainer  # its ranks and accumulation decide the batches
         self.data.setup("fit")
-        check_queue(self.loss.queue, self.plan, self.loss.gather, self.trainer.world_size)
+        check_run(
+            self.loss,
+            self.plan,
+            width=self.encoder.width,
+            offers=self.data.offers,
+            tasks=self.data.tasks,
+            ranks=self.trainer.world_size,
+        )
         if not self.data.has_validation:
             self.trainer.limit_val_batches = 0
         if self.leads:
@@ -90,6 +110,8 @@ class TrainingRun:
             return
         for cut in self.cuts:
             save_encoder(self.encoder, self.folder.path / f"cut_{cut}", cut, overwrite=True)
+        if has_lora(self.encoder.backbone):
+            save_adapter(self.encoder, self.folder.path / "adapter", overwrite=True)
         save_encoder(self.encoder, self.folder.model)
         self._say(f"finished in {_minutes(self.started)}: {self.folder.model}")
         for cut in self.cuts:
@@ -123,12 +145,14 @@ class TrainingRun:
             describe_rows=lambda rows: [example.where for example in self.data.examples_at(rows)],
         )
 
-    def _loss(self) -> BatchLoss:
+    def _loss(self, size: Mapping[str, int]) -> BatchLoss:
+        guide_width = None if self.guide is None else self.guide.width
+        extra = {**size, "guide_width": guide_width, "seed": self.config["seed"]}
         return BatchLoss(
-            Objective(self._build("contrast"), self._optional("distill")),
+            Objective(self._build("contrast", **extra), self._optional("distill", **extra)),
             self._optional("negatives"),
             gather=self.config["gather"],
-            guide=self._optional("guide"),
+            guide=self.guide,
             queue=self._optional("queue"),
         )
 
@@ -140,6 +164,11 @@ class TrainingRun:
 
     def _build(self, group: str, **extra: Any) -> Any:  # noqa: ANN401
         return build(self.config[group], group, **extra)
+
+    def _pooling(self) -> Callable[..., Pooling] | None:
+        """What makes the pooling once the backbone's size is known; None for the folder's own."""
+        chosen = self.config["pooling"]
+        return partial(build, chosen, "pooling") if chosen else None
 
     def _optional(self, group: str, **extra: Any) -> Any:  # noqa: ANN401
         return self._build(group, **extra) if self.config[group] else None

@@ -144,6 +144,15 @@ class DataModule(pl.LightningDataModule):
         """Names of the data sets that the training rows belong to, known after `setup`."""
         return tuple(sorted({example.task for example in self._train}))
 
+    @property
+    def offers(self) -> frozenset[str]:
+        """What some training row has beyond a positive: "scores", "negatives". Known after `setup`."""
+        there = {
+            "scores": any(example.score is not None for example in self._train),
+            "negatives": any(example.negatives for example in self._train),
+        }
+        return frozenset(name for name, some in there.items() if some)
+
     def examples_at(self, rows: Sequence[int]) -> list[Example]:
         """The training rows of `Links.rows`, for messages that name them."""
         return [self._train[row] for row in rows]

@@ -121,9 +121,7 @@ class Objective(nn.Module):
                 parts = {sub: part + value.parts[sub] for sub, part in parts.items()}
                 distillation = None if row_distill is None else value.distillation
             if self.distill is not None and row_distill is None:
-                texts = Embeddings(torch.cat([query.values, docs.values], 1), query.layers)  # (L, B + C, D)
-                guide = None if pairing.guide is None else torch.cat(pairing.guide)  # (B + C, G)
-                learned = cast(Distill, self.distill)(texts, chosen, guide)
+                learned = cast(Distill, self.distill)(*_learning(query, docs, pairing, chosen))
                 total, distillation = total + learned, learned.detach()
         return ObjectiveValue(total, tuple(parts.items()), distillation, report)
 
@@ -192,3 +190,18 @@ def _at_least_float32(embeddings: Embeddings) -> Embeddings:
     if embeddings.values.dtype in (torch.float32, torch.float64):
         return embeddings
     return Embeddings(embeddings.values.float(), embeddings.layers)
+
+
+def _learning(
+    query: Embeddings, docs: Embeddings, pairing: Pairing, chosen: Chosen
+) -> tuple[Embeddings, Chosen, Tensor | None]:
+    """What a distillation over texts is given: (L, B + C, D) and the guide's (B + C, G).
+
+    Documents that no query of the batch brought are constants: they would only thin the mean.
+    """
+    guide = pairing.guide
+    if not bool((pairing.owner >= 0).all()):
+        ours = (pairing.owner >= 0).nonzero()[:, 0]
+        docs, guide = docs.rows(ours), None if guide is None else guide._replace(docs=guide.docs[ours])
+    texts = Embeddings(torch.cat([query.values, docs.values], 1), query.layers)
+    return texts, chosen, None if guide is None else torch.cat(guide)

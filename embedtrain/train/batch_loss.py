@@ -14,7 +14,6 @@ from torch import Tensor
 from embedtrain.objective.matryoshka import Objective, ObjectiveValue
 from embedtrain.objective.negatives import Negatives
 from embedtrain.objective.pairing import Queued
-from embedtrain.objective.plan import Plan
 from embedtrain.train.distributed import (
     gather_embeddings,
     gather_links,
@@ -35,11 +34,9 @@ from embedtrain.types import (
     Pairing,
     SubModel,
     Tokens,
-    distinct_layers,
 )
 
 Gather = Literal["gradient", "values", "none"]
-STEPS_LOOKED_AT = 64  # of a plan, to see whether its layers change
 
 
 class Pair(Protocol):
@@ -52,6 +49,8 @@ class Pair(Protocol):
 
 class GuideModel(Protocol):
     """A model that is never trained and says which texts are alike."""
+
+    width: int  # G
 
     def embed(self, tokens: Tokens) -> Tensor:
         """Unit vectors (M, G), without gradient."""
@@ -205,28 +204,6 @@ def with_labels_of_twins(links: Links, everyone: Links) -> Links:
         known=torch.cat([links.known, everyone.known[owner >= 0]]),
         known_owner=torch.cat([links.known_owner, owner[owner >= 0]]),
     )
-
-
-def check_queue(queue: Queue | None, plan: Plan, gather: Gather, ranks: int) -> None:
-    """Refuse a queue that could not be filled with what later steps ask for.
-
-    Raises:
-        InputError: if the layers of the plan change from step to step, or ranks do not see each other.
-    """
-    if queue is None:
-        return
-    every = tuple(sorted({sub.layer for sub in plan.sub_models}))
-    if any(distinct_layers(plan(step)) != every for step in range(STEPS_LOOKED_AT)):
-        raise InputError(
-            "queue: this plan trains other layers at every step, and the queue holds documents of past "
-            "steps. Use queue=none, or a plan with the same layers at every step (full, dims, fixed_pairs, "
-            "grid without per_step)"
-        )
-    if gather == "none" and ranks > 1:
-        raise InputError(
-            'queue: with gather=none each rank would have a queue of its own; use gather="gradient" or '
-            '"values", or queue=none'
-        )
 
 
 def averaged(

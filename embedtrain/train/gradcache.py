@@ -59,64 +59,71 @@ class GradCache:
         lengths = tokens.mask.sum(1).tolist()
         return [torch.tensor(rows, device=device) for rows in micro_batches(lengths, self.max_tokens)]
 
-    def encode(self, encoder: nn.Module, tokens: Tokens, layers: Sequence[int], seed: Seed) -> Cached:
-        """All texts, embedded without gradient: a leaf for the loss to be differentiated by."""
+    def __call__(
+        self,
+        encoder: nn.Module,
+        tokens: Tokens,
+        layers: Sequence[int],
+        score: Callable[[Embeddings], Tensor],
+        *,
+        owned: Sequence[nn.Parameter],
+        seed: Seed,
+        backward: Callable[[Tensor], object],
+    ) -> Tensor:
+        """A scalar whose backward completes the gradient of `score`; its value is no loss.
+
+        Args:
+            encoder: tokens and layers to embeddings. One that trains nothing is run once.
+            tokens: the M texts of this rank.
+            layers: after which blocks.
+            score: embeddings (L, M, D) to the loss. What it keeps of the loss must be detached.
+            owned: parameters of the loss that train.
+            seed: number of a chunk to the seed of its dropout.
+            backward: differentiates the surrogates of all chunks but the last.
+        """
         chunks = self.chunks(tokens)
-        with torch.no_grad():
-            parts = list(_encoded(encoder, tokens, layers, chunks, seed))
-            values = torch.cat([part.values for part in parts], dim=1)
-            values = values.index_select(1, torch.cat(chunks).argsort())  # (L, M, D) in the texts' order
-        return Cached(Embeddings(values.requires_grad_(), parts[0].layers), chunks)
+        slope = _slopes(score, _first_pass(encoder, tokens, layers, chunks, seed), owned)
+        zero = slope.values.new_zeros(())
+        last = sum(((item * gradient).sum() for item, gradient in slope.owned), zero)
+        if not any(parameter.requires_grad for parameter in encoder.parameters()):
+            return last
+        for number, part in enumerate(_encoded(encoder, tokens, layers, chunks, seed)):
+            with torch.autocast(zero.device.type, enabled=False):  # its backward would be cast as well
+                surrogate = (part.values * slope.values[:, chunks[number]]).sum()
+                if number + 1 == len(chunks):
+                    last = last + surrogate
+                else:
+                    backward(surrogate)
+            del part, surrogate  # before the next chunk is encoded
+        return last
 
 
-class Cached(NamedTuple):
-    """What the first pass leaves."""
-
-    texts: Embeddings  # a leaf that wants a gradient
-    chunks: list[Tensor]
-
-
-class Slopes(NamedTuple):
+class _Slopes(NamedTuple):
     """The gradient of the loss by all that the second pass needs."""
 
     values: Tensor  # (L, M, D) by this rank's embeddings
     owned: list[tuple[Tensor, Tensor]]  # parameters of the loss, and the gradient of each
 
 
-def slopes(total: Tensor, cached: Cached, owned: Sequence[nn.Parameter]) -> Slopes:
-    """The gradient of the loss by the embeddings and by the parameters it owns; frees its graph."""
+def _first_pass(
+    encoder: nn.Module, tokens: Tokens, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
+) -> Embeddings:
+    """All texts without gradient, in their order: a leaf for the loss to be differentiated by."""
+    with torch.no_grad():
+        parts = list(_encoded(encoder, tokens, layers, chunks, seed))
+        values = torch.cat([part.values for part in parts], dim=1)
+        values = values.index_select(1, torch.cat(list(chunks)).argsort())  # (L, M, D)
+    return Embeddings(values.requires_grad_(), parts[0].layers)
+
+
+def _slopes(
+    score: Callable[[Embeddings], Tensor], texts: Embeddings, owned: Sequence[nn.Parameter]
+) -> _Slopes:
+    """Everything else of the loss, its graph and the embeddings of other ranks, is gone on return."""
+    total = score(texts)
     with torch.autocast(total.device.type, enabled=False):
-        found = torch.autograd.grad(total, [cached.texts.values, *owned], materialize_grads=True)
-    return Slopes(found[0], list(zip(owned, found[1:], strict=True)))
-
-
-def second_pass(
-    encoder: nn.Module,
-    tokens: Tokens,
-    layers: Sequence[int],
-    chunks: Sequence[Tensor],
-    slope: Slopes,
-    *,
-    seed: Seed,
-    backward: Callable[[Tensor], object],
-) -> Tensor:
-    """Encode each chunk again; call `backward` on all surrogates but the last, which is returned.
-
-    An encoder that trains nothing is not run again.
-    """
-    last = sum(((item * gradient).sum() for item, gradient in slope.owned), slope.values.new_zeros(()))
-    if not any(parameter.requires_grad for parameter in encoder.parameters()):
-        return last
-    device = slope.values.device.type
-    for number, part in enumerate(_encoded(encoder, tokens, layers, chunks, seed)):
-        with torch.autocast(device, enabled=False):
-            surrogate = (part.values * slope.values[:, chunks[number]]).sum()
-            if number + 1 == len(chunks):
-                last = last + surrogate
-            else:
-                backward(surrogate)
-        del part, surrogate  # before the next chunk is encoded
-    return last
+        found = torch.autograd.grad(total, [texts.values, *owned], materialize_grads=True)
+    return _Slopes(found[0], list(zip(owned, found[1:], strict=True)))
 
 
 def _encoded(

@@ -15,10 +15,11 @@ from embedtrain.objective.plan import Plan
 from embedtrain.train.batch_loss import BatchLoss, averaged
 from embedtrain.train.datasets import dataset_facts, dataset_sums
 from embedtrain.train.distributed import gather_embeddings, gather_links
-from embedtrain.train.gradcache import GradCache, second_pass, slopes
+from embedtrain.train.frozen import FrozenWeights
+from embedtrain.train.gradcache import GradCache
 from embedtrain.train.optim import AdamW
 from embedtrain.train.validation import Collected, links_to, sub_model_scores
-from embedtrain.types import Batch, Chosen, InputError, Links, SubModel, distinct_layers
+from embedtrain.types import Batch, Chosen, Embeddings, InputError, Links, SubModel, distinct_layers
 
 
 class TrainModule(pl.LightningModule):
@@ -58,6 +59,7 @@ class TrainModule(pl.LightningModule):
         self.total_steps, self.seed = total_steps, seed
         self.validated = tuple(plan.sub_models if validate is None else validate)
         self.describe_rows, self.datasets = describe_rows, datasets or {}
+        self._frozen = FrozenWeights(self, "encoder.backbone.")
         self._collected: Collected = Collected([], [])
         self._noted: dict[str, Tensor | float] = {}
         self._sums: dict[str, Tensor] = {}
@@ -93,7 +95,10 @@ class TrainModule(pl.LightningModule):
         return value.total + self._untouched()
 
     def _cached_step(self, cache: GradCache, batch: Batch, batch_idx: int, chosen: Chosen) -> Tensor:
-        layers = distinct_layers(chosen)
+        def score(texts: Embeddings) -> Tensor:
+            value, links = self.loss(texts, batch, chosen, self.global_step, identical=True)
+            self._note_step(value, links)
+            return value.total
 
         def seed(chunk: int) -> int:
             return step_seed(step_seed(self.seed, batch_idx, self.global_rank), chunk, 0)
@@ -102,14 +107,16 @@ class TrainModule(pl.LightningModule):
             strategy = self.trainer.strategy  # scales as the precision asks
             strategy.backward(surrogate / self.trainer.accumulate_grad_batches, None)
 
-        cached = cache.encode(self.encoder, batch.texts, layers, seed)
-        value, links = self.loss(cached.texts, batch, chosen, self.global_step, identical=True)
-        self._note_step(value, links)
         owned = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
-        slope = slopes(value.total, cached, owned)
-        chunks = cached.chunks
-        del value, cached  # nothing of the loss may outlive it: its graph holds the embeddings of all ranks
-        last = second_pass(self.encoder, batch.texts, layers, chunks, slope, seed=seed, backward=backward)
+        last = cache(
+            self.encoder,
+            batch.texts,
+            distinct_layers(chosen),
+            score,
+            owned=owned,
+            seed=seed,
+            backward=backward,
+        )
         return last + self._untouched()
 
     def _untouched(self) -> Tensor:
@@ -142,11 +149,13 @@ class TrainModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the queue, which resuming needs; weights alone are kept without it."""
+        self._frozen.leave_out(checkpoint)
         if self.loss.queue is not None and "optimizer_states" in checkpoint:
             checkpoint["queue"] = self.loss.queue.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue with the queue of the checkpoint."""
+        self._frozen.put_back(checkpoint)
         if self.loss.queue is not None and "queue" in checkpoint:
             self.loss.queue.load_state_dict(checkpoint["queue"])
 
