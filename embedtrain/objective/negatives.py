@@ -67,7 +67,7 @@ class Negatives:
         unknown = [name for name in self.tasks if name not in known]
         if unknown:
             raise InputError(
-                f"datasets names {', '.join(map(repr, unknown))}, which the data does not have; it has "
+                f"negatives.datasets names {', '.join(map(repr, unknown))}, which the data does not have; it has "
                 f"{', '.join(map(repr, sorted(known)))}"
             )
 

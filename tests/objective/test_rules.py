@@ -307,5 +307,7 @@ def test_negatives_hand_their_settings_to_the_pairing():
 def test_data_sets_that_the_data_does_not_have_are_named():
     negatives = Negatives(datasets={"nli": {"in_batch": False}, "qa": {"scope": "own"}})
     negatives.check_tasks(["qa", "nli", "more"])
-    with pytest.raises(InputError, match="datasets names 'nli', which the data does not have; it has 'qa'"):
+    with pytest.raises(
+        InputError, match=r"negatives\.datasets names 'nli', which the data does not have; it has 'qa'"
+    ):
         negatives.check_tasks(["qa"])
