@@ -67,8 +67,8 @@ class Negatives:
         unknown = [name for name in self.tasks if name not in known]
         if unknown:
             raise InputError(
-                f"negatives.datasets names {', '.join(map(repr, unknown))}, which the data does not have; it has "
-                f"{', '.join(map(repr, sorted(known)))}"
+                f"negatives.datasets names {', '.join(map(repr, unknown))}, which the data does not have; "
+                f"it has {', '.join(map(repr, sorted(known)))}"
             )
 
     def __call__(
