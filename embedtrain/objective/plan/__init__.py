@@ -6,24 +6,12 @@ drawn. Every plan trains layer `num_layers` at every step, so no parameter is ev
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from embedtrain.objective.plan.constant import Dims, FixedPairs, Full
 from embedtrain.objective.plan.espresso import Espresso
 from embedtrain.objective.plan.grid import Grid
+from embedtrain.objective.plan.protocol import Plan
 from embedtrain.objective.plan.random2d import Random2d
+from embedtrain.objective.plan.scheduled import Scheduled
 from embedtrain.objective.plan.two_dmse import TwoDMSE
-from embedtrain.types import Chosen, SubModel
 
-
-class Plan(Protocol):
-    """Optimiser step (0, 1, ...) to the sub-models trained at it."""
-
-    sub_models: tuple[SubModel, ...]  # all it may ever train that can be exported, ascending
-
-    def __call__(self, step: int) -> Chosen:
-        """What trains at this step, layer `num_layers` always among it."""
-        ...
-
-
-__all__ = ["Dims", "Espresso", "FixedPairs", "Full", "Grid", "Plan", "Random2d", "TwoDMSE"]
+__all__ = ["Dims", "Espresso", "FixedPairs", "Full", "Grid", "Plan", "Random2d", "Scheduled", "TwoDMSE"]
