@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from embedtrain.cli.launch import launch
+
+if TYPE_CHECKING:
+    from embedtrain.model.encoder import Encoder
 
 
 def main() -> None:
@@ -14,8 +18,6 @@ def main() -> None:
 
 def run(config: dict[str, Any]) -> None:
     """Load a model, cut it, write it."""
-    from pathlib import Path
-
     from embedtrain.cli.models import model_folder
     from embedtrain.model.export import load_encoder, save_encoder
     from embedtrain.types import SubModel
@@ -24,10 +26,23 @@ def run(config: dict[str, Any]) -> None:
     layer = encoder.num_layers if config["layer"] is None else config["layer"]
     dim = encoder.width if config["dim"] is None else config["dim"]
     out = Path(config["out"])
-    save_encoder(encoder, out, SubModel(layer, dim), overwrite=config["overwrite"])
+    if config["onnx"]:
+        from embedtrain.model.onnx import export_onnx as write
+    else:
+        write = save_encoder
+    write(encoder, out, SubModel(layer, dim), overwrite=config["overwrite"])
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
     print(f"{out}: {layer} layers, {dim} dims, {size:.1f} MiB")
-    print(f'use it: SentenceTransformer("{out}").encode(["a text"])')
+    print(f"use it: {_how_to_use(config, encoder, out)}")
+
+
+def _how_to_use(config: dict[str, Any], encoder: Encoder, out: Path) -> str:
+    """One line of Python."""
+    if config["onnx"]:
+        return f'onnxruntime.InferenceSession("{out}/model.onnx")   (see docs/export.md)'
+    trust = ", trust_remote_code=True" if list(out.glob("embedtrain_*.py")) else ""
+    call = "encode_query" if encoder.tokenize.prompts else "encode"
+    return f'SentenceTransformer("{out}"{trust}).{call}(["a text"])'
 
 
 if __name__ == "__main__":

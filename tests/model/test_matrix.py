@@ -1,0 +1,225 @@
+"""Every backbone family x every pooling x padding side x layer: what an embedding may depend on.
+
+And that an exported folder and an ONNX graph give the embedding that was trained.
+"""
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+from embedtrain.model.backbone import Backbone
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import load_encoder, save_encoder
+from embedtrain.model.onnx import FILE, export_onnx, run
+from embedtrain.model.pooling import POOLINGS, named_pooling
+from embedtrain.model.tokenizer import TextTokenizer
+from embedtrain.types import SubModel, Tokens
+
+LAYERS = (1, 2, 4)  # first, middle, last
+BACKBONES = {
+    "bert": ("tiny_bert", None),
+    "modernbert": ("tiny_modernbert", None),
+    "llama": ("tiny_llama", "bidirectional"),
+    "qwen3": ("tiny_qwen3", "causal"),
+    "gemma3": ("tiny_gemma3", "bidirectional"),
+    "gemma3-causal": ("tiny_gemma3", "causal"),
+}
+POOLED: dict[str, tuple[str, dict[str, object]]] = {
+    "mean": ("mean", {}),
+    "cls": ("cls", {}),
+    "max": ("max", {}),
+    "weighted_mean": ("weighted_mean", {}),
+    "eos": ("eos", {}),
+    "latent_attention": ("latent_attention", {}),
+    "latent_attention-own": ("latent_attention", {"shared": False, "heads": 2, "head_width": 6}),
+    "last_layer": ("last_layer", {}),
+    "last_layer-last_token": ("last_layer", {"source": "last_token", "shared": False}),
+    "multi_layer": ("multi_layer", {}),
+    "multi_layer-last_token": ("multi_layer", {"source": "last_token", "heads": 2}),
+    "multi_layer-own": ("multi_layer", {"shared": False}),
+}
+SIDES = ("right", "left")
+TEXTS = (
+    "a cat sleeps",
+    "bird",
+    "the quick old man plays a big red guitar in the house by the river with a small blue bird",
+    "rain and sun",
+)
+PROMPT = "the word: "
+
+
+class Made(NamedTuple):
+    """A backbone loaded once, from which encoders are made."""
+
+    folder: Path
+    backbone: Backbone
+    attention: str | None
+
+
+@pytest.fixture(scope="session", params=BACKBONES)
+def made(request) -> Made:
+    folder, attention = BACKBONES[request.param]
+    path = request.getfixturevalue(folder)
+    return Made(path, Backbone.load(path, attention=attention), attention)
+
+
+@cache
+def tokenizer_of(folder: Path):
+    return load_encoder(folder).tokenize.tokenizer
+
+
+def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
+    """Prompts for queries, which are not pooled, and texts that end in an end token."""
+    name, settings = POOLED[pooled]
+    size = {"hidden_size": made.backbone.hidden_size, "num_layers": made.backbone.num_layers}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        pooling = named_pooling(name, **size, **settings)
+    tokenize = TextTokenizer(
+        tokenizer_of(made.folder),
+        64,
+        prompts={"query": PROMPT},
+        pool_prompt=False,
+        append_eos=True,
+        padding_side=side,
+    )
+    return Encoder(made.backbone, pooling, tokenize, max_tokens=10_000).eval()
+
+
+def test_every_pooling_is_in_the_matrix():
+    assert {name for name, _ in POOLED.values()} == set(POOLINGS)
+
+
+@pytest.fixture(scope="session", params=POOLED)
+def pooled(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def alone(made, pooled) -> dict[str, Tensor]:
+    """The embedding (L, M, D) of each text in a batch of its own: no padding, no neighbours."""
+    encoder = encoder_of(made, pooled)
+    with torch.no_grad():
+        return {
+            role: torch.cat([encoder(encoder.tokenize([text], role), LAYERS).values for text in TEXTS], dim=1)
+            for role in ("query", "document")
+        }
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_padding_and_neighbours_change_nothing(made, pooled, alone, side):
+    encoder = encoder_of(made, pooled, side)
+    for role, order in itertools.product(("query", "document"), ([0, 1, 2, 3], [2, 1], [3, 1, 3])):
+        tokens = encoder.tokenize([TEXTS[row] for row in order], role)
+        assert not tokens.mask.all()
+        assert bool((tokens.prompt_len > 0).all()) == (role == "query")
+        with torch.no_grad():
+            values = encoder(tokens, LAYERS).values
+        torch.testing.assert_close(values, alone[role][:, order], rtol=0, atol=1e-5)
+
+
+class Spoiled(nn.Module):
+    """A pooling that is shown nothing but noise outside the pool mask."""
+
+    name: ClassVar[str] = "spoiled"
+
+    def __init__(self, pooling: nn.Module) -> None:
+        super().__init__()
+        self.pooling = pooling
+        self.needs_all_layers = pooling.needs_all_layers
+
+    def forward(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
+        outside = ~mask.unsqueeze(-1)
+        return self.pooling([hidden.masked_fill(outside, float("nan")) for hidden in hiddens], mask, layer)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_nothing_of_a_prompt_or_padding_is_pooled(made, pooled, alone, side):
+    encoder = encoder_of(made, pooled, side)
+    tokens = encoder.tokenize(TEXTS, "query")
+    encoder.pooling = Spoiled(encoder.pooling)
+    with torch.no_grad():
+        values = encoder(tokens, LAYERS).values
+    torch.testing.assert_close(values, alone["query"], rtol=0, atol=1e-5)
+
+
+@pytest.fixture(autouse=True)
+def modules_cache(tmp_path_factory, monkeypatch) -> None:
+    """Where transformers copies the code of a folder to: not the user's cache."""
+    place = tmp_path_factory.getbasetemp() / "hf_modules"
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(place))
+    monkeypatch.syspath_prepend(str(place))
+
+
+def oracle(folder: Path, encoder: Encoder) -> tuple[Tensor, Tensor]:
+    """What plain sentence-transformers gives for the texts as queries and as documents."""
+    own_code = any(folder.glob("embedtrain_*.py"))
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=own_code)
+    assert model.tokenizer.padding_side == ("left" if encoder.backbone.pads_anywhere else "right")
+    return tuple(
+        encode(list(TEXTS), convert_to_tensor=True, show_progress_bar=False)
+        for encode in (model.encode_query, model.encode_document)
+    )
+
+
+def check_export(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
+    encoder = encoder_of(made, pooled, "left")
+    expected = [encoder.encode(TEXTS, (sub.layer,), role).at(sub) for role in ("query", "document")]
+    save_encoder(encoder, folder, sub)
+    for found, value in zip(oracle(folder, encoder), expected, strict=True):
+        torch.testing.assert_close(found, value, rtol=0, atol=1e-5)
+    again = load_encoder(folder)
+    assert (again.num_layers, again.width) == sub
+    assert again.pooling.settings() == encoder.pooling.settings()
+    for role, value in zip(("query", "document"), expected, strict=True):
+        torch.testing.assert_close(again.encode(TEXTS, (sub.layer,), role).at(sub), value, rtol=0, atol=1e-6)
+
+
+def test_an_exported_cut_is_the_trained_embedding(made, pooled, tmp_path):
+    check_export(made, pooled, SubModel(2, 16), tmp_path / "cut")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layer", [1, 4])
+def test_an_exported_cut_is_the_trained_embedding_at_every_layer(made, pooled, tmp_path, layer):
+    check_export(made, pooled, SubModel(layer, 32), tmp_path / "cut")
+
+
+def check_onnx(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
+    import onnxruntime
+
+    encoder = encoder_of(made, pooled)
+    export_onnx(encoder, folder, sub)
+    session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
+    for role, side in itertools.product(("query", "document"), SIDES):
+        tokens: Tokens = encoder_of(made, pooled, side).tokenize(TEXTS, role)
+        found = run(
+            session,
+            {
+                "input_ids": tokens.ids,
+                "attention_mask": tokens.mask.to(torch.int64),
+                "prompt_len": tokens.prompt_len,
+            },
+        )
+        expected = encoder.encode(TEXTS, (sub.layer,), role).at(sub)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+ONNX_FAST = [("bert", "mean"), ("gemma3", "multi_layer-last_token")]  # 5 s each
+
+
+@pytest.mark.parametrize(("made", "pooled"), ONNX_FAST, indirect=True)
+def test_an_onnx_graph_is_the_trained_embedding(made, pooled, tmp_path):
+    check_onnx(made, pooled, SubModel(2, 16), tmp_path / "onnx")
+
+
+@pytest.mark.slow
+def test_every_onnx_graph_is_the_trained_embedding(made, pooled, tmp_path):
+    check_onnx(made, pooled, SubModel(3, 16), tmp_path / "onnx")
