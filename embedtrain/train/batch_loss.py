@@ -20,7 +20,7 @@ from embedtrain.train.distributed import (
     gather_rows,
     mean_over_ranks,
     rank,
-    sizes,
+    shares,
     world_size,
 )
 from embedtrain.train.queue import Documents, Queue, join
@@ -153,36 +153,41 @@ def _gathered(
 ) -> _Gathered:
     if gather == "none" or world_size() == 1:
         return _Gathered(local, links, guide, None, _documents(local, links, guide))
-    everyone = gather_links(links)
+    held = shares(links)
+    everyone = gather_links(links, held)
     if gather == "gradient":
-        texts = gather_embeddings(local, identical=identical)
-        guided = None if guide is None else gather_rows(guide)
+        texts = gather_embeddings(local, held.texts, identical=identical)
+        guided = None if guide is None else gather_rows(guide, held.texts)
         return _Gathered(texts, everyone, guided, None, _documents(texts, everyone, guided))
     own = _documents(local, links, guide)
     every = Documents(
-        gather_rows(own.values.transpose(0, 1).contiguous()).transpose(0, 1),
-        gather_rows(own.text_ids),
-        gather_rows(own.task),
-        gather_rows(own.hard.to(torch.uint8)).bool(),
-        None if own.guide is None else gather_rows(own.guide),
+        gather_embeddings(Embeddings(own.values, local.layers), held.docs).values,
+        everyone.text_ids[everyone.docs],
+        everyone.task[everyone.owner],
+        _is_hard(everyone),
+        None if own.guide is None else gather_rows(own.guide, held.docs),
     )
-    counts = sizes(links.docs)
     theirs = torch.ones_like(every.hard)
-    theirs[sum(counts[: rank()]) :][: counts[rank()]] = False
+    theirs[sum(held.docs[: rank()]) :][: held.docs[rank()]] = False
     return _Gathered(local, with_labels_of_twins(links, everyone), guide, every.rows(theirs), every)
 
 
 def _documents(texts: Embeddings, links: Links, guide: Tensor | None) -> Documents:
     """The documents of a batch by themselves."""
-    hard = torch.ones_like(links.docs, dtype=torch.bool)
-    hard[links.positive] = False
     return Documents(
         texts.values.detach()[:, links.docs],
         links.text_ids[links.docs],
         links.task[links.owner],
-        hard,
+        _is_hard(links),
         None if guide is None else guide[links.docs],
     )
+
+
+def _is_hard(links: Links) -> Tensor:
+    """(N,) bool, the documents that are no query's positive."""
+    hard = torch.ones_like(links.docs, dtype=torch.bool)
+    hard[links.positive] = False
+    return hard
 
 
 def _guide(guided: Tensor, links: Links, more: Documents | None) -> Guide:

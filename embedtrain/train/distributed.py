@@ -7,7 +7,7 @@ of the world size. Told that the gradients are identical, it multiplies by W ins
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,40 +26,66 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """The rows (m_r, ...) of all ranks in rank order, (Σ m_r, ...); m_r may differ by rank."""
+class Shares(NamedTuple):
+    """How much of a batch each rank holds."""
+
+    texts: list[int]
+    queries: list[int]
+    docs: list[int]
+    known: list[int]
+    scores: bool  # whether any rank has them
+    teacher: bool
+
+
+def shares(local: Links) -> Shares:
+    """What all ranks hold, in one message."""
+    mine = [len(local.text_ids), len(local.query), len(local.docs), len(local.known)]
+    flags = [local.scores is not None, local.teacher is not None]
+    row = torch.tensor([[*mine, *map(int, flags)]], device=local.query.device)
+    texts, queries, docs, known, scores, teacher = gather_rows(row, [1] * world_size()).T.tolist()
+    return Shares(texts, queries, docs, known, any(scores), any(teacher))
+
+
+def gather_rows(rows: Tensor, counts: list[int] | None = None) -> Tensor:
+    """The rows (m_r, ...) of all ranks in rank order, (Σ m_r, ...); m_r may differ by rank.
+
+    `counts`, where they are known, are the m_r: asking for them is a message more.
+    """
     if world_size() == 1:
         return rows
-    gathered: Tensor = _GatherRows.apply(rows, sizes(rows), True)  # type: ignore[no-untyped-call]
+    known = _sizes(rows) if counts is None else counts
+    gathered: Tensor = _GatherRows.apply(rows, known, True)  # type: ignore[no-untyped-call]
     return gathered
 
 
-def gather_embeddings(local: Embeddings, *, identical: bool = False) -> Embeddings:
+def gather_embeddings(
+    local: Embeddings, counts: list[int] | None = None, *, identical: bool = False
+) -> Embeddings:
     """The texts of all ranks in rank order: (L, M_r, D) to (L, Σ M_r, D), with gradient.
 
     Args:
         local: the texts of this rank.
+        counts: the M_r, where they are known.
         identical: what is made of the result has the same gradient on every rank, so that backward need not
             ask the others for theirs.
     """
     if world_size() == 1:
         return local
     rows = local.values.transpose(0, 1).contiguous()  # (M_r, L, D)
-    every: Tensor = _GatherRows.apply(rows, sizes(rows), not identical)  # type: ignore[no-untyped-call]
+    known = _sizes(rows) if counts is None else counts
+    every: Tensor = _GatherRows.apply(rows, known, not identical)  # type: ignore[no-untyped-call]
     return Embeddings(every.transpose(0, 1), local.layers)
 
 
-def gather_links(local: Links) -> Links:
+def gather_links(local: Links, held: Shares | None = None) -> Links:
     """The links of the global batch: indices point to where each rank's rows now lie.
 
     A field of numbers (scores, teacher) that only some ranks have is NaN for the rows of the others.
     """
     if world_size() == 1:
         return local
-    mine = [len(local.text_ids), len(local.query), len(local.docs), len(local.known)]
-    mine += [local.scores is not None, local.teacher is not None]
-    counts = gather_rows(torch.tensor([mine], device=local.query.device)).tolist()  # W x 6
-    texts, queries, docs = (sum(row[column] for row in counts[: rank()]) for column in range(3))
+    held = shares(local) if held is None else held
+    texts, queries, docs = (sum(counts[: rank()]) for counts in held[:3])
     moved = local._replace(
         query=local.query + texts,
         docs=local.docs + texts,
@@ -68,15 +94,13 @@ def gather_links(local: Links) -> Links:
         known_owner=local.known_owner + queries,
     )
     # all whole numbers travel in one message: nine small ones would cost more than their content
-    lengths = [[row[column] for column in WHOLE.values()] for row in counts]
-    packed = gather_rows(torch.cat([getattr(moved, name) for name in WHOLE]))
+    lengths = [[getattr(held, kind)[place] for kind in WHOLE.values()] for place in range(world_size())]
+    packed = gather_rows(torch.cat([getattr(moved, name) for name in WHOLE]), [sum(row) for row in lengths])
     parts = torch.split(packed, [length for row in lengths for length in row])
     whole = {name: torch.cat(parts[place :: len(WHOLE)]) for place, name in enumerate(WHOLE)}
-    return moved._replace(
-        **whole,
-        scores=_gather_numbers(local.scores, local.query, any(row[4] for row in counts)),
-        teacher=_gather_numbers(local.teacher, local.docs, any(row[5] for row in counts)),
-    )
+    scores = _gather_numbers(local.scores, local.query, held.queries) if held.scores else None
+    teacher = _gather_numbers(local.teacher, local.docs, held.docs) if held.teacher else None
+    return moved._replace(**whole, scores=scores, teacher=teacher)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
@@ -94,33 +118,30 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
-def sizes(rows: Tensor) -> list[int]:
-    """How many rows each rank holds."""
-    if world_size() == 1:
-        return [rows.shape[0]]
+WHOLE = {  # the whole numbers of `Links`, and what each has one of
+    "text_ids": "texts",
+    "query": "queries",
+    "docs": "docs",
+    "owner": "docs",
+    "positive": "queries",
+    "known": "known",
+    "known_owner": "known",
+    "task": "queries",
+    "rows": "queries",
+}
+
+
+def _gather_numbers(part: Tensor | None, like: Tensor, counts: list[int]) -> Tensor:
+    return gather_rows(
+        torch.full(like.shape, torch.nan, device=like.device) if part is None else part, counts
+    )
+
+
+def _sizes(rows: Tensor) -> list[int]:
     mine = torch.tensor([rows.shape[0]], device=rows.device)
     all_sizes = [torch.empty_like(mine) for _ in range(world_size())]
     dist.all_gather(all_sizes, mine)
     return [int(size) for size in all_sizes]
-
-
-WHOLE = {  # the whole numbers of `Links` and the count (texts, queries, documents, known) of each
-    "text_ids": 0,
-    "query": 1,
-    "docs": 2,
-    "owner": 2,
-    "positive": 1,
-    "known": 3,
-    "known_owner": 3,
-    "task": 1,
-    "rows": 1,
-}
-
-
-def _gather_numbers(part: Tensor | None, like: Tensor, some: bool) -> Tensor | None:
-    if not some:
-        return None
-    return gather_rows(torch.full(like.shape, torch.nan, device=like.device) if part is None else part)
 
 
 class _GatherRows(torch.autograd.Function):

@@ -1,30 +1,42 @@
-"""Run by test_distributed: the loss and gradient of one step on a share of the global batch, as JSON.
+"""Run by conftest: loss and gradient of every case on this rank's share of the same global batches.
 
-python two_ranks.py RANK WORLD RENDEZVOUS_FILE OUT_FILE PLAN DISTILL
+python two_ranks.py RANK WORLD RENDEZVOUS_FILE OUT_FILE
 """
 
-import json
+import itertools
+import os
 import sys
+from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
+import yaml
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from embedtrain.config import build, config_dir
 from embedtrain.data.collate import collate
 from embedtrain.data.sampler import slice_for_rank
 from embedtrain.data.sources import Example
 from embedtrain.objective.contrastive import InfoNCE
-from embedtrain.objective.distillation import LayerKL, PrefixKL
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.pairing import pair
+from embedtrain.objective.negatives import Negatives
 from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Random2d
-from embedtrain.objective.scored import CoSENT
-from embedtrain.train.distributed import gather_embeddings, gather_links
-from embedtrain.types import Embeddings, Tokens, distinct_layers
+from embedtrain.objective.rules import Margin
+from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.train.gradcache import GradCache
+from embedtrain.train.module import TrainModule
+from embedtrain.train.optim import AdamW
+from embedtrain.train.queue import Queue
+from embedtrain.train.trainer import make_trainer
+from embedtrain.types import Embeddings, InputError, Tokens, text_id
 
-LAYERS, WIDTH = 3, 8
+LAYERS, WIDTH, GUIDE_WIDTH, QUERIES = 3, 8, 6, 4
 PLANS = {
     "full": Full(num_layers=LAYERS, width=WIDTH),
     "dims": Dims([2, 8], num_layers=LAYERS, width=WIDTH),
@@ -32,6 +44,52 @@ PLANS = {
     "random2d": Random2d([2, 4, 8], num_layers=LAYERS, width=WIDTH),
     "grid": Grid([1, 3], [4, 8], num_layers=LAYERS, width=WIDTH),
 }
+RULES = {
+    "none": (),
+    "guide": (Margin(-0.05, by="guide"),),
+    "margin": (Margin(-0.02, by="student"),),
+}
+CHUNKS = (None, 1, 3)
+TERM = "embedtrain.objective.terms.Term"
+SETTINGS = {  # of options that cannot do without
+    "espresso": {"compress_dim": 2},
+    "weighted_sum": {
+        "terms": [
+            {"_target_": TERM, "loss": {"_target_": "embedtrain.objective.contrastive.InfoNCE"}},
+            {
+                "_target_": TERM,
+                "loss": {"_target_": "embedtrain.objective.scored.CoSENT"},
+                "weight": 0.5,
+                "tasks": ["one"],
+            },
+        ]
+    },
+}
+
+
+class Case(NamedTuple):
+    loss: str  # option of conf/contrast, or "infonce + " an option of conf/distill
+    plan: str
+    rule: str
+    chunk: int | None  # texts of a GradCache chunk
+    accumulate: int
+    gather: str = "gradient"
+    queue: int = 0  # documents kept from the first batch for the second
+
+
+def cases():
+    contrasts = sorted(path.stem for path in config_dir("conf").glob("contrast/*.yaml"))
+    distills = sorted(path.stem for path in config_dir("conf").glob("distill/*.yaml") if path.stem != "none")
+    for loss, plan, rule, chunk, accumulate in itertools.product(contrasts, PLANS, RULES, CHUNKS, (1, 2)):
+        if accumulate == 1 or chunk != 1:
+            yield Case(loss, plan, rule, chunk, accumulate)
+    for distill, plan, chunk in itertools.product(distills, PLANS, CHUNKS):
+        yield Case(f"infonce + {distill}", plan, "none", chunk, 1)
+    for plan, rule, chunk in itertools.product(("full", "fixed_pairs"), RULES, (None, 3)):
+        yield Case("infonce_symmetric", plan, rule, chunk, 1, queue=9)
+        yield Case("infonce_symmetric", plan, rule, chunk, 1, gather="values", queue=9)
+    for gather, chunk, accumulate in itertools.product(("values", "none"), (None, 3), (1, 2)):
+        yield Case("infonce_symmetric", "fixed_pairs", "guide", chunk, accumulate, gather=gather)
 
 
 def tokenize(texts, role, prompts=None):
@@ -42,47 +100,201 @@ def tokenize(texts, role, prompts=None):
 
 
 class TinyEncoder(nn.Module):
-    def __init__(self):
+    def __init__(self, dropout=0.0):
         super().__init__()
         torch.manual_seed(0)
         self.table = nn.Embedding(32, WIDTH)
         self.blocks = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))
+        self.dropout = dropout
         self.double()
 
     def forward(self, tokens, layers):
         state, states = self.table(tokens.ids), []
         for block in self.blocks:
-            state = torch.tanh(block(state))
+            state = F.dropout(torch.tanh(block(state)), self.dropout, self.training)
             mask = tokens.mask[..., None]
             states.append((state * mask).sum(1) / mask.sum(1))
         return Embeddings(torch.stack([states[layer - 1] for layer in layers]), tuple(layers))
 
 
-class Step(nn.Module):
-    def __init__(self, plan, objective):
-        super().__init__()
-        self.encoder, self.objective, self.plan = TinyEncoder(), objective.double(), plan
+class TinyGuide:
+    """Unit vectors of the letters of a text."""
 
-    def forward(self, batch):
-        chosen = self.plan(0)
-        texts = gather_embeddings(self.encoder(batch.texts, distinct_layers(chosen)))
-        links = gather_links(batch.links)
-        return self.objective(texts.rows(links.query), texts.rows(links.docs), pair(links), chosen).total
+    width = GUIDE_WIDTH
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(5)
+        self.table = torch.randn(32, GUIDE_WIDTH, generator=generator, dtype=torch.float64)
+
+    def embed(self, tokens):
+        return F.normalize((self.table[tokens.ids] * tokens.mask[..., None]).sum(1), dim=-1)
+
+    def to(self, device):
+        return self
 
 
-def main(rank, world, rendezvous, out, plan, distill):
-    scored = distill == "scored"
-    examples = [
+class Stepped(TrainModule):
+    """The training step as DDP calls it, without a Trainer around."""
+
+    def forward(self, batch, number):
+        return self.training_step(batch, number)
+
+    def log(self, *_, **__):
+        pass
+
+
+class FakeTrainer:
+    """What a training step asks of Lightning's."""
+
+    global_step = 3
+    accumulate_grad_batches = 1
+
+    def __init__(self, rank):
+        self.global_rank, self.strategy = rank, self
+
+    def backward(self, loss, optimizer):
+        loss.backward()
+
+
+def examples():
+    """Rows with everything a loss may need; ragged, so that ranks hold different numbers of texts."""
+    return [
         Example(
-            query=f"question {number}",
-            positives=(f"answer {number}", f"other answer {number % 3}")[: 1 if scored else 2],
-            negatives=() if scored else tuple(f"wrong {number} {index}" for index in range(number % 3)),
-            score=number / 7 if scored else None,
-            task="one" if number < 5 else "two",
+            query=f"question {number % 3}",
+            positives=(f"answer {number}", f"other answer {number % 3}"),
+            negatives=tuple(f"wrong {number} {index}" for index in range(1 + number % 2)),
+            score=None,
+            task="one" if number % QUERIES < 3 else "two",
             where=f"rows:{number}",
         )
-        for number in range(8)
+        for number in range(2 * QUERIES)
     ]
+
+
+def batch_of(rank, world, number=0):
+    """This rank's share of the global batch of a step."""
+    rows = slice_for_rank(range(number * QUERIES, (number + 1) * QUERIES), rank, world)
+    batch = collate(examples(), list(rows), tokenize, epoch=1)
+    links = batch.links
+    teacher = (links.text_ids[links.docs] % 97).double() / 97
+    scores = (links.rows * 37 % 16).double() / 16
+    return batch._replace(links=links._replace(scores=scores, teacher=teacher), guide=batch.texts)
+
+
+def objective_of(name):
+    contrast, _, distill = name.partition(" + ")
+    return Objective(option("contrast", contrast), option("distill", distill) if distill else None).double()
+
+
+def option(group, name):
+    node = yaml.safe_load((config_dir("conf") / group / f"{name}.yaml").read_text("utf-8"))
+    node |= SETTINGS.get(name, {})
+    return build(node, group, width=WIDTH, num_layers=LAYERS, guide_width=GUIDE_WIDTH, seed=0)
+
+
+class Runner:
+    """Steps of all cases with one objective; DDP is set up once."""
+
+    def __init__(self, name, rank, world):
+        loss = BatchLoss(objective_of(name))
+        self.trainer = FakeTrainer(rank)
+        self.module = Stepped(TinyEncoder(), loss, PLANS["full"], AdamW(), total_steps=9)
+        self.module.trainer = self.trainer
+        self.model = DistributedDataParallel(self.module) if world > 1 else self.module
+        self.batches = [batch_of(rank, world, number) for number in range(2)]
+
+    def run(self, case):
+        """Loss and gradient of one optimiser step, in float64."""
+        module = self.module
+        queue = Queue(case.queue) if case.queue else None
+        rules = Negatives(rules=RULES[case.rule])
+        module.loss = BatchLoss(module.objective, rules, gather=case.gather, guide=TinyGuide(), queue=queue)
+        module.plan = PLANS[case.plan]
+        module.gradcache = None if case.chunk is None else GradCache(rows=case.chunk)
+        self.trainer.accumulate_grad_batches = case.accumulate
+        losses, last = [], case.accumulate - 1
+        module.zero_grad()
+        if queue is not None:  # a step before, whose documents are queued
+            self._backward(0, case)
+            module.zero_grad()
+        numbers = range(case.accumulate) if queue is None else [1]
+        for place, number in enumerate(numbers):
+            accumulating = place < last and self.model is not module
+            with self.model.no_sync() if accumulating else nullcontext():
+                losses.append(self._backward(number, case))
+        gradient = [
+            item.grad if item.grad is not None else torch.zeros_like(item) for item in module.parameters()
+        ]
+        return sum(losses) / case.accumulate, torch.cat([item.flatten() for item in gradient])
+
+    def _backward(self, number, case):
+        (self.model(self.batches[number], number) / case.accumulate).backward()
+        return float(self.module._noted["train/loss"])
+
+
+def results(rank, world):
+    """Case -> (loss, gradient), or the error of one that is refused."""
+    found, runners = {}, {}
+    for case in cases():
+        if case.loss not in runners:
+            runners = {case.loss: Runner(case.loss, rank, world)}
+        try:
+            found[tuple(case)] = runners[case.loss].run(case)
+        except InputError as error:
+            found[tuple(case)] = str(error)
+            runners = {}
+    return found
+
+
+class Fit(NamedTuple):
+    """Settings of a whole run under Lightning's Trainer, which no split may change."""
+
+    chunk: int | None
+    gather: str = "gradient"
+
+
+FITS = (Fit(None), Fit(3), Fit(3, "values"))
+
+
+def fit(fit_case, rank, world, folder, change=None):
+    """Weights, metrics and queue after two optimiser steps of two batches each.
+
+    The gradient is clipped, the temperature learned, the queue on. `change` is given the trainer.
+    """
+    objective = Objective(InfoNCE(learn_temperature=True, blocks=["query_docs", "doc_queries"])).double()
+    rules = Negatives(rules=RULES["guide"])
+    loss = BatchLoss(objective, rules, gather=fit_case.gather, guide=TinyGuide(), queue=Queue(7))
+    cache = None if fit_case.chunk is None else GradCache(rows=fit_case.chunk)
+    names = {text_id(name): name for name in ("one", "two")}
+    module = TrainModule(
+        TinyEncoder(),
+        loss,
+        PLANS["fixed_pairs"],
+        AdamW(lr=0.01),
+        total_steps=2,
+        gradcache=cache,
+        datasets=names,
+    )
+    trainer = make_trainer(
+        folder=Path(folder),
+        accelerator="cpu",
+        devices=world,
+        precision="64-true",
+        accumulate=2,
+        clip_norm=0.1,
+        log_every=1,
+    )
+    if change is not None:
+        change(trainer)
+    batches = [batch_of(rank, world, number) for number in (0, 1, 1, 0)]
+    trainer.fit(module, DataLoader(batches, batch_size=None))
+    weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    return weights, tuple(loss.queue.documents(torch.device("cpu")))
+
+
+def main(rank, world, rendezvous, out):
+    torch.set_num_threads(1)
+    torch.manual_seed = torch.default_generator.manual_seed  # the other writes down the stack for each device
     if world > 1:
         dist.init_process_group(
             "gloo",
@@ -91,17 +303,21 @@ def main(rank, world, rendezvous, out, plan, distill):
             world_size=world,
             timeout=timedelta(seconds=60),
         )
-    loss = CoSENT() if scored else InfoNCE(learn_temperature=True, two_sided=True)
-    extra = {"none": None, "scored": None, "prefix": PrefixKL(), "layer": LayerKL()}[distill]
-    step = Step(PLANS[plan], Objective(loss, extra))
-    # four rows each; the negatives are ragged, so the ranks hold different numbers of texts
-    rows = slice_for_rank(list(range(8)), rank, world)
-    module = DistributedDataParallel(step) if world > 1 else step
-    value = module(collate(examples, rows, tokenize, epoch=1))
-    value.backward()
-    gradient = torch.cat([parameter.grad.flatten() for parameter in step.parameters()])
-    with open(f"{out}.{rank}", "w") as file:
-        json.dump({"loss": value.item(), "gradient": gradient.tolist()}, file)
+    torch.save(results(rank, world), f"{out}.{world}.{rank}")
+    os.environ |= {  # as torchrun sets them: Lightning then starts no ranks of its own
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29500",
+        "TORCHELASTIC_RUN_ID": "tests",
+    }
+    fits = {
+        tuple(case): fit(case, rank, world, f"{out}.fit{world}.{number}") for number, case in enumerate(FITS)
+    }
+    torch.save(fits, f"{out}.fits.{world}.{rank}")
     if world > 1:
         dist.barrier()
         dist.destroy_process_group()  # its threads must not outlive the interpreter
