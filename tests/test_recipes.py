@@ -12,6 +12,7 @@ from embedtrain.cli.launch import NODES, SCHEMAS
 from embedtrain.config import build, config_dir, plain, schema
 from embedtrain.data.module import DataModule
 from embedtrain.model.pooling import Pooling
+from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.types import InputError
 
@@ -19,7 +20,13 @@ CONF = config_dir("conf")
 RECIPES = sorted(path.stem for path in config_dir("recipes").glob("*.yaml"))
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 GIVEN = {"data.train": "rows.jsonl", "name": "x"}  # what a person must say, for options composed alone
-MUST_GIVE = {("guide", "model"): {"guide.path": "model"}}  # and with one option
+PAIRS = "{_target_: embedtrain.objective.plan.FixedPairs}"
+TERM = "{_target_: embedtrain.objective.terms.Term, loss: {_target_: embedtrain.objective.scored.CoSENT}}"
+MUST_GIVE = {  # and with one option
+    ("guide", "model"): {"guide.path": "model"},
+    ("contrast", "weighted_sum"): {"contrast.terms": f"[{TERM}]"},
+    ("plan", "scheduled"): {"plan.plan": PAIRS, "plan.weights": "[{layer: 12, weight: 0.5}]"},
+}
 SIZE = {"num_layers": 12, "width": 768}
 
 
@@ -104,5 +111,7 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
     elif group == "pooling":
         with torch.device("meta"):  # the 7B sizes would fill the memory
             assert isinstance(build(node, group, hidden_size=768, num_layers=12), Pooling)
+    elif group == "objective":
+        build(node, group, loss=InfoNCE(), distill=None)
     else:
         build(node, group, seed=0, tokenize=None, save_dir=tmp_path, guide_width=384, **SIZE)

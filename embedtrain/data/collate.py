@@ -7,6 +7,7 @@ role, is another row to encode and yet no negative of itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -53,6 +54,7 @@ def collate(
         guide_tokenize: makes the tokens of a guide model, which gets its own prompts and none of the data's.
     """
     taken = [examples[row] for row in rows]
+    offers = offered(taken)
     texts: dict[_Text, int] = {}  # row among the M texts; queries come first
     query = [
         texts.setdefault(_Text("query", example.prompts.query, example.query), len(texts))
@@ -61,12 +63,18 @@ def collate(
     docs: list[int] = []
     owner: list[int] = []
     positive: list[int] = []
+    teacher: list[float] = []
     for place, (row, example) in enumerate(zip(rows, taken, strict=True)):
         positive.append(len(docs))
-        chosen = example.positives[(epoch + row) % len(example.positives)]
-        for text in (chosen, *_rotated(example.negatives, epoch, max_negatives)):
-            docs.append(texts.setdefault(_Text("document", example.prompts.document, text), len(texts)))
+        every = (*example.positives, *example.negatives)
+        told = example.teacher or (math.nan,) * len(every)
+        first = len(example.positives)
+        chosen = (epoch + row) % first
+        for number in (chosen, *_rotated(range(first, len(every)), epoch, max_negatives)):
+            text = _Text("document", example.prompts.document, every[number])
+            docs.append(texts.setdefault(text, len(texts)))
             owner.append(place)
+            teacher.append(told[number])
     known = [(text_id(text), place) for place, example in enumerate(taken) for text in example.positives]
     links = Links(
         text_ids=_integers([text_id(item.text) for item in texts]),  # (M,)
@@ -78,7 +86,8 @@ def collate(
         known_owner=_integers([place for _, place in known]),  # (K,)
         task=_integers([_task_id(example.task) for example in taken]),  # (B,)
         rows=_integers(rows),  # (B,)
-        scores=_scores(taken),  # (B,) or None
+        scores=_floats([_or_nan(example.score) for example in taken]) if "scores" in offers else None,  # (B,)
+        teacher=_floats(teacher) if "teacher" in offers else None,  # (N,)
     )
     guide = (
         None if guide_tokenize is None else _tokens([_without_prompt(item) for item in texts], guide_tokenize)
@@ -91,12 +100,12 @@ def _task_id(task: str) -> int:
     return text_id(task)
 
 
-def _rotated(negatives: tuple[str, ...], epoch: int, most: int | None) -> tuple[str, ...]:
+def _rotated(negatives: range, epoch: int, most: int | None) -> Sequence[int]:
     """At most `most` negatives: the next ones of a ring at every epoch."""
     if most is None or len(negatives) <= most:
         return negatives
     start = epoch * most % len(negatives)
-    return (negatives + negatives)[start : start + most]
+    return [*negatives, *negatives][start : start + most]
 
 
 def _tokens(texts: list[_Text], tokenize: Tokenize) -> Tokens:
@@ -112,9 +121,22 @@ def _without_prompt(item: _Text) -> _Text:
     return item._replace(prompt=None)
 
 
-def _scores(examples: list[Example]) -> Tensor | None:
-    scores = [example.score for example in examples if example.score is not None]
-    return torch.tensor(scores, dtype=torch.float32) if scores else None
+def offered(examples: Sequence[Example]) -> frozenset[str]:
+    """What some row has beyond a positive: "scores", "teacher", "negatives"."""
+    there = {
+        "scores": any(example.score is not None for example in examples),
+        "teacher": any(example.teacher for example in examples),
+        "negatives": any(example.negatives for example in examples),
+    }
+    return frozenset(name for name, some in there.items() if some)
+
+
+def _or_nan(number: float | None) -> float:
+    return math.nan if number is None else number
+
+
+def _floats(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
 
 
 def _integers(values: Sequence[int]) -> Tensor:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 
+from embedtrain.data.collate import offered
 from embedtrain.data.loader import StepDataset, StepLoader
 from embedtrain.data.sampler import EvenBatches, GlobalBatches, slice_for_rank
-from embedtrain.data.sources import Example, check_all_scored_or_none, read_examples
+from embedtrain.data.sources import Example, check_all_scored_or_none, read_examples, task_name
 from embedtrain.data.splitting import split_examples
 from embedtrain.rows import nearest
 from embedtrain.types import InputError, Tokenize
@@ -106,9 +107,7 @@ class DataModule(pl.LightningDataModule):
                 f"validation has {len(self._validation)} rows for {world} ranks: give more rows."
             )
         slice_for_rank(range(self._batch_size), rank, world)
-        self._batches = GlobalBatches(
-            train, batch_size=self._batch_size, seed=self._seed, contrastive=train[0].score is None
-        )
+        self._batches = GlobalBatches(train, batch_size=self._batch_size, seed=self._seed)
         self._train = train
 
     @property
@@ -140,18 +139,14 @@ class DataModule(pl.LightningDataModule):
         return bool(self._validation)
 
     @property
-    def tasks(self) -> tuple[str, ...]:
-        """Names of the data sets that the training rows belong to, known after `setup`."""
-        return tuple(sorted({example.task for example in self._train}))
+    def tasks(self) -> dict[str, bool]:
+        """The data sets that the training rows belong to, and whether those have scores. After `setup`."""
+        return dict(sorted({example.task: example.score is not None for example in self._train}.items()))
 
     @property
     def offers(self) -> frozenset[str]:
-        """What some training row has beyond a positive: "scores", "negatives". Known after `setup`."""
-        there = {
-            "scores": any(example.score is not None for example in self._train),
-            "negatives": any(example.negatives for example in self._train),
-        }
-        return frozenset(name for name, some in there.items() if some)
+        """What some training row has beyond a positive: "scores", "teacher", "negatives". After `setup`."""
+        return offered(self._train)
 
     def examples_at(self, rows: Sequence[int]) -> list[Example]:
         """The training rows of `Links.rows`, for messages that name them."""
@@ -203,7 +198,7 @@ class DataModule(pl.LightningDataModule):
 def read_sources(
     sources: Source | Sequence[Source], columns: Mapping[str, str] | None = None
 ) -> list[Example]:
-    """The examples of one source or of several, one after the other; all scored or none.
+    """The examples of one source or of several, one after the other; of each task, all scored or none.
 
     Raises:
         InputError: as `read_examples`; for an unknown key of a source; when nothing is given.
@@ -212,6 +207,7 @@ def read_sources(
     if not listed:
         raise InputError("train: the list of datasets is empty. Give a path or a hub name.")
     examples = [example for source in listed for example in _read(source, columns)]
+    _check_names(listed)
     check_all_scored_or_none(examples)
     return examples
 
@@ -233,6 +229,21 @@ def _read(source: Source, columns: Mapping[str, str] | None) -> list[Example]:
     if "source" not in source:
         raise InputError(f"a dataset needs a source, a path or a hub name; got {dict(source)}.")
     return read_examples(**{"columns": columns, **source})
+
+
+def _check_names(sources: Sequence[Source]) -> None:
+    """Refuse two sources that would be one task by accident."""
+    by_name: dict[str, str] = {}
+    for source in sources:
+        place = source["source"] if isinstance(source, Mapping) else source
+        if isinstance(source, Mapping) and source.get("task") is not None:
+            continue
+        other = by_name.setdefault(task_name(place), str(place))
+        if other != str(place):
+            raise InputError(
+                f"{other} and {place} would both be the task {task_name(place)!r}: give each its own, "
+                "{source: ..., task: NAME}."
+            )
 
 
 def _sample(examples: list[Example], limit: int | None, seed: int) -> list[Example]:

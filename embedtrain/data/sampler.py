@@ -40,9 +40,10 @@ class SharedTexts(NamedTuple):
 class GlobalBatches:
     """Full batches of row numbers for any step of a run, every epoch in a new order.
 
-    Contrastive batches never hold two rows that share a text of which either makes a query or a positive:
-    the other row would call it a negative. (Two rows may share a negative: it is false for neither.)
-    A row that cannot join the open batch waits for the first later one of its epoch that can take it.
+    Rows without scores serve each other as negatives: no batch holds two of them that share a text of which
+    either makes a query or a positive, since the other row would call it a negative. (Two rows may share a
+    negative: it is false for neither.) A row that cannot join the open batch waits for the first later one of
+    its epoch that can take it.
 
     Every epoch has as many batches as epoch 0 can fill. An epoch whose order fills more leaves those out;
     one that fills fewer ends with its own first batches again. Rows left over rest until the next epoch.
@@ -51,22 +52,20 @@ class GlobalBatches:
         examples: the rows; only read here, not kept.
         batch_size: rows per step over all ranks.
         seed: 0 or more.
-        contrastive: whether rows of a batch serve each other as negatives (rows without scores).
 
     Raises:
         InputError: when no batch can be filled, or a batch of one row has nothing to contrast.
     """
 
-    def __init__(
-        self, examples: Sequence[Example], *, batch_size: int, seed: int, contrastive: bool = True
-    ) -> None:
+    def __init__(self, examples: Sequence[Example], *, batch_size: int, seed: int) -> None:
         _check_size(examples, batch_size)
-        if contrastive and batch_size == 1:
+        if batch_size == 1:
             _check_own_negatives(examples)
         self.batch_size = batch_size
         self._count = len(examples)
         self._seed = seed
-        self._shared = _shared_texts(examples) if contrastive and batch_size > 1 else None
+        contrasted = batch_size > 1 and any(example.score is None for example in examples)
+        self._shared = _shared_texts(examples) if contrasted else None
         self._largest = batch_size
         self._cached: tuple[int, list[list[int]]] = (0, self._planned(0))
         self.batches_per_epoch = len(self._cached[1])
@@ -198,7 +197,8 @@ def _shared_texts(examples: Sequence[Example]) -> SharedTexts:
     """
     number: dict[str, int] = {}
     named = number.setdefault
-    flat = [named(text, len(number)) for e in examples for text in (e.query, *e.positives)]
+    sets = [(e.query, *e.positives) if e.score is None else () for e in examples]
+    flat = [named(text, len(number)) for texts in sets for text in texts]
     labelled = np.array(flat, dtype=np.int64)
     count = len(number)  # texts from here on are negatives only: false for no row
     negatives = np.fromiter((number.get(t, count) for e in examples for t in e.negatives), dtype=np.int64)
@@ -207,7 +207,7 @@ def _shared_texts(examples: Sequence[Example]) -> SharedTexts:
     shared[count] = False
     return SharedTexts(
         count,
-        _kept(labelled, np.array([1 + len(e.positives) for e in examples]), shared),
+        _kept(labelled, np.array([len(texts) for texts in sets]), shared),
         _kept(negatives, np.array([len(e.negatives) for e in examples]), shared),
     )
 
@@ -232,7 +232,7 @@ def _check_size(examples: Sequence[Example], batch_size: int) -> None:
 
 def _check_own_negatives(examples: Sequence[Example]) -> None:
     for example in examples:
-        if not example.negatives:
+        if example.score is None and not example.negatives:
             raise InputError(
                 f"{example.where}: nothing to contrast: batch_size=1 brings no other row's positive as a "
                 "negative and this row has no negatives of its own. Set batch_size to 2 or more, or add "
@@ -241,7 +241,8 @@ def _check_own_negatives(examples: Sequence[Example]) -> None:
 
 
 def _nothing_fills(examples: Sequence[Example], batch_size: int, largest: int) -> str:
-    counts = Counter(text for e in examples for text in {e.query, *e.positives, *e.negatives})
+    rows = [e for e in examples if e.score is None]
+    counts = Counter(text for e in rows for text in {e.query, *e.positives, *e.negatives})
     text, most = counts.most_common(1)[0]
     if most == len(examples):
         return (

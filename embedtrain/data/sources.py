@@ -1,7 +1,7 @@
 """Rows of any source to `Example`s: names settled, values checked, every error with its place.
 
 Row forms: {"query", "positive" | "positives", ["negative" | "negatives"], ["score"], ["instruction"],
-["task"]}.
+["task"], ["teacher_scores"]}.
 Other names are understood as well: "anchor" for the query, "sentence1"/"sentence2" for the two texts of a
 scored pair, "negative_1", "negative_2", ... for several negatives; any other name through `columns`.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from embedtrain.rows import SUFFIXES, Row, nearest, read_rows
 from embedtrain.types import InputError
 
-FIELDS = ("query", "positive", "positives", "negative", "negatives", "score", "instruction", "task")
-OPTIONAL = ("negative", "negatives", "instruction", "task")  # a row may lack these, though columns names them
+OPTIONAL = ("negative", "negatives", "teacher_scores", "instruction", "task")  # a row may lack these
+FIELDS = ("query", "positive", "positives", "score", *OPTIONAL)
 SYNONYMS = {"anchor": "query", "sentence1": "query", "sentence2": "positive"}
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
@@ -44,6 +44,7 @@ class Example(NamedTuple):
     task: str
     where: str  # "file.jsonl:12"
     prompts: Prompts = Prompts()
+    teacher: tuple[float, ...] = ()  # a teacher's score of each positive, then of each negative; or none
 
 
 def read_examples(
@@ -60,7 +61,7 @@ def read_examples(
         source: a file, a folder or a hub name "owner/name" or "owner/name:config"; what exists on disk wins.
         split: part of a folder or hub dataset (hub: "train" when None).
         columns: our field name -> the name it has in the rows, e.g. {"query": "question"}.
-        task: task of rows that name none; the source itself when None.
+        task: task of rows that name none; `task_name(source)` when None.
         prompts: "query" and "document" -> what stands before these texts ("" is nothing); the model's own
             prompt where one is not given. The "instruction" of a row wins over the query's.
 
@@ -72,7 +73,7 @@ def read_examples(
     columns = _checked_columns(columns or {})
     shared = _checked_prompts(str(source), prompts or {})
     rows = _rows(source, split)
-    name = task if task is not None else str(source)
+    name = task if task is not None else task_name(source)
     examples = [_example(where, row, columns, name, shared) for where, row in rows]
     if not examples:
         raise InputError(f"{source}: holds no rows. Give a dataset with at least one row.")
@@ -80,16 +81,27 @@ def read_examples(
     return examples
 
 
+def task_name(source: str | Path) -> str:
+    """The task of rows that name none: folder and stem of a file, name of a folder, or the hub name."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return f"{path.resolve().parent.name}/{path.name.partition('.')[0]}"
+    return path.resolve().name if path.is_dir() else str(source)
+
+
 def check_all_scored_or_none(examples: Iterable[Example]) -> None:
-    """Raise InputError naming one row of each kind when scored and unscored rows come together."""
-    first: dict[bool, str] = {}
+    """Raise InputError naming one row of each kind when scored and unscored rows of a task come together."""
+    first: dict[tuple[str, bool], str] = {}
     for example in examples:
-        first.setdefault(example.score is not None, example.where)
-    if len(first) == 2:
-        raise InputError(
-            f"{first[True]} has a score and {first[False]} has none: scored and unscored rows need different "
-            "losses. Give all rows a score or none, or train on one kind at a time."
-        )
+        scored = example.score is not None
+        first.setdefault((example.task, scored), example.where)
+        other = first.get((example.task, not scored))
+        if other is not None:
+            where = (example.where, other) if scored else (other, example.where)
+            raise InputError(
+                f"{where[0]} has a score and {where[1]} has none: scored and unscored rows need different "
+                "losses. Give all rows of a data set a score or none, or name them as different tasks."
+            )
 
 
 def _rows(source: str | Path, split: str | None) -> Iterator[Row]:
@@ -146,7 +158,7 @@ def _example(
     query = _text(where, "query", fields.get("query"))
     positives = _texts(where, "positive", fields)
     negatives = _texts(where, "negative", fields) + _numbered_negatives(where, row)
-    score = _score(where, fields.get("score"))
+    score = None if "score" not in fields else _number(where, "score", fields["score"])
     if score is not None and (len(positives) != 1 or negatives):
         raise InputError(
             f"{where}: a scored row is one pair, this one has {len(positives)} positives and "
@@ -156,7 +168,20 @@ def _example(
         instruction = _text(where, "instruction", fields["instruction"], may_be_empty=True)
         prompts = prompts._replace(query=_instruction_prompt(instruction))
     name = task if "task" not in fields else _text(where, "task", fields["task"])
-    return Example(query, positives, negatives, score, name, where, prompts)
+    teacher = _teacher(where, fields.get("teacher_scores", ()), (*positives, *negatives))
+    return Example(query, positives, negatives, score, name, where, prompts, teacher)
+
+
+def _teacher(where: str, value: object, docs: Sequence[str]) -> tuple[float, ...]:
+    """One finite number for each positive and then each negative of the row, or none at all."""
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{where}: 'teacher_scores' must be a list of numbers, got {type(value).__name__}.")
+    if value and len(value) != len(docs):
+        raise InputError(
+            f"{where}: 'teacher_scores' has {len(value)} numbers for {len(docs)} distinct documents. Give "
+            "one for each positive and then for each negative, and name no document twice."
+        )
+    return tuple(_number(where, "teacher_scores", number) for number in value)
 
 
 @lru_cache(maxsize=1024)
@@ -230,13 +255,11 @@ def _text(where: str, field: str, value: object, *, may_be_empty: bool = False) 
     return value
 
 
-def _score(where: str, value: object) -> float | None:
-    if value is None:
-        return None
+def _number(where: str, field: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(
-            f"{where}: 'score' must be a number, got {type(value).__name__}: {str(value)[:60]!r}."
+            f"{where}: {field!r} must be a number, got {type(value).__name__}: {str(value)[:60]!r}."
         )
     if not math.isfinite(value):
-        raise InputError(f"{where}: 'score' must be finite, got {value}. Repair or drop the row.")
+        raise InputError(f"{where}: {field!r} must be finite, got {value}. Repair or drop the row.")
     return float(value)

@@ -17,7 +17,7 @@ from embedtrain.objective.row_terms import BUDGET, RowDistill, RowLoss, RowRepor
 from embedtrain.objective.schedule import at
 from embedtrain.objective.terms import Sum, Term, subset
 from embedtrain.objective.weighting import Weighting
-from embedtrain.types import Chosen, Embeddings, InputError, Pairing, SubModel
+from embedtrain.types import Chosen, Embeddings, InputError, Pairing, SubModel, Weighted
 
 Reduction = Literal["sum", "mean"]
 
@@ -80,7 +80,7 @@ class Objective(nn.Module):
         self.distill = distill
         self.weighting = weighting
         self.reduction, self.budget = reduction, similarity_budget
-        if weighting is not None and not any(isinstance(term.loss, _Rows) for term in self._terms()):
+        if weighting is not None and not any(isinstance(term.loss, _Rows) for term in self.terms):
             raise InputError(
                 "weighting needs a loss of each query (InfoNCE and its kind); others score the whole batch"
             )
@@ -88,7 +88,7 @@ class Objective(nn.Module):
     @property
     def needs(self) -> frozenset[str]:
         """What the losses need of a batch: "scores", "teacher", "guide", "negatives", "even_dims"."""
-        parts = [*(term.loss for term in self._terms()), self.distill]
+        parts = [*(term.loss for term in self.terms), self.distill]
         return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
 
     def forward(
@@ -121,11 +121,14 @@ class Objective(nn.Module):
                 parts = {sub: part + value.parts[sub] for sub, part in parts.items()}
                 distillation = None if row_distill is None else value.distillation
             if self.distill is not None and row_distill is None:
-                learned = cast(Distill, self.distill)(*_learning(query, docs, pairing, chosen))
+                weighed = tuple(Weighted(sub, weight) for sub, weight in weights.items())
+                learned = cast(Distill, self.distill)(*_learning(query, docs, pairing, weighed))
                 total, distillation = total + learned, learned.detach()
         return ObjectiveValue(total, tuple(parts.items()), distillation, report)
 
-    def _terms(self) -> list[Term]:
+    @property
+    def terms(self) -> list[Term]:
+        """The losses, each with its weight and the data sets it is for."""
         return (
             [cast(Term, term) for term in self.loss.terms] if isinstance(self.loss, Sum) else [*self._alone]
         )
@@ -146,7 +149,7 @@ class Objective(nn.Module):
         """The row losses of this step, each query's factor such that the sum over queries is a mean."""
         even = query.values.new_full((len(pairing.target),), 1 / max(len(pairing.target), 1))  # (B,)
         terms = []
-        for term in self._terms():
+        for term in self.terms:
             if isinstance(term.loss, _Rows):
                 ours = term.queries(pairing)
                 factor = even if ours is None else even * ours
@@ -164,7 +167,7 @@ class Objective(nn.Module):
         """The losses of vectors: their weighted sum, and each sub-model's part."""
         total = query.values.new_zeros(())
         parts = dict.fromkeys(weights, total)
-        for term in self._terms():
+        for term in self.terms:
             if isinstance(term.loss, _Rows):
                 continue
             loss, factor = cast(Loss, term.loss), at(term.weight, pairing.step)

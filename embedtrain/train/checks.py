@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ def check_run(
     *,
     width: int,
     offers: Collection[str],
-    tasks: Collection[str],
+    tasks: Mapping[str, bool],
     ranks: int,
 ) -> None:
     """Refuse a loss that the data, the plan or the number of ranks cannot serve.
@@ -39,7 +39,7 @@ def check_run(
         plan: on which sub-models.
         width: D of the model.
         offers: what the training rows have: any of "scores", "teacher", "negatives".
-        tasks: names of the data sets.
+        tasks: names of the data sets, and whether the rows of each have scores.
         ranks: how many train together.
 
     Raises:
@@ -59,6 +59,7 @@ def check_run(
         raise InputError(f"contrast pairs the halves of a vector and needs even dims, the plan has {odd[0]}")
     if isinstance(loss.pair, Negatives):
         loss.pair.check_tasks(sorted(tasks))
+    _check_kinds(loss, tasks)
     for term in (part for part in loss.objective.modules() if isinstance(part, Term)):
         unknown = [name for name in term.tasks or () if name not in tasks]
         if unknown:
@@ -68,6 +69,17 @@ def check_run(
             )
     _check_queue(loss, plan, ranks)
     _rehearse(loss, plan, width)
+
+
+def _check_kinds(loss: BatchLoss, tasks: Mapping[str, bool]) -> None:
+    """Refuse one loss for rows with scores and rows without."""
+    for term in loss.objective.terms:
+        kinds = {tasks[name]: name for name in term.tasks or tasks if name in tasks}
+        if len(kinds) == 2:
+            raise InputError(
+                f"one loss for {kinds[True]!r}, whose rows have scores, and {kinds[False]!r}, whose rows "
+                "have none: use contrast=weighted_sum with a term for each kind, its `tasks` named"
+            )
 
 
 def _check_queue(loss: BatchLoss, plan: Plan, ranks: int) -> None:

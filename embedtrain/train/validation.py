@@ -62,13 +62,14 @@ def sub_model_scores(
 ) -> tuple[str, dict[SubModel, float]]:
     """Name of the metric and its value in [-1, 1] per sub-model.
 
-    Scored pairs: Spearman correlation of cosine and label. Otherwise nDCG@10 where each query ranks every
-    distinct document and its labelled positives are relevant.
+    Scored pairs, where there are any: Spearman correlation of cosine and label, other rows left out. Else
+    nDCG@10 where each query ranks every distinct document and its labelled positives are relevant.
     """
     if links.scores is not None:
-        docs = texts.rows(links.docs[links.positive])
-        labels = links.scores
-        query = texts.rows(links.query)
+        scored = links.scores.isfinite()
+        docs = texts.rows(links.docs[links.positive][scored])
+        labels = links.scores[scored]
+        query = texts.rows(links.query[scored])
         return "spearman", {sub: _spearman(query.at(sub), docs.at(sub), labels) for sub in sub_models}
     ids, first = _distinct(links.text_ids[links.docs])
     docs, query = texts.rows(links.docs[first]), texts.rows(links.query)

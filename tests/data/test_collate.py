@@ -136,3 +136,19 @@ def test_scores_are_kept_as_float32():
     scores = collate(examples, [1, 0], Recorder(), 0).links.scores
     assert scores.dtype == torch.float32
     assert scores.tolist() == [2.0, 0.5]
+
+
+def test_teacher_scores_follow_their_documents_as_negatives_rotate():
+    told = EXAMPLES[3]._replace(teacher=(9.0, 0.0, 1.0, 2.0, 3.0, 4.0))
+    for epoch in range(5):
+        links = collate([told, EXAMPLES[1]], [0, 1], Recorder(), epoch, max_negatives=2).links
+        first = 2 * epoch % 5
+        assert links.teacher[:3].tolist() == [9.0, float(first), float((first + 1) % 5)]
+        assert links.teacher[3:].isnan().all()
+    assert collate(EXAMPLES, [0], Recorder(), 0).links.teacher is None
+
+
+def test_rows_without_a_score_beside_scored_ones_are_unknown():
+    links = collate([row("a", ["b"], score=2.0), row("c", ["d"], task="u")], [0, 1], Recorder(), 0).links
+    assert links.scores[0] == 2.0
+    assert links.scores[1].isnan()

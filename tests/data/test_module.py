@@ -180,7 +180,7 @@ def test_several_sources_are_joined_and_keep_their_task(path, tmp_path):
     other.write_text('{"question": "q", "positive": "p"}\n')
     examples = read_sources([path, {"source": str(other), "columns": {"query": "question"}, "task": "qa"}])
     assert len(examples) == 44
-    assert {example.task for example in examples} == {path, "qa"}
+    assert {example.task for example in examples} == {f"{tmp_path.name}/train", "qa"}
 
 
 def test_errors_of_settings(path, tmp_path):
@@ -199,7 +199,12 @@ def test_errors_of_settings(path, tmp_path):
     scored = tmp_path / "scored.jsonl"
     scored.write_text('{"query": "q", "positive": "p", "score": 1}\n')
     with pytest.raises(InputError, match=r"scored\.jsonl:1 has a score and .*train\.jsonl:1 has none"):
-        read_sources([path, str(scored)])
+        read_sources([{"source": path, "task": "one"}, {"source": str(scored), "task": "one"}])
+    (tmp_path / "more" / tmp_path.name).mkdir(parents=True)
+    twin = tmp_path / "more" / tmp_path.name / "scored.jsonl"
+    twin.write_text(scored.read_text())
+    with pytest.raises(InputError, match=r"would both be the task '.*/scored': give each its own"):
+        read_sources([str(scored), str(twin)])
 
 
 def test_batch_that_ranks_cannot_share_is_refused_before_training(path, monkeypatch):

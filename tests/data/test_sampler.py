@@ -85,7 +85,7 @@ def test_epoch_that_fills_fewer_batches_repeats_its_own_first():
 
 def test_scored_rows_may_share_texts():
     examples = [row("q", ["p"], score=float(i)) for i in range(20)]
-    batches = GlobalBatches(examples, batch_size=6, seed=0, contrastive=False)
+    batches = GlobalBatches(examples, batch_size=6, seed=0)
     assert batches.batches_per_epoch == 3
     assert len({r for rows in epoch_of(batches, 0) for r in rows}) == 18
 

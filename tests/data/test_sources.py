@@ -93,7 +93,7 @@ def test_place_and_task_of_an_example(tmp_path):
     row = {"query": "q", "positive": "p"}
     path = str(tmp_path / "a.jsonl")
     assert one(tmp_path, row).where == f"{path}:1"
-    assert one(tmp_path, row).task == path
+    assert one(tmp_path, row).task == f"{tmp_path.name}/a"
     assert one(tmp_path, row, task="given").task == "given"
     assert one(tmp_path, {**row, "task": "own"}, task="given").task == "own"
 
@@ -159,6 +159,32 @@ def test_scored_and_unscored_rows_do_not_mix(tmp_path):
     with pytest.raises(InputError, match=r"a\.jsonl:1 has a score and .*a\.jsonl:2 has none"):
         read_examples(path)
     check_all_scored_or_none([])
+
+
+def test_rows_of_different_tasks_may_be_scored_and_unscored(tmp_path):
+    scored = {"query": "q", "positive": "p", "score": 1, "task": "s"}
+    path = write(tmp_path / "a.jsonl", scored, {"query": "q", "positive": "p", "task": "t"})
+    assert [example.score for example in read_examples(path)] == [1.0, None]
+
+
+def test_teacher_scores_are_those_of_positives_then_negatives(tmp_path):
+    row = {"query": "q", "positives": ["p", "o"], "negatives": ["n"], "teacher_scores": [3, 2.5, -1]}
+    assert one(tmp_path, row).teacher == (3.0, 2.5, -1.0)
+    assert one(tmp_path, {"query": "q", "positive": "p"}).teacher == ()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([1.0], r"a\.jsonl:1: 'teacher_scores' has 1 numbers for 2 distinct documents"),
+        (3, "must be a list of numbers, got int"),
+        ([1, "x"], "'teacher_scores' must be a number, got str"),
+        ([1, float("inf")], "'teacher_scores' must be finite, got inf"),
+    ],
+)
+def test_teacher_scores_that_do_not_fit(tmp_path, scores, message):
+    with pytest.raises(InputError, match=message):
+        one(tmp_path, {"query": "q", "positive": "p", "negative": "n", "teacher_scores": scores})
 
 
 def test_empty_dataset_is_named(tmp_path):
