@@ -125,7 +125,13 @@ def _pooling(module: Path) -> FoundPooling:
         raise InputError(f"{path} is missing, so the pooling is unknown: fetch the model again")
     config = read_object(path)
     if "settings" not in config:
-        return FoundPooling(_mode(path, config), {}, None)
+        mode = _mode(path, config)
+        if mode == "weighted_mean" and not config.get("include_prompt", True):
+            raise InputError(
+                f"{path} leaves prompts out of a weighted mean but counts their tokens in its weights, which "
+                "embedtrain does not: pass pooling=... and pool_prompt=... to choose another way"
+            )
+        return FoundPooling(mode, {}, None)
     try:
         name, settings = str(config["pooling"]), dict(config["settings"])
     except (KeyError, TypeError, ValueError) as error:

@@ -148,13 +148,13 @@ class TrainModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the queue, which resuming needs; weights alone are kept without it."""
+        """Leave out what is frozen; keep the queue, which resuming needs, but not beside weights alone."""
         self._frozen.leave_out(checkpoint)
         if self.loss.queue is not None and "optimizer_states" in checkpoint:
             checkpoint["queue"] = self.loss.queue.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue with the queue of the checkpoint."""
+        """Put back what is frozen, and continue with the queue of the checkpoint."""
         self._frozen.put_back(checkpoint)
         if self.loss.queue is not None and "queue" in checkpoint:
             self.loss.queue.load_state_dict(checkpoint["queue"])
