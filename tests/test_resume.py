@@ -102,6 +102,40 @@ def test_stopping_changes_nothing(words, tmp_path):
         assert lines_of(tmp_path / name) == lines_of(tmp_path / "whole")
 
 
+LARGE_BATCHES = [  # what a step with chunks and a queue keeps and draws
+    "plan=fixed_pairs",
+    "plan.pairs=[[1,8],[2,16],[4,32]]",
+    "gradcache=chunks",
+    "gradcache.max_tokens=48",
+    "queue=documents",
+    "queue.size=10",
+]
+
+
+def test_stopping_changes_nothing_with_chunks_and_a_queue(words, tmp_path):
+    """The queue is full, and its oldest documents gone, before the run stops."""
+    large = [*without(words, "plan", "plan.dims"), *LARGE_BATCHES]
+    whole = train([*large, "name=whole"])
+    assert len(whole.loss.queue) == 10
+    for stop in (1, 3):
+        name = f"stopped_{stop}"
+        with pytest.raises(StopError):
+            train([*large, f"name={name}"], StopAfter(stop))
+        train([*large, f"name={name}"])
+        assert_equal_bits(weights(tmp_path / name), weights(tmp_path / "whole"))
+        assert lines_of(tmp_path / name) == lines_of(tmp_path / "whole")
+        for mine, theirs in zip(queue_in(tmp_path / name), queue_in(tmp_path / "whole"), strict=True):
+            assert torch.equal(mine, theirs)
+    best = torch.load(tmp_path / "whole/checkpoints/best.ckpt", weights_only=True)
+    assert "queue" not in best, "weights alone are kept without it"
+
+
+def queue_in(folder):
+    """The tensors of the queue that a run ended with."""
+    documents = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["queue"]["documents"]
+    return [part for part in documents if part is not None]
+
+
 def test_validation_by_share_waits_for_whole_steps(words, tmp_path):
     shares = [*without(words, "trainer.validate_every"), "trainer.validate_every=0.3"]  # 3.6 of 12 batches
     train([*shares, "name=whole"])

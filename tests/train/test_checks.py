@@ -28,8 +28,8 @@ class Guide:
     width = 5
 
 
-def check(loss, plan=None, offers=EVERYTHING, tasks=("one", "two"), ranks=1):
-    check_run(loss, plan or Full(**SIZE), width=8, offers=offers, tasks=tasks, ranks=ranks)
+def check(loss, plan=None, offers=EVERYTHING, tasks=(("one", False), ("two", False)), ranks=1):
+    check_run(loss, plan or Full(**SIZE), width=8, offers=offers, tasks=dict(tasks), ranks=ranks)
 
 
 def plain(loss=None, distill=None, **settings):
@@ -63,6 +63,13 @@ def test_datasets_that_the_data_does_not_have():
         InputError, match="contrast has a loss for the data set 'tow', which the data does not"
     ):
         check(plain(split))
+
+
+def test_one_loss_for_rows_with_and_without_scores():
+    kinds = {"one": True, "two": False}
+    check(plain(Sum([Term(CoSENT(), tasks=["one"]), Term(InfoNCE(), tasks=["two"])])), tasks=kinds)
+    with pytest.raises(InputError, match="one loss for 'one', whose rows have scores, and 'two', whose rows"):
+        check(plain(InfoNCE()), tasks=kinds)
 
 
 def test_halves_of_an_odd_dim():

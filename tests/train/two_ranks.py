@@ -47,7 +47,7 @@ PLANS = {
 RULES = {
     "none": (),
     "guide": (Margin(-0.05, by="guide"),),
-    "margin": (Margin(-0.02, by="student"),),
+    "margin": (Margin(0.0, by="student"),),
 }
 CHUNKS = (None, 1, 3)
 TERM = "embedtrain.objective.terms.Term"
