@@ -242,10 +242,13 @@ def st_folder(source: Path, target: Path, **changes: object) -> Path:
     from sentence_transformers.base.modules import Normalize, Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    mode = changes.get("pooling_mode", "cls")
-    modules = [Transformer(str(source), max_seq_length=9), Pooling(32, pooling_mode=mode)]
+    mode, include = changes.get("pooling_mode", "cls"), changes.get("include_prompt", True)
+    modules = [
+        Transformer(str(source), max_seq_length=9),
+        Pooling(32, pooling_mode=mode, include_prompt=include),
+    ]
     modules += [Normalize()] if changes.get("normalize", True) else []
-    SentenceTransformer(modules=modules, device="cpu").save(str(target))
+    SentenceTransformer(modules=modules, device="cpu", prompts=changes.get("prompts")).save(str(target))
     return target
 
 
@@ -261,6 +264,36 @@ def test_a_folder_of_sentence_transformers_six_is_read(tiny_bert, tmp_path, sent
     torch.testing.assert_close(oracle(tmp_path / "again", sentences), expected, rtol=0, atol=1e-5)
     given = load_encoder(path, pooling="mean", max_length=5, normalize=True)
     assert (given.pooling.name, given.max_length, given.normalize) == ("mean", 5, True)
+
+
+@pytest.mark.parametrize("include", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("cls", "cls"),
+        ("max", "max"),
+        ("mean", "mean"),
+        ("weightedmean", "weighted_mean"),
+        ("lasttoken", "eos"),
+    ],
+)
+def test_poolings_and_prompts_of_sentence_transformers_are_read(
+    tiny_bert, tmp_path, sentences, mode, name, include
+):
+    prompts = {"query": "the word: ", "document": ""}
+    path = st_folder(tiny_bert, tmp_path / "st", pooling_mode=mode, include_prompt=include, prompts=prompts)
+    if mode == "weightedmean" and not include:
+        with pytest.raises(InputError, match="leaves prompts out of a weighted mean but counts their tokens"):
+            load_encoder(path)
+        return
+    encoder = load_encoder(path)
+    assert (encoder.pooling.name, encoder.tokenize.pool_prompt) == (name, include)
+    assert encoder.tokenize.prompts == {"query": "the word: "}
+    model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
+    for role in ("query", "document"):
+        found = getattr(model, f"encode_{role}")(list(sentences), convert_to_tensor=True)
+        expected = encoder.encode(sentences, (4,), role).at(SubModel(4, 32))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def edited(source: Path, target: Path, name: str, change: object) -> Path:
