@@ -140,14 +140,16 @@ class InfoNCE(nn.Module):
         losses = [F.cross_entropy(values, target[name], reduction="none") for name, values in logits.items()]
         return torch.stack(losses).mean(0)
 
-    def slopes(self, scores: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor, float] | None:
-        """Losses, their derivative and its factor where only query_docs and a given temperature take part."""
+    def gain(self, step: int) -> float | None:
+        """1 / temperature where only query_docs and a given temperature take part."""
         if self.log_scale is not None or self.hardness is not None or len(self.blocks) > 1:
             return None
-        scale = float(self.scale(facts.step))
-        logits = scores * scale  # (b, C)
+        return float(self.scale(step))
+
+    def slopes(self, logits: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor]:
+        """(b,) losses and (b, C) their derivative by the logits of query_docs."""
         if not allowed.all():  # a pass over bytes saves one over the logits in most batches
-            logits.masked_fill_(~allowed, -torch.inf)
+            logits = logits.masked_fill(~allowed, -torch.inf)
         share = torch.softmax(logits, 1)  # (b, C)
         target = facts.target[:, None]
         likely = share.gather(1, target)  # (b, 1)
@@ -155,7 +157,7 @@ class InfoNCE(nn.Module):
         lost = (likely < LEAST_SHARE)[:, 0].nonzero()[:, 0]  # rounding, or underflow, in the logarithm
         if len(lost):
             loss[lost, 0] = logits[lost].logsumexp(1) - logits[lost, facts.target[lost]]
-        return loss[:, 0], share.scatter_add_(1, target, -torch.ones_like(likely)), scale
+        return loss[:, 0], share.scatter_add_(1, target, -torch.ones_like(likely))
 
     def _entries(self, name: BlockName, allowed: Blocks, facts: RowFacts) -> Tensor:
         """What of a block enters, bool, shaped like it."""

@@ -29,6 +29,11 @@ class Side(NamedTuple):
         """The vectors of `index`."""
         return Side(self.values[index], None if self.inverse is None else self.inverse[:, index])
 
+    def times(self, gain: float) -> Side:
+        """The same vectors, whose cosines come out multiplied; dot products have nothing to multiply."""
+        assert self.inverse is not None
+        return Side(self.values, self.inverse * gain)
+
 
 class Slope(NamedTuple):
     """The gradient of a block of similarities, factor · values."""

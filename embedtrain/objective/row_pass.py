@@ -6,6 +6,7 @@ Letters: B queries, b those of a chunk, C documents, D width, L layers, K prefix
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -56,6 +57,7 @@ class Pass:
             for key, (query_side, docs_side) in self.sides.items()
             if differentiate
         }
+        self.sloped, self.gain = self._sloped() if differentiate else (None, 1.0)
         for facts in self.step.chunks(query.device):
             total = total + self._chunk(facts)
         return total, self._settled(query, docs) if differentiate else []
@@ -69,6 +71,15 @@ class Pass:
             considered=torch.cat([part.considered for part in parts]),
             removed={rule: torch.cat([part.removed[rule] for part in parts]) for rule in parts[0].removed},
         )
+
+    def _sloped(self) -> tuple[Sloped | None, float]:
+        """The loss, if it is alone, on cosines that nobody else reads, and knows its derivative; its gain."""
+        alone = len(self.step.terms) == 1 and self.kinds == ("cosine",) and self.step.distill is None
+        if not alone or self.step.pairing.candidates.needs_student:
+            return None, 1.0
+        loss = self.step.terms[0].loss
+        gain = loss.gain(self.step.pairing.step) if isinstance(loss, Sloped) else None
+        return (None, 1.0) if gain is None else (cast(Sloped, loss), gain)
 
     def _chunk(self, facts: RowFacts) -> Tensor:
         """The total of these queries; their gradients are added up."""
@@ -100,7 +111,8 @@ class Pass:
         return _all_scores(query, docs, [sub.dim], facts, self.step.names)
 
     def _scores(self, layer: int, kind: Similarity, facts: RowFacts) -> Scores:
-        return _all_scores(*self.sides[layer, kind], self.dims[layer], facts, self.step.names)
+        query, docs = self.sides[layer, kind]
+        return _all_scores(query, docs, self.dims[layer], facts, self.step.names, self.gain)
 
     def _layer(
         self,
@@ -134,20 +146,13 @@ class Pass:
         slopes: Slopes,
     ) -> Tensor | None:
         """One sub-model's share of the total by a loss that knows its derivative, else None."""
-        if len(self.step.terms) != 1 or self.step.distill is not None or not self.differentiate:
+        if self.sloped is None:
             return None
         (term,) = self.step.terms
-        if not isinstance(term.loss, Sloped):
-            return None
-        block = scores[term.loss.similarity]["query_docs"][place]
-        found = term.loss.slopes(block, allowed.blocks.query_docs, facts)
-        if found is None:
-            return None
-        loss, slope, scale = found
+        block = scores["cosine"]["query_docs"][place]
+        loss, slope = self.sloped.slopes(block, allowed.blocks.query_docs, facts)
         factor = term.rows[facts.rows] * term.weight
-        for key, kept in slopes.items():
-            ours = key == (term.loss.similarity, "query_docs")
-            kept.append(Slope(slope, factor * (self.step.weights[sub] * scale)) if ours else None)
+        slopes["cosine", "query_docs"].append(Slope(slope, factor * self.step.weights[sub]))
         part = (loss * factor).sum()
         self.parts[sub] = self.parts[sub] + part
         if sub == self.step.largest:
@@ -239,7 +244,7 @@ class Pass:
         to_query, to_docs = self.gradients[layer, kind]
         from_query, to_all_docs = name.startswith("query"), name.endswith("docs")
         index = facts.rows if from_query else facts.target
-        left = (query if from_query else docs).rows(index)
+        left = _gained((query if from_query else docs).rows(index), self.gain)
         to_left = nested.empty_gradient(left)
         right, to_right = (docs, to_docs) if to_all_docs else (query, to_query)
         nested.backward(slopes, scores, left, right, self.dims[layer], to_left, to_right)
@@ -259,9 +264,14 @@ class Pass:
 
 
 def _all_scores(
-    query: Side, docs: Side, dims: Sequence[int], facts: RowFacts, names: Sequence[BlockName]
+    query: Side,
+    docs: Side,
+    dims: Sequence[int],
+    facts: RowFacts,
+    names: Sequence[BlockName],
+    gain: float = 1.0,
 ) -> Scores:
-    left = {"query": query.rows(facts.rows)}
+    left = {"query": _gained(query.rows(facts.rows), gain)}
     if any(name.startswith("doc") for name in names):
         left["doc"] = docs.rows(facts.target)
     right = {"docs": docs, "queries": query}
@@ -269,3 +279,7 @@ def _all_scores(
         name: nested.forward(left[name.partition("_")[0]], right[name.partition("_")[2]], dims)
         for name in names
     }
+
+
+def _gained(rows: Side, gain: float) -> Side:
+    return rows if gain == 1.0 else rows.times(gain)

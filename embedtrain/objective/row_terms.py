@@ -34,11 +34,12 @@ class RowLoss(Protocol):
 class Sloped(Protocol):
     """A row loss that knows its own derivative, which takes half the passes of autograd over the block."""
 
-    def slopes(self, scores: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor, float] | None:
-        """(b,) losses, and what times a factor is the derivative of each by its row, (b, C); None: unknown.
+    def gain(self, step: int) -> float | None:
+        """What `slopes` wants the similarities times; None where the derivative is left to autograd."""
+        ...
 
-        Only for losses whose every parameter and other block has no part in it.
-        """
+    def slopes(self, logits: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor]:
+        """(b,) losses and (b, C) the derivative of each by its row of gain · similarity of query_docs."""
         ...
 
 
