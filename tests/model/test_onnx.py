@@ -34,7 +34,7 @@ def test_the_folder_has_graph_tokenizer_and_contract(exported):
     assert contract is not None
     assert (contract.pooling, contract.num_layers, contract.width, contract.normalize) == (
         "cls",
-        4,
+        1,
         32,
         False,
     )
