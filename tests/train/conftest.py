@@ -2,14 +2,17 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
+LONGEST = 280  # seconds on a busy machine; alone it takes less than 60
 RANKS = ((0, 1), (0, 2), (1, 2))  # (rank, ranks in all)
 
 
@@ -30,8 +33,25 @@ def two_ranks():
 
 @pytest.fixture(scope="session")
 def all_results(tmp_path_factory):
-    """The folder that all ranks wrote to, once for all tests."""
-    folder = tmp_path_factory.mktemp("ranks")
+    """The folder that all ranks wrote to, once for all tests, also where pytest-xdist spreads them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return start_ranks(tmp_path_factory.mktemp("ranks"))
+    folder = tmp_path_factory.getbasetemp().parent / "ranks"  # all workers of one run share it
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        end = time.monotonic() + LONGEST
+        while not (folder / "done").exists():
+            assert time.monotonic() < end, "the ranks that another worker started did not finish"
+            time.sleep(0.2)
+        return folder
+    start_ranks(folder)
+    (folder / "done").touch()
+    return folder
+
+
+def start_ranks(folder):
+    """Run the script on one rank and on two, all at once."""
     started = [
         subprocess.Popen(
             [sys.executable, SCRIPT, str(rank), str(world), folder / f"meet{world}", folder / "out"],
@@ -40,7 +60,7 @@ def all_results(tmp_path_factory):
         for rank, world in RANKS
     ]
     for process, (rank, world) in zip(started, RANKS, strict=True):
-        code = process.wait(timeout=280)
+        code = process.wait(timeout=LONGEST)
         assert code == 0, (folder / f"errors{world}{rank}").read_text()[-3000:]
     return folder
 
