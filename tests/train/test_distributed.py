@@ -155,6 +155,21 @@ def test_labels_of_twins_are_those_a_slow_search_finds(two_ranks):
     assert couples(found) > couples(twin)
 
 
+def test_gradients_travel_once_a_step(all_results):
+    """Whatever the number of chunks: as often as without GradCache."""
+    for rank in range(2):
+        sent = torch.load(all_results / f"out.reductions.{rank}")
+        assert sent == {(None, 1): 1, (1, 1): 1, (1, 2): 1, (3, 2): 1}
+
+
+def test_a_loss_that_is_not_finite_stops_chunks_too(two_ranks):
+    runner = two_ranks.Runner("infonce", 0, 1)
+    torch.nn.init.constant_(runner.module.encoder.table.weight, torch.nan)
+    with pytest.raises(InputError, match=r"loss is nan at step 3, first at L3_D8\. Batch rows: 0, 1, 2, 3\."):
+        runner.run(two_ranks.Case("infonce", "full", "none", 3, 1))
+    assert all(item.grad is None for item in runner.module.parameters())
+
+
 def test_an_unknown_way_to_gather_is_refused(two_ranks):
     with pytest.raises(InputError, match='gather must be "gradient", "values" or "none", got \'all\''):
         BatchLoss(two_ranks.objective_of("infonce"), gather="all")

@@ -16,6 +16,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 import yaml
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
@@ -246,6 +247,23 @@ def results(rank, world):
     return found
 
 
+def reductions(rank, world):
+    """How often gradients travel in one optimiser step: chunk and accumulation -> buckets sent."""
+    sent = []
+
+    def counted(_, bucket):
+        sent.append(bucket)
+        return allreduce_hook(None, bucket)
+
+    runner, found = Runner("infonce", rank, world), {}
+    runner.model.register_comm_hook(None, counted)
+    for chunk, accumulate in ((None, 1), (1, 1), (1, 2), (3, 2)):
+        sent.clear()
+        runner.run(Case("infonce", "full", "none", chunk, accumulate))
+        found[chunk, accumulate] = len(sent)
+    return found
+
+
 class Fit(NamedTuple):
     """Settings of a whole run under Lightning's Trainer, which no split may change."""
 
@@ -304,6 +322,8 @@ def main(rank, world, rendezvous, out):
             timeout=timedelta(seconds=60),
         )
     torch.save(results(rank, world), f"{out}.{world}.{rank}")
+    if world > 1:
+        torch.save(reductions(rank, world), f"{out}.reductions.{rank}")
     os.environ |= {  # as torchrun sets them: Lightning then starts no ranks of its own
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
