@@ -7,11 +7,14 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import string
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="embedtrain-code-")  # not in the user's own cache
 
 import pytest
 import torch
@@ -41,6 +44,13 @@ LETTERS = string.ascii_lowercase + string.digits + string.punctuation
 VOCABULARY = list(dict.fromkeys([*SPECIAL, *WORDS.split(), *LETTERS, *(f"##{letter}" for letter in LETTERS)]))
 DECODER_VOCABULARY = [*VOCABULARY, "<s>", "</s>"]
 LENGTH = 64  # longest text in tokens that the tiny models take
+
+
+@pytest.fixture(scope="session", autouse=True)
+def code_of_saved_folders():
+    """Removes what transformers copied of the code in saved folders."""
+    yield
+    shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

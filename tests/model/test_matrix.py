@@ -150,14 +150,6 @@ def test_nothing_of_a_prompt_or_padding_is_pooled(made, pooled, alone, side):
     torch.testing.assert_close(values, alone["query"], rtol=0, atol=1e-5)
 
 
-@pytest.fixture(autouse=True)
-def modules_cache(tmp_path_factory, monkeypatch) -> None:
-    """Where transformers copies the code of a folder to: not the user's cache."""
-    place = tmp_path_factory.getbasetemp() / "hf_modules"
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(place))
-    monkeypatch.syspath_prepend(str(place))
-
-
 def oracle(folder: Path, encoder: Encoder) -> tuple[Tensor, Tensor]:
     """What plain sentence-transformers gives for the texts as queries and as documents."""
     own_code = any(folder.glob("embedtrain_*.py"))

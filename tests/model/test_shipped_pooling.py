@@ -30,15 +30,6 @@ def queries(folder: Path, texts: tuple[str, ...], **settings: object) -> torch.T
     return model.encode_query(list(texts), convert_to_tensor=True, show_progress_bar=False)
 
 
-@pytest.fixture(autouse=True)
-def modules_cache(tmp_path_factory, monkeypatch) -> Path:
-    """Where transformers copies the code of a folder to: not the user's cache."""
-    place = tmp_path_factory.getbasetemp() / "hf_modules"
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(place))
-    monkeypatch.syspath_prepend(str(place))
-    return place
-
-
 def test_every_pooling_can_be_shipped():
     assert KINDS == POOLINGS
 
