@@ -21,8 +21,9 @@ from embedtrain.model.encoder import Encoder
 
 Vectors = Callable[[Sequence[str]], Tensor]  # texts to unit rows
 Scores = dict[str, float]  # task -> score x 100
-QUESTIONS = 30  # of trecqa
-EACH = 3  # texts of an intent
+PAIRS = 300  # of msrp
+QUESTIONS = 20  # of trecqa
+EACH = 2  # texts of an intent
 
 
 class Task(NamedTuple):
@@ -106,13 +107,15 @@ def search_task(folder: Path, limit: int | None) -> Task:
 
 def tasks(root: Path, names: Sequence[str], limit: int | None) -> dict[str, Task]:
     """The tasks by name."""
+
+    def at_most(count: int) -> int:
+        return count if limit is None else min(count, limit)
+
     makers: dict[str, Callable[[], Task]] = {
         "stsbenchmark": lambda: pair_task(root / "sts/stsbenchmark/test.jsonl", "score", limit),
         "sickr": lambda: pair_task(root / "sts/sickr/dev.jsonl", "score", limit),
-        "msrp": lambda: pair_task(root / "pairs/msrp/dev.jsonl", "label", limit),
-        "trecqa": lambda: answers_task(
-            root / "retrieval/trecqa/dev.jsonl", min(limit or QUESTIONS, QUESTIONS)
-        ),
+        "msrp": lambda: pair_task(root / "pairs/msrp/dev.jsonl", "label", at_most(PAIRS)),
+        "trecqa": lambda: answers_task(root / "retrieval/trecqa/dev.jsonl", at_most(QUESTIONS)),
         "banking77": lambda: intents_task(root / "classification/banking77/train.jsonl", EACH, limit),
         "clinc150": lambda: intents_task(root / "classification/clinc150/val.jsonl", EACH, limit),
         "cranfield": lambda: search_task(root / "retrieval/cranfield", limit),
