@@ -2,8 +2,8 @@
 
     python benchmarks/loss_speed.py [--queries 2048] [--docs 8192] [--repeats 5] [--out FILE.json]
 
-In one run, on the same random vectors: plain torch cross-entropy at full width (the yardstick), our InfoNCE at
-full width, our six prefixes from one pass, and sentence-transformers' MatryoshkaLoss over
+In one run, on the same random vectors: plain torch cross-entropy at full width (the yardstick), our InfoNCE
+at full width, our six prefixes from one pass, and sentence-transformers' MatryoshkaLoss over
 MultipleNegativesRankingLoss. Rounds are interleaved and the fastest of each is compared, since a shared
 machine only ever slows a round down. Ratios are printed; nothing here passes or fails.
 """

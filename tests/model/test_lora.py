@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -91,7 +92,7 @@ def test_what_is_saved_or_cut_is_merged_and_the_live_weights_are_untouched(name,
         for model in (loaded, backbone.cut(layer)):
             assert not any("lora" in key for key in model.state_dict())
             assert not hasattr(model, "peft_config")
-            torch.testing.assert_close(own_states(model), state, rtol=0, atol=1e-5)
+            torch.testing.assert_close(own_states(model), state, rtol=1e-5, atol=1e-5)
     assert not list(tmp_path.rglob("adapter_*"))
     assert modules == [type(part) for part in backbone.modules()]
     assert live.keys() == backbone.state_dict().keys()
@@ -162,7 +163,10 @@ def test_a_fresh_process_reads_the_adapters_to_equal_states(tiny_llama, tmp_path
     add_lora(backbone, rank=4, dora=True)
     save_adapter(trained(backbone), tmp_path / "adapter", str(tiny_llama))
     arguments = [str(tiny_llama), str(tmp_path / "adapter"), str(tmp_path / "state.safetensors")]
-    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True, capture_output=True, timeout=120)
+    alike = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many threads as here: the same sums
+    subprocess.run(
+        [sys.executable, "-c", FRESH, *arguments], check=True, capture_output=True, timeout=120, env=alike
+    )
     tokens = some_tokens()
     ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
     whole = tokens._replace(ids=ids, mask=torch.ones_like(tokens.mask))

@@ -122,7 +122,8 @@ def test_no_gradient_reaches_the_guide(random_embeddings):
 def test_inside_an_objective_it_sees_queries_then_documents(random_embeddings):
     texts, guide = random_embeddings(13, layers=2, texts=6, width=8), unit(14, 6, 5)
     two = torch.arange(2)
-    pairing = fixed(two, torch.ones(2, 4, dtype=torch.bool), guide=Guide(guide[:2], guide[2:]))
+    owner = torch.tensor([0, 1, 0, 1])
+    pairing = fixed(two, torch.ones(2, 4, dtype=torch.bool), guide=Guide(guide[:2], guide[2:]), owner=owner)
     loss = distill("cosine")
     objective = Objective(lambda query, docs, pairing: query.sum() * 0, loss)
     query, docs = texts.rows(two), texts.rows(torch.arange(2, 6))

@@ -28,7 +28,8 @@ def in_columns(pooled, layers, scores=None):
     columns, kept, rows, width = pooled.shape
     docs = pooled[1:].transpose(0, 1).reshape(kept, (columns - 1) * rows, width)
     allowed = torch.ones(rows, docs.shape[1], dtype=torch.bool)
-    pairing = fixed(torch.arange(rows), allowed, scores=scores)
+    owner = torch.arange(docs.shape[1]) % rows
+    pairing = fixed(torch.arange(rows), allowed, scores=scores, owner=owner)
     return Embeddings(pooled[0], layers), Embeddings(docs, layers), pairing
 
 
