@@ -146,10 +146,10 @@ class InfoNCE(nn.Module):
             return None
         return float(self.scale(step))
 
-    def slopes(self, logits: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor]:
+    def slopes(self, logits: Tensor, blocked: Tensor | None, facts: RowFacts) -> tuple[Tensor, Tensor]:
         """(b,) losses and (b, C) their derivative by the logits of query_docs."""
-        if not allowed.all():  # a pass over bytes saves one over the logits in most batches
-            logits = logits.masked_fill(~allowed, -torch.inf)
+        if blocked is not None:
+            logits = logits.masked_fill(blocked, -torch.inf)
         share = torch.softmax(logits, 1)  # (b, C)
         target = facts.target[:, None]
         likely = share.gather(1, target)  # (b, 1)

@@ -73,18 +73,16 @@ def empty_gradient(of: Side) -> Gradient:
     return Gradient(torch.zeros_like(of.values), shrink)
 
 
-def forward(left: Side, right: Side, dims: Sequence[int]) -> list[Tensor]:
-    """Similarities (b, n) at each of `dims`, ascending."""
-    found: list[Tensor] = []
+def forward(left: Side, right: Side, dims: Sequence[int]) -> Iterator[Tensor]:
+    """Similarities (b, n) at each of `dims`, ascending, each a tensor of its own."""
     running: Tensor | None = None
     for place, (begin, end) in enumerate(segments(dims)):
         x, y = left.values[:, begin:end], right.values[:, begin:end].T
         running = x @ y if running is None else running.addmm_(x, y)  # (b, n)
         if left.inverse is None or right.inverse is None:
-            found.append(running.clone() if end < dims[-1] else running)
+            yield running.clone() if end < dims[-1] else running
         else:
-            found.append((running * right.inverse[place]).mul_(left.inverse[place, :, None]))
-    return found
+            yield (running * right.inverse[place]).mul_(left.inverse[place, :, None])
 
 
 def backward(
@@ -100,21 +98,53 @@ def backward(
 
     The gradient objects hold the rows of `left` and `right`; `Gradient.settle` completes them at the end.
     """
-    running: Tensor | None = None  # (b, n) slope of the dot products that this segment and those below share
-    for place, (begin, end) in reversed(list(enumerate(segments(dims)))):
-        slope = slopes[place]
-        if slope is not None and left.inverse is not None and right.inverse is not None:
-            assert left_gradient.shrink is not None
-            assert right_gradient.shrink is not None
-            share = slope.values * scores[place]
-            left_gradient.shrink[place] -= share.sum(1) * slope.factor
-            right_gradient.shrink[place] -= slope.factor @ share
-            scaled = slope.values * (slope.factor * left.inverse[place])[:, None]
-            column = right.inverse[place].expand_as(scaled)
-            running = scaled.mul_(column) if running is None else running.addcmul_(scaled, column)
-        elif slope is not None:
-            scaled = slope.values * slope.factor[:, None]
-            running = scaled if running is None else running.add_(scaled)
+    raw = [
+        None
+        if slope is None
+        else through_norms(slope, score, left, right, place, left_gradient, right_gradient)
+        for place, (slope, score) in enumerate(zip(slopes, scores, strict=True))
+    ]
+    through_products(raw, left, right, dims, left_gradient, right_gradient)
+
+
+def through_norms(
+    slope: Slope,
+    score: Tensor,
+    left: Side,
+    right: Side,
+    place: int,
+    left_gradient: Gradient,
+    right_gradient: Gradient,
+    scratch: Tensor | None = None,
+) -> Tensor:
+    """The slope of the dot products of prefix `place`, (b, n); the share of the norms is noted.
+
+    `scratch` (b, n) is overwritten, and may be the score.
+    """
+    if left.inverse is None or right.inverse is None:
+        return slope.values * slope.factor[:, None]
+    assert left_gradient.shrink is not None
+    assert right_gradient.shrink is not None
+    share = torch.mul(slope.values, score, out=scratch)
+    left_gradient.shrink[place] -= share.sum(1) * slope.factor
+    right_gradient.shrink[place] -= slope.factor @ share
+    scaled = slope.values * (slope.factor * left.inverse[place])[:, None]
+    return scaled.mul_(right.inverse[place])
+
+
+def through_products(
+    raw: Sequence[Tensor | None],
+    left: Side,
+    right: Side,
+    dims: Sequence[int],
+    left_gradient: Gradient,
+    right_gradient: Gradient,
+) -> None:
+    """Add the slopes of the dot products of every prefix to both sides; the tensors are used up."""
+    running: Tensor | None = None  # (b, n) of the prefixes that hold this segment
+    for slope, (begin, end) in reversed(list(zip(raw, segments(dims), strict=True))):
+        if slope is not None:
+            running = slope if running is None else running.add_(slope)
         if running is not None:
             left_gradient.values[:, begin:end].addmm_(running, right.values[:, begin:end])
             right_gradient.values[:, begin:end].addmm_(running.T, left.values[:, begin:end])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.objective import nested
-from embedtrain.objective.nested import Side, Similarity, Slope
+from embedtrain.objective.nested import Gradient, Side, Similarity, Slope
 from embedtrain.objective.row_terms import RowReport, Sloped, Step
 from embedtrain.types import Allowed, BlockName, Blocks, RowFacts, SubModel
 
@@ -83,6 +83,8 @@ class Pass:
 
     def _chunk(self, facts: RowFacts) -> Tensor:
         """The total of these queries; their gradients are added up."""
+        if self.sloped is not None:
+            return self._known(self.sloped, facts)
         deepest = self.step.largest.layer
         scores = {kind: self._scores(deepest, kind, facts) for kind in self.kinds}
         allowed = self._allowed(scores, facts)
@@ -112,7 +114,7 @@ class Pass:
 
     def _scores(self, layer: int, kind: Similarity, facts: RowFacts) -> Scores:
         query, docs = self.sides[layer, kind]
-        return _all_scores(query, docs, self.dims[layer], facts, self.step.names, self.gain)
+        return _all_scores(query, docs, self.dims[layer], facts, self.step.names)
 
     def _layer(
         self,
@@ -127,37 +129,40 @@ class Pass:
         slopes: Slopes = {(kind, name): [] for kind in self.kinds for name in self.step.names}
         for place, dim in enumerate(self.dims[layer]):
             sub = SubModel(layer, dim)
-            value = self._known(sub, scores, place, allowed, facts, slopes)
-            if value is None:
-                value = self._derived(sub, scores, place, allowed, teacher, facts, slopes)
+            value = self._derived(sub, scores, place, allowed, teacher, facts, slopes)
             total = total + value
         if self.differentiate:
             for (kind, name), found in slopes.items():
                 self._flow_back(layer, kind, name, found, scores[kind][name], facts)
         return total
 
-    def _known(
-        self,
-        sub: SubModel,
-        scores: Mapping[Similarity, Scores],
-        place: int,
-        allowed: Allowed,
-        facts: RowFacts,
-        slopes: Slopes,
-    ) -> Tensor | None:
-        """One sub-model's share of the total by a loss that knows its derivative, else None."""
-        if self.sloped is None:
-            return None
-        (term,) = self.step.terms
-        block = scores["cosine"]["query_docs"][place]
-        loss, slope = self.sloped.slopes(block, allowed.blocks.query_docs, facts)
-        factor = term.rows[facts.rows] * term.weight
-        slopes["cosine", "query_docs"].append(Slope(slope, factor * self.step.weights[sub]))
-        part = (loss * factor).sum()
-        self.parts[sub] = self.parts[sub] + part
-        if sub == self.step.largest:
-            self._note(loss, block, allowed, facts)
-        return self.step.weights[sub] * part
+    def _known(self, loss: Sloped, facts: RowFacts) -> Tensor:
+        """The total of these queries under a loss that knows its derivative; each block is let go at once."""
+        (term,), total = self.step.terms, self.distillation.new_zeros(())
+        allowed = self._allowed({}, facts)
+        blocked = None if allowed.blocks.query_docs.all() else ~allowed.blocks.query_docs
+        factor = term.rows[facts.rows] * term.weight  # (b,)
+        for layer, dims in self.dims.items():
+            query, docs = self.sides[layer, "cosine"]
+            to_query, to_docs = self.gradients[layer, "cosine"]
+            left = query.rows(facts.rows).times(self.gain)
+            to_left = nested.empty_gradient(left)
+            raw: list[Tensor | None] = []
+            for place, logits in enumerate(nested.forward(left, docs, dims)):
+                sub = SubModel(layer, dims[place])
+                losses, slope = loss.slopes(logits, blocked, facts)
+                part = (losses * factor).sum()
+                self.parts[sub] = self.parts[sub] + part
+                total = total + self.step.weights[sub] * part
+                if sub == self.step.largest:
+                    self._note(losses, logits, allowed, facts)
+                found = Slope(slope, factor * self.step.weights[sub])
+                raw.append(
+                    nested.through_norms(found, logits, left, docs, place, to_left, to_docs, scratch=logits)
+                )
+            nested.through_products(raw, left, docs, dims, to_left, to_docs)
+            _add_rows(to_query, facts.rows, to_left)
+        return total
 
     def _derived(
         self,
@@ -244,14 +249,11 @@ class Pass:
         to_query, to_docs = self.gradients[layer, kind]
         from_query, to_all_docs = name.startswith("query"), name.endswith("docs")
         index = facts.rows if from_query else facts.target
-        left = _gained((query if from_query else docs).rows(index), self.gain)
+        left = (query if from_query else docs).rows(index)
         to_left = nested.empty_gradient(left)
         right, to_right = (docs, to_docs) if to_all_docs else (query, to_query)
         nested.backward(slopes, scores, left, right, self.dims[layer], to_left, to_right)
-        owner = to_query if from_query else to_docs
-        owner.values.index_add_(0, index, to_left.values)
-        if owner.shrink is not None and to_left.shrink is not None:
-            owner.shrink.index_add_(1, index, to_left.shrink)
+        _add_rows(to_query if from_query else to_docs, index, to_left)
 
     def _settled(self, query: Tensor, docs: Tensor) -> list[Tensor]:
         """The gradients with respect to the inputs, in their order."""
@@ -263,23 +265,21 @@ class Pass:
         return [*whole, *self.parameter_gradients]
 
 
+def _add_rows(whole: Gradient, index: Tensor, part: Gradient) -> None:
+    """Add the gradient of the rows `index` to that of all."""
+    whole.values.index_add_(0, index, part.values)
+    if whole.shrink is not None and part.shrink is not None:
+        whole.shrink.index_add_(1, index, part.shrink)
+
+
 def _all_scores(
-    query: Side,
-    docs: Side,
-    dims: Sequence[int],
-    facts: RowFacts,
-    names: Sequence[BlockName],
-    gain: float = 1.0,
+    query: Side, docs: Side, dims: Sequence[int], facts: RowFacts, names: Sequence[BlockName]
 ) -> Scores:
-    left = {"query": _gained(query.rows(facts.rows), gain)}
+    left = {"query": query.rows(facts.rows)}
     if any(name.startswith("doc") for name in names):
         left["doc"] = docs.rows(facts.target)
     right = {"docs": docs, "queries": query}
     return {
-        name: nested.forward(left[name.partition("_")[0]], right[name.partition("_")[2]], dims)
+        name: list(nested.forward(left[name.partition("_")[0]], right[name.partition("_")[2]], dims))
         for name in names
     }
-
-
-def _gained(rows: Side, gain: float) -> Side:
-    return rows if gain == 1.0 else rows.times(gain)

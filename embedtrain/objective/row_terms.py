@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from embedtrain.objective.nested import Similarity
 from embedtrain.types import BlockName, Blocks, Pairing, RowFacts, SubModel
 
-BUDGET = 2**20  # similarities of one block held at a time: 4 MiB of float32, so that caches hold them
+BUDGET = 2**21  # similarities of one block held at a time: 8 MiB of float32
 FEWEST_ROWS = 16  # narrower chunks would make the matrix products slow
 ORDER: tuple[BlockName, ...] = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 
@@ -38,8 +38,11 @@ class Sloped(Protocol):
         """What `slopes` wants the similarities times; None where the derivative is left to autograd."""
         ...
 
-    def slopes(self, logits: Tensor, allowed: Tensor, facts: RowFacts) -> tuple[Tensor, Tensor]:
-        """(b,) losses and (b, C) the derivative of each by its row of gain · similarity of query_docs."""
+    def slopes(self, logits: Tensor, blocked: Tensor | None, facts: RowFacts) -> tuple[Tensor, Tensor]:
+        """(b,) losses and (b, C) the derivative of each by its row of gain · similarity of query_docs.
+
+        `blocked` (b, C) bool are the documents that are no candidates, None where there are none such.
+        """
         ...
 
 

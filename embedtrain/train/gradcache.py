@@ -83,13 +83,15 @@ class GradCache:
         """
         chunks = self.chunks(tokens)
         slope = _slopes(score, _first_pass(encoder, tokens, layers, chunks, seed), owned)
-        zero = slope.values.new_zeros(())
+        zero = slope.by_layer[0].new_zeros(())
         last = sum(((item * gradient).sum() for item, gradient in slope.owned), zero)
         if not any(parameter.requires_grad for parameter in encoder.parameters()):
             return last
         for number, part in enumerate(_encoded(encoder, tokens, layers, chunks, seed)):
             with torch.autocast(zero.device.type, enabled=False):  # its backward would be cast as well
-                surrogate = (part.values * slope.values[:, chunks[number]]).sum()
+                surrogate = zero
+                for values, kept in zip(part.values, slope.by_layer, strict=True):
+                    surrogate = surrogate + (values[:, : kept.shape[1]] * kept[chunks[number]]).sum()
                 if number + 1 == len(chunks):
                     last = last + surrogate
                 else:
@@ -101,7 +103,7 @@ class GradCache:
 class _Slopes(NamedTuple):
     """The gradient of the loss by all that the second pass needs."""
 
-    values: Tensor  # (L, M, D) by this rank's embeddings
+    by_layer: list[Tensor]  # (M, d) by this rank's embeddings, up to the last coordinate of the layer in use
     owned: list[tuple[Tensor, Tensor]]  # parameters of the loss, and the gradient of each
 
 
@@ -123,7 +125,14 @@ def _slopes(
     total = score(texts)
     with torch.autocast(total.device.type, enabled=False):
         found = torch.autograd.grad(total, [texts.values, *owned], materialize_grads=True)
-    return _Slopes(found[0], list(zip(owned, found[1:], strict=True)))
+    return _Slopes([_used(values) for values in found[0]], list(zip(owned, found[1:], strict=True)))
+
+
+def _used(slopes: Tensor) -> Tensor:
+    """(M, D) without the last coordinates in which all are zero: a plan trains few of a lower layer's."""
+    columns = slopes.ne(0).any(0).nonzero()
+    width = int(columns[-1]) + 1 if len(columns) else 1
+    return slopes[:, :width].clone()  # a view would keep all layers alive
 
 
 def _encoded(

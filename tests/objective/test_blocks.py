@@ -187,7 +187,7 @@ def test_nested_prefixes_pass_gradcheck(similarity):
     dims = [1, 2, 4, 6]
     upstream = [torch.randn(3, 4, generator=draw, dtype=torch.float64) for _ in dims]
     left, right = nested.side(x, dims, similarity), nested.side(y, dims, similarity)
-    scores = nested.forward(left, right, dims)
+    scores = list(nested.forward(left, right, dims))
     to_left, to_right = nested.empty_gradient(left), nested.empty_gradient(right)
     factors = [torch.rand(3, generator=draw, dtype=torch.float64) for _ in dims]
     slopes = [nested.Slope(slope, factor) for slope, factor in zip(upstream, factors, strict=True)]
