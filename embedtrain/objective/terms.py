@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from embedtrain.objective.schedule import Schedule
+from embedtrain.objective.settings import not_negative
 from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Pairing, text_id
 
 
@@ -28,11 +29,9 @@ class Term(nn.Module):
         self, loss: nn.Module, weight: float | Schedule = 1.0, tasks: Sequence[str] | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(weight, Schedule) and weight < 0:
-            raise InputError(f"weight must be 0 or more, got {weight}")
         if tasks is not None and (isinstance(tasks, str) or not tasks):
             raise InputError(f"tasks must be a list of dataset names, or left out for all, got {tasks!r}")
-        self.loss, self.weight = loss, weight
+        self.loss, self.weight = loss, not_negative("weight", weight)
         self.tasks = None if tasks is None else tuple(tasks)
 
     def queries(self, pairing: Pairing) -> Tensor | None:
@@ -89,18 +88,30 @@ def subset(pairing: Pairing, queries: Tensor) -> tuple[Pairing, Tensor]:
 class _Part:
     """Candidates of a pairing, seen by some of its queries and documents."""
 
-    needs_student = False
-
     def __init__(self, whole: Pairing, queries: Tensor, columns: Tensor) -> None:
-        self._whole, self._queries, self._columns = whole, queries, columns
+        self._whole, self._queries = whole, queries
+        self._kept = {"docs": columns, "queries": queries}
+        self._counts = {"docs": len(whole.owner), "queries": len(whole.target)}
+
+    @property
+    def needs_student(self) -> bool:
+        """As the whole pairing does."""
+        return self._whole.candidates.needs_student
 
     def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
-        """As the whole pairing says, without the rules that ask the model."""
-        found = self._whole.candidates.allowed(self._queries[rows], names, student)
-        keep = {"docs": self._columns, "queries": self._queries}
-        blocks = {
-            name: block[:, keep[name.partition("_")[2]]]
-            for name, block in found.blocks._asdict().items()
-            if block is not None
-        }
-        return found._replace(blocks=Blocks(**blocks))
+        """As the whole pairing says of these queries and documents."""
+        whole = None if student is None else _each(student, self._widened)
+        found = self._whole.candidates.allowed(self._queries[rows], names, whole)
+        return found._replace(blocks=_each(found.blocks, lambda block, side: block[:, self._kept[side]]))
+
+    def _widened(self, block: Tensor, side: str) -> Tensor:
+        """Similarities with all columns of the whole; what is not ours is unlike everything."""
+        wide = block.new_full((len(block), self._counts[side]), -torch.inf)
+        wide[:, self._kept[side]] = block
+        return wide
+
+
+def _each(blocks: Blocks, change: Callable[[Tensor, str], Tensor]) -> Blocks:
+    """Every block that is there, changed; its columns are "docs" or "queries"."""
+    named = {name: block for name, block in blocks._asdict().items() if block is not None}
+    return Blocks(**{name: change(block, name.partition("_")[2]) for name, block in named.items()})

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from embedtrain.objective.negatives import Negatives
-from embedtrain.objective.plan import Plan
+from embedtrain.objective.plan import Plan, layers_of
 from embedtrain.objective.terms import Term
 from embedtrain.train.batch_loss import BatchLoss
 from embedtrain.types import Embeddings, Guide, InputError, Links, distinct_layers
 
-STEPS_LOOKED_AT = 64  # of a plan, to see whether its layers change
 STEPS_REHEARSED = 2
 ROWS_LACK = {
     "scores": 'a "score" on the training rows, and none has one: add them, or train with contrast=infonce',
@@ -85,8 +84,7 @@ def _check_kinds(loss: BatchLoss, tasks: Mapping[str, bool]) -> None:
 def _check_queue(loss: BatchLoss, plan: Plan, ranks: int) -> None:
     if loss.queue is None:
         return
-    every = tuple(sorted({sub.layer for sub in plan.sub_models}))
-    if any(distinct_layers(plan(step)) != every for step in range(STEPS_LOOKED_AT)):
+    if layers_of(plan)[1]:
         raise InputError(
             "queue: this plan trains other layers at every step, and the queue holds documents of past "
             "steps. Use queue=none, or a plan with the same layers at every step (full, dims, fixed_pairs, "

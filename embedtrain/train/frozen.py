@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from embedtrain.model.contract import tensors_hash
 from embedtrain.model.pooling import Pooling
-from embedtrain.objective.plan import Plan
-from embedtrain.types import InputError, distinct_layers
+from embedtrain.objective.plan import Plan, layers_of
+from embedtrain.types import InputError
 
-STEPS_LOOKED_AT = 64  # of a plan, to see whether its layers change
 KEY = "frozen_hash"
 
 
@@ -22,10 +21,9 @@ def restrict_pooling(pooling: Pooling, plan: Plan) -> None:
     Raises:
         InputError: when the pooling has parameters for each layer and the plan changes its layers.
     """
-    steps = {distinct_layers(plan(step)) for step in range(STEPS_LOOKED_AT)}
-    layers = {layer for step in steps for layer in step} | {sub.layer for sub in plan.sub_models}
+    layers, varying = layers_of(plan)
     try:
-        pooling.restrict(layers, varying=steps != {tuple(sorted(layers))})
+        pooling.restrict(layers, varying=varying)
     except ValueError as error:
         raise InputError(f"pooling: {error}") from error
 

@@ -8,11 +8,23 @@ from torch import nn
 from embedtrain.objective import blocks, nested
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.pairing import pair
 from embedtrain.objective.row_terms import RowTerm, Step
+from embedtrain.objective.rules import Margin
 from embedtrain.objective.schedule import Linear
-from embedtrain.objective.terms import Sum, Term
+from embedtrain.objective.terms import Sum, Term, subset
 from embedtrain.objective.weighting import Progressive
-from embedtrain.types import Allowed, Blocks, Embeddings, InputError, Pairing, SubModel, Weighted, text_id
+from embedtrain.types import (
+    Allowed,
+    Blocks,
+    Embeddings,
+    InputError,
+    Links,
+    Pairing,
+    SubModel,
+    Weighted,
+    text_id,
+)
 
 NAMES = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 SUBS = {SubModel(2, 3): 0.5, SubModel(2, 8): 1.0, SubModel(4, 5): 2.0, SubModel(4, 8): 1.0}
@@ -298,3 +310,28 @@ def test_known_derivative_of_infonce_equals_autograd(batch, margin, temperature)
         found.append((value.total, *torch.autograd.grad(value.total, [query, docs]), value.report.loss))
     for fast, slow in zip(*found, strict=True):
         torch.testing.assert_close(fast, slow, rtol=1e-11, atol=1e-12)
+
+
+def test_a_rule_that_asks_the_model_holds_for_a_data_set_alone():
+    """Losses of one data set ask the rules of the whole batch, with similarities of their own texts."""
+    rows, docs = torch.arange(4), 4 + torch.arange(8)
+    links = Links(
+        text_ids=torch.arange(12),
+        query=rows,
+        docs=docs,
+        owner=rows.repeat(2),
+        positive=rows,
+        known=docs[:4],
+        known_owner=rows,
+        task=torch.tensor([text_id(name) for name in "abab"]),
+        rows=rows,
+        scores=None,
+    )
+    whole = pair(links, rules=[Margin(0.0, by="student")])
+    ours = torch.tensor([1, 3])
+    part, columns = subset(whole, ours)
+    assert columns.tolist() == [1, 3, 5, 7]
+    assert part.candidates.needs_student
+    cosines = torch.tensor([[0.5, 0.1, 0.9, 0.2], [0.0, 0.3, 0.1, 0.4]])
+    found = part.candidates.allowed(torch.arange(2), ["query_docs"], Blocks(cosines)).blocks.query_docs
+    assert found.tolist() == [[True, True, False, True], [True, True, True, False]]

@@ -8,6 +8,7 @@ from typing import Any
 
 from embedtrain.objective.plan.protocol import Plan
 from embedtrain.objective.schedule import Schedule, at
+from embedtrain.objective.settings import not_negative
 from embedtrain.types import Chosen, InputError, SubModel, Weighted
 
 KEYS = ("layer", "dim", "weight")
@@ -65,7 +66,4 @@ def _entry(
             f"weights name layer {entry.get('layer', 'any')}, dim {entry.get('dim', 'any')}, which the plan "
             f"does not train; it trains {', '.join(map(str, sub_models))}"
         )
-    weight: float | Schedule = entry["weight"]
-    if not isinstance(weight, Schedule) and not weight >= 0:
-        raise InputError(f"weight must be 0 or more, got {weight!r}")
-    return fits, weight
+    return fits, not_negative("weight", entry["weight"])
