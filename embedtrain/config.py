@@ -1,8 +1,8 @@
-"""The run's schema, where conf/ and recipes/ are, and `build`: the only place that instantiates.
+"""Where conf/ and recipes/ are, what a composed config says, and `build`: the only place that instantiates.
 
-Top-level keys are strict (`RunConfig`). Inside a group, keys are checked by `build` against the signature of
-what `_target_` names, so YAML states only what differs from the Python defaults and a mistyped key is still
-an error that names the nearest one.
+Top-level keys are strict (`embedtrain.schemas`). Inside a group, keys are checked by `build` against the
+signature of what `_target_` names, so YAML states only what differs from the Python defaults and a mistyped
+key is still an error that names the nearest one.
 """
 
 from __future__ import annotations
@@ -11,80 +11,15 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from embedtrain.types import InputError
 
 ALLOWED = ("embedtrain.", "torch.optim.", "pytorch_lightning.")
-Group = dict[str, Any]
-
-
-@dataclass
-class EvaluationConfig:
-    """What `embedtrain-train` measures before and after training."""
-
-    tasks: list[str] = field(default_factory=list)  # "local", local names, mteb names; empty: no evaluation
-    data_root: str | None = None  # folder in the local data layout
-    layers: list[int] | None = None  # None: the layers of the plan's sub-models
-    dims: list[int] | None = None  # None: the dims of the plan's sub-models
-    before: bool = True  # also measure the untouched backbone
-
-
-@dataclass
-class RunConfig:
-    """Every key `embedtrain-train` reads. Groups are checked by `build`."""
-
-    name: str = MISSING
-    output_root: str = "runs"
-    overwrite: bool = False
-    seed: int = 0
-    backbone: Group = field(default_factory=dict)
-    pooling: Group = field(default_factory=dict)
-    data: Group = field(default_factory=dict)
-    plan: Group = field(default_factory=dict)
-    contrast: Group = field(default_factory=dict)
-    distill: Group = field(default_factory=dict)
-    objective: Group = field(default_factory=dict)
-    negatives: Group = field(default_factory=dict)
-    guide: Group = field(default_factory=dict)
-    gather: str = "gradient"  # "values": documents of other ranks are constants; "none": each rank alone
-    gradcache: Group = field(default_factory=dict)
-    queue: Group = field(default_factory=dict)
-    optim: Group = field(default_factory=dict)
-    trainer: Group = field(default_factory=dict)
-    logger: Group = field(default_factory=dict)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    exports: list[list[int]] = field(default_factory=list)  # [layer, dim] cuts written after training
-
-
-@dataclass
-class EvaluateConfig:
-    """Every key `embedtrain-evaluate` reads."""
-
-    model: str = MISSING
-    tasks: list[str] = MISSING
-    data_root: str | None = None
-    layers: list[int] | None = None  # None: the layers of the trained sub-models, or the full depth
-    dims: list[int] | None = None  # None: the dims of the trained sub-models, or the full width
-    output: str | None = None  # folder for scores.jsonl and mteb/; None: evaluation-<model> in output_root
-    output_root: str = "runs"
-
-
-@dataclass
-class ExportConfig:
-    """Every key `embedtrain-export` reads."""
-
-    model: str = MISSING
-    out: str = MISSING
-    layer: int | None = None  # None: full depth
-    dim: int | None = None  # None: full width
-    onnx: bool = False  # an ONNX graph instead of a sentence-transformers folder
-    overwrite: bool = False
 
 
 def schema(config_class: type) -> DictConfig:

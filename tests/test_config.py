@@ -8,9 +8,6 @@ from omegaconf.errors import ConfigKeyError, ValidationError
 
 from embedtrain import config as config_module
 from embedtrain.config import (
-    EvaluateConfig,
-    ExportConfig,
-    RunConfig,
     build,
     config_dir,
     nearest,
@@ -20,6 +17,7 @@ from embedtrain.config import (
 )
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.plan import FixedPairs
+from embedtrain.schemas import EvaluateConfig, ExportConfig, RunConfig
 from embedtrain.train.optim import AdamW
 from embedtrain.types import InputError, SubModel
 

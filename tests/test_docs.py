@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from embedtrain.config import EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig, config_dir
+from embedtrain.config import config_dir
+from embedtrain.schemas import EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")

@@ -15,16 +15,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from embedtrain.config import (
-    EvaluateConfig,
-    EvaluationConfig,
-    ExportConfig,
-    RunConfig,
-    config_dir,
-    nearest,
-    plain,
-    schema,
-)
+from embedtrain.config import config_dir, nearest, plain, schema
+from embedtrain.schemas import EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
 from embedtrain.types import InputError
 
 SCHEMAS = {"train": RunConfig, "evaluate": EvaluateConfig, "export": ExportConfig}

@@ -14,14 +14,13 @@ from torch import Tensor
 from embedtrain.objective.matryoshka import Objective, ObjectiveValue
 from embedtrain.objective.negatives import Negatives
 from embedtrain.objective.pairing import Queued
+from embedtrain.ranks import rank, world_size
 from embedtrain.train.distributed import (
     gather_embeddings,
     gather_links,
     gather_rows,
     mean_over_ranks,
-    rank,
     shares,
-    world_size,
 )
 from embedtrain.train.queue import Documents, Queue, join
 from embedtrain.types import (

@@ -13,17 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from embedtrain.ranks import rank, world_size
 from embedtrain.types import Embeddings, Links
-
-
-def world_size() -> int:
-    """How many ranks train together; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank() -> int:
-    """The number of this rank, 0-based; 0 without a process group."""
-    return dist.get_rank() if world_size() > 1 else 0
 
 
 class Shares(NamedTuple):

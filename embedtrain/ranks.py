@@ -1,0 +1,53 @@
+"""The processes of one command, outside a training step: who one is, and what small values all of them have.
+
+What ranks tell each other during a step is in `train/distributed.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch.distributed as dist
+
+Value = TypeVar("Value")
+
+
+def world_size() -> int:
+    """How many ranks there are; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """The number of this rank, 0-based; 0 without a process group."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def everyone(value: Value) -> list[Value]:
+    """What every rank gives, in rank order; all must call. Small values only: they travel pickled."""
+    if world_size() == 1:
+        return [value]
+    found: list[Value] = [value] * world_size()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def wait() -> None:
+    """Return once every rank has called."""
+    if world_size() > 1:
+        everyone(None)
+
+
+@contextmanager
+def process_group(*, timeout_minutes: float = 120.0) -> Iterator[None]:
+    """A gloo group of the processes that torchrun or SLURM started, which the environment describes.
+
+    Gloo, since what these ranks say to each other outside training is small and on the CPU.
+    """
+    dist.init_process_group("gloo", timeout=timedelta(minutes=timeout_minutes))
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
