@@ -1,7 +1,8 @@
 """scores.jsonl: one `Score` a line, written by evaluation and read by reports.
 
-Order carries one fact: of the lines that share (run, step, task, split, layer, dim) the first holds the
-task's main metric, the others its further ones. `main_scores` reads it back.
+Order carries one fact: of the lines that share (run, step, task, split, layer, dim, dtype) the first holds
+the task's main metric, the others its further ones. `main_scores` reads it back. A line without a dtype is of
+float32 vectors.
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ def append_scores(path: Path, scores: Iterable[Score]) -> None:
 
 
 def main_scores(scores: Sequence[Score]) -> list[Score]:
-    """The rows that hold the main metric: the first of each (run, step, task, split, layer, dim)."""
+    """The rows that hold the main metric: the first of each (run, step, task, split, layer, dim, dtype)."""
     first: dict[tuple[object, ...], Score] = {}
     for score in scores:
-        first.setdefault(score[:6], score)
+        first.setdefault((*score[:6], score.dtype), score)
     return list(first.values())
 
 
@@ -79,6 +80,7 @@ def _parse(line: str, where: str) -> Score:
         raise InputError(f"{where}: not JSON ({error.msg}); remove the line or evaluate again") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: a score is a JSON object, got {type(row).__name__}")
+    row = Score._field_defaults | row
     missing = [field for field in Score._fields if field not in row]
     if missing:
         raise InputError(f"{where}: no {', '.join(missing)}; a score has {', '.join(Score._fields)}")

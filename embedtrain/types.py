@@ -199,6 +199,7 @@ class Score(NamedTuple):
     dim: int
     metric: str
     value: float
+    dtype: str = "float32"  # how the vectors are kept; last, since older files do not have it
 
 
 def text_id(text: str) -> int:
