@@ -122,7 +122,7 @@ class GuideModel:
         in it, so that a resumed run sees what an unbroken one saw.
 
         Raises:
-            InputError: for a cache that is damaged or cannot be written.
+            InputError: for a cache that cannot be written.
         """
         device = tokens.ids.device
         keys = text_keys(tokens)

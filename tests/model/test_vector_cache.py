@@ -1,10 +1,14 @@
 import errno
+import hashlib
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from embedtrain.model.vector_cache import HEADER_BYTES, VectorCache
+from embedtrain.model.vector_cache import VectorCache
+from embedtrain.model.vector_file import HEADER_BYTES, checksums, make_records, record_type
 from embedtrain.types import InputError
 
 IDENTITY = "0123456789" * 4
@@ -81,17 +85,107 @@ def test_a_record_that_another_process_has_yet_to_fill_is_taken_in_later(tmp_pat
     assert reader.find(KEYS[:2])[0].tolist() == [True, True]
 
 
-def test_a_damaged_record_is_refused_by_name(tmp_path):
+def damage(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("field", ["key", "check", "vector"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_damaged_record_is_not_there_is_named_and_can_be_written_again(tmp_path, caplog, field, dtype):
+    cache, kept = open_cache(tmp_path, dtype=dtype), vectors(3)
+    cache.add(KEYS[:3], kept)
+    path, offset = only_file(cache), cache.record.fields[field][1]
+    damage(path, HEADER_BYTES + cache.record.itemsize + offset + (12 if field == "key" else 1))
+    reader = open_cache(tmp_path, dtype=dtype)
+    there, found = reader.find(KEYS[:3])
+    assert there.tolist() == [True, False, True]
+    assert np.array_equal(found, reader.rounded(kept[[0, 2]]))
+    assert f"{path} is damaged (1 records, the first is 1)" in caplog.text
+    reader.add(KEYS[1:2], kept[1:2])
+    caplog.clear()
+    for cache in (reader, open_cache(tmp_path, dtype=dtype)):
+        there, found = cache.find(KEYS[:3])
+        assert there.all()
+        assert np.array_equal(found, reader.rounded(kept))
+    assert caplog.text == ""
+
+
+def test_a_file_that_starts_damaged_is_left_out_by_name(tmp_path, caplog):
     cache = open_cache(tmp_path)
     cache.add(KEYS[:2], vectors(2))
-    path = only_file(cache)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(bytes(content))
+    damage(only_file(cache), 20)
     reader = open_cache(tmp_path)
-    assert reader.find(KEYS[:1])[0].all()
-    with pytest.raises(InputError, match=rf"{path.name} is damaged \(record 1\): delete this file"):
-        reader.find(KEYS[1:2])
+    assert not reader.find(KEYS[:2])[0].any()
+    assert f"{only_file(cache)} starts damaged and is not read: delete it" in caplog.text
+    reader.add(KEYS[:2], vectors(2))
+    assert open_cache(tmp_path).find(KEYS[:2])[0].all()
+
+
+def test_a_checksum_sees_every_changed_bit():
+    kind = record_type(4, np.dtype("float32"))
+    record = make_records([KEYS[0]], np.random.default_rng(0).standard_normal((1, 4)), kind)
+    bits = 8 * kind.itemsize
+    raw = np.tile(np.frombuffer(record.tobytes(), np.uint8), (bits, 1))
+    raw[np.arange(bits), np.arange(bits) // 8] ^= (1 << np.arange(bits) % 8).astype(np.uint8)
+    changed = raw.reshape(-1).view(kind)
+    assert (changed["check"] != checksums(changed)).all()
+    assert record["check"] == checksums(record)
+
+
+def test_two_top_bits_and_exchanged_coordinates_are_seen(tmp_path):
+    kind = record_type(8, np.dtype("float32"))
+    records = make_records([KEYS[0]], vectors(8)[:, :1].T, kind)
+    for change in (np.array([-1, -1, 1, 1, 1, 1, 1, 1]), None):
+        other = records.copy()
+        other["vector"] = records["vector"] * change if change is not None else records["vector"][:, ::-1]
+        assert other["check"] != checksums(other)
+
+
+def test_many_are_added_found_and_read_by_column(tmp_path):
+    count = 20_000
+    numbers = np.random.default_rng(1).permutation(count)
+    keys = [int(number).to_bytes(16, "big") + b"" for number in numbers + 1]  # alike in their first halves
+    kept = np.arange(count * 3, dtype=np.float32).reshape(count, 3)
+    cache = open_cache(tmp_path)
+    some = [hashlib.blake2b(key, digest_size=16).digest() for key in keys]
+    for start in range(0, count, 2_500):
+        cache.add(some[start : start + 2_500], kept[start : start + 2_500])
+    wanted = np.random.default_rng(2).permutation(count)
+    places = open_cache(tmp_path).locate([some[row] for row in wanted])
+    assert (places >= 0).all()
+    assert np.array_equal(cache.read(places, slice(1, 3)), kept[wanted, 1:])
+    assert (cache.locate(keys[:100]) == -1).all()
+    assert len(cache._index._runs) < 8
+
+
+def test_keys_alike_in_their_first_half_are_told_apart(tmp_path):
+    cache = open_cache(tmp_path)
+    first, second = b"a" * 8 + b"b" * 8, b"a" * 8 + b"c" * 8
+    cache.add([first], vectors(1))
+    assert cache.find([second, first])[0].tolist() == [False, True]
+
+
+def test_a_full_folder_lets_go_of_what_was_unused_the_longest_and_never_of_what_is_in_use(tmp_path, caplog):
+    names = {name: name * 40 for name in "abc"}
+    for age, identity in enumerate(names.values()):
+        open_cache(tmp_path, identity=identity).add(KEYS[:2], vectors(2))
+        for path in [*tmp_path.glob(f"{identity[:16]}*"), *tmp_path.glob(f"{identity[:16]}*/*")]:
+            os.utime(path, (time.time() - 10_000 + 100 * age,) * 2)
+    record = open_cache(tmp_path).record.itemsize
+    held = 3 * (HEADER_BYTES + 2 * record)
+    os.utime(tmp_path / f"{names['b'][:16]}-float32")
+    cache = open_cache(tmp_path, limit=held + record)
+    assert cache.make_room(1)
+    assert len(list(tmp_path.iterdir())) == 4
+    assert cache.make_room(2)
+    assert not (tmp_path / f"{names['a'][:16]}-float32").exists()
+    assert "unused the longest" in caplog.text
+    assert not cache.make_room(10)  # b is in use
+    assert {path.name[0] for path in tmp_path.iterdir()} == {"0", "b"}
+    assert not cache.make_room(1_000)
+    assert open_cache(tmp_path).make_room(1_000)
 
 
 @pytest.mark.parametrize("other", [{"identity": IDENTITY[:16] + "f" * 24}, {"width": 4}])
@@ -126,6 +220,9 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         def __exit__(self, *_):
             self.file.close()
 
+        def truncate(self, size):
+            self.file.truncate(size)
+
         def write(self, data):
             self.file.write(data[:10])
             self.file.flush()
@@ -136,7 +233,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         return Full(file) if mode == "ab" else file
 
     monkeypatch.setattr(Path, "open", open_full)
-    with pytest.raises(InputError, match=r"cannot write to the cache .*: the disk is full"):
+    with pytest.raises(InputError, match=r"cannot write vectors to .*: the disk is full\. What was"):
         cache.add(KEYS[1:3], vectors(2))
     monkeypatch.undo()
     assert path.read_bytes() == before
