@@ -72,7 +72,7 @@ def funnel_of(row: Mapping[str, Any], place: str = "funnels") -> Funnel:
 
 
 def shortlist(query: Tensor, docs: Tensor, keep: int) -> Tensor:
-    """The `keep` nearest documents of each query, best first: unit rows (Q, d), (N, d) to (Q, min(keep, N))."""
+    """The nearest documents of each query, best first: unit rows (Q, d), (N, d) to (Q, min(keep, N))."""
     found: Tensor = (query @ docs.T).topk(min(keep, len(docs)), dim=1).indices
     return found
 
