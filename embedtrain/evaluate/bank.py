@@ -1,22 +1,30 @@
 """One forward for every sub-model: the pooled vectors of a task's texts at every layer of the grid.
 
 A benchmark that treats each (layer, dim) as a model of its own encodes its texts once per sub-model. The bank
-encodes each distinct text once, for all layers, and serves every sub-model as a slice of that.
+encodes each distinct text once, for all layers and over all ranks, and serves every sub-model as a slice of
+that.
 
 Letters: L layers kept, N distinct texts so far, M texts asked for, D embedding width.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from embedtrain.evaluate.kept import ABSENT, IN_MEMORY, Handles, Keeping, Kept
+from embedtrain.evaluate.shares import check_agreement, share_of
+from embedtrain.ranks import rank, world_size
 from embedtrain.types import Embeddings, Role, SubModel
 
 Progress = Callable[[int, int], None]  # texts done, texts in all
+_ROUND = 8_192  # texts that a rank encodes before they are kept: what a killed process loses
 
 
 class Encodes(Protocol):
@@ -46,32 +54,48 @@ class Encodes(Protocol):
         """Un-normalised vectors (L, M, D) on the CPU, texts in input order; `prompt` None is the role's."""
 
 
-class _Key(NamedTuple):
-    """What makes a vector: the same text behind another prompt is another one."""
-
-    role: Role
-    prompt: str | None  # None is the role's own
-    text: str
+class NotHeldError(Exception):
+    """A closed bank was asked for a text that it does not hold."""
 
 
 class GridBank:
     """The vectors of every text seen so far, by role, prompt and text; a new one is encoded when asked for.
 
-    The store is one (L, capacity, D) float32 tensor whose capacity doubles, so that many small requests cost
-    O(N) copies and not O(N^2). It lives as long as one task. `encoded` is told how many texts are done.
+    It lives as long as one task. When `closed` it serves what it holds: a lookup must not start the encoder
+    in a forked process, or on one rank alone. Under several ranks all must ask for the same texts in the
+    same order as long as it is open (see `shares`): each encodes a share and has all afterwards.
+
+    Args:
+        encoder: gives vectors.
+        layers: those of the grid.
+        encoded: told how many texts are done.
+        keeping: where vectors are kept; in memory, without limit, by default.
+        identity: names the encoder's weights and settings, for a store that outlives the process.
+
+    Raises:
+        InputError: from `vectors` too, for a store that cannot be read or written.
     """
 
-    def __init__(self, encoder: Encodes, layers: Sequence[int], encoded: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        encoder: Encodes,
+        layers: Sequence[int],
+        encoded: Callable[[int], None],
+        keeping: Keeping = IN_MEMORY,
+        identity: str = "",
+    ) -> None:
         self.encoder = encoder
         self.layers = tuple(sorted(set(layers)))
+        self.kept = Kept(self.layers, encoder.width, keeping, identity)
+        self.closed = False
         self._encoded = encoded
-        self._row: dict[_Key, int] = {}
-        self._store = torch.empty(len(self.layers), 0, encoder.width)
+        self._done = 0  # texts encoded
+        self._handles: dict[tuple[Role, str | None], dict[str, int]] = {}
         self._threads = torch.get_num_threads()
         self._corpus: tuple[object, tuple[list[str], list[str]]] = (None, ([], []))
 
     def __len__(self) -> int:
-        return len(self._row)
+        return sum(len(part) for part in self._handles.values())
 
     def vectors(self, texts: Sequence[str], role: Role, sub: SubModel, prompt: str | None = None) -> Tensor:
         """Unit rows of one sub-model, (M, sub.dim) float32: truncated first, normalised after.
@@ -80,9 +104,20 @@ class GridBank:
 
         Raises:
             ValueError: if the layer is not in the bank or the dim is outside 1..D.
+            NotHeldError: if a text is new and the bank is closed.
         """
-        rows = self._rows([_Key(role, prompt, text) for text in texts])
-        picked = Embeddings(self._store, self.layers).raw(sub).index_select(0, rows)  # (M, sub.dim)
+        if sub.layer not in self.layers:
+            raise ValueError(f"layer {sub.layer} was not kept, layers are {list(self.layers)}")
+        if not 1 <= sub.dim <= self.encoder.width:
+            raise ValueError(f"dim must be in 1..{self.encoder.width}, got {sub.dim}")
+        known = self._handles.setdefault((role, prompt), {})
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        if new and self.closed:
+            raise NotHeldError
+        if new:
+            self._add(new, role, prompt)
+        handles = np.fromiter(map(known.__getitem__, texts), np.int64, len(texts))
+        picked = self.kept.read(handles, sub.layer, sub.dim)  # (M, sub.dim)
         return Embeddings(picked[None], (sub.layer,)).at(sub)
 
     def corpus(
@@ -93,39 +128,56 @@ class GridBank:
             self._corpus = (corpus, read(corpus))
         return self._corpus[1]
 
-    def _rows(self, keys: Sequence[_Key]) -> Tensor:
-        new = [key for key in dict.fromkeys(keys) if key not in self._row]
-        if new:
-            self._add(new)
-        return torch.tensor([self._row[key] for key in keys], dtype=torch.int64)  # (M,)
+    def _add(self, texts: list[str], role: Role, prompt: str | None) -> None:
+        """Find distinct new texts in the store, or encode them, some at a time."""
+        known, step = self._handles[role, prompt], _ROUND * world_size()
+        for start in range(0, len(texts), step):
+            some = texts[start : start + step]
+            keys = [_key(role, prompt, text) for text in some]
+            check_agreement(keys)
+            handles = self.kept.find(keys)
+            missing = np.flatnonzero(handles == ABSENT).tolist()
+            if missing:
+                lacking = [some[row] for row in missing]
+                handles[missing] = self._encoded_by_all(lacking, [keys[row] for row in missing], role, prompt)
+            known.update(zip(some, handles.tolist(), strict=True))
 
-    def _add(self, keys: list[_Key]) -> None:
-        values = self._encode(keys)  # (L, len(keys), D)
-        used = len(self._row)
-        needed = used + len(keys)
-        if needed > self._store.shape[1]:
-            grown = torch.empty(len(self.layers), max(needed, 2 * used), values.shape[-1])
-            grown[:, :used] = self._store[:, :used]
-            self._store = grown
-        self._store[:, used:needed] = values
-        self._row.update({key: used + offset for offset, key in enumerate(keys)})
+    def _encoded_by_all(self, texts: list[str], keys: list[bytes], role: Role, prompt: str | None) -> Handles:
+        ranks = world_size()
+        mine = share_of([len(text) for text in texts], ranks, rank())
+        values = self.encode([texts[row] for row in mine], role, prompt, ranks)
+        self._done += len(texts)
+        self._encoded(self._done)
+        return self.kept.add(keys, values, mine)
 
-    def _encode(self, keys: list[_Key]) -> Tensor:
-        """Vectors (L, M, D) of keys that differ in their text alone."""
+    def encode(self, texts: Sequence[str], role: Role, prompt: str | None, ranks: int = 1) -> Tensor:
+        """Vectors (L, M, D) float32, of this process, not kept; `ranks` are at work alike, for progress.
+
+        Raises:
+            ValueError: if the encoder gives other layers than it was asked for.
+        """
+        if not texts:
+            return torch.empty(len(self.layers), 0, self.encoder.width)
         # Scoring runs with one thread per library, and that limit reaches torch's OpenMP too: the encoder,
         # called from inside the scoring, gets its threads back.
-        before, limited = len(self._row), torch.get_num_threads()
+        limited = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            found = self.encoder.encode(
-                [key.text for key in keys],
-                self.layers,
-                keys[0].role,
-                lambda done, _: self._encoded(before + done),
-                prompt=keys[0].prompt,
-            )
+            tell = partial(self._tell, ranks)
+            found = self.encoder.encode(texts, self.layers, role, tell, prompt=prompt)
         finally:
             torch.set_num_threads(limited)
         if found.layers != self.layers:
             raise ValueError(f"asked for layers {list(self.layers)}, the encoder gave {list(found.layers)}")
         return found.values.float()
+
+    def _tell(self, ranks: int, done: int, _: int) -> None:
+        self._encoded(self._done + done * ranks)
+
+
+def _key(role: Role, prompt: str | None, text: str) -> bytes:
+    """What makes a vector of one model: the same text behind another prompt is another one."""
+    head = role if prompt is None else f"{role}\0{prompt}"
+    return hashlib.blake2b(
+        f"{len(head)}\0{head}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16
+    ).digest()
