@@ -1,0 +1,84 @@
+"""One of several ranks that share a bank: what it finds is saved for the test to compare."""
+
+import importlib.util
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from embedtrain.evaluate.bank import GridBank
+from embedtrain.evaluate.kept import Keeping
+from embedtrain.types import SubModel
+
+SUB = SubModel(3, 10)
+TEXTS = [" ".join(["cat"] * (1 + number % 9) + [str(number)]) for number in range(101)]
+FORMS = {
+    "memory": {},
+    "written": {"folder": "store"},
+    "found": {"folder": "store"},
+    "disk": {"folder": "other", "memory_gb": 0.0},
+    "found_on_disk": {"folder": "other", "memory_gb": 0.0},
+    "mended": {"folder": "other", "memory_gb": 0.0},
+    "float16": {"dtype": "float16"},
+}
+
+
+def fake_encoder():
+    spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("conftest.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FakeEncoder()
+
+
+def vectors(folder, form):
+    """The vectors of all texts, and what this rank encoded."""
+    settings = dict(FORMS[form])
+    if "folder" in settings:
+        settings["folder"] = folder / settings["folder"]
+    encoder, told = fake_encoder(), []
+    bank = GridBank(encoder, [1, 3], told.append, Keeping(**settings), "weights")
+    found = [bank.vectors(TEXTS[:1], "query", SUB), bank.vectors(TEXTS + TEXTS[:9], "query", SUB)]
+    return found, encoder.texts, told
+
+
+def disagreement(rank):
+    bank = GridBank(fake_encoder(), [3], lambda count: None)
+    try:
+        bank.vectors(TEXTS[rank:], "query", SUB)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def damage(folder):
+    path = max((folder / "other").rglob("*.vectors"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def main(rank, world, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=60),
+    )
+    results = {}
+    for form in FORMS:
+        if form == "mended" and rank == 0:
+            damage(folder)
+        dist.barrier()
+        results[form] = vectors(folder, form)
+    results["disagreement"] = disagreement(rank)
+    torch.save(results, folder / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
