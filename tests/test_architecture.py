@@ -11,7 +11,7 @@ PACKAGE = Path(embedtrain.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import besides itself. The bottom row knows only types.
-BOTTOM = {"types", "config", "schemas", "rows", "scores", "ranks"}
+BOTTOM = {"types", "config", "schemas", "records", "rows", "scores", "ranks"}
 PARTS = {"data", "model", "objective"}
 MAY_IMPORT = {
     "__init__": set(),
@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "config": {"types"},
     "schemas": set(),
     "ranks": set(),
-    "rows": {"types"},
+    "records": {"types"},
+    "rows": {"types", "records"},
     "scores": {"types"},
-    "data": {"types", "rows", "scores"},
+    "data": {"types", "records", "rows", "scores"},
     "model": {"types", "rows", "scores"},
     "objective": {"types", "rows", "scores"},
     "train": {"types", "rows", "scores", "ranks"} | PARTS,

@@ -10,21 +10,26 @@ A prompt is never part of a text, so that equal texts are known as equal whateve
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embedtrain.rows import SUFFIXES, Row, nearest, read_rows
+from embedtrain.data.bad_rows import BadRows
+from embedtrain.data.fields import (
+    checked_columns,
+    known_fields,
+    number_of,
+    numbered_negatives,
+    teacher_scores,
+    text_of,
+    texts,
+)
+from embedtrain.data.hub import hub_rows, is_hub_name
+from embedtrain.data.ids import Ids
+from embedtrain.records import parsed
+from embedtrain.rows import nearest, raw_rows
 from embedtrain.types import InputError
-
-OPTIONAL = ("negative", "negatives", "teacher_scores", "instruction", "task")  # a row may lack these
-FIELDS = ("query", "positive", "positives", "score", *OPTIONAL)
-SYNONYMS = {"anchor": "query", "sentence1": "query", "sentence2": "positive"}
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
 
 
 class Prompts(NamedTuple):
@@ -47,6 +52,41 @@ class Example(NamedTuple):
     teacher: tuple[float, ...] = ()  # a teacher's score of each positive, then of each negative; or none
 
 
+class RowForm:
+    """How the rows of one dataset become examples.
+
+    Args:
+        source: for messages.
+        task: task of rows that name none.
+        columns: our field name -> the name it has in the rows, e.g. {"query": "question"}.
+        prompts: as in `read_examples`.
+
+    Raises:
+        InputError: for a field or role that does not exist, a prompt that is no text.
+    """
+
+    def __init__(
+        self,
+        source: object,
+        *,
+        task: str,
+        columns: Mapping[str, str] | None = None,
+        prompts: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self._columns = checked_columns(columns or {})
+        self.task = task
+        self._prompts = _checked_prompts(str(source), prompts or {})
+
+    def example(self, where: str, row: dict[str, Any]) -> Example:
+        """The example that a row is.
+
+        Raises:
+            InputError: naming the row for a missing field, an empty text, a wrong type, a number that is not
+                finite.
+        """
+        return _example(where, row, self._columns, self.task, self._prompts)
+
+
 def read_examples(
     source: str | Path,
     *,
@@ -54,8 +94,9 @@ def read_examples(
     columns: Mapping[str, str] | None = None,
     task: str | None = None,
     prompts: Mapping[str, str | None] | None = None,
+    bad_rows: BadRows | None = None,
 ) -> list[Example]:
-    """The examples of one dataset, in its order; either all are scored or none is.
+    """The examples of one dataset, in its order; of each task either all are scored or none is.
 
     Args:
         source: a file, a folder or a hub name "owner/name" or "owner/name:config"; what exists on disk wins.
@@ -64,21 +105,42 @@ def read_examples(
         task: task of rows that name none; `task_name(source)` when None.
         prompts: "query" and "document" -> what stands before these texts ("" is nothing); the model's own
             prompt where one is not given. The "instruction" of a row wins over the query's.
+        bad_rows: what becomes of rows that cannot be used; the first one is an error when None.
 
     Raises:
         InputError: naming the row for a missing field, an empty text, a wrong type, a score that is not
-            finite, scored and unscored rows together; naming the source when it is missing or empty, or for
-            a prompt that is no text of a role.
+            finite, an id that another row has, scored and unscored rows together, unless `bad_rows` lets
+            them pass; naming the source when it is missing or has no row to use, or for a prompt that is no
+            text of a role.
     """
-    columns = _checked_columns(columns or {})
-    shared = _checked_prompts(str(source), prompts or {})
-    rows = _rows(source, split)
+    bad_rows = bad_rows or BadRows()
     name = task if task is not None else task_name(source)
-    examples = [_example(where, row, columns, name, shared) for where, row in rows]
+    form = RowForm(source, task=name, columns=columns, prompts=prompts)
+    hub = is_hub_name(source)
+    raws = hub_rows(str(source), split) if hub else raw_rows(source, split=split, max_line=bad_rows.max_line)
+    examples: list[Example] = []
+    ids, kinds, left_out = Ids(), Kinds(), 0
+    for raw in raws:
+        try:
+            row = parsed(raw)
+            ids.check(raw.where, row)
+            example = form.example(raw.where, row)
+            kinds.check(example.task, example)
+        except InputError as error:
+            bad_rows.add(raw, error)
+            left_out += raw.rows
+        else:
+            examples.append(example)
     if not examples:
-        raise InputError(f"{source}: holds no rows. Give a dataset with at least one row.")
-    check_all_scored_or_none(examples)
+        raise InputError(nothing_to_use(source, left_out))
     return examples
+
+
+def nothing_to_use(source: object, left_out: int) -> str:
+    """What to say of a dataset without a single example."""
+    if left_out:
+        return f"{source}: none of its {left_out} rows can be used. The report of bad rows says why."
+    return f"{source}: holds no rows. Give a dataset with at least one row."
 
 
 def task_name(source: str | Path) -> str:
@@ -89,54 +151,33 @@ def task_name(source: str | Path) -> str:
     return path.resolve().name if path.is_dir() else str(source)
 
 
-def check_all_scored_or_none(examples: Iterable[Example]) -> None:
-    """Raise InputError naming one row of each kind when scored and unscored rows of a task come together."""
-    first: dict[tuple[str, bool], str] = {}
-    for example in examples:
+class Kinds:
+    """Whether the rows of each task have scores: its first row decides."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[bool, str]] = {}
+
+    def check(self, task: str, example: Example) -> None:
+        """Take down the kind of the task's first row.
+
+        Raises:
+            InputError: naming one row of each kind, when this one is of the other.
+        """
         scored = example.score is not None
-        first.setdefault((example.task, scored), example.where)
-        other = first.get((example.task, not scored))
-        if other is not None:
-            where = (example.where, other) if scored else (other, example.where)
+        first, there = self._first.setdefault(task, (scored, example.where))
+        if first != scored:
+            where = (example.where, there) if scored else (there, example.where)
             raise InputError(
                 f"{where[0]} has a score and {where[1]} has none: scored and unscored rows need different "
                 "losses. Give all rows of a data set a score or none, or name them as different tasks."
             )
 
 
-def _rows(source: str | Path, split: str | None) -> Iterator[Row]:
-    path = Path(source).expanduser()
-    name = str(source)
-    if path.exists() or not HUB_NAME.fullmatch(name) or name.endswith(SUFFIXES) or path.parent.exists():
-        return read_rows(path, split=split)
-    return _hub_rows(name, split or "train")
-
-
-def _hub_rows(name: str, split: str) -> Iterator[Row]:
-    import datasets  # seconds to import, and only the hub needs it
-
-    repository, _, config = name.partition(":")
-    try:
-        loaded = datasets.load_dataset(repository, config or None, split=split)
-    except Exception as error:  # the library raises a dozen kinds for "not there" and "no network"
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise InputError(
-            f"{name}: no such local file or folder, and as a hub dataset (split {split!r}) it cannot be "
-            f"loaded ({reason}). "
-            "Without network give a local file, or a folder written by datasets.save_to_disk."
-        ) from error
-    return ((f"{name}: row {number}", dict(row)) for number, row in enumerate(loaded, 1))
-
-
-def _checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
-    """Field -> column, refusing fields we do not have."""
-    for field in columns:
-        if field not in FIELDS:
-            raise InputError(
-                f"columns: {field!r} is no field of a row.{nearest(field, list(FIELDS))} "
-                f"Write columns={{field: name in your rows}}; the fields are {', '.join(FIELDS)}."
-            )
-    return dict(columns)
+def check_all_scored_or_none(examples: Iterable[Example]) -> None:
+    """Raise InputError naming one row of each kind when scored and unscored rows of a task come together."""
+    kinds = Kinds()
+    for example in examples:
+        kinds.check(example.task, example)
 
 
 def _checked_prompts(source: str, prompts: Mapping[str, str | None]) -> Prompts:
@@ -147,119 +188,32 @@ def _checked_prompts(source: str, prompts: Mapping[str, str | None]) -> Prompts:
                 f"{nearest(role, list(Prompts._fields))}"
             )
         if prompt is not None:
-            _text(source, f"prompts.{role}", prompt, may_be_empty=True)
+            text_of(source, f"prompts.{role}", prompt, may_be_empty=True)
     return Prompts(**prompts)
 
 
 def _example(
     where: str, row: dict[str, Any], columns: Mapping[str, str], task: str, prompts: Prompts
 ) -> Example:
-    fields = _fields(where, row, columns)
-    query = _text(where, "query", fields.get("query"))
-    positives = _texts(where, "positive", fields)
-    negatives = _texts(where, "negative", fields) + _numbered_negatives(where, row)
-    score = None if "score" not in fields else _number(where, "score", fields["score"])
+    fields = known_fields(where, row, columns)
+    query = text_of(where, "query", fields.get("query"))
+    positives = texts(where, "positive", fields)
+    negatives = texts(where, "negative", fields) + numbered_negatives(where, row)
+    score = None if "score" not in fields else number_of(where, "score", fields["score"])
     if score is not None and (len(positives) != 1 or negatives):
         raise InputError(
             f"{where}: a scored row is one pair, this one has {len(positives)} positives and "
             f"{len(negatives)} negatives. Drop the score or write one row a pair."
         )
     if "instruction" in fields:
-        instruction = _text(where, "instruction", fields["instruction"], may_be_empty=True)
+        instruction = text_of(where, "instruction", fields["instruction"], may_be_empty=True)
         prompts = prompts._replace(query=_instruction_prompt(instruction))
-    name = task if "task" not in fields else _text(where, "task", fields["task"])
-    teacher = _teacher(where, fields.get("teacher_scores", ()), (*positives, *negatives))
+    name = task if "task" not in fields else text_of(where, "task", fields["task"])
+    teacher = teacher_scores(where, fields.get("teacher_scores", ()), (*positives, *negatives))
     return Example(query, positives, negatives, score, name, where, prompts, teacher)
-
-
-def _teacher(where: str, value: object, docs: Sequence[str]) -> tuple[float, ...]:
-    """One finite number for each positive and then each negative of the row, or none at all."""
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{where}: 'teacher_scores' must be a list of numbers, got {type(value).__name__}.")
-    if value and len(value) != len(docs):
-        raise InputError(
-            f"{where}: 'teacher_scores' has {len(value)} numbers for {len(docs)} distinct documents. Give "
-            "one for each positive and then for each negative, and name no document twice."
-        )
-    return tuple(_number(where, "teacher_scores", number) for number in value)
 
 
 @lru_cache(maxsize=1024)
 def _instruction_prompt(instruction: str) -> str:
     """The prompt of instruction-tuned embedders (E5-instruct, Qwen3-Embedding). Decided only here."""
     return f"Instruct: {instruction}\nQuery: " if instruction else ""
-
-
-def _fields(where: str, row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """The row under our names, nulls left out. Raises InputError when query or positive is not there."""
-    fields: dict[str, Any] = {}
-    taken = set(columns.values())
-    for name, value in row.items():
-        field = SYNONYMS.get(name, name)
-        if value is not None and name not in taken and field in FIELDS and field not in columns:
-            fields.setdefault(field, value)
-    for field, name in columns.items():
-        if name not in row and field not in OPTIONAL:
-            raise InputError(_missing(where, name, row))
-        if row.get(name) is not None:
-            fields[field] = row[name]
-    for field in ("query", "positive"):
-        if field not in fields and f"{field}s" not in fields:
-            raise InputError(_missing(where, columns.get(field, field), row))
-    if "sentence1" in row and "query" not in columns and "score" not in fields:
-        raise InputError(_missing(where, "score", row))
-    return fields
-
-
-def _missing(where: str, field: str, row: dict[str, Any]) -> str:
-    came = ", ".join(map(repr, row)) if row else "nothing"
-    state = "is null" if field in row else "is missing"
-    return (
-        f"{where}: field {field!r} {state}; the row has {came}.{nearest(field, list(row))} "
-        "If your rows use other names, say columns={field: name in your rows}."
-    )
-
-
-def _texts(where: str, field: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Texts of "positive" or "positives" (either may hold one text or a list), each once, in order."""
-    found: list[str] = []
-    for name in (field, f"{field}s"):
-        value = fields.get(name, ())
-        values = value if isinstance(value, list | tuple) else [value]
-        found += [_text(where, name, text) for text in values]
-    if field == "positive" and not found:
-        raise InputError(f"{where}: 'positives' is an empty list. Give at least one text, or drop the row.")
-    return tuple(dict.fromkeys(found))
-
-
-def _numbered_negatives(where: str, row: dict[str, Any]) -> tuple[str, ...]:
-    names = sorted((int(match[1]), name) for name in row if (match := NUMBERED_NEGATIVE.fullmatch(name)))
-    return tuple(_text(where, name, row[name]) for _, name in names if row[name] is not None)
-
-
-def _text(where: str, field: str, value: object, *, may_be_empty: bool = False) -> str:
-    if not isinstance(value, str):
-        raise InputError(
-            f"{where}: {field!r} must be a text, got {type(value).__name__}: {str(value)[:60]!r}."
-        )
-    if not value.strip() and not may_be_empty:
-        raise InputError(f"{where}: {field!r} is an empty text. Fill it or drop the row.")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"{where}: {field!r} holds half a character at position {error.start + 1} (a lone "
-                "surrogate), which no tokenizer reads. Repair or drop the row."
-            ) from error
-    return value
-
-
-def _number(where: str, field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(
-            f"{where}: {field!r} must be a number, got {type(value).__name__}: {str(value)[:60]!r}."
-        )
-    if not math.isfinite(value):
-        raise InputError(f"{where}: {field!r} must be finite, got {value}. Repair or drop the row.")
-    return float(value)

@@ -1,0 +1,268 @@
+"""The rows of one file as they stand there, unread: bounded lines, arrays, parquet.
+
+Damage is a row of its own, so that whoever reads on can count it: a line that is too long, the place where a
+compressed file breaks off, a part of a parquet file. Lines and rows count from 1; blank lines are no rows.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from embedtrain.types import InputError
+
+MAX_LINE = 16 << 20  # bytes; a longer line is a bad row and never in memory as a whole
+KEPT = 64 << 10  # bytes of damage that are kept to look at
+BOM = b"\xef\xbb\xbf"
+CHUNK = 1 << 18
+MAX_DIGITS = 4000  # of a whole number; Python itself converts up to 4300
+CUT = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+class Raw(NamedTuple):
+    """A row as it stands in its file, or the damage that stands in its place."""
+
+    where: str  # "path:12", and "path: row 12" where there are no lines
+    number: int  # 12
+    value: bytes | dict[str, Any] | InputError  # a line, a row of a file without lines, or why there is none
+    kept: bytes = b""  # of damage: its first bytes
+    rows: int = 1  # that it stands for
+
+
+class Line(NamedTuple):
+    """A line that is not blank, or the damage in its place."""
+
+    number: int  # from 1
+    start: int  # bytes of the (unpacked) file before it
+    value: bytes | InputError
+    kept: bytes = b""
+
+
+def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
+    """The rows of a file in their order; its name says what is inside."""
+    if path.name.endswith(".parquet"):
+        return parquet_rows(path)
+    if ".json" in path.suffixes[-2:]:
+        first = next(lines(path, max_line=max_line), None)
+        seen = b"" if first is None else first.kept if isinstance(first.value, InputError) else first.value
+        if seen.lstrip()[:1] == b"[":
+            return _array_rows(path)
+    return (line_row(path, line) for line in lines(path, max_line=max_line))
+
+
+def line_row(path: Path, line: Line) -> Raw:
+    """The row that a line is."""
+    return Raw(f"{path}:{line.number}", line.number, line.value, line.kept)
+
+
+def parsed(raw: Raw) -> dict[str, Any]:
+    """The row's fields.
+
+    Raises:
+        InputError: naming the row, when it is none.
+    """
+    if isinstance(raw.value, InputError):
+        raise raw.value
+    return parse_line(raw.value, raw.where) if isinstance(raw.value, bytes) else raw.value
+
+
+def lines(path: Path, *, max_line: int, number: int = 0, start: int = 0) -> Iterator[Line]:
+    """The lines of a plain or packed file that are not blank, never more than `max_line` bytes of one.
+
+    Args:
+        path: its name ends in .gz when it is packed.
+        max_line: most bytes of a line.
+        number: lines before the first to read.
+        start: bytes before it, in a file that is not packed.
+    """
+    kept, length = b"", 0  # of the line that is not whole yet: its first bytes, and how many there were
+    try:
+        with _open(path) as stream:
+            stream.seek(start)
+            while chunk := stream.read1(CHUNK):
+                *whole, rest = chunk.split(b"\n")
+                for part in whole:
+                    size = length + len(part)
+                    if length:
+                        part = kept + part[: max_line + 1 - len(kept)]
+                        kept, length = b"", 0
+                    number += 1
+                    if line := _line(path, number, start, part, size, max_line):
+                        yield line
+                    start += size + 1
+                length += len(rest)
+                kept += rest[: max_line + 1 - len(kept)]
+    except (*CUT, OSError) as error:
+        yield Line(number + 1, start, _broken(path, number, error), kept[:KEPT])
+        return
+    if length and (line := _line(path, number + 1, start, kept, length, max_line)):
+        yield line
+
+
+def _line(path: Path, number: int, start: int, part: bytes, size: int, max_line: int) -> Line | None:
+    """The line of `size` bytes that begins with `part`; None when it is blank."""
+    if number == 1:
+        part = part.removeprefix(BOM)
+    if size > max_line:
+        error = InputError(
+            f"{path}:{number}: the line has {size:,} bytes, more than the {max_line:,} that a row may have. "
+            "Are line breaks missing? Shorten the row, or drop it."
+        )
+        return Line(number, start, error, part[:KEPT])
+    return None if not part or part.isspace() else Line(number, start, part)
+
+
+def _broken(path: Path, number: int, error: Exception) -> InputError:
+    if isinstance(error, CUT):
+        return InputError(
+            f"{path}: damaged or cut short after line {number} ({error}). Copy or download it again."
+        )
+    said = error.strerror if isinstance(error, OSError) else None
+    return InputError(f"{path}: cannot be read after line {number} ({said or error}).")
+
+
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if path.name.endswith(".gz") else path.open("rb")
+
+
+def parse_line(line: bytes, where: str) -> dict[str, Any]:
+    """The object of one line.
+
+    Raises:
+        InputError: naming the place and what is wrong.
+    """
+    try:
+        row = DECODER.decode(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{where}: byte {error.start + 1} of the line is not UTF-8. Save the file as UTF-8."
+        ) from error
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{where}: not valid JSON ({error.msg} at character {error.pos + 1}): {_short(line)}. "
+            "Each line must be one complete JSON object."
+        ) from error
+    except (RecursionError, _RefusedError) as error:
+        raise InputError(f"{where}: {_refusal(error)}: {_short(line)}. Repair or drop the row.") from error
+    if not isinstance(row, dict):
+        raise _no_object(row, where)
+    return row
+
+
+def _no_object(row: object, where: str) -> InputError:
+    kind = {list: "an array", str: "a string", type(None): "null"}.get(type(row))
+    return InputError(
+        f'{where}: expected a JSON object like {{"query": ..., "positive": ...}}, found '
+        f"{kind or f'the value {str(row)[:60]}'}."
+    )
+
+
+class _RefusedError(ValueError):
+    """JSON that can be read and yet is no row."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _RefusedError(f"the field {twice[:60]!r} stands there twice")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise _RefusedError(f"a number has {len(digits)} digits")
+    return int(digits)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_integer)
+
+
+def _refusal(error: Exception) -> str:
+    return "objects or arrays are nested too deeply" if isinstance(error, RecursionError) else str(error)
+
+
+def _array_rows(path: Path) -> Iterator[Raw]:
+    """Rows of a .json file that is one array; it is read whole."""
+    try:
+        with _open(path) as stream:
+            text = stream.read().removeprefix(BOM).decode("utf-8")
+        rows = DECODER.decode(text)
+    except UnicodeDecodeError as error:
+        wrong = f"{path}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8."
+    except json.JSONDecodeError as error:
+        wrong = (
+            f"{path}:{error.lineno}: not valid JSON ({error.msg} at character {error.colno}). "
+            "The file must hold one array of objects, or one object a line."
+        )
+    except (RecursionError, _RefusedError) as error:
+        wrong = f"{path}: {_refusal(error)}. Repair the file."
+    except (*CUT, OSError) as error:
+        wrong = str(_broken(path, 0, error))
+    else:
+        for number, row in enumerate(rows, 1):
+            where = f"{path}: row {number}"
+            value = row if isinstance(row, dict) else _no_object(row, where)
+            yield Raw(where, number, value, kept=b"" if isinstance(row, dict) else str(row)[:KEPT].encode())
+        return
+    yield Raw(f"{path}: row 1", 1, InputError(wrong))
+
+
+def parquet_rows(path: Path, *, group: int = 0) -> Iterator[Raw]:
+    """The rows of a parquet file from a row group on; damage stands for the rest of its group."""
+    import pyarrow as pa  # half a second to import
+    import pyarrow.parquet as pq
+
+    wrong = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
+    number = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
+            number = sum(sizes[:group])
+            for one in range(group, len(sizes)):
+                end = number + sizes[one]
+                try:
+                    for part in file.iter_batches(batch_size=1024, row_groups=[one]):
+                        for value in _values(part):
+                            number += 1
+                            yield _parquet_row(path, number, value)
+                except wrong as error:
+                    yield _parquet_row(path, number + 1, error, rows=max(1, end - number))
+                number = end
+    except wrong as error:
+        yield _parquet_row(path, number + 1, error)
+
+
+def _values(part: Any) -> Iterator[dict[str, Any] | Exception]:  # noqa: ANN401  pyarrow has no types
+    """The rows of a batch; where it cannot be taken as a whole (text that is not UTF-8), one by one."""
+    try:
+        yield from part.to_pylist()
+        return
+    except (ValueError, OverflowError) as error:
+        first = error
+    for row in range(part.num_rows):
+        try:
+            yield part.slice(row, 1).to_pylist()[0]
+        except (ValueError, OverflowError) as error:
+            yield error if part.num_rows > 1 else first
+
+
+def _parquet_row(path: Path, number: int, value: dict[str, Any] | Exception, rows: int = 1) -> Raw:
+    if isinstance(value, Exception):
+        said = str(value).partition(chr(10))[0]
+        value = InputError(
+            f"{path}: not a readable parquet file after row {number - 1} ({said}). Copy or download it again."
+        )
+    place = f"row {number}" if rows == 1 else f"rows {number}-{number + rows - 1}"
+    return Raw(f"{path}: {place}", number, value, rows=rows)
+
+
+def _short(line: bytes, most: int = 60) -> str:
+    text = line[: 8 * most].decode("utf-8", errors="replace").strip()
+    return repr(text if len(text) <= most else text[:most] + "…")
