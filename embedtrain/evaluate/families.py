@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from embedtrain.evaluate.statistics import bca_interval
+from embedtrain.evaluate.statistics import Comparison, bca_interval
 from embedtrain.types import InputError
 
 Correction = Literal["holm", "bh", "bonferroni", "none"]
@@ -32,17 +32,6 @@ class Signed(NamedTuple):
     statistic: float
     p: float  # two-sided
     smallest: float  # the least p that so many tasks can give
-
-
-class Contrast(NamedTuple):
-    """The mean of some seeds against that of others."""
-
-    difference: float
-    low: float
-    high: float
-    p: float
-    effect: float
-    test: str
 
 
 def correct(p_values: Sequence[float], method: Correction) -> list[float]:
@@ -114,8 +103,10 @@ def over_seeds(
     return Seeds(len(given), average, deviation, low, high)
 
 
-def between_seeds(first: dict[str, float], second: dict[str, float], *, level: float = 0.95) -> Contrast:
-    """The mean of the second seeds minus that of the first, seed name -> score.
+def between_seeds(
+    first: Mapping[str, float], second: Mapping[str, float], *, level: float = 0.95
+) -> Comparison:
+    """The mean of the second seeds against that of the first, seed name -> score; n is the fewer seeds.
 
     The same seeds on both sides are paired (t of their differences), others are not (Welch 1947).
 
@@ -126,23 +117,22 @@ def between_seeds(first: dict[str, float], second: dict[str, float], *, level: f
         raise InputError(
             f"a comparison over seeds needs at least 2 on each side, got {len(first)} and {len(second)}"
         )
+    a, b = np.asarray(list(first.values())), np.asarray(list(second.values()))
     if set(first) == set(second):
-        given = np.asarray([second[name] - first[name] for name in first])
-        difference, error, freedom = (
-            float(given.mean()),
-            float(given.std(ddof=1)) / len(given) ** 0.5,
-            len(given) - 1.0,
-        )
-        spread, test = float(given.std(ddof=1)), "paired t over seeds"
+        change = np.asarray([second[name] - first[name] for name in first])
+        spread, freedom, test = float(change.std(ddof=1)), len(change) - 1.0, "paired t over seeds"
+        error = spread / len(change) ** 0.5
     else:
-        a, b = np.asarray(list(first.values())), np.asarray(list(second.values()))
-        parts = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-        difference, error = float(b.mean() - a.mean()), float(sum(parts)) ** 0.5
-        below = parts[0] ** 2 / (len(a) - 1) + parts[1] ** 2 / (len(b) - 1)
-        freedom = float(sum(parts)) ** 2 / below if below > 0 else len(a) + len(b) - 2.0
+        parts = [float(one.var(ddof=1)) / len(one) for one in (a, b)]
+        below = sum(part**2 / (len(one) - 1) for part, one in zip(parts, (a, b), strict=True))
         spread, test = float(a.var(ddof=1) / 2 + b.var(ddof=1) / 2) ** 0.5, "Welch's t over seeds"
+        error, freedom = sum(parts) ** 0.5, sum(parts) ** 2 / below if below > 0 else 1.0
+    means = float(a.mean()), float(b.mean())
+    difference, n = means[1] - means[0], min(len(a), len(b))
     if error == 0:
-        return Contrast(difference, difference, difference, float(difference == 0), 0.0, test)
+        p = float(difference == 0)
+        return Comparison(*means, difference, difference, difference, p, 0.0, "Cohen's d", test, n)
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
     p = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    return Contrast(difference, difference - half, difference + half, p, difference / spread, test)
+    ends = difference - half, difference + half
+    return Comparison(*means, difference, *ends, p, difference / spread, "Cohen's d", test, n)

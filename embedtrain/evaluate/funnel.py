@@ -8,6 +8,7 @@ Letters: Q queries, N documents, S stages, k documents kept before a stage, d it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,6 +35,21 @@ class Funnel(NamedTuple):
     def last(self) -> SubModel:
         """The sub-model whose order is the result's."""
         return self.cells[-1]
+
+    @property
+    def layer(self) -> int:
+        """The last sub-model's layer: that of the funnel's scores."""
+        return self.last.layer
+
+    @property
+    def dim(self) -> int:
+        """The last sub-model's dim: that of the funnel's scores."""
+        return self.last.dim
+
+    @property
+    def dtype(self) -> str:
+        """What tells the scores of a funnel from those of its last sub-model: its name."""
+        return str(self)
 
     def cost(self, documents: int) -> int:
         """Multiply-adds of one query's search: N d_0 + sum of k_j d_j. Encoding the query is not in it."""
@@ -69,6 +85,17 @@ def funnel_of(row: Mapping[str, Any], place: str = "funnels") -> Funnel:
     if any(count < 1 for count in keep) or list(keep) != sorted(keep, reverse=True):
         raise InputError(f"{place}: keep must be positive and may not grow from stage to stage, got {keep}")
     return Funnel(tuple(SubModel(*cell) for cell in cells), tuple(keep))
+
+
+def named_funnel(name: str) -> Funnel | None:
+    """The funnel of a name as scores bear it, None for any other dtype."""
+    found = re.fullmatch(r"funnel\((.+)\)", name)
+    stages = found[1].split(">") if found else []
+    cells = [re.fullmatch(r"L(\d+)_D(\d+)", stage) for stage in stages[::2]]
+    if len(cells) < 2 or not all(cells) or not all(count.isdigit() for count in stages[1::2]):
+        return None
+    sub_models = tuple(SubModel(int(cell[1]), int(cell[2])) for cell in cells if cell)
+    return Funnel(sub_models, tuple(int(count) for count in stages[1::2]))
 
 
 def shortlist(query: Tensor, docs: Tensor, keep: int) -> Tensor:

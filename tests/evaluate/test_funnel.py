@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from embedtrain.evaluate.funnel import Funnel, cascade, funnel_of, rerank, shortlist
+from embedtrain.evaluate.funnel import Funnel, cascade, funnel_of, named_funnel, rerank, shortlist
 from embedtrain.types import InputError, SubModel
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -82,6 +82,19 @@ def test_the_yaml_gives_the_funnel():
     assert funnel_of({"cells": [[2, 32], [6, 384]], "keep": [200]}) == Funnel(
         (SubModel(2, 32), SubModel(6, 384)), (200,)
     )
+
+
+def test_a_name_gives_the_funnel_back():
+    funnel = Funnel((SubModel(2, 32), SubModel(4, 64), SubModel(6, 384)), (200, 50))
+    assert named_funnel(str(funnel)) == funnel
+    assert (funnel.layer, funnel.dim, funnel.dtype) == (6, 384, str(funnel))
+
+
+@pytest.mark.parametrize(
+    "name", ["float32", "int8", "funnel()", "funnel(L2_D32)", "funnel(L2_D32>a>L6_D384)"]
+)
+def test_other_names_are_no_funnels(name):
+    assert named_funnel(name) is None
 
 
 @pytest.mark.parametrize(

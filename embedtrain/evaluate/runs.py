@@ -1,0 +1,126 @@
+"""Measured runs as comparisons see them: the main scores of one step, by task and cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+from embedtrain.scores import main_scores, read_scores
+from embedtrain.types import Cell, Dtype, InputError, Score
+
+TaskSplit = tuple[str, str]
+
+
+class Run(NamedTuple):
+    """One step of a folder with scores."""
+
+    name: str  # as it was asked for
+    folder: Path
+    step: int
+    scores: Mapping[TaskSplit, Mapping[Cell, Score]]  # of the main metric
+
+    @property
+    def cells(self) -> set[Cell]:
+        """Those that every task has."""
+        return set.intersection(*(set(cells) for cells in self.scores.values()))
+
+    def keep(self, tasks: Sequence[str] | None) -> Run:
+        """The run with these tasks alone; None keeps all.
+
+        Raises:
+            InputError: a task that was not measured.
+        """
+        if tasks is None:
+            return self
+        known = {task for task, _ in self.scores}
+        if missing := set(tasks) - known:
+            raise InputError(
+                f"{self.name}: no scores of {', '.join(sorted(missing))}; "
+                f"there are {', '.join(sorted(known))}"
+            )
+        return self._replace(scores={key: cells for key, cells in self.scores.items() if key[0] in tasks})
+
+
+def read_run(text: str) -> Run:
+    """The run of a folder that holds scores.jsonl: its last step, or that of FOLDER@STEP.
+
+    Raises:
+        InputError: no scores there, or none of that step, or of several models.
+    """
+    name, _, step = text.partition("@")
+    scores = read_scores(Path(name) / "scores.jsonl")
+    if not scores:
+        raise InputError(
+            f"{name}: no scores.jsonl with scores in it; give a run folder or what embedtrain-evaluate wrote"
+        )
+    steps = sorted({score.step for score in scores})
+    if step and (not step.isdigit() or int(step) not in steps):
+        raise InputError(f"{name}: no scores of step {step}; there are {', '.join(map(str, steps))}")
+    chosen = int(step) if step else steps[-1]
+    rows = main_scores([score for score in scores if score.step == chosen])
+    models = sorted({row.run for row in rows})
+    if len(models) > 1:
+        raise InputError(f"{name}: scores of several models ({', '.join(models)}); give each its own folder")
+    table: dict[TaskSplit, dict[Cell, Score]] = {}
+    for row in rows:
+        table.setdefault((row.task, row.split), {})[cell_of(row)] = row
+    return Run(text, Path(name), chosen, table)
+
+
+def read_seeds(text: str, pattern: str) -> dict[str, Run]:
+    """The runs of several seeds: the folders named FOLDER + pattern, by what stands for the pattern's star.
+
+    Raises:
+        InputError: a pattern without exactly one star, or no such folder.
+    """
+    if pattern.count("*") != 1:
+        raise InputError(f"seeds must have one * in it, as _s*, got {pattern!r}")
+    name, at, step = text.partition("@")
+    base = Path(name)
+    shape = re.compile(re.escape(base.name + pattern).replace(r"\*", "(.+)"))
+    found = {
+        match[1]: read_run(f"{path}{at}{step}")
+        for path in sorted(base.parent.glob(base.name + pattern))
+        if (match := shape.fullmatch(path.name)) and path.is_dir()
+    }
+    if not found:
+        raise InputError(f"no folder {base}{pattern}; seeds={pattern} names what follows each of runs")
+    return found
+
+
+def cell_of(score: Score) -> Cell:
+    """The cell of a score; a funnel's dtype is its name."""
+    return Cell(score.layer, score.dim, cast(Dtype, score.dtype))
+
+
+def cells_of(rows: Sequence[Sequence[int | str]]) -> list[Cell]:
+    """Cells from `[[6, 384], [3, 96, int8]]`.
+
+    Raises:
+        InputError: a row of another shape.
+    """
+    found = []
+    for row in rows:
+        if len(row) not in (2, 3) or not all(isinstance(number, int) for number in row[:2]):
+            raise InputError(f"cells must be [layer, dim] or [layer, dim, dtype], got {list(row)}")
+        found.append(Cell(int(row[0]), int(row[1]), cast(Dtype, str(row[2]) if len(row) == 3 else "float32")))
+    return found
+
+
+def same_tasks(runs: Sequence[Run]) -> list[TaskSplit]:
+    """The tasks that all runs have.
+
+    Raises:
+        InputError: they were not measured on the same ones; names what is missing where.
+    """
+    everything = {key for run in runs for key in run.scores}
+    for run in runs:
+        if missing := everything - set(run.scores):
+            listed = ", ".join(f"{task} ({split})" for task, split in sorted(missing))
+            raise InputError(
+                f"{run.name} has no scores of {listed}, which others have; evaluate them there too, or "
+                "compare on common tasks with tasks=[...]"
+            )
+    return list(runs[0].scores)
