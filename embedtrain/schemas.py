@@ -50,6 +50,7 @@ class RunConfig:
 
 @dataclass
 class EvaluateConfig:
+    final_weights: str = "last"  # "best": those of best.ckpt are measured and written
     """Every key `embedtrain-evaluate` reads."""
 
     model: str = MISSING

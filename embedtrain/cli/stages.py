@@ -26,10 +26,12 @@ from embedtrain.scores import read_scores
 from embedtrain.train.batch_loss import BatchLoss
 from embedtrain.train.checks import check_run
 from embedtrain.train.folder import RunFolder
+from embedtrain.train.checkpoint import SealedCheckpointIO
 from embedtrain.train.frozen import restrict_pooling
 from embedtrain.train.module import TrainModule
 from embedtrain.types import InputError, SubModel, text_id
 
+from embedtrain.train.stopping import StopRequest
 console = Console(stderr=True)
 
 
@@ -40,12 +42,15 @@ class TrainingRun:
         config: `RunConfig` as plain containers.
 
     Raises:
+        stop: what signals ask for; left out, nobody listens to them.
         InputError: if a part refuses its settings; nothing has been written then.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], stop: StopRequest | None = None) -> None:
         self.config, self.started = config, time.monotonic()
-        self.leads: bool = getattr(rank_zero_only, "rank", 0) == 0
+        self.stop = StopRequest() if stop is None else stop
+        self.leads = leads()
+        self.failed: list[IncompleteError] = []  # tasks that could not be scored, before or after
         self.folder = RunFolder(config["output_root"], config["name"])
         pl.seed_everything(config["seed"], verbose=False)
         self.encoder: Encoder = self._build("backbone", pooling=self._pooling())
@@ -78,29 +83,38 @@ class TrainingRun:
             self.trainer.limit_val_batches = 0
         if self.leads:
             world = self.trainer.world_size
+        self.final_step = self.total_steps
+        self._check_final_weights()
             self.resumed = self.folder.prepare(config, overwrite=config["overwrite"], world_size=world)
 
     def evaluate_before(self) -> None:
         """Score the untouched backbone on every cell; a resumed run keeps the scores it has."""
-        if self.leads and self.config["evaluation"]["before"] and not self.folder.last.exists():
+        if self.leads and self.config["evaluation"]["before"] and not self.folder.checkpoints.newest_first():
             self._measure("measuring the untouched backbone", step=0)
 
     def fit(self) -> None:
-        """Train, or continue from the last checkpoint."""
+        """Train, or continue from the newest whole checkpoint; then take the weights that are published.
+
+        Raises:
+            Stopped: if a signal asked for it; the last whole step is saved.
+        """
         sizes = " ".join(map(str, self.plan.sub_models))
         self._say(f"training {self.total_steps} steps, sub-models {sizes}")
         begun = time.monotonic()
-        anew = self.config["overwrite"] or not self.folder.last.exists()  # another rank may yet be deleting
-        last = None if anew else self.folder.last
+        anew = self.config["overwrite"]  # another rank may yet be deleting
+        newest = None if anew else self.folder.checkpoints.newest_whole(repair=self.leads)
         try:
-            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=last)
+            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=newest)
         except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word
             raise KeyboardInterrupt from ended
         self._say(f"trained in {_minutes(begun)}")
 
+        self.stop.obey()
+        if self.leads and self.config["final_weights"] == "best":
+            self._take_best()
     def evaluate_after(self) -> None:
         """Score the trained model on the same cells, and show both."""
-        if self.leads and self._measure("measuring the trained model", step=self.total_steps):
+        if self.leads and self._measure("measuring the trained model", step=self.final_step):
             self._show()
 
     def publish(self) -> None:
@@ -152,6 +166,27 @@ class TrainingRun:
                 "objective",
                 loss=self._build("contrast", **extra),
                 distill=self._optional("distill", **extra),
+    def _check_final_weights(self) -> None:
+        wanted = self.config["final_weights"]
+        if wanted not in ("last", "best"):
+            raise InputError(f"final_weights must be last or best, got {wanted!r}")
+        if wanted == "best" and not self.data.has_validation:
+            raise InputError(
+                "final_weights=best needs something to be best at: give data.validation_rows=N, "
+                "data.validation_fraction or data.validation, or use final_weights=last"
+            )
+
+    def _take_best(self) -> None:
+        best = self.folder.checkpoints.best
+        if not best.exists():
+            self._say("no validation took place, so the last weights are taken")
+            return
+        checkpoint = SealedCheckpointIO().load_checkpoint(best)
+        self.module.on_load_checkpoint(checkpoint)
+        self.module.load_state_dict(checkpoint["state_dict"])
+        self.final_step = int(checkpoint["global_step"])
+        self._say(f"taking the weights of step {self.final_step}, the best in validation")
+
             ),
             self._optional("negatives"),
             gather=self.config["gather"],
@@ -162,7 +197,7 @@ class TrainingRun:
     def _trainer(self) -> pl.Trainer:
         logger = self._optional("logger", save_dir=self.folder.path)
         loggers = [] if logger is None else [logger]
-        trainer: pl.Trainer = self._build("trainer", folder=self.folder.path, loggers=loggers)
+        trainer: pl.Trainer = self._build("trainer", folder=self.folder.path, loggers=loggers, stop=self.stop)
         return trainer
 
     def _build(self, group: str, **extra: Any) -> Any:  # noqa: ANN401
@@ -202,7 +237,7 @@ class TrainingRun:
     def _show(self) -> None:
         scores = read_scores(self.folder.scores)
         before = [score for score in scores if score.step == 0]
-        after = [score for score in scores if score.step == self.total_steps]
+        after = [score for score in scores if score.step == self.final_step]
         Console().print(comparison(before, after, trained=self.plan.sub_models))
         picture = self.folder.path / "heat_map.png"
         save_heat_map(picture, before, after, trained=self.plan.sub_models)
@@ -216,3 +251,8 @@ class TrainingRun:
 def _minutes(begun: float) -> str:
     seconds = time.monotonic() - begun
     return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.1f} s"
+def leads() -> bool:
+    """Whether this process is the first of its command."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+

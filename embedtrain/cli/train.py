@@ -14,13 +14,20 @@ def main() -> None:
 
 def run(config: dict[str, Any]) -> None:
     """One run: measure, train, measure again, save, cut."""
-    from embedtrain.cli.stages import TrainingRun  # torch and friends are slow to import; --help is not
+    # torch and friends are slow to import; --help is not
+    from embedtrain.cli.stages import TrainingRun, leads
+    from embedtrain.cli.stopping import leave
+    from embedtrain.train.stopping import Stopped, StopRequest
 
-    stages = TrainingRun(config)
-    stages.evaluate_before()
-    stages.fit()
-    stages.evaluate_after()
-    stages.publish()
+    try:
+        with StopRequest() as stop:
+            stages = TrainingRun(config, stop)
+            stages.evaluate_before()
+            stages.fit()
+            stages.evaluate_after()
+            stages.publish()
+    except Stopped as stopped:
+        leave(stopped, leads=leads())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import logging
 import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -20,30 +19,36 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from embedtrain.ranks import everyone
+from embedtrain.train.checkpoint_folder import CheckpointFolder
 from embedtrain.train.metrics import FileLogger
 from embedtrain.train.module import TrainModule
-from embedtrain.types import Batch
+from embedtrain.train.stopping import Stopped, StopRequest
+from embedtrain.types import Batch, InputError
 
 log = logging.getLogger(__name__)
 
 
 class SaveCheckpoints(Checkpoint):
-    """Keeps `last.ckpt` (every `every` optimiser steps and at the end) and `best.ckpt` (highest val/mean).
+    """Saves every `every` optimiser steps, at the end and when asked to stop; and the highest val/mean.
 
     Args:
-        folder: where the two files go.
+        folder: where they go.
         every: optimiser steps between saves, at least 1.
+        stop: what signals asked for.
     """
 
-    def __init__(self, folder: str | Path, every: int = 500) -> None:
-        self.last, self.best = Path(folder) / "last.ckpt", Path(folder) / "best.ckpt"
-        self.every, self.best_value = every, -math.inf
+    def __init__(self, folder: CheckpointFolder, every: int = 500, stop: StopRequest | None = None) -> None:
+        self.folder, self.every, self.best_value = folder, every, -math.inf
+        self.stop = StopRequest() if stop is None else stop
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let validation follow whole optimiser steps only: between two of them nothing can be saved."""
         if trainer.val_check_batch is not None:
             steps = max(1, int(trainer.val_check_batch) // trainer.accumulate_grad_batches)
             trainer.val_check_batch = steps * trainer.accumulate_grad_batches
+        self.stop.listen()
+        self.stop.defer = True
 
     def on_train_batch_end(
         self,
@@ -53,7 +58,11 @@ class SaveCheckpoints(Checkpoint):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Save when due; where validation comes next, after it: a resumed run would not repeat it."""
+        """Save when due; where validation comes next, after it: a resumed run would not repeat it.
+
+        Raises:
+            Stopped: when that was asked for, after saving.
+        """
         stepped = not trainer.fit_loop._should_accumulate()
         interval = trainer.val_check_batch
         validates = interval is not None and trainer.enable_validation and (batch_idx + 1) % interval == 0
@@ -61,21 +70,42 @@ class SaveCheckpoints(Checkpoint):
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep the weights if they are the best so far; save when due."""
+        """Keep the weights if they are the best so far; save when due.
+
+        Raises:
+            Stopped: when that was asked for, after saving.
+        """
         value = trainer.callback_metrics.get("val/mean")
         if value is not None and float(value) > self.best_value:
             self.best_value = float(value)
-            trainer.save_checkpoint(self.best, weights_only=True)
+            trainer.save_checkpoint(self.folder.best, weights_only=True)
         self._save_if_due(trainer)
 
     def _save_if_due(self, trainer: pl.Trainer) -> None:
-        """Also when the scheduler of a cluster has asked the job to end."""
-        if trainer.global_step % self.every == 0 or getattr(trainer, "received_sigterm", False):
-            trainer.save_checkpoint(self.last)
+        asked = self.stop.agreed(trainer.strategy.root_device)
+        if asked or trainer.global_step % self.every == 0:
+            self._save(trainer)
+        if asked:
+            raise Stopped(asked, trainer.global_step)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        for logger in trainer.loggers:
+            logger.save()  # first: steps before a checkpoint are not taken again, nor their lines written
+        path = self.folder.at(trainer.global_step)
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            self.folder.keep(path)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the final state."""
-        trainer.save_checkpoint(self.last)
+        self._save(trainer)
+        self.stop.defer = False
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Let later signals end what follows at once."""
+        self.stop.defer = False
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""
@@ -86,16 +116,46 @@ class SaveCheckpoints(Checkpoint):
         self.best_value = float(state_dict["best_value"])
 
 
-class Resumed(Callback):
-    """Cuts metrics.jsonl back to where a resumed run starts, so that no step stands there twice."""
+class StepMetrics(Callback):
+    """Cuts metrics.jsonl back to where a resumed run starts, and has each step's line written.
+
+    As a callback, since those come before the hooks of the module: a checkpoint, which Lightning lets come
+    last of all callbacks, must not be ahead of the lines of its steps.
+    """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop lines of steps that will be taken again."""
+        """Drop lines of steps that will be taken again.
+
+        Raises:
+            InputError: if the ranks do not start at the same step.
+        """
+        starts = everyone(trainer.global_step)
+        if len(set(starts)) > 1:
+            raise InputError(
+                f"the ranks would start at the steps {starts}: not all of them see the same checkpoints. "
+                "output_root must be a folder that all machines share"
+            )
         for logger in trainer.loggers:
             if isinstance(logger, FileLogger):
                 logger.forget_after(trainer.global_step)
         if trainer.global_step:
             log.info("resuming at step %d", trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        """Write the line of a whole step, if it is one of those that are written."""
+        stepped = not trainer.fit_loop._should_accumulate()
+        due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if stepped and due and isinstance(pl_module, TrainModule):
+            facts = pl_module.facts()
+            for logger in trainer.loggers:
+                logger.log_metrics(facts, trainer.global_step - 1)
 
 
 class TrainingProgress(Callback):

@@ -1,4 +1,4 @@
-"""Checkpoints that are either complete or absent: written beside, synced, then renamed."""
+"""Checkpoint files that are complete or absent, and known to be what was written before they are read."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import IO, Any
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from embedtrain.train.seal import fault_of, write_sealed
 from embedtrain.types import InputError
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, never half-written."""
+class SealedCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoint files, never half-written and never read damaged."""
 
     def save_checkpoint(
         self,
@@ -29,7 +30,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             InputError: if the disk is full.
         """
-        write_atomically(Path(path), lambda file: torch.save(checkpoint, file))
+        write_atomically(
+            Path(path), lambda file: write_sealed(file, lambda hashed: torch.save(checkpoint, hashed))
+        )
+
+    def load_checkpoint(
+        self,
+        path: str | os.PathLike[str],
+        map_location: Any = "cpu",  # noqa: ANN401
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """What `path` holds: tensors and plain containers only, whatever `weights_only` says.
+
+        Raises:
+            InputError: if the file is not what was written.
+        """
+        if fault := fault_of(Path(path)):
+            raise InputError(f"{path} {fault}")
+        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        return loaded
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -41,7 +60,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -11,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from embedtrain.train.checkpoint import write_atomically
+from embedtrain.train.checkpoint_folder import CheckpointFolder
 from embedtrain.types import InputError
 
 # Keys that may change between a run and its continuation without changing what is computed.
@@ -20,11 +24,15 @@ FREE = (
     "logger",
     "evaluation",
     "exports",
+    "final_weights",
     "trainer.devices",
     "trainer.num_nodes",
+    "trainer.timeout_minutes",
     "trainer.checkpoint_every",
+    "trainer.keep_last",
     "trainer.log_every",
 )
+LEFT_OVER = re.compile(r"\.config\.yaml\.\d+\.tmp")  # of a run that was killed as it began
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers", "pytorch-lightning", "mteb")
 
 
@@ -44,8 +52,7 @@ class RunFolder:
             raise InputError(f"name must be a plain folder name, got '{name}'")
         self.path = Path(root) / name
         self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
-        self.checkpoints, self.model = self.path / "checkpoints", self.path / "model"
-        self.last = self.checkpoints / "last.ckpt"
+        self.checkpoints, self.model = CheckpointFolder(self.path / "checkpoints"), self.path / "model"
 
     def prepare(self, config: Mapping[str, Any], *, overwrite: bool, world_size: int) -> bool:
         """Make the folder ready for `config`; True if an unfinished run continues.
@@ -54,7 +61,9 @@ class RunFolder:
             InputError: if a finished run, an unfinished one with other settings, or anything else is there.
         """
         if overwrite and self.config.exists():  # never delete what no run has written
-            shutil.rmtree(self.path)
+            gone = self.path.with_name(f".{self.path.name}.{os.getpid()}.overwritten")
+            self.path.rename(gone)  # at once: half of a run would be nobody's
+            shutil.rmtree(gone)
         if self.model.exists():
             raise InputError(
                 f"{self.path} holds a finished run. Use another name=..., or overwrite=true to replace it"
@@ -62,15 +71,14 @@ class RunFolder:
         if self.config.exists():
             self._require_same(config)
             return True
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and not all(LEFT_OVER.fullmatch(item.name) for item in self.path.iterdir()):
             raise InputError(
                 f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
             )
         self.path.mkdir(parents=True, exist_ok=True)
         facts = {"config": dict(config), "versions": versions(), "commit": commit(), "world_size": world_size}
-        temporary = self.config.with_suffix(".tmp")
-        temporary.write_text(yaml.safe_dump(facts, sort_keys=False), "utf-8")
-        temporary.replace(self.config)
+        text = yaml.safe_dump(facts, sort_keys=False)
+        write_atomically(self.config, lambda file: file.write(text.encode()))
         return False
 
     def _require_same(self, config: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,13 @@ class FileLogger(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **row}) + "\n")
+
+    @rank_zero_only
+    def save(self) -> None:
+        """See that what has been written is on the disk."""
+        if self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:

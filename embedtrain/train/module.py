@@ -186,15 +186,10 @@ class TrainModule(pl.LightningModule):
         """
         self._noted[f"train/{name}"] = value
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:  # noqa: ANN401
-        """Write the line of the step, if it is one of those that are written."""
-        stepped = not self.trainer.fit_loop._should_accumulate()
-        due = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if stepped and due:
-            facts = {name: float(value) for name, value in self._noted.items()}
-            facts |= dataset_facts(self._sums, self.datasets)
-            for logger in self.loggers:
-                logger.log_metrics(facts, self.global_step - 1)
+    def facts(self) -> dict[str, float]:
+        """What a line of metrics says of the last step."""
+        noted = {name: float(value) for name, value in self._noted.items()}
+        return noted | dataset_facts(self._sums, self.datasets)
 
     def _note_step(self, value: ObjectiveValue, links: Links) -> None:
         """Keep what metrics say of the loss; stop if it is not finite."""

@@ -12,9 +12,11 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from embedtrain.train.callbacks import Resumed, SaveCheckpoints, TrainingProgress
-from embedtrain.train.checkpoint import AtomicCheckpointIO
+from embedtrain.train.callbacks import SaveCheckpoints, StepMetrics, TrainingProgress
+from embedtrain.train.checkpoint import SealedCheckpointIO
+from embedtrain.train.checkpoint_folder import CheckpointFolder
 from embedtrain.train.metrics import FileLogger
+from embedtrain.train.stopping import StopRequest
 from embedtrain.types import InputError
 
 
@@ -22,6 +24,7 @@ def make_trainer(
     *,
     folder: Path,
     loggers: Sequence[Logger] = (),
+    stop: StopRequest | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
@@ -30,6 +33,7 @@ def make_trainer(
     clip_norm: float | None = 1.0,
     validate_every: float = 0.25,
     checkpoint_every: int = 500,
+    keep_last: int = 2,
     log_every: int = 10,
     timeout_minutes: float = 120.0,
 ) -> pl.Trainer:
@@ -38,6 +42,7 @@ def make_trainer(
     Args:
         folder: the run folder.
         loggers: beside metrics.jsonl, which is always written.
+        stop: what signals ask for.
         accelerator: "cpu", "gpu" or "auto".
         devices: processes per node; more than one trains with DDP.
         num_nodes: machines.
@@ -45,7 +50,8 @@ def make_trainer(
         accumulate: batches per optimiser step. They never contrast with each other.
         clip_norm: largest gradient norm, None for no clipping.
         validate_every: optimiser steps between validations when at least 1, else the share of the run.
-        checkpoint_every: optimiser steps between saves of last.ckpt.
+        checkpoint_every: optimiser steps between saves.
+        keep_last: how many of the newest checkpoints are kept.
         log_every: optimiser steps between lines of metrics.jsonl.
         timeout_minutes: how long ranks wait for each other, e.g. while rank 0 evaluates.
 
@@ -61,6 +67,7 @@ def make_trainer(
             raise InputError(f"{name} must be at least 1, got {value}")
     if validate_every <= 0:
         raise InputError(f"validate_every must be above 0, got {validate_every}")
+    checkpoints = CheckpointFolder(folder / "checkpoints", keep_last)
     by_share = validate_every < 1  # the run is one epoch, so Lightning's share of an epoch is that of the run
     try:
         return pl.Trainer(
@@ -69,11 +76,11 @@ def make_trainer(
             num_nodes=num_nodes,
             strategy=_strategy(accelerator, devices * num_nodes, timeout_minutes),
             precision=auto_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
-            plugins=[AtomicCheckpointIO()],
+            plugins=[SealedCheckpointIO()],
             callbacks=[
-                SaveCheckpoints(folder / "checkpoints", checkpoint_every),
-                Resumed(),
                 TrainingProgress(),
+                StepMetrics(),  # after what notes the speed
+                SaveCheckpoints(checkpoints, checkpoint_every, stop),
             ],
             logger=[FileLogger(folder), *loggers],
             max_epochs=1,  # the data module lays all epochs end to end, which makes resuming exact

@@ -1,0 +1,141 @@
+"""Real signals to the real command: it saves, says how to go on, exits with 128 + the signal."""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from embedtrain.cli.stopping import job_to_requeue
+
+BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
+GO_ON = "the same command continues from the last checkpoint"
+STEPS = 400  # more than fit between the first lines of metrics and a signal
+
+
+@pytest.fixture
+def start(small_run, tmp_path, monkeypatch):
+    """Start the command in a process of its own: (name, more words, environment) -> the process."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import warm
+
+    def run(name, *words, steps=STEPS, **environment):
+        given = [f"name={name}", f"output_root={tmp_path}", f"data.max_steps={steps}", *words]
+        return warm.start([*small_run, *given], tmp_path, tmp_path / f"{name}.log", environment)
+
+    return run
+
+
+def wait_for(condition, process, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive(), "it ended before what was waited for"
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def lines(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text("utf-8").splitlines() if path.exists() else []
+
+
+def stop(process, number=signal.SIGTERM):
+    os.kill(process.pid, number)
+    process.join(60)
+    return process.exitcode
+
+
+def saved_step(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1], ids=lambda item: item.name
+)
+def test_a_signal_during_steps_saves_and_leaves(start, tmp_path, number):
+    process = start("x")
+    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert stop(process, number) == 128 + number
+    step = saved_step(tmp_path / "x")
+    assert 3 < step < STEPS
+    log = (tmp_path / "x.log").read_text()
+    assert f"stopped by {number.name} at step {step}, which is saved; {GO_ON}" in log
+    assert "Traceback" not in log
+    assert json.loads(lines(tmp_path / "x")[-1])["step"] == step - 1, "no step is lost, none is ahead"
+
+
+def test_what_was_stopped_continues_to_the_same_weights(start, tmp_path):
+    process = start("x", steps=40)
+    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert stop(process) == 143
+    process = start("x", steps=40)
+    whole = start("whole", steps=40)
+    for each in (process, whole):
+        each.join(100)
+        assert each.exitcode == 0
+    found, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("x", "whole"))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_signal_during_validation_waits_for_its_end(start, tmp_path):
+    words = ["data.validation_rows=32", "trainer.validate_every=3", "trainer.checkpoint_every=1000"]
+    process = start("x", *words, "plan=random2d", "plan.dims=[8,32]", "~plan.pairs")
+    best = tmp_path / "x/checkpoints/best.ckpt"
+    wait_for(lambda: len(lines(tmp_path / "x")) >= 3, process)  # its third step is done, validation begins
+    assert stop(process) == 143
+    step = saved_step(tmp_path / "x")
+    validated = [row["step"] for row in map(json.loads, lines(tmp_path / "x")) if "val/mean" in row]
+    assert validated == list(range(2, step, 3)), (
+        "a resumed run does not repeat a validation, so none is left out"
+    )
+    assert best.exists()
+
+
+def test_a_signal_during_evaluation_ends_at_once(start, tmp_path, small_data):
+    words = ["evaluation.tasks=[find]", f"evaluation.data_root={small_data}"]
+    process = start("x", *words)
+    log = tmp_path / "x.log"
+    wait_for(lambda: log.exists() and "measuring the untouched backbone" in log.read_text(), process)
+    assert stop(process) == 143
+    assert f"stopped by SIGTERM; {GO_ON}" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def slurm(tmp_path):
+    """The environment of a job of one task, with a `scontrol` that writes down what it is told."""
+    tool, told = tmp_path / "bin/scontrol", str(tmp_path / "told")
+    tool.parent.mkdir()
+    tool.write_text(f"#!{sys.executable}\nimport sys\nopen({told!r}, 'w').write(' '.join(sys.argv[1:]))\n")
+    tool.chmod(0o755)
+    job = "NTASKS=1 JOB_NAME=train PROCID=0 LOCALID=0 NODEID=0 JOB_ID=4711"
+    path = f"{tool.parent}:{os.environ['PATH']}"
+    return dict(f"SLURM_{word}".split("=") for word in job.split()) | {"PATH": path}
+
+
+def test_slurm_gets_a_job_that_it_warned_back_in_the_queue(start, tmp_path):
+    process = start("x", **slurm(tmp_path))
+    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert stop(process, signal.SIGUSR1) == 138
+    assert (tmp_path / "told").read_text() == "requeue 4711"
+    assert "SLURM job 4711 is in the queue again" in (tmp_path / "x.log").read_text()
+    assert saved_step(tmp_path / "x") > 3
+
+
+def test_slurm_is_not_asked_for_what_it_ended_itself(start, tmp_path):
+    process = start("x", **slurm(tmp_path))
+    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert stop(process) == 143
+    assert not (tmp_path / "told").exists()
+
+
+def test_which_job_goes_back():
+    assert job_to_requeue({}) is None
+    assert job_to_requeue({"SLURM_JOB_ID": "7"}) == "7"
+    array = {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2"}
+    assert job_to_requeue(array) == "7_2"
+    assert job_to_requeue({"SLURM_JOB_ID": "7", "SUBMITIT_EXECUTOR": "slurm"}) is None
