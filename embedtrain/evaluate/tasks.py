@@ -1,30 +1,27 @@
-"""What to evaluate on: local data sets and official mteb tasks, by name.
+"""What to evaluate on, by name: local data sets, mteb's tasks, benchmarks, presets.
 
-Local layout under a root, `<suffix>` being .jsonl, .jsonl.gz, .parquet or whatever else `embedtrain.rows`
-reads; a split may also be a folder written by `datasets.save_to_disk`:
-
-    sts/<name>/<split><suffix>               {"sentence1", "sentence2", "score"}
-    pairs/<name>/<split><suffix>             {"sentence1", "sentence2", "label"}
-    classification/<name>/<split><suffix>    {"text", "label"}
-    retrieval/<name>/corpus<suffix>          {"id", "title", "text"}
-    retrieval/<name>/queries<suffix>         {"id", "text"}
-    retrieval/<name>/qrels<suffix>           {"query_id", "corpus_id", "score"}
-
-mteb is imported only when a task is built.
+An official task takes its data from the data root if that holds its repository (`mirror`) or rows under its
+name (`official_rows`), else from the hub or its cache. mteb is imported only when a task is built.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from embedtrain.evaluate.local_sets import (
+    LocalSet,
+    choose_set,
+    content_hash,
+    evaluated_splits,
+    local_sets,
+    nearest_names,
+    used_files,
+)
 from embedtrain.evaluate.quiet import kept_random_state
-from embedtrain.rows import SUFFIXES
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
@@ -32,48 +29,49 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KINDS = ("sts", "pairs", "classification", "retrieval")
-PREFERRED = (
-    "test",
-    "dev",
-    "val",
-    "validation",
-)  # without a choice of splits, the first that exists is evaluated
-RETRIEVAL_FILES = ("corpus", "queries", "qrels")
+LOCAL = "local"  # the name of all local sets together
 
 
-class LocalSet(NamedTuple):
-    """One data set folder: `files` by split name (retrieval: corpus, queries, qrels)."""
+def find_tasks(
+    names: Sequence[str], data_root: str | Path | None = None, languages: Sequence[str] | None = None
+) -> list[AbsTask]:
+    """The tasks of these names, each once; rows are read when a task is evaluated.
 
-    kind: str
-    name: str
-    files: dict[str, Path]
-
-    @property
-    def path(self) -> str:
-        """Where it is under the root, sts/stsbenchmark."""
-        return f"{self.kind}/{self.name}"
-
-
-def find_tasks(names: Sequence[str], data_root: Path | None = None) -> list[AbsTask]:
-    """The tasks of these names: "local" is every local set, "sts/mine" or "mine" one, others are mteb's own.
+    "local" is every local set, "sts/mine" or "mine" one of them; other names are mteb's tasks and benchmarks
+    and the presets smoke, dev, quick and full. `NAME:SPLIT` chooses a split. `languages` keep the parts of
+    official tasks that are in any of them.
 
     Raises:
-        InputError: no such task (with the nearest names), or "local" without a data root.
+        InputError: no such task (with the nearest names), "local" without a data root, one task with two
+        sets of languages.
     """
     if not names:
         raise InputError("no task given; give task names, or tasks=local with data_root=DIR")
-    sets = _local_sets(data_root) if data_root is not None else []
-    known = {item.path for item in sets} | {item.name for item in sets}
-    tasks: list[AbsTask] = []
-    for name in dict.fromkeys(names):
-        if name == "local" or name in known:
-            if data_root is None:
-                raise InputError("tasks=local needs data_root=DIR, the folder of the local data sets")
-            tasks += local_tasks(data_root, None if name == "local" else [name])
-        else:
-            tasks += _official(name, known)
-    return list({task.metadata.name: task for task in tasks}.values())
+    root = None if data_root is None else Path(data_root).expanduser()
+    sets = [] if root is None else local_sets(root)
+    own: dict[str, list[str | None]] = {}  # splits by path of a local set, None for the set's usual one
+    official: dict[str, AbsTask] = {}
+    order: dict[str, None] = {}  # keys of both, as asked for
+    with kept_random_state():
+        for name in dict.fromkeys(names):
+            base, _, split = name.partition(":")
+            if base == LOCAL:
+                further: dict[str, list[str | None]] = {item.path: [None] for item in _evaluable(root, sets)}
+            elif _is_local(base, sets):
+                path = choose_set(base, sets, root or Path()).path
+                further = {path: [*own.get(path, []), split or None]}
+            else:
+                order |= dict.fromkeys(_merge(official, _official(name, sets, languages)))
+                continue
+            own |= further
+            order |= dict.fromkeys(further)
+        by_path = {item.path: item for item in sets}
+        tasks = [
+            _local_task(by_path[key], own[key], sets) if key in own else _placed(official[key], root, sets)
+            for key in order
+        ]
+    _check_names(tasks)
+    return tasks
 
 
 def local_tasks(
@@ -83,32 +81,18 @@ def local_tasks(
 
     `splits` are evaluated, by default the first there is of test, dev, val, validation; classification
     learns from train, and where train is all there is, a seeded fifth of each label is held out of it.
-    Retrieval has one split. Without `names`, a folder that cannot be evaluated is left out with a warning.
+    A ranking has one split. Without `names`, a folder that cannot be evaluated is left out with a warning.
 
     Raises:
         InputError: root missing or empty, unknown name (with the nearest), nothing to evaluate in a named
         set.
     """
-    sets = _local_sets(Path(root))
-    if names is not None:
-        sets = [_choose(name, sets, root) for name in names]
-    shared = Counter(item.name for item in _local_sets(Path(root)))
-    tasks = []
-    for item in sets:
-        try:
-            evaluated = _evaluated_splits(item, splits)
-        except InputError as error:
-            if names is not None:
-                raise
-            logger.warning("left out: %s", error)
-            continue
-        with kept_random_state():
-            tasks.append(_task(item, evaluated, unique=shared[item.name] == 1))
-    if not tasks:
-        raise InputError(
-            f"{root}: none of the data sets can be evaluated: {', '.join(item.path for item in sets)}"
-        )
-    return tasks
+    sets = local_sets(Path(root))
+    chosen = (
+        _evaluable(Path(root), sets) if names is None else [choose_set(name, sets, root) for name in names]
+    )
+    with kept_random_state():
+        return [_local_task(item, [None] if splits is None else list(splits), sets) for item in chosen]
 
 
 def official_tasks(names: Sequence[str]) -> list[AbsTask]:
@@ -117,124 +101,134 @@ def official_tasks(names: Sequence[str]) -> list[AbsTask]:
     Raises:
         InputError: unknown name, with the nearest names.
     """
-    return [task for name in names for task in _official(name, ())]
+    with kept_random_state():
+        return [task for name in names for task in _official(name, (), None)]
 
 
 def load(task: AbsTask) -> None:
     """Loads a task's data.
 
     Raises:
-        InputError: a malformed local row, or official data that are neither on this machine nor reachable.
+        InputError: a malformed local row, a split the data do not have, or official data that are neither on
+        this machine nor reachable.
     """
+    name = task.metadata.name
     try:
         task.load_data()
     except InputError:
         raise
     except Exception as error:
-        raise InputError(
-            f"task {task.metadata.name}: its data {task.metadata.dataset['path']!r} cannot be loaded "
-            f"({type(error).__name__}: {error}); load them once where there is internet, or evaluate local "
-            "data with data_root=DIR"
-        ) from error
-
-
-def _official(name: str, local_names: Iterable[str]) -> list[AbsTask]:
-    with kept_random_state():
-        import mteb
-        from mteb.get_tasks import _TASKS_REGISTRY
-
-        from embedtrain.evaluate.plain_labels import with_plain_labels
-
-        if name not in _TASKS_REGISTRY:
-            raise InputError(f"no task {name!r}{_nearest(name, [*local_names, *_TASKS_REGISTRY])}")
-        return [with_plain_labels(task) for task in mteb.get_tasks(tasks=[name])]
-
-
-def _task(item: LocalSet, evaluated: list[str], *, unique: bool) -> AbsTask:
-    from embedtrain.evaluate.local import build
-
-    wanted = {"retrieval": set(RETRIEVAL_FILES), "classification": {"train", *evaluated}}.get(
-        item.kind, set(evaluated)
-    )
-    files = {split: path for split, path in item.files.items() if split in wanted}
-    name = item.name if unique else f"{item.kind}_{item.name}"
-    return build(item.kind, name, files, evaluated, content_hash(files))
-
-
-def content_hash(files: Mapping[str, Path]) -> str:
-    """Identifies what the files say: changed data are another revision, whose old scores are never served."""
-    digest = hashlib.sha256()
-    for split in sorted(files):
-        path = files[split]
-        for part in sorted(path.rglob("*.arrow")) if path.is_dir() else [path]:
-            digest.update(f"{split}\n{part.stat().st_size}\n".encode())
-            with part.open("rb") as file:
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
-    return digest.hexdigest()[:40]
-
-
-def _local_sets(root: Path) -> list[LocalSet]:
-    if not root.is_dir():
-        raise InputError(
-            f"data_root {root} is not a folder; it should hold {', '.join(f'{kind}/' for kind in KINDS)}"
+        cure = (
+            f" Where there is internet, `embedtrain-evaluate prefetch=true 'tasks=[{name}]' data_root=DIR` "
+            "fills a folder that data_root=DIR serves it from"
         )
-    folders = [(kind, folder) for kind in KINDS for folder in sorted((root / kind).glob("*/"))]
-    sets = [LocalSet(kind, folder.name, _files(folder)) for kind, folder in folders]
+        raise InputError(
+            f"task {name}: its data {task.metadata.dataset['path']!r} cannot be loaded "
+            f"({type(error).__name__}: {error}).{'' if hasattr(task, 'files') else cure}"
+        ) from error
+    parts = task.dataset if task.metadata.is_multilingual else {"": task.dataset}
+    for part in (parts or {}).values():
+        there = part.get("default", part) if part else {}
+        missing = [] if getattr(task, "parallel_subsets", False) else set(task.eval_splits) - set(there)
+        if missing:
+            raise InputError(f"task {name} has no split {', '.join(missing)}; it has {', '.join(there)}")
+
+
+def _is_local(name: str, sets: Sequence[LocalSet]) -> bool:
+    """Whether a name means a local set. An official task that the set can serve goes first."""
+    if not any(name in (item.path, item.name) for item in sets):
+        return False
+    if "/" in name:
+        return True
+    from embedtrain.evaluate.official import official
+    from embedtrain.evaluate.official_rows import rows_for
+
+    found = official(name)
+    return found is None or len(found) > 1 or rows_for(found[0], sets) is None
+
+
+def _official(name: str, sets: Iterable[LocalSet], languages: Sequence[str] | None) -> list[AbsTask]:
+    from embedtrain.evaluate.official import official, official_names
+
+    found = official(name, languages)
+    if found is None:
+        own = [known for item in sets for known in (item.path, item.name)]
+        base = name.partition(":")[0]
+        raise InputError(f"no task {name!r}{nearest_names(base, [*own, *official_names()])}")
+    if len(found) == 1 and (newer := found[0].superseded_by):
+        logger.warning("%s is superseded by %s, says mteb; it is evaluated as asked", name, newer)
+    return found
+
+
+def _merge(official: dict[str, AbsTask], further: Iterable[AbsTask]) -> list[str]:
+    """Adds tasks, and gives their names; one that is there already gets the further splits."""
+    names = []
+    for task in further:
+        before = official.setdefault(task.metadata.name, task)
+        if sorted(before.hf_subsets) != sorted(task.hf_subsets):
+            raise InputError(
+                f"{task.metadata.name} is asked for twice, with the subsets {', '.join(before.hf_subsets)} "
+                "and "
+                f"{', '.join(task.hf_subsets)}; a task has one score a run, so evaluate them in two"
+            )
+        before.filter_eval_splits(list(dict.fromkeys([*before.eval_splits, *task.eval_splits])))
+        names.append(task.metadata.name)
+    return names
+
+
+def _placed(task: AbsTask, root: Path | None, sets: Sequence[LocalSet]) -> AbsTask:
+    """The task as the data root serves it; as it is where the root has nothing of it."""
+    if root is None:
+        return task
+    from embedtrain.evaluate.mirror import folder_of, from_folder
+    from embedtrain.evaluate.official_rows import from_rows, rows_for
+
+    address = task.metadata.dataset
+    if folder := folder_of(root, address["path"], address["revision"]):
+        return from_folder(task, folder)
+    if rows := rows_for(task, sets):
+        logger.info("%s is served from %s", task.metadata.name, rows.item.path)
+        return from_rows(task, rows)
+    return task
+
+
+def _evaluable(root: Path | None, sets: Sequence[LocalSet]) -> list[LocalSet]:
+    """The sets that have something to evaluate; the others are named in a warning."""
+    if root is None:
+        raise InputError("tasks=local needs data_root=DIR, the folder of the local data sets")
     if not sets:
         raise InputError(
             f"data_root {root} has no data set such as sts/mine/test.jsonl or retrieval/mine/corpus.jsonl"
         )
-    return sets
+    kept = []
+    for item in sets:
+        try:
+            evaluated_splits(item, None)
+        except InputError as error:
+            logger.warning("left out: %s", error)
+        else:
+            kept.append(item)
+    if not kept:
+        raise InputError(
+            f"{root}: none of the data sets can be evaluated: {', '.join(item.path for item in sets)}"
+        )
+    return kept
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
-        if not suffix and not (path / "state.json").is_file():
-            continue
-        split = path.name.removesuffix(suffix)
-        if split in files:
-            raise InputError(
-                f"{folder}: {files[split].name} and {path.name} are one split twice; keep one of them"
-            )
-        files[split] = path
-    return files
+def _local_task(item: LocalSet, splits: Sequence[str | None], sets: Sequence[LocalSet]) -> AbsTask:
+    from embedtrain.evaluate.local import build
+
+    chosen = [name for split in splits for name in evaluated_splits(item, None if split is None else [split])]
+    evaluated = list(dict.fromkeys(chosen))
+    files = used_files(item, evaluated)
+    unique = Counter(other.name for other in sets)[item.name] == 1
+    name = item.name if unique else f"{item.kind}_{item.name}"
+    return build(item.kind, name, files, evaluated, content_hash(files))
 
 
-def _choose(name: str, sets: Sequence[LocalSet], root: Path) -> LocalSet:
-    found = [item for item in sets if name in (item.path, item.name)]
-    if not found:
-        names = [known for item in sets for known in (item.path, item.name)]
-        raise InputError(f"no local task {name!r} under {root}{_nearest(name, names)}")
-    if len(found) > 1:
-        raise InputError(f"{name!r} is {' and '.join(item.path for item in found)}; say which")
-    return found[0]
-
-
-def _evaluated_splits(item: LocalSet, splits: Sequence[str] | None) -> list[str]:
-    there = ", ".join(item.files) or "no file"
-    if item.kind == "retrieval":
-        missing = [file for file in RETRIEVAL_FILES if file not in item.files]
-        if missing:
-            raise InputError(f"{item.path} lacks {', '.join(missing)}; it has {there}")
-        return ["test"]
-    if item.kind == "classification" and "train" not in item.files:
-        raise InputError(f"{item.path} has no train file to learn the labels from; it has {there}")
-    if splits is not None:
-        missing = [split for split in splits if split not in item.files]
-        if missing:
-            raise InputError(f"{item.path} has no split {', '.join(missing)}; it has {there}")
-        return list(splits)
-    first = next((split for split in PREFERRED if split in item.files), None)
-    if first is None and item.kind != "classification":
-        raise InputError(f"{item.path} has no split to evaluate ({', '.join(PREFERRED)}); it has {there}")
-    return [first or "test"]
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    """; nearest are a, b: letter case does not count."""
-    by_lower = {known.lower(): known for known in names}
-    close = [by_lower[found] for found in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
-    return f"; nearest: {', '.join(close)}" if close else f"; there are {len(by_lower)} tasks, none like it"
+def _check_names(tasks: Sequence[AbsTask]) -> None:
+    counted = Counter(task.metadata.name for task in tasks)
+    if twice := [name for name, count in counted.items() if count > 1]:
+        raise InputError(
+            f"{twice[0]} is both an official task and a local set here; name one of them, or rename the set"
+        )

@@ -1,0 +1,31 @@
+"""Where the data of a task come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+
+class Source(NamedTuple):
+    """The place of a task's data, and the official repository of them ("" for one's own and mock data)."""
+
+    how: Literal["own", "mock", "folder", "rows", "hub"]
+    repo: str = ""
+    revision: str = ""
+    folder: Path | None = None
+
+
+def source_of(task: AbsTask) -> Source:
+    """Where this task would read its data: own files, a mirror's folder, rows under its name, or the hub."""
+    if hasattr(task, "files"):
+        return Source("own")
+    if any(made.__module__.startswith("mteb.mocks") for made in type(task).__mro__):
+        return Source("mock")
+    address = getattr(task, "address", task.metadata.dataset)
+    repo, revision = address["path"], address["revision"]
+    if hasattr(task, "mirror"):
+        return Source("folder", repo, revision, task.mirror)
+    return Source("rows" if hasattr(task, "rows") else "hub", repo, revision)
