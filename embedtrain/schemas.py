@@ -46,11 +46,11 @@ class RunConfig:
     logger: Group = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     exports: list[list[int]] = field(default_factory=list)  # [layer, dim] cuts written after training
+    final_weights: str = "last"  # "best": those of best.ckpt are measured and written
 
 
 @dataclass
 class EvaluateConfig:
-    final_weights: str = "last"  # "best": those of best.ckpt are measured and written
     """Every key `embedtrain-evaluate` reads."""
 
     model: str = MISSING

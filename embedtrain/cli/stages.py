@@ -24,14 +24,14 @@ from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.scores import read_scores
 from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.train.checkpoint import SealedCheckpointIO
 from embedtrain.train.checks import check_run
 from embedtrain.train.folder import RunFolder
-from embedtrain.train.checkpoint import SealedCheckpointIO
 from embedtrain.train.frozen import restrict_pooling
 from embedtrain.train.module import TrainModule
+from embedtrain.train.stopping import StopRequest
 from embedtrain.types import InputError, SubModel, text_id
 
-from embedtrain.train.stopping import StopRequest
 console = Console(stderr=True)
 
 
@@ -40,9 +40,9 @@ class TrainingRun:
 
     Args:
         config: `RunConfig` as plain containers.
+        stop: what signals ask for; left out, nobody listens to them.
 
     Raises:
-        stop: what signals ask for; left out, nobody listens to them.
         InputError: if a part refuses its settings; nothing has been written then.
     """
 
@@ -81,10 +81,10 @@ class TrainingRun:
         )
         if not self.data.has_validation:
             self.trainer.limit_val_batches = 0
-        if self.leads:
-            world = self.trainer.world_size
         self.final_step = self.total_steps
         self._check_final_weights()
+        if self.leads:
+            world = self.trainer.world_size
             self.resumed = self.folder.prepare(config, overwrite=config["overwrite"], world_size=world)
 
     def evaluate_before(self) -> None:
@@ -107,11 +107,11 @@ class TrainingRun:
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=newest)
         except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word
             raise KeyboardInterrupt from ended
-        self._say(f"trained in {_minutes(begun)}")
-
         self.stop.obey()
         if self.leads and self.config["final_weights"] == "best":
             self._take_best()
+        self._say(f"trained in {_minutes(begun)}")
+
     def evaluate_after(self) -> None:
         """Score the trained model on the same cells, and show both."""
         if self.leads and self._measure("measuring the trained model", step=self.final_step):
@@ -158,14 +158,6 @@ class TrainingRun:
             describe_rows=lambda rows: [example.where for example in self.data.examples_at(rows)],
         )
 
-    def _loss(self, size: Mapping[str, int]) -> BatchLoss:
-        guide_width = None if self.guide is None else self.guide.width
-        extra = {**size, "guide_width": guide_width, "seed": self.config["seed"]}
-        return BatchLoss(
-            self._build(
-                "objective",
-                loss=self._build("contrast", **extra),
-                distill=self._optional("distill", **extra),
     def _check_final_weights(self) -> None:
         wanted = self.config["final_weights"]
         if wanted not in ("last", "best"):
@@ -187,6 +179,14 @@ class TrainingRun:
         self.final_step = int(checkpoint["global_step"])
         self._say(f"taking the weights of step {self.final_step}, the best in validation")
 
+    def _loss(self, size: Mapping[str, int]) -> BatchLoss:
+        guide_width = None if self.guide is None else self.guide.width
+        extra = {**size, "guide_width": guide_width, "seed": self.config["seed"]}
+        return BatchLoss(
+            self._build(
+                "objective",
+                loss=self._build("contrast", **extra),
+                distill=self._optional("distill", **extra),
             ),
             self._optional("negatives"),
             gather=self.config["gather"],
@@ -248,11 +248,11 @@ class TrainingRun:
             console.print(text, highlight=False, soft_wrap=True)
 
 
-def _minutes(begun: float) -> str:
-    seconds = time.monotonic() - begun
-    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.1f} s"
 def leads() -> bool:
     """Whether this process is the first of its command."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
+def _minutes(begun: float) -> str:
+    seconds = time.monotonic() - begun
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.1f} s"
