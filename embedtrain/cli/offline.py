@@ -1,0 +1,56 @@
+"""`embedtrain-evaluate offline=true`: nothing is asked of the internet, and what would be is named at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedtrain.cli.models import model_folder
+from embedtrain.cli.prefetch import prefetched_model
+from embedtrain.types import InputError
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+SWITCHES = {"huggingface_hub.constants": ("HF_HUB_OFFLINE",), "datasets.config": ("HF_HUB_OFFLINE",)}
+
+
+def go_offline() -> None:
+    """Sets the hub's libraries to offline, those that have read their environment already included."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        os.environ[name] = "1"
+    for module, names in SWITCHES.items():
+        for name in names if module in sys.modules else ():
+            setattr(sys.modules[module], name, True)
+
+
+def offline_tasks(config: Mapping[str, Any]) -> list[AbsTask]:
+    """The tasks of `embedtrain-evaluate`, all of whose data are on this machine, as is the model.
+
+    Raises:
+        InputError: naming what is missing, and the command that fetches it.
+    """
+    from embedtrain.evaluate.offline import settle_offline
+    from embedtrain.evaluate.tasks import find_tasks
+    from embedtrain.model.locate import locate
+
+    root = None if config["data_root"] is None else Path(config["data_root"]).expanduser()
+    lacking = []
+    try:
+        locate(model_folder(prefetched_model(config["model"], config["data_root"])))
+    except InputError as error:
+        lacking.append(
+            f"offline: {error}; `prefetch=true model={config['model']}` fetches a hub model to data_root"
+        )
+    try:
+        tasks = settle_offline(
+            find_tasks(config["tasks"], root, config["languages"]), root, verify=config["verify"]
+        )
+    except InputError as error:
+        lacking.append(str(error))
+    if lacking:
+        raise InputError("\n".join(lacking))
+    return tasks
