@@ -72,3 +72,23 @@ class ExportConfig:
     dim: int | None = None  # None: full width
     onnx: bool = False  # an ONNX graph instead of a sentence-transformers folder
     overwrite: bool = False
+
+
+@dataclass
+class CompareConfig:
+    """Every key `embedtrain-compare` reads."""
+
+    runs: list[str] = MISSING  # folders with scores, FOLDER@STEP for another step than the last
+    tasks: list[str] | None = None  # None: all, which must then be the same
+    cells: list[Any] | None = None  # [layer, dim] or [layer, dim, dtype]; None: all that the runs share
+    seeds: str | None = None  # "_s*": what follows each of `runs`, one folder a seed
+    metric: str | None = None  # None: what the items of a task keep first
+    alpha: float = 0.05  # p below is a difference; intervals hold 1 - alpha
+    correction: str = "holm"  # bh, bonferroni or none: for many comparisons
+    interval: str = "bca"  # or percentile
+    resamples: int = 2000  # of the bootstrap, and random sign flips
+    seed: int = 0  # of both
+    subset: bool = False  # choose tasks that rank the cells as all tasks do, instead of comparing
+    floor: float = 0.95  # Spearman correlation that the chosen tasks must keep
+    output: str | None = None  # folder for comparison.json; None: comparison-<runs> in output_root
+    output_root: str = "runs"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedtrain.config import config_dir
-from embedtrain.schemas import EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
+from embedtrain.schemas import CompareConfig, EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
@@ -28,6 +28,7 @@ SCHEMAS = {
     "## The run": RunConfig,
     "### `evaluation`": EvaluationConfig,
     "## `embedtrain-evaluate`": EvaluateConfig,
+    "## `embedtrain-compare`": CompareConfig,
     "## `embedtrain-export`": ExportConfig,
 }
 

@@ -16,11 +16,21 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.config import config_dir, nearest, plain, schema
-from embedtrain.schemas import EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
+from embedtrain.schemas import CompareConfig, EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
 from embedtrain.types import InputError
 
-SCHEMAS = {"train": RunConfig, "evaluate": EvaluateConfig, "export": ExportConfig}
-NODES = {"train": "run_schema", "evaluate": "evaluate_schema", "export": "export_schema"}
+SCHEMAS = {
+    "train": RunConfig,
+    "evaluate": EvaluateConfig,
+    "export": ExportConfig,
+    "compare": CompareConfig,
+}
+NODES = {
+    "train": "run_schema",
+    "evaluate": "evaluate_schema",
+    "export": "export_schema",
+    "compare": "compare_schema",
+}
 HYDRA_ONLY = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 
 

@@ -86,31 +86,37 @@ class Smallest(NamedTuple):
     low: float | None  # the loss that the interval cannot exclude
 
 
-def compare_runs(first: Run, second: Run, pairs: Pairs, judgement: Judgement) -> list[Row]:
-    """A row per task and pair of (cell of the first run, cell of the second), p corrected over all.
+def compare_runs(first: Run, others: Sequence[Run], pairs: Pairs, judgement: Judgement) -> list[Row]:
+    """A row per other run, task and pair of (cell of the first run, cell of the other), p corrected over all.
 
     Raises:
         InputError: other tasks or data, a cell that was not measured, or no items of it.
     """
     load = _Items()
     rows = [
-        _by_items(load, key, (first, one), (second, other), judgement)
-        for key in same_tasks([first, second])
+        _by_items(load, key, (first, one), (run, other), judgement)
+        for run in others
+        for key in same_tasks([first, *others])
         for one, other in pairs
     ]
     return _judged(rows, judgement)
 
 
 def compare_seeds(
-    first: Mapping[str, Run], second: Mapping[str, Run], pairs: Pairs, judgement: Judgement
+    first: Mapping[str, Run], others: Sequence[Mapping[str, Run]], pairs: Pairs, judgement: Judgement
 ) -> list[Row]:
     """The same over seeds (seed -> run): the scores of each seed, not their items, are what varies.
 
     Raises:
         InputError: other tasks, a cell that was not measured, fewer than two seeds on a side.
     """
-    keys = same_tasks([*first.values(), *second.values()])
-    rows = [_by_seeds(key, (first, one), (second, other), judgement) for key in keys for one, other in pairs]
+    keys = same_tasks([run for side in (first, *others) for run in side.values()])
+    rows = [
+        _by_seeds(key, (first, one), (second, other), judgement)
+        for second in others
+        for key in keys
+        for one, other in pairs
+    ]
     return _judged(rows, judgement)
 
 

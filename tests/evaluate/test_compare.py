@@ -46,7 +46,7 @@ def write_run(folder, quality, tasks=("one", "two"), seed=0, step=0, data="d0", 
 def test_a_better_run_is_better_and_an_equal_one_not_distinguishable(tmp_path):
     first = read_run(write_run(tmp_path / "a", {FULL: 0.0, HALF: 0.0}))
     second = read_run(write_run(tmp_path / "b", {FULL: 0.05, HALF: 0.0}, seed=1))
-    rows = compare_runs(first, second, [(FULL, FULL), (HALF, HALF)], JUDGEMENT)
+    rows = compare_runs(first, [second], [(FULL, FULL), (HALF, HALF)], JUDGEMENT)
     said = {(row.task, row.first.cell): row.verdict for row in rows}
     assert {said[task, FULL] for task in ("one", "two")} == {"better"}
     assert {said[task, HALF] for task in ("one", "two")} == {"not distinguishable"}
@@ -59,7 +59,7 @@ def test_a_better_run_is_better_and_an_equal_one_not_distinguishable(tmp_path):
 def test_pairing_sees_what_the_spread_of_the_items_would_hide(tmp_path):
     first = read_run(write_run(tmp_path / "a", {FULL: 0.0}, tasks=["one"]))
     second = read_run(write_run(tmp_path / "b", {FULL: 0.01}, tasks=["one"], seed=1))
-    row = compare_runs(first, second, [(FULL, FULL)], JUDGEMENT)[0]
+    row = compare_runs(first, [second], [(FULL, FULL)], JUDGEMENT)[0]
     assert row.verdict == "better"
     assert HARD.std() / len(HARD) ** 0.5 > 0.015  # one standard error of either mean
 
@@ -68,15 +68,15 @@ def test_p_is_corrected_over_all_rows(tmp_path):
     first = read_run(write_run(tmp_path / "a", {FULL: 0.0, HALF: 0.0}))
     second = read_run(write_run(tmp_path / "b", {FULL: 0.003, HALF: 0.003}, seed=3))
     pairs = [(FULL, FULL), (HALF, HALF)]
-    plain = compare_runs(first, second, pairs, JUDGEMENT._replace(correction="none"))
-    held = compare_runs(first, second, pairs, JUDGEMENT._replace(correction="bonferroni"))
+    plain = compare_runs(first, [second], pairs, JUDGEMENT._replace(correction="none"))
+    held = compare_runs(first, [second], pairs, JUDGEMENT._replace(correction="bonferroni"))
     assert [row.corrected for row in plain] == [row.found.p for row in plain]
     assert [row.corrected for row in held] == [min(1, 4 * row.found.p) for row in held]
 
 
 def test_the_smallest_cut_that_costs_nothing_is_named(tmp_path):
     run = read_run(write_run(tmp_path / "a", {FULL: 0.0, HALF: 0.0, SMALL: -0.05}))
-    rows = compare_runs(run, run, [(FULL, HALF), (FULL, SMALL)], JUDGEMENT)
+    rows = compare_runs(run, [run], [(FULL, HALF), (FULL, SMALL)], JUDGEMENT)
     assert {row.second.cell: row.verdict for row in rows} == {HALF: "not distinguishable", SMALL: "worse"}
     found = smallest_cells(rows)
     assert [(one.task, one.cell) for one in found] == [("one", HALF), ("two", HALF)]
@@ -89,7 +89,7 @@ def test_wilcoxon_over_tasks_needs_tasks(tmp_path):
     tasks = [f"t{number}" for number in range(6)]
     first = read_run(write_run(tmp_path / "a", {FULL: 0.0}, tasks))
     second = read_run(write_run(tmp_path / "b", {FULL: 0.03}, tasks, seed=1))
-    rows = compare_runs(first, second, [(FULL, FULL)], JUDGEMENT)
+    rows = compare_runs(first, [second], [(FULL, FULL)], JUDGEMENT)
     (found,) = over_tasks(rows, JUDGEMENT)
     assert (found.tasks, found.wilcoxon.p, found.verdict) == (6, pytest.approx(0.03125), "better")
     assert found.difference == pytest.approx(np.mean([row.difference for row in rows]))
@@ -101,7 +101,7 @@ def test_steps_of_one_run_are_compared_by_name(tmp_path):
     write_run(tmp_path / "a", {FULL: 0.05}, step=40)
     before, after = read_run(f"{tmp_path / 'a'}@0"), read_run(str(tmp_path / "a"))
     assert (before.step, after.step) == (0, 40)
-    assert {row.verdict for row in compare_runs(before, after, [(FULL, FULL)], JUDGEMENT)} == {"better"}
+    assert {row.verdict for row in compare_runs(before, [after], [(FULL, FULL)], JUDGEMENT)} == {"better"}
     with pytest.raises(InputError, match="no scores of step 7; there are 0, 40"):
         read_run(f"{tmp_path / 'a'}@7")
 
@@ -112,7 +112,7 @@ def test_seeds_are_what_varies_over_seeds(tmp_path):
         write_run(tmp_path / f"b_s{seed}", {FULL: 0.03}, seed=10 + seed, items=False)
     first, second = (read_seeds(str(tmp_path / name), "_s*") for name in "ab")
     assert list(first) == ["0", "1", "2", "3"]
-    rows = compare_seeds(first, second, [(FULL, FULL)], JUDGEMENT)
+    rows = compare_seeds(first, [second], [(FULL, FULL)], JUDGEMENT)
     assert {(row.verdict, row.found.n, row.found.test) for row in rows} == {
         ("better", 4, "paired t over seeds")
     }
@@ -132,7 +132,7 @@ def test_a_task_that_keeps_no_items_has_scores_and_no_verdict(tmp_path):
     about = About("a", 0, "one", "test", *FULL, "w", "d0", "2.26", ("default",), {})
     nothing = np.empty(0)
     write_items(path, Items(about, nothing.astype(np.int64), nothing.astype(np.int64), nothing, {}))
-    (row,) = compare_runs(run, run, [(FULL, FULL)], JUDGEMENT)
+    (row,) = compare_runs(run, [run], [(FULL, FULL)], JUDGEMENT)
     assert (row.found, row.verdict, row.difference, row.metric) == (None, None, 0, "accuracy")
 
 
@@ -140,18 +140,18 @@ def test_what_does_not_compare_is_named(tmp_path):
     first = read_run(write_run(tmp_path / "a", {FULL: 0.0}))
     other_tasks = read_run(write_run(tmp_path / "b", {FULL: 0.0}, tasks=["one", "three"]))
     with pytest.raises(InputError, match=r"a has no scores of three \(test\).*tasks="):
-        compare_runs(first, other_tasks, [(FULL, FULL)], JUDGEMENT)
-    assert len(compare_runs(first.keep(["one"]), other_tasks.keep(["one"]), [(FULL, FULL)], JUDGEMENT)) == 1
+        compare_runs(first, [other_tasks], [(FULL, FULL)], JUDGEMENT)
+    assert len(compare_runs(first.keep(["one"]), [other_tasks.keep(["one"])], [(FULL, FULL)], JUDGEMENT)) == 1
     with pytest.raises(InputError, match="no scores of four; there are one, two"):
         first.keep(["four"])
     with pytest.raises(InputError, match="one was not measured at L2_D32; there are L6_D384"):
-        compare_runs(first, first, [(FULL, SMALL)], JUDGEMENT)
+        compare_runs(first, [first], [(FULL, SMALL)], JUDGEMENT)
     other_data = read_run(write_run(tmp_path / "c", {FULL: 0.0}, data="d1"))
     with pytest.raises(InputError, match=r"measured on data d0 and .* on d1"):
-        compare_runs(first, other_data, [(FULL, FULL)], JUDGEMENT)
+        compare_runs(first, [other_data], [(FULL, FULL)], JUDGEMENT)
     without = read_run(write_run(tmp_path / "d", {FULL: 0.0}, items=False))
     with pytest.raises(InputError, match="no items are kept of this cell"):
-        compare_runs(first, without, [(FULL, FULL)], JUDGEMENT)
+        compare_runs(first, [without], [(FULL, FULL)], JUDGEMENT)
     with pytest.raises(InputError, match=r"no scores.jsonl with scores in it"):
         read_run(str(tmp_path / "nowhere"))
 

@@ -1,0 +1,115 @@
+"""Comparisons as tables for the terminal, from the rows of a comparison.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from embedtrain.report.table import BETTER, WORSE
+
+Row = Mapping[str, Any]
+_STYLES = {"better": BETTER, "worse": WORSE}
+
+
+def verdict_table(rows: Sequence[Row], *, alpha: float, correction: str) -> Table:
+    """A line a task and pair of cells: both scores x 100, difference, interval, corrected p, verdict."""
+    table = Table(
+        title="second - first, x 100",
+        caption=f"p corrected by {correction}, a difference below {alpha:g}; intervals of {1 - alpha:.0%}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for name in ("task", "metric", "first", "second"):
+        table.add_column(name, overflow="fold")
+    for name in ("score", "score", "difference", "interval", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        first, second = row["first"], row["second"]
+        table.add_row(
+            row["task"],
+            row["metric"],
+            _side(first),
+            _side(second),
+            _hundred(first["score"]),
+            _hundred(second["score"]),
+            f"{100 * row['difference']:+.2f}",
+            _interval(row["low"], row["high"]),
+            "-" if row["p"] is None else f"{row['corrected']:.3g}",
+            Text(row["verdict"] or "no items kept", _STYLES.get(row["verdict"], "dim")),
+        )
+    return table
+
+
+def tasks_table(rows: Sequence[Row]) -> Table:
+    """A line a pair of cells: Wilcoxon's signed ranks over tasks."""
+    table = Table(title="over tasks (Wilcoxon signed rank)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("first", "second"):
+        table.add_column(name, overflow="fold")
+    for name in ("tasks", "mean difference", "p", "least p possible"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["first"],
+            row["second"],
+            str(row["tasks"]),
+            f"{100 * row['difference']:+.2f}",
+            f"{row['corrected']:.3g}",
+            f"{row['smallest_p']:.3g}",
+            Text(row["verdict"], _STYLES.get(row["verdict"], "dim")),
+        )
+    return table
+
+
+def smallest_table(rows: Sequence[Row]) -> Table:
+    """A line a task: the smallest cut that is not worse than the reference, and what it may yet lose."""
+    table = Table(title="smallest cut that is not worse", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("task", "cut"):
+        table.add_column(name)
+    for name in ("difference", "loss not excluded"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        if row["cell"] is None:
+            table.add_row(row["task"], Text("all are worse", "dim"), "", "")
+        else:
+            loss = max(0.0, -row["low"])
+            table.add_row(row["task"], row["cell"], f"{100 * row['difference']:+.2f}", f"{100 * loss:.2f}")
+    return table
+
+
+def subset_table(result: Row) -> Table:
+    """A line a dropped task: how predictable it was and how well the rest ranks."""
+    kept = ", ".join(result["kept"])
+    table = Table(
+        title=f"tasks dropped, most predictable first; {len(result['kept'])} kept",
+        caption=f"kept: {kept}\nrank correlation with all tasks: Spearman {result['spearman']:.3f}, "
+        f"Kendall {result['kendall']:.3f}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("dropped")
+    for name in ("predictability", "Spearman", "Kendall"):
+        table.add_column(name, justify="right")
+    for step in result["steps"]:
+        numbers = (step[name] for name in ("predictability", "spearman", "kendall"))
+        table.add_row(step["dropped"], *(f"{number:.3f}" for number in numbers))
+    return table
+
+
+def _side(side: Row) -> str:
+    seeds = side["seeds"]
+    spread = "" if seeds is None or seeds["sd"] is None else f" ± {100 * seeds['sd']:.2f} (n={seeds['n']})"
+    return f"{side['run']} {side['cell']}{spread}"
+
+
+def _hundred(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{100 * low:+.2f} … {100 * high:+.2f}"

@@ -1,0 +1,110 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from embedtrain.cli.compare import main
+from embedtrain.evaluate.items import About, Items, items_file, write_items
+from embedtrain.scores import append_scores
+from embedtrain.types import Cell, Score
+
+FULL, HALF, SMALL = Cell(6, 384), Cell(6, 96), Cell(2, 32)
+HARD = np.random.default_rng(0).uniform(0.2, 0.8, size=60)
+
+
+def write_run(folder, quality, tasks=("one", "two", "three"), seed=0):
+    for number, task in enumerate(tasks):
+        for cell, better in quality.items():
+            noise = np.random.default_rng([seed, number, *cell[:2]]).normal(0, 0.02, size=len(HARD))
+            values = HARD + better + noise
+            row = Score(folder.name, 0, task, "test", *cell[:2], "accuracy", float(values.mean()), cell.dtype)
+            append_scores(folder / "scores.jsonl", [row])
+            of = (folder.name, 0, task, "test", *cell, "w", "d", "2.26", ("default",), {"accuracy": "mean"})
+            zeros = np.zeros(len(values))
+            write_items(
+                items_file(folder, task, step=0, cell=str(cell), split="test"),
+                Items(
+                    About(*of), np.arange(60), zeros.astype(np.int64), zeros, {"accuracy": values[:, None]}
+                ),
+            )
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    def call(*words):
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["embedtrain-compare", *words, f"output={tmp_path / 'out'}"])
+        main()
+        return capsys.readouterr().out, json.loads((tmp_path / "out/comparison.json").read_text())
+
+    return call
+
+
+def test_two_runs_give_a_table_and_a_file(run, tmp_path):
+    write_run(tmp_path / "a", {FULL: 0.0, HALF: -0.1})
+    write_run(tmp_path / "b", {FULL: 0.05, HALF: -0.1}, seed=1)
+    shown, written = run(f"runs=[{tmp_path / 'a'},{tmp_path / 'b'}]")
+    assert len(written["rows"]) == 6
+    said = {(row["task"], row["first"]["cell"]): row["verdict"] for row in written["rows"]}
+    assert said["one", "L6_D384"] == "better"
+    assert said["one", "L6_D96"] == "not distinguishable"
+    assert shown.count("better") == 3
+    assert [row["tasks"] for row in written["over_tasks"]] == [3, 3]
+    assert written["smallest"] == []
+    again, _ = run(f"runs=[{tmp_path / 'a'},{tmp_path / 'b'}]")
+    assert again == shown
+
+
+def test_one_run_is_compared_with_its_largest_cell(run, tmp_path):
+    folder = write_run(tmp_path / "a", {FULL: 0.0, HALF: 0.0, SMALL: -0.1})
+    shown, written = run(f"runs=[{folder}]", "tasks=[one,two]", "correction=bh", "interval=percentile")
+    assert {row["first"]["cell"] for row in written["rows"]} == {"L6_D384"}
+    assert [(row["task"], row["cell"]) for row in written["smallest"]] == [
+        ("one", "L6_D96"),
+        ("two", "L6_D96"),
+    ]
+    assert "smallest cut that is not worse" in shown
+    _, chosen = run(f"runs=[{folder}]", "cells=[[6,96],[2,32,float32]]")
+    assert {(row["first"]["cell"], row["second"]["cell"]) for row in chosen["rows"]} == {("L6_D96", "L2_D32")}
+
+
+def test_seeds_are_aggregated(run, tmp_path):
+    for seed in range(3):
+        write_run(tmp_path / f"a_s{seed}", {FULL: 0.0, SMALL: -0.1}, seed=seed)
+    shown, written = run(f"runs=[{tmp_path / 'a'}]", "seeds=_s*", "cells=[[6,384],[2,32]]")
+    assert {row["verdict"] for row in written["rows"]} == {"worse"}
+    assert written["rows"][0]["first"]["seeds"]["n"] == 3
+    assert "(n=3)" in shown
+
+
+def test_a_subset_keeps_the_ranking(run, tmp_path):
+    cells = {Cell(layer, 32 * layer): 0.01 * layer for layer in range(1, 7)}
+    folder = write_run(tmp_path / "a", cells, tasks=("one", "two", "three", "four"))
+    shown, written = run(f"runs=[{folder}]", "subset=true", "floor=0.9")
+    found = written["subset"]
+    assert found["models"] == 6
+    assert found["spearman"] >= 0.9
+    assert len(found["kept"]) + len(found["steps"]) == 4
+    assert "rank correlation with all tasks" in shown
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("correction=fdr", "correction must be one of holm, bh, bonferroni, none, got 'fdr'"),
+        ("interval=t", "interval must be bca or percentile, got 't'"),
+        ("alpha=1.5", "alpha must be between 0 and 1"),
+        ("resamples=10", "resamples must be at least 100"),
+        ("cells=[[6,384]]", "only the cell L6_D384 to compare"),
+        ("cells=[[6]]", "cells must be [layer, dim] or [layer, dim, dtype]"),
+        ("tasks=[four]", "no scores of four"),
+        ("floors=0.9", "unknown config key 'floors'; did you mean 'floor'"),
+    ],
+)
+def test_mistakes_are_one_line(run, tmp_path, capsys, word, message):
+    folder = write_run(tmp_path / "a", {FULL: 0.0, HALF: 0.0}, tasks=["one"])
+    with pytest.raises(SystemExit):
+        run(f"runs=[{folder}]", word)
+    assert message in capsys.readouterr().err
