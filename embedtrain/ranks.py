@@ -15,9 +15,23 @@ import torch.distributed as dist
 Value = TypeVar("Value")
 
 
+_alone = 0  # how many `alone` contexts this process is in
+
+
 def world_size() -> int:
-    """How many ranks there are; 1 without a process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """How many ranks there are; 1 without a process group, or `alone`."""
+    return dist.get_world_size() if not _alone and dist.is_available() and dist.is_initialized() else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process works by itself, whatever group there is: what one rank does for all."""
+    global _alone
+    _alone += 1
+    try:
+        yield
+    finally:
+        _alone -= 1
 
 
 def rank() -> int:

@@ -15,9 +15,14 @@ class EvaluationConfig:
     """What `embedtrain-train` measures before and after training."""
 
     tasks: list[str] = field(default_factory=list)  # "local", local names, mteb names; empty: no evaluation
-    data_root: str | None = None  # folder in the local data layout
+    data_root: str | None = None  # folder in the local data layout, or filled by a prefetch
+    languages: list[str] | None = None  # eng, deu, ...: parts of official tasks that are in any; None: all
     layers: list[int] | None = None  # None: the layers of the plan's sub-models
     dims: list[int] | None = None  # None: the dims of the plan's sub-models
+    dtypes: list[str] = field(default_factory=lambda: ["float32"])  # also int8, binary, binary_rescore, ...
+    normalize: str = "post"  # cut, then length one; "pre": length one, then cut, as mteb's embed_dim
+    rescore_multiplier: int = 4  # the best so many x k by sign are ranked again by dtypes with rescore
+    scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
     before: bool = True  # also measure the untouched backbone
 
 
@@ -53,11 +58,19 @@ class RunConfig:
 class EvaluateConfig:
     """Every key `embedtrain-evaluate` reads."""
 
-    model: str = MISSING
+    model: str | None = None  # needed but to prefetch
     tasks: list[str] = MISSING
     data_root: str | None = None
+    languages: list[str] | None = None  # eng, deu, ...: parts of official tasks that are in any; None: all
+    prefetch: bool = False  # fill data_root with the data of the tasks (and a hub model), evaluate nothing
+    offline: bool = False  # ask nothing of the internet, and prove first that nothing is missing
+    verify: bool = False  # offline, prefetch: also compare the hashes of all files, and load every task
     layers: list[int] | None = None  # None: the layers of the trained sub-models, or the full depth
     dims: list[int] | None = None  # None: the dims of the trained sub-models, or the full width
+    dtypes: list[str] = field(default_factory=lambda: ["float32"])  # also int8, binary, binary_rescore, ...
+    normalize: str = "post"  # cut, then length one; "pre": length one, then cut, as mteb's embed_dim
+    rescore_multiplier: int = 4  # the best so many x k by sign are ranked again by dtypes with rescore
+    scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
     output: str | None = None  # folder for scores.jsonl and mteb/; None: evaluation-<model> in output_root
     output_root: str = "runs"
 
@@ -71,6 +84,28 @@ class ExportConfig:
     layer: int | None = None  # None: full depth
     dim: int | None = None  # None: full width
     onnx: bool = False  # an ONNX graph instead of a sentence-transformers folder
+    overwrite: bool = False
+
+
+@dataclass
+class MineConfig:
+    """Every key `embedtrain-mine` reads. Groups are checked by `build`."""
+
+    source: str = MISSING  # rows as of training, or retrieval/NAME in data_root
+    out: str = MISSING  # .jsonl, .jsonl.gz or .parquet
+    data_root: str | None = None
+    split: str | None = None
+    columns: dict[str, str] | None = None
+    corpus: str | None = None  # file of {"text", ["title"]}; None: the documents of the source
+    teacher: Group = field(default_factory=dict)
+    selection: Group = field(default_factory=dict)
+    index: str = "auto"  # exact, faiss, ivf, hnsw
+    cross_encoder: str | None = None  # folder or hub name; its scores replace the teacher's
+    own_negatives: str = "drop"  # or keep: a row's own negatives
+    use_instructions: bool = False  # rows' instructions stand before queries, instead of the teacher's prompt
+    store: str | None = None  # folder of vectors; None: vectors/ beside `out`
+    shard: str | None = None  # "1/4": encode the first of four parts, and nothing else
+    seed: int = 0  # of draws
     overwrite: bool = False
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,54 @@ class Weighted(NamedTuple):
 
     sub: SubModel
     weight: float
+
+
+Dtype = Literal["float32", "int8", "binary", "binary_rescore", "binary_rescore_int8"]
+DTYPES: tuple[Dtype, ...] = get_args(Dtype)
+
+
+class Cell(NamedTuple):
+    """One size of a model as a vector store would hold it: what an evaluation measures.
+
+    int8 has a number of 0..255 a coordinate, binary its sign. `binary_rescore` searches by signs and ranks
+    what that finds again with the float32 query; its documents are then signs too, those of
+    `binary_rescore_int8` are int8 and lie beside the signs.
+    """
+
+    layer: int
+    dim: int
+    dtype: Dtype = "float32"
+
+    @property
+    def sub(self) -> SubModel:
+        """The cut of the model."""
+        return SubModel(self.layer, self.dim)
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """What one document takes in a store."""
+        signs = -(-self.dim // 8)
+        return {"float32": 4 * self.dim, "int8": self.dim, "binary_rescore_int8": signs + self.dim}.get(
+            self.dtype, signs
+        )
+
+    def __str__(self) -> str:
+        return str(self.sub) if self.dtype == "float32" else f"{self.sub}_{self.dtype}"
+
+
+class SearchCost(NamedTuple):
+    """What one query costs."""
+
+    multiply_adds: int  # of float32 with float32, int8 or signs
+    bit_operations: int  # comparisons of one bit: exclusive or, and counting
+
+
+def search_cost(cell: Cell, documents: int, top_k: int, rescore_multiplier: int) -> SearchCost:
+    """The arithmetic of one query against so many documents, by exhaustive search."""
+    if cell.dtype in ("float32", "int8"):
+        return SearchCost(cell.dim * documents, 0)
+    again = 0 if cell.dtype == "binary" else min(documents, rescore_multiplier * top_k)
+    return SearchCost(cell.dim * again, cell.dim * documents)
 
 
 Chosen = tuple[Weighted, ...]
@@ -199,7 +247,7 @@ class Score(NamedTuple):
     dim: int
     metric: str
     value: float
-    dtype: str = "float32"  # how the vectors are kept; last, since older files do not have it
+    dtype: str = "float32"  # how the vectors are kept (`Cell`); last, since older files do not have it
 
 
 def text_id(text: str) -> int:

@@ -1,10 +1,18 @@
-"""embedtrain-evaluate: mteb scores of a model at every (layer, dim) asked for."""
+"""embedtrain-evaluate: mteb scores of a model at every (layer, dim, dtype) asked for."""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 from embedtrain.cli.launch import launch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from embedtrain.types import Score, SubModel
 
 
 def main() -> None:
@@ -13,25 +21,67 @@ def main() -> None:
 
 
 def evaluate(config: dict[str, Any]) -> None:
-    """Evaluate one model, print the table, write scores.jsonl and the heat map."""
-    from pathlib import Path
+    """Evaluate one model, print the table, write scores.jsonl and the heat map.
 
-    from rich.console import Console
+    Started by torchrun, all processes encode and score; the first one writes.
+
+    Raises:
+        InputError: what cannot be evaluated; for tasks that failed once all else is scored and shown.
+    """
+    if config["prefetch"]:
+        from embedtrain.cli.prefetch import prefetch_all
+
+        prefetch_all(config)
+        return
+    if config["offline"]:
+        from embedtrain.cli.offline import go_offline
+
+        go_offline()
+
+    from embedtrain.ranks import process_group
+
+    started_together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    with process_group() if started_together else nullcontext():
+        _evaluate(config)
+
+
+def _evaluate(config: dict[str, Any]) -> None:
+    from pathlib import Path
 
     from embedtrain.cli.measure import grid, measure
     from embedtrain.cli.models import model_folder, name_of
+    from embedtrain.cli.offline import offline_tasks
+    from embedtrain.cli.prefetch import prefetched_model
+    from embedtrain.evaluate.sweep import IncompleteError
     from embedtrain.model.export import load_encoder
+    from embedtrain.ranks import rank
+    from embedtrain.types import InputError, SubModel
+
+    if config["model"] is None:
+        raise InputError("model must be given, e.g. model=runs/mine")
+    tasks = offline_tasks(config) if config["offline"] else None
+    encoder = load_encoder(model_folder(prefetched_model(config["model"], config["data_root"])))
+    trained = encoder.trained or (SubModel(encoder.num_layers, encoder.width),)
+    run = name_of(config["model"])
+    folder = Path(config["output"] or Path(config["output_root"]) / f"evaluation-{run}")
+    failed: IncompleteError | None = None
+    try:
+        scores = measure(encoder, config, grid(config, trained), run=run, step=0, folder=folder, tasks=tasks)
+    except IncompleteError as error:
+        scores, failed = list(error.scores), error
+    if rank() == 0 and scores:
+        _show(folder, scores, trained, config["rescore_multiplier"])
+    if failed is not None:
+        raise failed
+
+
+def _show(folder: Path, scores: list[Score], trained: Sequence[SubModel], rescore_multiplier: int) -> None:
+    from rich.console import Console
+
     from embedtrain.report.figures import save_heat_map
     from embedtrain.report.table import comparison
-    from embedtrain.types import SubModel
 
-    encoder = load_encoder(model_folder(config["model"]))
-    trained = encoder.trained or (SubModel(encoder.num_layers, encoder.width),)
-    folder = Path(config["output"] or Path(config["output_root"]) / f"evaluation-{name_of(config['model'])}")
-    cells = grid(config["layers"], config["dims"], trained)
-    run = name_of(config["model"])
-    scores = measure(encoder, config["tasks"], config["data_root"], cells, run=run, step=0, folder=folder)
-    Console().print(comparison([], scores, trained=trained))
+    Console().print(comparison([], scores, trained=trained, rescore_multiplier=rescore_multiplier))
     save_heat_map(folder / "heat_map.png", [], scores, trained=trained)
     print(f"scores: {folder / 'scores.jsonl'}   picture: {folder / 'heat_map.png'}")
 

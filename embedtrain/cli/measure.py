@@ -1,12 +1,13 @@
-"""Scores of an encoder on a grid of sub-models, shared by the train and evaluate commands."""
+"""Scores of an encoder on a grid of cells, shared by the train and evaluate commands."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,50 +16,82 @@ from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import find_tasks
 from embedtrain.model.describe import weights_hash
 from embedtrain.model.encoder import Encoder
-from embedtrain.types import Score, SubModel
+from embedtrain.ranks import rank
+from embedtrain.types import DTYPES, Cell, InputError, Score, SubModel
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
 
 log = logging.getLogger(__name__)
 
 
-def grid(
-    layers: Sequence[int] | None, dims: Sequence[int] | None, trained: Sequence[SubModel]
-) -> list[SubModel]:
-    """Every (layer, dim) of the two lists; one that is not given holds what the trained sub-models have."""
+def grid(wanted: Mapping[str, Any], trained: Sequence[SubModel]) -> list[Cell]:
+    """Every (layer, dim, dtype) of three lists; layers or dims that are None are those of the trained.
+
+    Args:
+        wanted: `layers`, `dims` and `dtypes`, as in `EvaluateConfig`.
+        trained: the sub-models that a model was trained at.
+
+    Raises:
+        InputError: a dtype that does not exist.
+    """
+    layers, dims = wanted["layers"], wanted["dims"]
     layers = sorted({sub.layer for sub in trained} if layers is None else set(layers))
     dims = sorted({sub.dim for sub in trained} if dims is None else set(dims))
-    return [SubModel(layer, dim) for layer in layers for dim in dims]
+    unknown = [dtype for dtype in wanted["dtypes"] if dtype not in DTYPES]
+    if unknown:
+        raise InputError(f"dtypes has {', '.join(map(repr, unknown))}; there are {', '.join(DTYPES)}")
+    return [Cell(layer, dim, dtype) for layer in layers for dim in dims for dtype in wanted["dtypes"]]
 
 
 def measure(
     encoder: Encoder,
-    tasks: Sequence[str],
-    data_root: str | None,
-    sub_models: Sequence[SubModel],
+    wanted: Mapping[str, Any],
+    cells: Sequence[Cell],
     *,
     run: str,
     step: int,
     folder: Path,
+    tasks: Sequence[AbsTask] | None = None,
 ) -> list[Score]:
     """The sweep's scores, with a bar on a terminal and a line per task elsewhere.
 
+    Args:
+        encoder: what is measured.
+        wanted: `tasks`, `data_root` and how cells are scored, as in `EvaluateConfig`.
+        cells: what is measured of it.
+        run: the name its lines bear.
+        step: optimiser steps it was trained.
+        folder: where scores.jsonl and mteb/ are.
+        tasks: what it is measured on; None for those that `wanted` names.
+
     Raises:
-        InputError: if a task, its data, a layer or a dim does not exist.
+        InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
     """
-    found = find_tasks(tasks, None if data_root is None else Path(data_root))
-    bar = SweepBar(Console(stderr=True)) if sys.stderr.isatty() else None
+    from embedtrain.evaluate.adapter import Serving
+
+    if wanted["normalize"] not in ("post", "pre"):
+        raise InputError(f"normalize must be post or pre, got {wanted['normalize']!r}")
+    if wanted["rescore_multiplier"] < 1:
+        raise InputError(f"rescore_multiplier must be at least 1, got {wanted['rescore_multiplier']}")
+    found = tasks or find_tasks(wanted["tasks"], wanted["data_root"], wanted["languages"])
+    leads = rank() == 0
+    bar = SweepBar(Console(stderr=True)) if leads and sys.stderr.isatty() else None
     with bar or nullcontext():
         return sweep(
             encoder,
             found,
-            sub_models,
+            cells,
             run=run,
             step=step,
             revision=weights_hash(encoder),
             folder=folder,
-            progress=bar or _log_tick,
+            progress=bar or (_log_tick if leads else None),
+            serving=Serving(wanted["normalize"], wanted["rescore_multiplier"]),
+            workers=wanted["scoring_workers"],
         )
 
 
 def _log_tick(tick: Tick) -> None:
     if tick.cells_done == tick.cells:
-        log.info("%s: %d sub-models, %d texts encoded once", tick.task, tick.cells, tick.texts)
+        log.info("%s: %d cells, %d texts encoded once", tick.task, tick.cells, tick.texts)

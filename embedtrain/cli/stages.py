@@ -14,12 +14,14 @@ from rich.console import Console
 from embedtrain.cli.measure import grid, measure
 from embedtrain.config import build
 from embedtrain.data.module import DataModule
+from embedtrain.evaluate.sweep import IncompleteError
 from embedtrain.model.adapter import save_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import check_sub_model, save_encoder
 from embedtrain.model.guide import GuideModel
 from embedtrain.model.lora import has_lora
 from embedtrain.model.pooling import Pooling
+from embedtrain.ranks import alone
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.scores import read_scores
@@ -118,7 +120,11 @@ class TrainingRun:
             self._show()
 
     def publish(self) -> None:
-        """Write the cuts and, last, the model: a run folder with `model/` is finished."""
+        """Write the cuts and, last, the model: a run folder with `model/` is finished.
+
+        Raises:
+            IncompleteError: once all is written, if a task could not be scored.
+        """
         if not self.leads:
             return
         for cut in self.cuts:
@@ -137,6 +143,8 @@ class TrainingRun:
             "      train on your rows    embedtrain-train name=mine data.train=rows.jsonl   "
             '(lines of {"query": ..., "positive": ...})'
         )
+        if self.failed:
+            raise self.failed[-1]
 
     @property
     def total_steps(self) -> int:
@@ -222,15 +230,14 @@ class TrainingRun:
             return False
         begun = time.monotonic()
         self._say(what)
-        measure(
-            self.encoder,
-            wanted["tasks"],
-            wanted["data_root"],
-            grid(wanted["layers"], wanted["dims"], self.plan.sub_models),
-            run=self.config["name"],
-            step=step,
-            folder=self.folder.path,
-        )
+        cells = grid(wanted, self.plan.sub_models)
+        to = {"run": self.config["name"], "step": step, "folder": self.folder.path}
+        try:
+            with alone():  # other ranks wait
+                measure(self.encoder, wanted, cells, **to)
+        except IncompleteError as error:  # of a training that took hours nothing is thrown away for a task
+            self.failed.append(error)
+            self._say(str(error))
         self._say(f"measured in {_minutes(begun)}")
         return True
 

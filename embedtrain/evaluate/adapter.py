@@ -1,57 +1,86 @@
-"""A sub-model as mteb sees a model. Importing this module imports mteb, which takes 4-5 seconds.
+"""A cell of the grid as mteb sees a model. Importing this module imports mteb, which takes 4-5 seconds.
 
-mteb drives: it asks a `Cell` for the vectors of texts, or for the best documents of queries, and computes
-every metric itself. Scores and result files are what mteb gives for the physically cut model.
+mteb drives: it asks a `ServedCell` for the vectors of texts, or for the best documents of queries, and
+computes every metric itself. Scores and result files are what mteb gives for the physically cut model.
 
 The prompt of a text is looked up among the model's as mteb does: NAME-query, NAME, TYPE-query, TYPE, query,
 where NAME is the task's (STSBenchmark), TYPE its type (STS), and "document" may stand for "query".
+
+Vectors are cut, normalised and only then quantised. Where mteb searches, documents are quantised and a query
+is so only for the comparison of signs; where it compares texts with each other (STS, pairs, classification,
+clustering), all are: int8 as the values that its codes stand for, every binary dtype as +1 and -1.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mteb import TaskMetadata
 from mteb._create_dataloaders import _retrieval_texts
-from mteb.models import ModelMeta, SearchEncoderWrapper
+from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder, get_prompt
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import PromptType
 from numpy.typing import NDArray
+from torch import Tensor
 
 from embedtrain.evaluate.bank import GridBank
-from embedtrain.types import Role, SubModel
+from embedtrain.evaluate.quantize import ranges_of, signs, through_int8
+from embedtrain.evaluate.search import Corpus, best, cosine, rerank, signs_cosine
+from embedtrain.types import Cell, Role, SubModel
 
-_SIMILARITIES_AT_ONCE = 2**26  # 256 MiB of float32: queries are searched in blocks of at most so many
+
+class Serving(NamedTuple):
+    """How the vectors of every cell are made from the model's."""
+
+    normalize: Literal["post", "pre"] = "post"  # after the cut; before it alone, as mteb's `embed_dim` does
+    rescore_multiplier: int = 4  # so many times the asked documents are found by signs and ranked again
 
 
-class Cell(AbsEncoder):
-    """The view (layer, dim) of a bank, as an mteb encoder that also searches.
+AS_CUT = Serving()
+
+
+class ServedCell(AbsEncoder):
+    """The view (layer, dim, dtype) of a bank, as an mteb encoder that also searches.
 
     Vectors are truncated, THEN normalised. mteb's own truncation (`embed_dim`) does not normalise again,
-    which costs its classifiers up to 11 points; so a truncated cell records `normalize=post` among its
-    experiment settings. The full cell has no experiment settings and stands at mteb's standard path.
+    which costs its classifiers up to 11 points; `Serving(normalize="pre")` does as mteb. What was done
+    stands among the experiment settings of a truncated cell. The full float32 cell has no experiment
+    settings and stands at mteb's standard path.
+
+    The ranges of int8 are those of the corpus where there is one, else of the first texts of the task and
+    its subset (the left column of pairs, the training texts of a classification).
     """
 
-    def __init__(self, bank: GridBank, sub: SubModel, meta: ModelMeta) -> None:
+    def __init__(self, bank: GridBank, cell: Cell, meta: ModelMeta, serving: Serving = AS_CUT) -> None:
         self.bank = bank
-        self.sub = sub
+        self.cell = cell
+        self.serving = serving
         self.mteb_model_meta: ModelMeta = meta
         self._corpus: Any = None
+        self._ranges: dict[tuple[str, str], Tensor] = {}  # (task, subset) -> (2, dim)
 
     def encode(
         self,
         inputs: Any,  # noqa: ANN401 (mteb's signature)
         *,
         task_metadata: TaskMetadata,
+        hf_subset: str = "default",
         prompt_type: PromptType | None = None,
         **_: Any,  # noqa: ANN401
     ) -> NDArray[np.float32]:
-        """The vectors (M, dim) of the texts of a data loader, unit rows in its order."""
-        return self._vectors(list(inputs.dataset["text"][:]), task_metadata, prompt_type).numpy()
+        """The vectors (M, dim) of the texts of a data loader, in its order."""
+        vectors = self._unit(list(inputs.dataset["text"][:]), task_metadata, prompt_type)
+        if self.cell.dtype == "float32" or (self.cell.dtype == "int8" and prompt_type == PromptType.query):
+            return vectors.numpy()
+        if self.cell.dtype == "int8":
+            where = (task_metadata.name, hf_subset)
+            return through_int8(vectors, self._ranges.setdefault(where, ranges_of(vectors))).numpy()
+        return signs(vectors).numpy()
 
     def index(self, corpus: Any, **_: Any) -> None:  # noqa: ANN401 (mteb's signature)
         """Keeps the corpus that `search` will search."""
@@ -64,49 +93,76 @@ class Cell(AbsEncoder):
         task_metadata: TaskMetadata,
         top_k: int,
         top_ranked: Any = None,  # noqa: ANN401
-        **settings: Any,  # noqa: ANN401
+        **_: Any,  # noqa: ANN401
     ) -> dict[str, dict[str, float]]:
-        """The best `top_k` documents of each query with their cosine: {query id: {document id: cosine}}.
+        """The best `top_k` documents of each query: {query id: {document id: similarity}}.
 
-        Reranking (documents given for each query) is left to mteb's own loop.
+        With `top_ranked` (reranking) only the documents given for a query are its candidates. Similarities
+        are cosines of what `encode` gives; with rescoring, of the float32 query and the kept document.
         """
-        if top_ranked is not None:
-            stock = SearchEncoderWrapper(self)
-            settings["task_metadata"] = task_metadata
-            stock.index(self._corpus, **settings)
-            return dict(stock.search(queries, top_k=top_k, top_ranked=top_ranked, **settings))
         ids, texts = self.bank.corpus(self._corpus, _document_texts)
-        docs = self._vectors(texts, task_metadata, PromptType.document)  # (N, dim)
+        docs = self._documents(ids, texts, task_metadata)
         query_texts = list(_retrieval_texts(queries, PromptType.query)[:])
-        asked = self._vectors(query_texts, task_metadata, PromptType.query)  # (Q, dim)
-        block = max(1, _SIMILARITIES_AT_ONCE // max(1, len(ids)))
-        found: dict[str, dict[str, float]] = {}
+        asked = self._unit(query_texts, task_metadata, PromptType.query)  # (Q, dim)
         query_ids = list(queries["id"][:])
-        for start in range(0, len(query_ids), block):
-            similarity = torch.as_tensor(self.similarity(asked[start : start + block], docs))  # (block, N)
-            found.update(_best(query_ids[start : start + block], similarity, ids, top_k))
-        return found
+        if top_ranked is not None:
+            return rerank(query_ids, asked, docs, top_ranked, top_k)
+        return best(query_ids, asked, docs, top_k)
 
-    def _vectors(self, texts: list[str], task: TaskMetadata, prompt_type: PromptType | None) -> torch.Tensor:
+    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:  # noqa: ANN401 (mteb's signature)
+        """(M, N) cosines. mteb's would move them to a GPU, and compile, where scores are a CPU's matter."""
+        measure = signs_cosine if self.cell.dtype.startswith("binary") else cosine
+        left, right = torch.as_tensor(embeddings1), torch.as_tensor(embeddings2)
+        return measure(torch.atleast_2d(left), torch.atleast_2d(right))
+
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:  # noqa: ANN401
+        """(M,) cosines of the rows of both."""
+        left, right = torch.as_tensor(embeddings1), torch.as_tensor(embeddings2)
+        return (F.normalize(left, dim=-1) * F.normalize(right, dim=-1)).sum(dim=-1)
+
+    def _documents(self, ids: list[str], texts: list[str], task: TaskMetadata) -> Corpus:
+        unit = self._unit(texts, task, PromptType.document)  # (N, dim)
+        dtype, again = self.cell.dtype, self.serving.rescore_multiplier
+        if dtype == "float32":
+            return Corpus(ids, unit)
+        if dtype == "int8":
+            return Corpus(ids, through_int8(unit, ranges_of(unit)))
+        kept = through_int8(unit, ranges_of(unit)) if dtype == "binary_rescore_int8" else signs(unit)
+        return Corpus(ids, kept, signs(unit), None if dtype == "binary" else again)
+
+    def _unit(self, texts: list[str], task: TaskMetadata, prompt_type: PromptType | None) -> Tensor:
+        """float32 vectors of the cell, (M, dim)."""
         # Texts of symmetric tasks (STS, classification) have no role in mteb. Unless the model has a prompt
         # for the task or its type they are read as documents, to which most models give no prompt.
         role: Role = "query" if prompt_type == PromptType.query else "document"
         prompt = get_prompt(dict(self.bank.encoder.prompts), task, prompt_type)
-        return self.bank.vectors(texts, role, self.sub, prompt)
+        if self.serving.normalize == "post":
+            return self.bank.vectors(texts, role, self.cell.sub, prompt)
+        whole = SubModel(self.cell.layer, self.bank.encoder.width)
+        return self.bank.vectors(texts, role, whole, prompt)[:, : self.cell.dim].contiguous()
 
 
-def model_meta(sub: SubModel, *, num_layers: int, width: int, run: str, revision: str) -> ModelMeta:
-    """What mteb files a sub-model's results under: one model name and revision, one experiment per cut."""
+def model_meta(
+    cell: Cell, serving: Serving = AS_CUT, *, num_layers: int, width: int, run: str, revision: str
+) -> ModelMeta:
+    """What mteb files a cell's results under: one model name and revision, one experiment per cell.
+
+    `embed_dim` and `output_dtypes` are mteb's own names for these settings.
+    """
     settings: dict[str, int | str] = {}
-    if sub != SubModel(num_layers, width):
-        settings = {"embed_dim": sub.dim, "n_layers": sub.layer}
-    if sub.dim < width:
-        settings["normalize"] = "post"
+    if cell.sub != SubModel(num_layers, width):
+        settings = {"embed_dim": cell.dim, "n_layers": cell.layer}
+    if cell.dim < width:
+        settings["normalize"] = serving.normalize
+    if cell.dtype != "float32":
+        settings["output_dtypes"] = cell.dtype.partition("_")[0]
+    if cell.dtype.startswith("binary_"):
+        settings["rescore"] = f"{serving.rescore_multiplier}_{'int8' if 'int8' in cell.dtype else 'binary'}"
     return ModelMeta.create_empty(
         {
             "name": "embedtrain/" + re.sub(r"[^\w.-]+", "_", run),
             "revision": revision,
-            "embed_dim": sub.dim,
+            "embed_dim": cell.dim,
             "similarity_fn_name": ScoringFunction.COSINE,
             "framework": ["PyTorch"],
             "experiment_kwargs": settings or None,
@@ -116,17 +172,3 @@ def model_meta(sub: SubModel, *, num_layers: int, width: int, run: str, revision
 
 def _document_texts(corpus: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401 (a datasets.Dataset)
     return list(corpus["id"][:]), list(_retrieval_texts(corpus, PromptType.document)[:])
-
-
-def _best(
-    query_ids: list[str], similarity: torch.Tensor, ids: list[str], top_k: int
-) -> dict[str, dict[str, float]]:
-    """The `top_k` largest of each row of (Q, N); of equal ones at the border the larger ids, as mteb does."""
-    values, columns = similarity.topk(min(top_k + 1, len(ids)), dim=1)  # (Q, top_k + 1)
-    found = {}
-    for query_id, row, where in zip(query_ids, values.tolist(), columns.tolist(), strict=True):
-        pairs = [(value, ids[column]) for value, column in zip(row, where, strict=True)]
-        if len(pairs) > top_k:
-            pairs.remove(min(pairs))
-        found[query_id] = {doc_id: value for value, doc_id in pairs}
-    return found

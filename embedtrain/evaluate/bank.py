@@ -10,7 +10,7 @@ Letters: L layers kept, N distinct texts so far, M texts asked for, D embedding 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from embedtrain.evaluate.kept import ABSENT, IN_MEMORY, Handles, Keeping, Kept
 from embedtrain.evaluate.shares import check_agreement, share_of
 from embedtrain.ranks import rank, world_size
-from embedtrain.types import Embeddings, Role, SubModel
+from embedtrain.types import Cell, Embeddings, Role, SubModel
 
 Progress = Callable[[int, int], None]  # texts done, texts in all
 _ROUND = 8_192  # texts that a rank encodes before they are kept: what a killed process loses
@@ -65,6 +65,9 @@ class GridBank:
     in a forked process, or on one rank alone. Under several ranks all must ask for the same texts in the
     same order as long as it is open (see `shares`): each encodes a share and has all afterwards.
 
+    `cells` are those that will be scored, and `searched` is what they found in corpora that the bank does not
+    hold (see `streaming`).
+
     Args:
         encoder: gives vectors.
         layers: those of the grid.
@@ -88,6 +91,8 @@ class GridBank:
         self.layers = tuple(sorted(set(layers)))
         self.kept = Kept(self.layers, encoder.width, keeping, identity)
         self.closed = False
+        self.cells: tuple[Cell, ...] = ()
+        self.searched: dict[Hashable, tuple[Any, ...]] = {}
         self._encoded = encoded
         self._done = 0  # texts encoded
         self._handles: dict[tuple[Role, str | None], dict[str, int]] = {}
@@ -127,6 +132,28 @@ class GridBank:
         if self._corpus[0] is not corpus:
             self._corpus = (corpus, read(corpus))
         return self._corpus[1]
+
+    def has_room(
+        self, count: int, sample: Callable[[], Sequence[str]], role: Role, prompt: str | None
+    ) -> bool:
+        """Whether the vectors of so many more texts fit memory or store; the first rank knows.
+
+        `sample` gives some of the texts: as many of all as of these are taken to be in the store already.
+        """
+        if self.closed:
+            raise NotHeldError
+        if self.kept.fits_memory(count):
+            return True
+        keys = [_key(role, prompt, text) for text in sample()]
+        return self.kept.fits_store(round(count * self.kept.lacking(keys)))
+
+    def passing(self, texts: Sequence[str], role: Role, prompt: str | None) -> Embeddings:
+        """Un-normalised vectors (L, M, D) of texts, encoded by this rank alone and not kept."""
+        row = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        values = self.kept.rounded(self.encode(list(row), role, prompt, world_size())).float()
+        self._done += len(row) * world_size()
+        index = torch.tensor([row[text] for text in texts], dtype=torch.int64)
+        return Embeddings(values.index_select(1, index), self.layers)
 
     def _add(self, texts: list[str], role: Role, prompt: str | None) -> None:
         """Find distinct new texts in the store, or encode them, some at a time."""

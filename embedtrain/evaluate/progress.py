@@ -26,7 +26,7 @@ class SweepBar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("sub-models · {task.fields[texts]:,} texts encoded"),
+            TextColumn("cells · {task.fields[texts]:,} texts encoded"),
             TimeElapsedColumn(),
             console=console,
         )

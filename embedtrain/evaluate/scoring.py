@@ -1,133 +1,142 @@
-"""One task: every sub-model scored by mteb. Importing this module imports mteb, which takes 4-5 seconds.
+"""One task: every cell scored by mteb. Importing this module imports mteb, which takes 4-5 seconds.
 
-A cell is finished when mteb's tree holds its result for this weights hash AND this data revision AND this
-mteb version; mteb alone would also serve the result of older data. Finished cells are not computed again.
+The first cell of a task encodes its texts, for all cells, and every rank goes through it in lock-step. The
+others are lookups: each rank takes its share of them and spreads it over forked processes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from importlib.metadata import version
-from pathlib import Path
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import mteb
 from mteb._set_seed import _set_seed
 from mteb.abstasks import AbsTask
-from mteb.models import ModelMeta
-from mteb.results import TaskResult
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from embedtrain.evaluate.adapter import Cell, model_meta
-from embedtrain.evaluate.bank import Encodes, GridBank
+from embedtrain.evaluate.adapter import ServedCell
+from embedtrain.evaluate.bank import GridBank, NotHeldError
 from embedtrain.evaluate.progress import Tick
+from embedtrain.evaluate.results import Sweep, rows_of, store
 from embedtrain.evaluate.tasks import load
-from embedtrain.types import Score, SubModel
+from embedtrain.evaluate.workers import forked
+from embedtrain.ranks import everyone, rank, world_size
+from embedtrain.types import Cell, Score
 
-# beside its main metric, what a task of this type writes to scores.jsonl; mteb's tree has all metrics
-FURTHER: dict[str, tuple[str, ...]] = {
-    "STS": ("cosine_spearman", "cosine_pearson"),
-    "PairClassification": ("cosine_ap", "cosine_f1", "cosine_accuracy"),
-    "Classification": ("accuracy", "f1"),
-    "Clustering": ("v_measure",),
-    "Retrieval": ("ndcg_at_10", "mrr_at_10", "recall_at_10", "recall_at_100"),
-    "Reranking": ("map_at_10", "mrr_at_10", "ndcg_at_10"),
-}
+FORKS_PAY = 2.0  # seconds of scoring that are left of a task; below, forking costs what it saves
+
+Scored = tuple[Cell, list[Score]]
 
 
-class Sweep(NamedTuple):
-    """What the tasks of one sweep share."""
+def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Cell]) -> Iterator[Scored]:
+    """The scores of these cells of one task, in their order but for what a bank could not hold at once.
 
-    encoder: Encodes
-    subs: tuple[SubModel, ...]
-    run: str
-    step: int
-    revision: str
-    results: Path  # where mteb's tree is
-    progress: Callable[[Tick], None]
-
-    @property
-    def cache(self) -> mteb.ResultCache:
-        """Mteb's view of the result tree; private to the run, never the one in the home directory."""
-        return mteb.ResultCache(self.results)
-
-    def meta(self, sub: SubModel) -> ModelMeta:
-        """What mteb files the results of a sub-model under."""
-        width, num_layers = self.encoder.width, self.encoder.num_layers
-        return model_meta(sub, num_layers=num_layers, width=width, run=self.run, revision=self.revision)
-
-    def has_result(self, task: str, sub: SubModel) -> bool:
-        """Whether the tree holds a result of these weights."""
-        return bool(self.cache.get_task_result_path(task, self.meta(sub)).exists())
-
-
-def score_task(shared: Sweep, task: AbsTask) -> Iterator[list[Score]]:
-    """The scores of one task, a list per cell."""
-    counter = _Counter(task.metadata.name, len(shared.subs), shared.progress)
-    bank = GridBank(shared.encoder, [sub.layer for sub in shared.subs], counter.texts)
+    Every rank calls with the same cells and gets the scores of all.
+    """
+    counter = _Counter(task.metadata.name, shared, len(pending))
+    layers = [cell.layer for cell in shared.cells]
+    bank = GridBank(shared.encoder, layers, counter.texts, shared.keeping, shared.revision)
     loaded_before = task.data_loaded
+    _load_everywhere(task)
     try:
-        for sub in shared.subs:
-            cell = Cell(bank, sub, shared.meta(sub))
-            result = _finished(shared.cache, cell.mteb_model_meta, task) or _evaluate(
-                cell, task, shared.cache
-            )
-            yield _scores(result, task, shared, sub)
+        while pending:
+            first, rest = pending[0], pending[1:]
+            bank.closed = False
+            yield first, _measure(shared, task, bank, first, keep=rank() == 0)
             counter.cell()
+            pending = []
+            for cell, scores in _lookups(shared, task, bank, rest):
+                if scores is None:
+                    pending.append(cell)
+                    continue
+                yield cell, scores
+                counter.cell()
     finally:
         if task.data_loaded and not loaded_before:
             task.unload_data()
 
 
-def _scores(result: TaskResult, task: AbsTask, shared: Sweep, sub: SubModel) -> list[Score]:
-    """The rows of one cell, the main metric of each split first."""
-    main = task.metadata.main_score
-    rows = []
-    for split in task.eval_splits:
-        parts = result.scores[split]  # one dict of metrics per language
-        for metric in dict.fromkeys((main, *FURTHER.get(task.metadata.type, ()))):
-            values = [part["main_score"] if metric == main else part.get(metric) for part in parts]
-            numbers = [value for value in values if isinstance(value, (int, float))]
-            if len(numbers) == len(parts):
-                value = round(sum(numbers) / len(numbers), 6)
-                where = (task.metadata.name, split, sub.layer, sub.dim)
-                rows.append(Score(shared.run, shared.step, *where, metric, value))
-    return rows
+def _lookups(
+    shared: Sweep, task: AbsTask, bank: GridBank, cells: Sequence[Cell]
+) -> Iterator[tuple[Cell, list[Score] | None]]:
+    """The scores of cells whose vectors are there, None where they are not; of all ranks."""
+
+    def measure(cell: Cell) -> list[Score] | None:
+        try:
+            return _measure(shared, task, bank, cell)
+        except NotHeldError:
+            return None
+
+    bank.closed = True
+    share = cells[rank() :: world_size()]
+    if world_size() == 1:
+        yield from _spread(measure, share, shared.workers)
+        return
+    mine: dict[Cell, list[Score] | None] = {}
+    error: str | None = None
+    try:
+        mine.update(_spread(measure, share, shared.workers))
+    except Exception as raised:
+        error = f"{type(raised).__name__}: {raised}"
+    told = everyone((mine, error))
+    scored = {cell: scores for part, _ in told for cell, scores in part.items()}
+    yield from ((cell, scored[cell]) for cell in cells if cell in scored)
+    errors = [f"rank {number}: {error}" for number, (_, error) in enumerate(told) if error is not None]
+    if errors:
+        raise RuntimeError("; ".join(errors))
 
 
-def _evaluate(cell: Cell, task: AbsTask, cache: mteb.ResultCache) -> TaskResult:
-    if not task.data_loaded:
-        load(task)
+def _spread(
+    measure: Callable[[Cell], list[Score] | None], cells: Sequence[Cell], workers: int
+) -> Iterator[tuple[Cell, list[Score] | None]]:
+    """Each cell measured: the first here, to see what one takes, the others in processes if that pays."""
+    for position, cell in enumerate(cells):
+        begun = time.monotonic()
+        yield cell, measure(cell)
+        left = cells[position + 1 :]
+        if workers > 1 and len(left) > 1 and (time.monotonic() - begun) * len(left) > FORKS_PAY:
+            yield from forked(measure, left, workers)
+            return
+
+
+def _measure(shared: Sweep, task: AbsTask, bank: GridBank, cell: Cell, *, keep: bool = True) -> list[Score]:
+    """The scores of one cell; with `keep` its result stands in mteb's tree before they are returned."""
+    meta = shared.meta(cell)
+    served = ServedCell(bank, cell, meta, shared.serving)
     # mteb's clustering draws its samples from the task's generators: left alone, each cell would see others
     task.rng_state, task.np_rng = _set_seed(task.seed)
-    with threadpool_limits(
-        1
-    ):  # scikit-learn on two threads of a busy machine takes up to 20 times its own work
-        outcome = mteb.evaluate(
-            cell, task, co2_tracker=False, cache=cache, overwrite_strategy="always", show_progress_bar=False
-        )
-    return outcome.task_results[0]
+    # scikit-learn on two threads of a busy machine takes up to 20 times its own work
+    with threadpool_limits(1):
+        outcome = mteb.evaluate(served, task, co2_tracker=False, cache=None, show_progress_bar=False)
+    result = outcome.task_results[0]
+    if keep:
+        store(shared, result, meta)
+    return rows_of(result, task, shared, cell)
 
 
-def _finished(cache: mteb.ResultCache, meta: ModelMeta, task: AbsTask) -> TaskResult | None:
-    """The stored result of a cell if it is whole and of these data and this mteb, else None."""
-    try:
-        result = cache.load_task_result(task.metadata.name, meta)
-    except ValueError:
-        return None
-    if result is None or result.get_missing_evaluations(task):
-        return None
-    current = (task.metadata.revision, version("mteb"))
-    return result if (result.dataset_revision, result.mteb_version) == current else None
+def _load_everywhere(task: AbsTask) -> None:
+    """Loads the data on every rank, or on none: a rank without them would leave the others waiting."""
+    error: Exception | None = None
+    if not task.data_loaded:
+        try:
+            load(task)
+        except Exception as raised:
+            error = raised
+    said = [text for text in everyone(None if error is None else str(error)) if text is not None]
+    if error is not None:
+        raise error
+    if said:
+        raise RuntimeError(f"another rank could not load the data: {said[0]}")
 
 
 class _Counter:
     """Counts one task's cells and texts and tells them."""
 
-    def __init__(self, task: str, cells: int, tell: Callable[[Tick], None]) -> None:
-        self._tick = Tick(task, 0, cells, 0)
-        self._tell = tell
-        tell(self._tick)
+    def __init__(self, task: str, shared: Sweep, pending: int) -> None:
+        done = len(shared.cells) - pending
+        self._tick = Tick(task, done, len(shared.cells), 0)
+        self._tell = shared.progress
+        self._tell(self._tick)
 
     def texts(self, encoded: int) -> None:
         self._tick = self._tick._replace(texts=encoded)

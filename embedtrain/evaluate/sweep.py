@@ -1,96 +1,210 @@
-"""The quality of every sub-model on every task, for the price of one encode per task.
+"""The quality of every cell (layer, dim, dtype) on every task, for the price of one encode per task.
 
-Outer loop the tasks, inner loop the sub-models ("cells"): the first cell of a task encodes its texts at all
-layers, the others are lookups, and mteb computes every metric. The results stand twice: in mteb's own tree
-under `<folder>/mteb` (one model name, revision = weights hash, one experiments/ folder per cell, the full
-cell at the standard path) and, flat, in `<folder>/scores.jsonl`. Everything runs in one process; sharding
-over ranks, stores on disk and further dtypes would enter here and in bank.py.
+Outer loop the tasks, the longest first, inner loop the cells: the first cell of a task encodes its texts at
+all layers, the others are lookups, and mteb computes every metric. The results stand twice: in mteb's own
+tree under `<folder>/mteb` (one model name, revision = weights hash, one experiments/ folder per cell, the
+full float32 cell at the standard path) and, flat, in `<folder>/scores.jsonl`.
+
+A cell is in the tree before its lines are in scores.jsonl, and whole in both. Whatever stops a sweep, called
+again it reads what the tree has and measures the rest. Several ranks share the work and one folder.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from embedtrain.evaluate.bank import Encodes
+from embedtrain.evaluate.kept import Keeping
+from embedtrain.evaluate.order import longest_first
 from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.quiet import kept_random_state, quiet
+from embedtrain.evaluate.workers import usable_workers
+from embedtrain.ranks import everyone, rank
 from embedtrain.scores import append_scores, read_scores, write_scores
-from embedtrain.types import InputError, Score, SubModel
+from embedtrain.types import DTYPES, Cell, InputError, Score
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-    from embedtrain.evaluate.scoring import Sweep
+    from embedtrain.evaluate.adapter import Serving
+    from embedtrain.evaluate.results import Sweep
+
+logger = logging.getLogger(__name__)
+
+Found = dict[str, dict[Cell, list[Score]]]  # task -> cell -> its lines
+
+
+class Failure(NamedTuple):
+    """A task that could not be scored."""
+
+    task: str
+    error: str
+
+
+class IncompleteError(InputError):
+    """Some tasks of a sweep failed; the others are scored. The message names each and its error."""
+
+    def __init__(self, failures: Sequence[Failure], scores: Sequence[Score], tasks: int) -> None:
+        listed = "".join(f"\n  {task}: {error}" for task, error in failures)
+        super().__init__(
+            f"{len(failures)} of {tasks} tasks failed; the same command tries them again and keeps what "
+            f"is scored:{listed}"
+        )
+        self.failures, self.scores = tuple(failures), tuple(scores)
 
 
 def sweep(
     encoder: Encodes,
     tasks: Sequence[AbsTask],
-    sub_models: Sequence[SubModel],
+    cells: Sequence[Cell],
     *,
     run: str,
     step: int,
     revision: str,
     folder: Path,
     progress: Callable[[Tick], None] | None = None,
+    serving: Serving | None = None,
+    workers: int | None = None,
+    keeping: Keeping | None = None,
 ) -> list[Score]:
-    """The scores of every sub-model on every task; per cell and split the main metric comes first.
+    """The scores of every cell on every task, in that order; per cell and split the main metric comes first.
 
     Values are mteb's, in mteb's units (0..1 for nearly all), rounded to six decimals as in its files; a
     task of several languages gives their mean. `revision` is the hash of the weights: results of other
     weights in the same folder are never served, and their lines of this (run, step) are removed from
-    scores.jsonl. Called again, it computes only what is not yet there.
+    scores.jsonl. Called again, it computes only what is not yet there. `workers` processes score at once,
+    by default one a core and at most 4; `keeping` says where vectors are, by default in memory.
 
     Raises:
-        InputError: no task, no sub-model, a layer or dim the model does not have, or a task whose data are
-        missing.
+        InputError: no task, no cell, a layer, dim or dtype that does not exist, a full disk.
+        IncompleteError: tasks failed, their data missing for instance; raised once all others are scored.
     """
-    subs = _checked(encoder, sub_models)
+    cells = _checked(encoder, cells)
+    workers = usable_workers(workers)
     if not tasks:
         raise InputError("no task to evaluate on; give at least one")
     with quiet(), kept_random_state():
-        from embedtrain.evaluate.scoring import Sweep, score_task
+        from embedtrain.evaluate.adapter import Serving
+        from embedtrain.evaluate.results import Sweep
 
-        shared = Sweep(encoder, subs, run, step, revision, Path(folder) / "mteb", progress or _silent)
-        file = Path(folder) / "scores.jsonl"
-        _drop_outdated(file, shared, {task.metadata.name for task in tasks})
-        found: list[Score] = []
-        for task in tasks:
-            for scores in score_task(shared, task):
-                append_scores(file, scores)
-                found += scores
-    return found
+        results = Path(folder) / "mteb"
+        results.mkdir(parents=True, exist_ok=True)
+        shared = Sweep(
+            encoder,
+            cells,
+            run,
+            step,
+            revision,
+            results,
+            progress or _silent,
+            serving or Serving(),
+            workers,
+            keeping or Keeping(),
+        )
+        try:
+            return _sweep(shared, tasks, Path(folder) / "scores.jsonl")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise InputError(
+                f"{folder}: the disk is full; free some space and run the same command again, which keeps "
+                "the finished cells"
+            ) from error
 
 
-def _drop_outdated(file: Path, shared: Sweep, tasks: set[str]) -> None:
-    """Leaves in scores.jsonl what this sweep neither measures again nor contradicts.
+def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
+    from embedtrain.evaluate.results import DRAFT, finished
+    from embedtrain.evaluate.scoring import score_task
+
+    leads = rank() == 0
+    found: Found = {task.metadata.name: finished(shared, task) if leads else {} for task in tasks}
+    found = everyone(found)[0]  # what rank 0 sees: file systems show others late what it wrote
+    others: list[Score] = []
+    if leads:
+        for left in shared.results.glob(f"{DRAFT}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        others = _others(file, shared, {task.metadata.name for task in tasks})
+        _write(file, [*others, *_in_order(found, tasks, shared)])
+    failures: list[Failure] = []
+    for task in longest_first(tasks):
+        name = task.metadata.name
+        pending = [cell for cell in shared.cells if cell not in found[name]]
+        if not pending:
+            shared.progress(Tick(name, len(shared.cells), len(shared.cells), 0))
+            continue
+        try:
+            for cell, scores in score_task(shared, task, pending):
+                found[name][cell] = scores
+                if leads:
+                    append_scores(file, scores)
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
+            failures.append(_failure(name, error))
+    scores = _in_order(found, tasks, shared)
+    if leads:
+        _write(file, [*others, *scores])
+    if failures:
+        raise IncompleteError(failures, scores, len(tasks))
+    return scores
+
+
+def _in_order(found: Found, tasks: Sequence[AbsTask], shared: Sweep) -> list[Score]:
+    """The lines of all cells: tasks and cells as asked for, however they were measured."""
+    return [
+        score for task in tasks for cell in shared.cells for score in found[task.metadata.name].get(cell, ())
+    ]
+
+
+def _failure(task: str, error: Exception) -> Failure:
+    """What is said of a task that failed; the place of an error that nobody foresaw is logged."""
+    foreseen = isinstance(error, InputError)
+    text = str(error) if foreseen else f"{type(error).__name__}: {error}"
+    logger.error("task %s failed, the others go on: %s", task, text, exc_info=None if foreseen else error)
+    return Failure(task, text.splitlines()[0] if text else text)
+
+
+def _others(file: Path, shared: Sweep, tasks: set[str]) -> list[Score]:
+    """The lines of scores.jsonl that this sweep neither measures again nor contradicts.
 
     Of this (run, step), a line stays only if its cell is not swept now and mteb's tree has a result of the
     same weights for it.
     """
 
     def stays(score: Score) -> bool:
-        sub = SubModel(score.layer, score.dim)
         if (score.run, score.step) != (shared.run, shared.step):
             return True
-        swept = score.task in tasks and sub in shared.subs
-        return not swept and shared.has_result(score.task, sub)
+        if score.dtype not in DTYPES:
+            return False
+        cell = Cell(score.layer, score.dim, score.dtype)
+        swept = score.task in tasks and cell in shared.cells
+        return not swept and shared.has_result(score.task, cell)
 
-    if file.exists():
-        write_scores(file, [score for score in read_scores(file) if stays(score)])
+    return [score for score in read_scores(file) if stays(score)]
 
 
-def _checked(encoder: Encodes, sub_models: Sequence[SubModel]) -> tuple[SubModel, ...]:
-    if not sub_models:
+def _write(file: Path, scores: Sequence[Score]) -> None:
+    """Makes the file hold these lines, if it does not."""
+    if not file.exists() or not file.read_bytes().endswith(b"\n") or read_scores(file) != list(scores):
+        write_scores(file, scores)
+
+
+def _checked(encoder: Encodes, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+    if not cells:
         raise InputError("no sub-model to evaluate; give layers and dims")
-    for sub in sub_models:
-        if not 1 <= sub.layer <= encoder.num_layers:
-            raise InputError(f"layer must be in 1..{encoder.num_layers}, got {sub.layer}")
-        if not 1 <= sub.dim <= encoder.width:
-            raise InputError(f"dim must be in 1..{encoder.width}, got {sub.dim}")
-    return tuple(dict.fromkeys(sub_models))
+    for cell in cells:
+        if not 1 <= cell.layer <= encoder.num_layers:
+            raise InputError(f"layer must be in 1..{encoder.num_layers}, got {cell.layer}")
+        if not 1 <= cell.dim <= encoder.width:
+            raise InputError(f"dim must be in 1..{encoder.width}, got {cell.dim}")
+        if cell.dtype not in DTYPES:
+            raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {cell.dtype!r}")
+    return tuple(dict.fromkeys(cells))
 
 
 def _silent(tick: Tick) -> None:

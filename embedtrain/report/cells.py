@@ -1,51 +1,52 @@
-"""Score rows as one number per sub-model: what tables and pictures show."""
+"""Score rows as one number per cell (layer, dim, dtype): what tables and pictures show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from embedtrain.scores import main_scores
-from embedtrain.types import InputError, Score, SubModel
+from embedtrain.types import DTYPES, Cell, Dtype, InputError, Score
 
-Cells = Mapping[SubModel, float]
+Cells = Mapping[Cell, float]
 
 
 class Means(NamedTuple):
-    """The mean before and after, over the sub-models that have both."""
+    """The mean before and after, over the cells that have both."""
 
     of: int
     before: float
     after: float
 
 
-def cells(scores: Sequence[Score], metric: str | None = None) -> dict[SubModel, float]:
-    """Each sub-model's mean score over tasks and splits, x 100, by default of each task's main metric.
+def cells(scores: Sequence[Score], metric: str | None = None) -> dict[Cell, float]:
+    """Each cell's mean score over tasks and splits, x 100, by default of each task's main metric.
 
     Raises:
-        InputError: if no row has the metric, or if the sub-models were not all measured on the same tasks,
+        InputError: if no row has the metric, or if the cells were not all measured on the same tasks,
             whose means could not be compared.
     """
     chosen = _chosen(scores, metric)
     if scores and not chosen:
         known = ", ".join(sorted({score.metric for score in scores}))
         raise InputError(f"no score has the metric {metric!r}; there are {known}")
-    by_sub: dict[SubModel, dict[tuple[str, str], float]] = {}
+    by_cell: dict[Cell, dict[tuple[str, str], float]] = {}
     for score in chosen:
-        by_sub.setdefault(SubModel(score.layer, score.dim), {})[score.task, score.split] = score.value
-    tasks = {frozenset(values) for values in by_sub.values()}
+        cell = Cell(score.layer, score.dim, cast("Dtype", score.dtype))
+        by_cell.setdefault(cell, {})[score.task, score.split] = score.value
+    tasks = {frozenset(values) for values in by_cell.values()}
     if len(tasks) > 1:
         raise InputError(
             "the sub-models were not measured on the same tasks, so their means do not compare; "
             "evaluate the missing ones or show one task"
         )
-    return {sub: 100 * fmean(values.values()) for sub, values in sorted(by_sub.items())}
+    return {cell: 100 * fmean(values.values()) for cell, values in sorted(by_cell.items())}
 
 
 def paired(
     before: Sequence[Score], after: Sequence[Score], metric: str | None = None
-) -> tuple[dict[SubModel, float], dict[SubModel, float]]:
+) -> tuple[dict[Cell, float], dict[Cell, float]]:
     """The cells of both lists, over the tasks that both have; an empty list restricts nothing."""
     if before and after:
         both = {score[2:4] for score in before} & {score[2:4] for score in after}
@@ -65,12 +66,17 @@ def name_of_metric(scores: Sequence[Score], metric: str | None = None) -> str:
     return f"{place} · {metrics[0]} × 100" if len(metrics) == 1 else f"{place} × 100"
 
 
-def means(before: Cells, after: Cells, subs: Iterable[SubModel]) -> Means | None:
-    """The two means over those of `subs` that have both numbers; None where there are none."""
-    both = [sub for sub in subs if sub in before and sub in after]
+def means(before: Cells, after: Cells, chosen: Iterable[Cell]) -> Means | None:
+    """The two means over those of `chosen` that have both numbers; None where there are none."""
+    both = [cell for cell in chosen if cell in before and cell in after]
     if not both:
         return None
-    return Means(len(both), fmean(before[sub] for sub in both), fmean(after[sub] for sub in both))
+    return Means(len(both), fmean(before[cell] for cell in both), fmean(after[cell] for cell in both))
+
+
+def dtypes_of(shown: Collection[Cell]) -> list[Dtype]:
+    """The dtypes of these cells, the largest vectors first."""
+    return [dtype for dtype in DTYPES if any(cell.dtype == dtype for cell in shown)]
 
 
 def _chosen(scores: Sequence[Score], metric: str | None) -> list[Score]:

@@ -13,7 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from embedtrain.report.cells import Cells, name_of_metric, paired
+from embedtrain.report.cells import Cells, dtypes_of, name_of_metric, paired
 from embedtrain.types import InputError, Score, SubModel
 
 COLOURS = "cividis"  # reads the same to colour-blind eyes and in grey
@@ -30,32 +30,37 @@ def heat_map(
 ) -> Figure:
     """One panel, or two (before, after) on one colour scale: layers up, dims right, x 100 in each cell.
 
-    The trained sub-models are outlined. Several tasks show as their mean. An empty list counts as none given.
+    Each dtype has a row of panels. The trained sub-models are outlined. Several tasks show as their mean. An
+    empty list counts as none given.
 
     Raises:
-        InputError: no scores at all, no row with `metric`, or sub-models measured on different tasks.
+        InputError: no scores at all, no row with `metric`, or cells measured on different tasks.
     """
     old, new = paired(before, after or (), metric)
     panels = [(name, values) for name, values in (("before", old), ("after", new)) if values]
     if not panels:
         raise InputError("no scores to draw")
-    subs = sorted({sub for _, values in panels for sub in values})
-    layers, dims = sorted({sub.layer for sub in subs}), sorted({sub.dim for sub in subs})
+    shown = sorted({cell for _, values in panels for cell in values})
+    dtypes = dtypes_of(shown)
+    layers, dims = sorted({cell.layer for cell in shown}), sorted({cell.dim for cell in shown})
     numbers = [value for _, values in panels for value in values.values()]
     scale = Normalize(min(numbers), max(max(numbers), min(numbers) + 1e-9))
     width, height = max(3.2, 0.62 * len(dims) + 1.2), max(2.4, 0.42 * len(layers) + 1.5)
-    figure = Figure(figsize=(width * len(panels) + 0.9, height), layout="constrained", dpi=150)
+    size = (width * len(panels) + 0.9, height * len(dtypes))
+    figure = Figure(figsize=size, layout="constrained", dpi=150)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    outlined = set(trained) & set(subs)
-    for axis, (name, values) in zip(axes, panels, strict=True):
-        _panel(axis, values, layers, dims, scale)
-        _outline(axis, outlined, layers, dims)
-        if len(panels) > 1:
-            axis.set_title(name, fontsize=10)
-        axis.set_xlabel("dim", fontsize=9)
-    axes[0].set_ylabel("layer (blocks run)", fontsize=9)
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=list(axes), fraction=0.05, pad=0.02)
+    axes = figure.subplots(len(dtypes), len(panels), squeeze=False, sharey=True)
+    outlined = set(trained) & {cell.sub for cell in shown}
+    for row, dtype in zip(axes, dtypes, strict=True):
+        for axis, (name, values) in zip(row, panels, strict=True):
+            part = {cell: value for cell, value in values.items() if cell.dtype == dtype}
+            _panel(axis, part, layers, dims, scale)
+            _outline(axis, outlined, layers, dims)
+            words = [name] * (len(panels) > 1) + [dtype] * (len(dtypes) > 1)
+            axis.set_title(" · ".join(words), fontsize=10)
+            axis.set_xlabel("dim", fontsize=9)
+        row[0].set_ylabel("layer (blocks run)", fontsize=9)
+    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=list(axes.flat), fraction=0.05, pad=0.02)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8)
     heading = title or name_of_metric([*before, *(after or ())], metric)
@@ -80,8 +85,8 @@ def save_heat_map(
 
 def _panel(axis: Axes, values: Cells, layers: list[int], dims: list[int], scale: Normalize) -> None:
     grid = np.full((len(layers), len(dims)), np.nan)  # (layers, dims)
-    for sub, value in values.items():
-        grid[layers.index(sub.layer), dims.index(sub.dim)] = value
+    for cell, value in values.items():
+        grid[layers.index(cell.layer), dims.index(cell.dim)] = value
     axis.set_facecolor(MISSING)
     axis.imshow(np.ma.masked_invalid(grid), cmap=COLOURS, norm=scale, origin="lower", aspect="auto")
     for (row, column), value in np.ndenumerate(grid):

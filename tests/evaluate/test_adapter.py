@@ -3,15 +3,16 @@ import pytest
 import torch
 from mteb.models import SearchEncoderWrapper
 
-from embedtrain.evaluate.adapter import Cell, model_meta
+from embedtrain.evaluate.adapter import AS_CUT, ServedCell, model_meta
 from embedtrain.evaluate.bank import GridBank
 from embedtrain.evaluate.tasks import local_tasks
-from embedtrain.types import Embeddings, SubModel
+from embedtrain.types import Cell, Embeddings, SubModel
 
 
-def make_cell(encoder, sub, layers=None):
-    meta = model_meta(sub, num_layers=encoder.num_layers, width=encoder.width, run="mine", revision="w")
-    return Cell(GridBank(encoder, layers or [sub.layer], lambda texts: None), sub, meta)
+def make_cell(encoder, cell, layers=None, serving=AS_CUT):
+    size = {"num_layers": encoder.num_layers, "width": encoder.width}
+    meta = model_meta(cell, serving, **size, run="mine", revision="w")
+    return ServedCell(GridBank(encoder, layers or [cell.layer], lambda texts: None), cell, meta, serving)
 
 
 class StockCell:
@@ -84,7 +85,7 @@ def test_texts_get_the_prompt_of_their_task_its_type_or_their_role(
 ):
     (found,) = local_tasks(data_root, [task])
     encoder = make_encoder(prompts=prompts)
-    scores_of(make_cell(encoder, SubModel(1, 4)), found)
+    scores_of(make_cell(encoder, Cell(1, 4)), found)
     assert {(role, text.split()[0]) for role, text in encoder.texts} == expected
 
 
@@ -120,15 +121,15 @@ def test_an_encoder_that_gives_other_layers_is_refused(make_encoder):
 def test_search_gives_the_scores_of_mtebs_own_loop(make_encoder, data_root, k_values):
     (task,) = local_tasks(data_root, ["find"])
     type(task).k_values, task._top_k = k_values, max(k_values)
-    for sub in (SubModel(1, 4), SubModel(3, 16)):
-        cell = make_cell(make_encoder(), sub)
+    for size in (Cell(1, 4), Cell(3, 16), Cell(3, 16, "int8")):
+        cell = make_cell(make_encoder(), size)
         assert scores_of(cell, task) == scores_of(StockCell(cell), task)
 
 
 def test_search_keeps_what_mtebs_loop_keeps_where_similarities_are_equal(make_encoder):
     from datasets import Dataset
 
-    cell = make_cell(make_encoder(), SubModel(1, 4))
+    cell = make_cell(make_encoder(), Cell(1, 4))
     corpus = Dataset.from_list([{"id": f"d{n}", "title": "", "text": "red cat"} for n in range(3)])
     queries = Dataset.from_list([{"id": "q", "text": "red cat"}])
     settings = {"task_metadata": mteb.get_task("STS12").metadata, "hf_split": "test", "hf_subset": "default"}
@@ -145,7 +146,7 @@ def test_plain_labels_give_stock_classification_scores(make_encoder, data_root):
     from mteb.abstasks import AbsTaskClassification
 
     (task,) = local_tasks(data_root, ["colours"])
-    cell = make_cell(make_encoder(), SubModel(1, 4))
+    cell = make_cell(make_encoder(), Cell(1, 4))
     quick = scores_of(cell, task)
     for method in ("_undersample_data", "_run_experiment"):
         setattr(type(task), method, getattr(AbsTaskClassification, method))
@@ -154,7 +155,7 @@ def test_plain_labels_give_stock_classification_scores(make_encoder, data_root):
 
 
 def test_every_mock_task_of_mteb_passes(make_encoder):
-    outcome = mteb.mock_run(make_cell(make_encoder(), SubModel(3, 8)))
+    outcome = mteb.mock_run(make_cell(make_encoder(), Cell(3, 8)))
     ran = {name: status for name, status in outcome.items() if status is not None}
     assert outcome.all_passed, outcome.to_markdown()
     assert len(ran) >= 25

@@ -12,6 +12,6 @@ def test_the_bar_shows_each_task_its_cells_and_its_texts():
         bar(Tick("mine", 3, 6, 1234))
         bar(Tick("find", 6, 6, 99))
     shown = out.getvalue()
-    assert "3/6 sub-models · 1,234 texts encoded" in shown
+    assert "3/6 cells · 1,234 texts encoded" in shown
     assert "find" in shown
-    assert "6/6 sub-models · 99 texts encoded" in shown
+    assert "6/6 cells · 99 texts encoded" in shown

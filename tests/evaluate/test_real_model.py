@@ -9,13 +9,13 @@ import pytest
 from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import local_tasks
 from embedtrain.scores import main_scores
-from embedtrain.types import SubModel
+from embedtrain.types import Cell
 
 DATA = os.environ.get("EMBEDTRAIN_DATA")
 needs_data = pytest.mark.skipif(
     DATA is None, reason="EMBEDTRAIN_DATA does not name a folder with sts/stsbenchmark"
 )
-CELLS = (SubModel(3, 128), SubModel(6, 384))
+CELLS = (Cell(3, 128), Cell(6, 384))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def swept(folder, tasks, tmp_path):
     from embedtrain.model.export import load_encoder
 
     scores = sweep(load_encoder(folder), tasks, CELLS, run="minilm", step=0, revision="w", folder=tmp_path)
-    return {(score.task, SubModel(score.layer, score.dim)): score.value for score in main_scores(scores)}
+    return {(score.task, Cell(score.layer, score.dim)): score.value for score in main_scores(scores)}
 
 
 def stock(folder, task, sub):
@@ -59,6 +59,6 @@ def test_sts_and_retrieval_cells_equal_mteb_on_cut_models(folder, data_root, tmp
 def test_the_sts_benchmark_scores_as_published_and_as_mteb_on_cut_models(folder, tmp_path):
     (task,) = local_tasks(Path(DATA), ["stsbenchmark"])
     found = swept(folder, [task], tmp_path)
-    assert found["stsbenchmark", SubModel(6, 384)] == pytest.approx(0.8203, abs=5e-5)
+    assert found["stsbenchmark", Cell(6, 384)] == pytest.approx(0.8203, abs=5e-5)
     for sub in CELLS:
         assert found["stsbenchmark", sub] == pytest.approx(stock(folder, task, sub), abs=1e-6)

@@ -6,9 +6,9 @@ import torch
 from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import local_tasks
 from embedtrain.scores import main_scores, read_scores
-from embedtrain.types import InputError, SubModel
+from embedtrain.types import Cell, InputError
 
-GRID = tuple(SubModel(layer, dim) for layer in (1, 3) for dim in (4, 16))
+GRID = tuple(Cell(layer, dim) for layer in (1, 3) for dim in (4, 16))
 
 
 def run_sweep(encoder, root, folder, subs=GRID, names=None, **changes):
@@ -59,7 +59,7 @@ def test_a_second_call_computes_nothing_and_says_the_same(make_encoder, data_roo
 def test_a_sweep_that_was_stopped_goes_on_where_it_was(make_encoder, data_root, tmp_path):
     whole = run_sweep(make_encoder(), data_root, tmp_path / "whole", names=["mine", "find"])
 
-    class StoppedError(Exception):
+    class StoppedError(BaseException):  # as Ctrl-C: no failure of one task
         pass
 
     def stop(tick):
@@ -152,9 +152,9 @@ def test_nothing_is_printed_and_the_random_state_is_kept(make_encoder, data_root
 @pytest.mark.parametrize(
     ("subs", "message"),
     [
-        ([SubModel(4, 8)], r"layer must be in 1\.\.3, got 4"),
-        ([SubModel(0, 8)], r"layer must be in 1\.\.3, got 0"),
-        ([SubModel(3, 17)], r"dim must be in 1\.\.16, got 17"),
+        ([Cell(4, 8)], r"layer must be in 1\.\.3, got 4"),
+        ([Cell(0, 8)], r"layer must be in 1\.\.3, got 0"),
+        ([Cell(3, 17)], r"dim must be in 1\.\.16, got 17"),
         ([], "no sub-model"),
     ],
 )

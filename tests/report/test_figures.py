@@ -46,6 +46,18 @@ def test_higher_layers_stand_higher_and_larger_dims_further_right():
     assert not panel.yaxis_inverted()
 
 
+def test_each_dtype_has_a_row_of_panels():
+    int8 = [score._replace(dtype="int8", value=score.value - 0.01) for score in rows(0)]
+    figure = heat_map(rows(0) + int8, [score._replace(step=1) for score in rows(0.5) + int8])
+    assert [axis.get_title() for axis in panels(figure)] == [
+        "before · float32",
+        "after · float32",
+        "before · int8",
+        "after · int8",
+    ]
+    assert {text.get_text() for text in panels(figure)[2].texts} >= {"9.8", "30.6"}
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_picture_is_written_and_an_empty_before_is_left_out(tmp_path, suffix):
     path = tmp_path / f"map.{suffix}"

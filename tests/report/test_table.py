@@ -74,3 +74,38 @@ def test_an_unknown_metric_and_unequal_tasks_are_named():
         comparison(BEFORE + rows({(1, 8): 0.4}, task="other"))
     with pytest.raises(InputError, match="no task and split in common"):
         comparison(BEFORE, rows({(1, 8): 0.4}, task="other"))
+
+
+def test_each_dtype_is_a_block_with_its_bytes_and_what_a_search_costs():
+    scores = [
+        Score("run", 0, "mine", "test", layer, dim, "accuracy", 0.1 * layer + number / 100, dtype)
+        for number, dtype in enumerate(("float32", "int8", "binary", "binary_rescore_int8"))
+        for layer in (1, 2)
+        for dim in (8, 4096)
+    ]
+    table = comparison(scores, rescore_multiplier=5)
+    first, small, large = (
+        [cell if isinstance(cell, str) else cell.plain for cell in column.cells] for column in table.columns
+    )
+    assert first == [
+        x for dtype in ("float32", "int8", "binary", "binary_rescore_int8") for x in (dtype, "1", "2")
+    ]
+    assert small == [
+        "32 B",
+        "10.0",
+        "20.0",
+        "8 B",
+        "11.0",
+        "21.0",
+        "1 B",
+        "12.0",
+        "22.0",
+        "9 B",
+        "13.0",
+        "23.0",
+    ]
+    assert large[::3] == ["16 KiB", "4096 B", "512 B", "4608 B"]
+    text = shown(table)
+    assert "int8, mean of 4 shown: 16.0" in text
+    assert "float32: D float32 multiply-adds a document" in text
+    assert "binary_rescore_int8: D bit operations a document + 5·k·D multiply-adds" in text
