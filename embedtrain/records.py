@@ -214,7 +214,7 @@ def _array_rows(path: Path) -> Iterator[Raw]:
     yield Raw(f"{path}: row 1", 1, InputError(wrong))
 
 
-def parquet_rows(path: Path, *, group: int = 0) -> Iterator[Raw]:
+def parquet_rows(path: Path, *, group: int = 0, columns: list[str] | None = None) -> Iterator[Raw]:
     """The rows of a parquet file from a row group on; damage stands for the rest of its group."""
     import pyarrow as pa  # half a second to import
     import pyarrow.parquet as pq
@@ -228,7 +228,7 @@ def parquet_rows(path: Path, *, group: int = 0) -> Iterator[Raw]:
             for one in range(group, len(sizes)):
                 end = number + sizes[one]
                 try:
-                    for part in file.iter_batches(batch_size=1024, row_groups=[one]):
+                    for part in file.iter_batches(1024, row_groups=[one], columns=columns):
                         for value in _values(part):
                             number += 1
                             yield _parquet_row(path, number, value)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from embedtrain.data.locks import locked
 from embedtrain.records import KEPT, MAX_LINE, Raw
 from embedtrain.types import InputError
 
@@ -114,12 +115,10 @@ class BadRows:
     @contextmanager
     def _locked(self) -> Iterator[Path]:
         """The folder, while no other process writes to it and its report is known to the end."""
-        import fcntl  # not on Windows, where the policy "error" still works
-
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / REPORT).open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        (self._folder / REPORT).touch()
+        with locked(self._folder / REPORT):
             self._catch_up(self._folder)
             yield self._folder
 
