@@ -1,7 +1,7 @@
 """What a sweep is about, and its results: mteb's tree and the rows that come out of it. Imports mteb.
 
-A cell is finished when the tree holds its result for this weights hash AND this data revision AND this mteb
-version; mteb alone would also serve the result of older data.
+A cell is finished when the tree holds its result, and items/ what it is made of, for this weights hash AND
+this data revision AND this mteb version; mteb alone would also serve the result of older data.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from mteb.results import TaskResult
 
 from embedtrain.evaluate.adapter import AS_CUT, Serving, model_meta
 from embedtrain.evaluate.bank import Encodes
+from embedtrain.evaluate.collect import Collector
+from embedtrain.evaluate.items import has_items, items_file, write_items
 from embedtrain.evaluate.kept import Keeping
 from embedtrain.evaluate.progress import Tick
 from embedtrain.types import Cell, Score
@@ -60,17 +62,22 @@ class Sweep(NamedTuple):
         size = {"num_layers": self.encoder.num_layers, "width": self.encoder.width}
         return model_meta(cell, self.serving, **size, run=self.run, revision=self.revision)
 
+    def items_file(self, task: str, cell: Cell, split: str) -> Path:
+        """Where the items of a cell's scores lie."""
+        name = str(Cell(cell.layer, cell.dim, cell.dtype))
+        return items_file(self.results.parent, task, step=self.step, cell=name, split=split)
+
     def has_result(self, task: str, cell: Cell) -> bool:
         """Whether the tree holds a result of these weights."""
         return bool(self.cache.get_task_result_path(task, self.meta(cell)).exists())
 
 
 def finished(shared: Sweep, task: AbsTask) -> dict[Cell, list[Score]]:
-    """The scores of the cells that the tree has whole, of these data and this mteb."""
+    """The scores of the cells that the tree has whole, with their items, of these data and this mteb."""
     found = {}
     for cell in shared.cells:
         result = _stored(shared.cache, shared.meta(cell), task)
-        if result is not None:
+        if result is not None and _has_items(shared, result, task, cell):
             found[cell] = rows_of(result, task, shared, cell)
     return found
 
@@ -91,6 +98,23 @@ def rows_of(result: TaskResult, task: AbsTask, shared: Sweep, cell: Cell) -> lis
     return rows
 
 
+def keep_items(shared: Sweep, collector: Collector, result: TaskResult, cell: Cell) -> None:
+    """Writes what the scores of a cell are made of, a file a split."""
+    about = {
+        "run": shared.run,
+        "step": shared.step,
+        "task": result.task_name,
+        "layer": cell.layer,
+        "dim": cell.dim,
+        "dtype": cell.dtype,
+        "weights": shared.revision,
+        "data": result.dataset_revision,
+        "mteb": result.mteb_version,
+    }
+    for split, items in collector.items(about, result).items():
+        write_items(shared.items_file(result.task_name, cell, split), items)
+
+
 def store(shared: Sweep, result: TaskResult, meta: ModelMeta) -> None:
     """Writes a result into mteb's tree so that it is there whole or not at all, its neighbours before it."""
     target = shared.cache.get_task_result_path(result.task_name, meta)
@@ -105,6 +129,19 @@ def store(shared: Sweep, result: TaskResult, meta: ModelMeta) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         for name in ("model_meta.json", settings.name, target.name):
             written.with_name(name).replace(target.with_name(name))
+
+
+def _has_items(shared: Sweep, result: TaskResult, task: AbsTask, cell: Cell) -> bool:
+    data, mteb_version = result.dataset_revision, str(result.mteb_version)
+    return all(
+        has_items(
+            shared.items_file(result.task_name, cell, split),
+            weights=shared.revision,
+            data=data,
+            mteb=mteb_version,
+        )
+        for split in task.eval_splits
+    )
 
 
 def _stored(cache: mteb.ResultCache, meta: ModelMeta, task: AbsTask) -> TaskResult | None:

@@ -16,8 +16,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from embedtrain.evaluate.adapter import ServedCell
 from embedtrain.evaluate.bank import GridBank, NotHeldError
+from embedtrain.evaluate.collect import WRITES_NOTHING, Collector
 from embedtrain.evaluate.progress import Tick
-from embedtrain.evaluate.results import Sweep, rows_of, store
+from embedtrain.evaluate.results import Sweep, keep_items, rows_of, store
 from embedtrain.evaluate.tasks import load
 from embedtrain.evaluate.workers import forked
 from embedtrain.ranks import everyone, rank, world_size
@@ -36,16 +37,17 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Cell]) -> Iterato
     counter = _Counter(task.metadata.name, shared, len(pending))
     layers = [cell.layer for cell in shared.cells]
     bank = GridBank(shared.encoder, layers, counter.texts, shared.keeping, shared.revision)
+    collector = Collector(task)
     loaded_before = task.data_loaded
     _load_everywhere(task)
     try:
         while pending:
             first, rest = pending[0], pending[1:]
             bank.closed = False
-            yield first, _measure(shared, task, bank, first, keep=rank() == 0)
+            yield first, _measure(shared, collector, bank, first, keep=rank() == 0)
             counter.cell()
             pending = []
-            for cell, scores in _lookups(shared, task, bank, rest):
+            for cell, scores in _lookups(shared, collector, bank, rest):
                 if scores is None:
                     pending.append(cell)
                     continue
@@ -57,13 +59,13 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Cell]) -> Iterato
 
 
 def _lookups(
-    shared: Sweep, task: AbsTask, bank: GridBank, cells: Sequence[Cell]
+    shared: Sweep, collector: Collector, bank: GridBank, cells: Sequence[Cell]
 ) -> Iterator[tuple[Cell, list[Score] | None]]:
     """The scores of cells whose vectors are there, None where they are not; of all ranks."""
 
     def measure(cell: Cell) -> list[Score] | None:
         try:
-            return _measure(shared, task, bank, cell)
+            return _measure(shared, collector, bank, cell)
         except NotHeldError:
             return None
 
@@ -99,17 +101,30 @@ def _spread(
             return
 
 
-def _measure(shared: Sweep, task: AbsTask, bank: GridBank, cell: Cell, *, keep: bool = True) -> list[Score]:
-    """The scores of one cell; with `keep` its result stands in mteb's tree before they are returned."""
-    meta = shared.meta(cell)
+def _measure(
+    shared: Sweep, collector: Collector, bank: GridBank, cell: Cell, *, keep: bool = True
+) -> list[Score]:
+    """The scores of one cell; with `keep` its result stands in mteb's tree before they are returned.
+
+    What the scores are made of is kept before the result, so that a cell with a result has both.
+    """
+    task, meta = collector.task, shared.meta(cell)
     served = ServedCell(bank, cell, meta, shared.serving)
     # mteb's clustering draws its samples from the task's generators: left alone, each cell would see others
     task.rng_state, task.np_rng = _set_seed(task.seed)
     # scikit-learn on two threads of a busy machine takes up to 20 times its own work
-    with threadpool_limits(1):
-        outcome = mteb.evaluate(served, task, co2_tracker=False, cache=None, show_progress_bar=False)
+    with threadpool_limits(1), collector.during():
+        outcome = mteb.evaluate(
+            served,
+            task,
+            co2_tracker=False,
+            cache=None,
+            show_progress_bar=False,
+            prediction_folder=WRITES_NOTHING,
+        )
     result = outcome.task_results[0]
     if keep:
+        keep_items(shared, collector, result, cell)
         store(shared, result, meta)
     return rows_of(result, task, shared, cell)
 
