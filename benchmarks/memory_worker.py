@@ -19,6 +19,7 @@ from torch import Tensor
 
 from embedtrain.config import package_path
 from embedtrain.data.collate import collate
+from embedtrain.data.draw import pick
 from embedtrain.data.sources import Example
 from embedtrain.model.export import load_encoder
 from embedtrain.model.guide import load_guide
@@ -136,7 +137,8 @@ def ours(*, size: int, hard: int, max_tokens: int, limit_gb: float) -> Result:
             Example(query, (positive,), tuple(negatives), None, "texts", "")
             for query, positive, *negatives in texts(rows, hard)
         ]
-        batches.append(collate(examples, range(rows), encoder.tokenize, 0, guide_tokenize=guide.tokenize))
+        picks = [pick(example, row) for row, example in enumerate(examples)]
+        batches.append(collate(picks, encoder.tokenize, guide_tokenize=guide.tokenize))
         del examples
     module = TrainModule(
         encoder,

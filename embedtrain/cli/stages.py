@@ -21,6 +21,7 @@ from embedtrain.model.export import check_sub_model, save_encoder
 from embedtrain.model.guide import GuideModel
 from embedtrain.model.lora import has_lora
 from embedtrain.model.pooling import Pooling
+from embedtrain.objective.negatives import Negatives
 from embedtrain.ranks import alone
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
@@ -69,10 +70,15 @@ class TrainingRun:
             seed=config["seed"],
             tokenize=self.encoder.tokenize,
             guide_tokenize=None if self.guide is None else self.guide.tokenize,
+            folder=self.folder.path,
         )
         self.trainer = self._trainer()
         self.data.trainer = self.trainer  # its ranks and accumulation decide the batches
+        if self.leads and config["overwrite"]:
+            self.folder.forget_bad_rows()
         self.data.setup("fit")
+        if isinstance(self.loss.pair, Negatives):
+            self.loss.pair.share(self.data.in_batch)
         check_run(
             self.loss,
             self.plan,

@@ -1,4 +1,4 @@
-"""Examples to one `Batch`: every distinct text tokenised once, and who belongs to whom.
+"""Picked rows to one `Batch`: every distinct text tokenised once, and who belongs to whom.
 
 Letters: B queries, N documents (positives and ragged negatives), M distinct (role, prompt, text) triples,
 K labelled positives. Text ids are of the text alone: the same text behind another prompt, or in the other
@@ -8,13 +8,14 @@ role, is another row to encode and yet no negative of itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from embedtrain.data.draw import Pick
 from embedtrain.data.sources import Example
 from embedtrain.types import Batch, Links, Role, Tokenize, Tokens, stack_tokens, text_id
 
@@ -29,31 +30,18 @@ class _Text(NamedTuple):
     text: str
 
 
-def collate(
-    examples: Sequence[Example],
-    rows: Sequence[int],
-    tokenize: Tokenize,
-    epoch: int,
-    *,
-    max_negatives: int | None = None,
-    guide_tokenize: Tokenize | None = None,
-) -> Batch:
+def collate(picks: Sequence[Pick], tokenize: Tokenize, *, guide_tokenize: Tokenize | None = None) -> Batch:
     """The batch of the given rows.
 
-    Of several positives one is taken, of more than `max_negatives` negatives as many; both rotate with the
-    epoch (positives with the row too), so that in time all are used and no state is kept. Every labelled
-    positive, taken or not, is in `known`.
+    Every labelled positive, taken or not, is in `known`.
 
     Args:
-        examples: all rows of the data.
-        rows: B row numbers.
+        picks: B rows, and which positive and negatives of each take part.
         tokenize: called once with the distinct queries, once with the distinct documents, and the prompt of
             each.
-        epoch: 0 or more.
-        max_negatives: most negatives of a row; all when None.
         guide_tokenize: makes the tokens of a guide model, which gets its own prompts and none of the data's.
     """
-    taken = [examples[row] for row in rows]
+    taken = [item.example for item in picks]
     offers = offered(taken)
     texts: dict[_Text, int] = {}  # row among the M texts; queries come first
     query = [
@@ -64,13 +52,12 @@ def collate(
     owner: list[int] = []
     positive: list[int] = []
     teacher: list[float] = []
-    for place, (row, example) in enumerate(zip(rows, taken, strict=True)):
+    for place, (_, example, chosen, negatives) in enumerate(picks):
         positive.append(len(docs))
         every = (*example.positives, *example.negatives)
         told = example.teacher or (math.nan,) * len(every)
         first = len(example.positives)
-        chosen = (epoch + row) % first
-        for number in (chosen, *_rotated(range(first, len(every)), epoch, max_negatives)):
+        for number in (chosen, *(first + negative for negative in negatives)):
             text = _Text("document", example.prompts.document, every[number])
             docs.append(texts.setdefault(text, len(texts)))
             owner.append(place)
@@ -85,7 +72,7 @@ def collate(
         known=_integers([number for number, _ in known]),  # (K,)
         known_owner=_integers([place for _, place in known]),  # (K,)
         task=_integers([_task_id(example.task) for example in taken]),  # (B,)
-        rows=_integers(rows),  # (B,)
+        rows=_integers([item.number for item in picks]),  # (B,)
         scores=_floats([_or_nan(example.score) for example in taken]) if "scores" in offers else None,  # (B,)
         teacher=_floats(teacher) if "teacher" in offers else None,  # (N,)
     )
@@ -98,14 +85,6 @@ def collate(
 @lru_cache(maxsize=1024)
 def _task_id(task: str) -> int:
     return text_id(task)
-
-
-def _rotated(negatives: range, epoch: int, most: int | None) -> Sequence[int]:
-    """At most `most` negatives: the next ones of a ring at every epoch."""
-    if most is None or len(negatives) <= most:
-        return negatives
-    start = epoch * most % len(negatives)
-    return [*negatives, *negatives][start : start + most]
 
 
 def _tokens(texts: list[_Text], tokenize: Tokenize) -> Tokens:
@@ -121,14 +100,17 @@ def _without_prompt(item: _Text) -> _Text:
     return item._replace(prompt=None)
 
 
-def offered(examples: Sequence[Example]) -> frozenset[str]:
+def offered(examples: Iterable[Example]) -> frozenset[str]:
     """What some row has beyond a positive: "scores", "teacher", "negatives"."""
-    there = {
-        "scores": any(example.score is not None for example in examples),
-        "teacher": any(example.teacher for example in examples),
-        "negatives": any(example.negatives for example in examples),
-    }
-    return frozenset(name for name, some in there.items() if some)
+    found: set[str] = set()
+    for example in examples:
+        if example.score is not None:
+            found.add("scores")
+        if example.teacher:
+            found.add("teacher")
+        if example.negatives:
+            found.add("negatives")
+    return frozenset(found)
 
 
 def _or_nan(number: float | None) -> float:

@@ -3,63 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from embedtrain.data.collate import collate
+from embedtrain.data.draw import ALL, Draw, pick
+from embedtrain.data.sampler import Batches
 from embedtrain.data.sources import Example
+from embedtrain.data.windows import Drawn
 from embedtrain.types import Batch, Tokenize
 
-
-class Batches(Protocol):
-    """Which rows train together at a step, for all ranks."""
-
-    batches_per_epoch: int
-
-    def epoch(self, step: int) -> int:
-        """The epoch of a step counted over the whole run, from 0."""
-
-    def rows(self, step: int) -> list[int]:
-        """Row numbers of the global batch of that step."""
+Revise = Callable[[int, Sequence[int], list[Example]], list[Example]]
 
 
 class StepDataset(Dataset[Batch]):
-    """This rank's `Batch` of any step: `dataset[step]`. Keeps nothing that a step changes but a cache."""
+    """This rank's `Batch` of any step: `dataset[step]`. Keeps nothing that a step changes but a cache.
+
+    Args:
+        batches: steps to global batches.
+        tokenize: texts to tokens.
+        cut: (global batch, rank, ranks) to the rank's own part.
+        rank: this one.
+        world: how many there are.
+        offsets: what is added to the row numbers of each dataset, so that each row of the data has its own.
+        draws: which negatives the rows of each dataset bring.
+        guide_tokenize: texts to tokens of a guide.
+        revise: (step, numbers in the data, examples) to as many examples: others may stand in for the rows.
+            It is called where batches are made: in the worker processes, ahead of the step, if there are any.
+    """
 
     def __init__(
         self,
-        examples: Sequence[Example],
         batches: Batches,
         tokenize: Tokenize,
         *,
-        cut: Callable[[Sequence[int], int, int], Sequence[int]],
+        cut: Callable[[Sequence[Drawn], int, int], Sequence[Drawn]],
         rank: int = 0,
         world: int = 1,
-        max_negatives: int | None = None,
+        offsets: Sequence[int] = (0,),
+        draws: Sequence[Draw] = (ALL,),
         guide_tokenize: Tokenize | None = None,
+        revise: Revise | None = None,
     ) -> None:
-        self._examples = examples
-        self._batches = batches
-        self._tokenize = tokenize
-        self._cut = cut
-        self._rank = rank
-        self._world = world
-        self._max_negatives = max_negatives
-        self._guide_tokenize = guide_tokenize
+        self._batches, self._tokenize, self._guide_tokenize = batches, tokenize, guide_tokenize
+        self._cut, self._rank, self._world = cut, rank, world
+        self._offsets, self._draws = offsets, draws
+        self._revise = revise
 
     def __getitem__(self, step: int) -> Batch:
         rows = self._cut(self._batches.rows(step), self._rank, self._world)
-        epoch = self._batches.epoch(step)
-        return collate(
-            self._examples,
-            rows,
-            self._tokenize,
-            epoch,
-            max_negatives=self._max_negatives,
-            guide_tokenize=self._guide_tokenize,
-        )
+        numbers = [self._offsets[row.dataset] + row.row for row in rows]
+        examples = [row.example for row in rows]
+        if self._revise is not None:
+            examples = self._revise(step, numbers, examples)
+        picks = [
+            pick(example, row.row, row.epoch, draw=self._draws[row.dataset], number=number)
+            for row, number, example in zip(rows, numbers, examples, strict=True)
+        ]
+        return collate(picks, self._tokenize, guide_tokenize=self._guide_tokenize)
 
 
 class StepLoader:

@@ -8,42 +8,57 @@ Lightning adds the batches already fetched itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 
+from embedtrain.data.bad_rows import BadRows, Policy
 from embedtrain.data.collate import offered
-from embedtrain.data.loader import StepDataset, StepLoader
-from embedtrain.data.sampler import EvenBatches, GlobalBatches, slice_for_rank
-from embedtrain.data.sources import Example, check_all_scored_or_none, read_examples, task_name
-from embedtrain.data.splitting import split_examples
-from embedtrain.rows import nearest
+from embedtrain.data.draw import Draw, How
+from embedtrain.data.entries import Source, datasets_of, entries_of, read_entry, read_sources, sample
+from embedtrain.data.loader import Revise, StepDataset, StepLoader
+from embedtrain.data.mixture import Dataset, Mix, Sampling
+from embedtrain.data.run_plan import BatchesOf, Composition, RunPlan
+from embedtrain.data.sampler import EvenBatches, part_for_rank, slice_for_rank
+from embedtrain.data.sources import Example
+from embedtrain.data.split_off import split_off
+from embedtrain.data.stores import MemoryRows, Store
 from embedtrain.types import InputError, Tokenize
 
-Source = str | Mapping[str, Any]
-SOURCE_KEYS = ("source", "split", "columns", "task", "prompts")
+LOOKED_AT = 256  # rows of a stream that say what it has
 
 
 class DataModule(pl.LightningDataModule):
-    """Training and validation batches of one dataset, or of several joined end to end.
+    """Training and validation batches of one dataset, or of a mixture.
 
     Args:
-        train: a path or hub name, or a list of them; each may be a mapping with "source" and any of "split",
-            "columns", "task", "prompts" (see `read_examples`).
-        validation: the same, or None.
-        validation_fraction: share of the training rows split off for validation (see `split_examples`).
+        train: a path or hub name, or a list of them; each may be a mapping with "source" and any of the
+            settings of a dataset (see `entries.KEYS` and docs/data.md).
+        validation: the same without those settings, or None.
+        validation_fraction: share of the training rows split off for validation (see `held_out`).
         validation_rows: the same as a number of rows.
         validation_limit: use only that many validation rows, drawn by the seed.
         batch_size: rows per micro-step over all ranks together.
         epochs: passes over the rows.
-        max_steps: optimiser steps; when given it alone decides the length, `epochs` is not looked at.
+        max_steps: optimiser steps; when given it alone decides the length, `epochs` only the proportions.
+        batches: "one_task" makes every batch of one dataset, "mixed" draws each from all of them.
+        sampling: what decides the share of a dataset: its rows and epochs ("proportional"), its weight
+            ("weights"), or its size to the power alpha ("temperature").
+        alpha: of "temperature", 0 (all alike) to 1 (proportional).
+        by_length: rows of similar length share batches.
         max_negatives: most negatives of a row per epoch; all when None.
+        draw_negatives: which, where a row has more: "rotate", "first", "sample", or "all" of them.
         columns: our field -> name in the rows, for sources that do not say it themselves.
+        on_bad_row: what becomes of a row that cannot be used: "error" stops at it, "skip" leaves it out and
+            reports it, "quarantine" also keeps its text to be repaired (see `BadRows`).
+        cache: folder that keeps how many rows streamed files have; `.counts` beside the run when None.
         num_workers: processes that collate ahead; 0 collates in the training process.
-        seed: decides the split and the order of every epoch.
+        seed: decides the split, the order of every epoch and the turns of the datasets.
         tokenize: texts to `Tokens`; must be picklable when num_workers > 0.
         guide_tokenize: the same for a guide model, whose tokens training batches then hold too.
+        folder: of the run; bad rows are reported in its `bad_rows`. Needed unless on_bad_row is "error".
+        revise: may put other examples in the place of a step's (see `StepDataset`).
 
     Raises:
         InputError: at `setup`, with the place of whatever cannot be trained on.
@@ -60,12 +75,21 @@ class DataModule(pl.LightningDataModule):
         batch_size: int = 64,
         epochs: int = 1,
         max_steps: int | None = None,
+        batches: BatchesOf = "one_task",
+        sampling: Sampling = "proportional",
+        alpha: float = 0.5,
+        by_length: bool = False,
         max_negatives: int | None = None,
+        draw_negatives: How = "rotate",
         columns: Mapping[str, str] | None = None,
+        on_bad_row: Policy = "error",
+        cache: str | Path | None = None,
         num_workers: int = 0,
         seed: int,
         tokenize: Tokenize,
         guide_tokenize: Tokenize | None = None,
+        folder: str | Path | None = None,
+        revise: Revise | None = None,
     ) -> None:
         super().__init__()
         _check(epochs=epochs, batch_size=batch_size, max_steps=max_steps, validation_limit=validation_limit)
@@ -75,40 +99,47 @@ class DataModule(pl.LightningDataModule):
                 "give one of validation, validation_fraction and validation_rows: they each say what to "
                 "validate on."
             )
-        self._sources = train
-        self._validation_sources = validation
-        self._split = {"fraction": validation_fraction or None, "rows": validation_rows}
+        draw = Draw(max_negatives, draw_negatives, seed).checked("data: ")
+        if draw.how == "all" and draw.most is not None:
+            raise InputError("data.draw_negatives=all contradicts data.max_negatives: say one of the two.")
+        self._entries = entries_of(train, columns, draw)
+        self._bad_rows = BadRows(on_bad_row, None if folder is None else Path(folder) / "bad_rows")
+        counts = None if folder is None else Path(folder).parent / ".counts"
+        self._cache = counts if cache is None else Path(cache)
+        self._validation_sources, self._columns = validation, columns
+        self._split = (validation_fraction or None, validation_rows)
         self._validation_limit = validation_limit
-        self._batch_size = batch_size
-        self._epochs = epochs
-        self._max_steps = max_steps
-        self._max_negatives = max_negatives
-        self._columns = columns
-        self._num_workers = num_workers
-        self._seed = seed
-        self._tokenize, self._guide_tokenize = tokenize, guide_tokenize
-        self._train: list[Example] = []
-        self._validation: list[Example] = []
-        self._batches: GlobalBatches | None = None
+        self._batch_size, self._max_steps = batch_size, max_steps
+        self._mix = Mix(sampling, alpha, epochs).checked()
+        self._composition = Composition(batches, batch_size, by_length).checked()
+        self._num_workers, self._seed = num_workers, seed
+        self._tokenize, self._guide_tokenize, self._revise = tokenize, guide_tokenize, revise
+        self._datasets: list[Dataset] = []
+        self._validation: Sequence[Example] = []
+        self._planned: RunPlan | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, check and split the rows and plan the first epoch; a second call does nothing."""
-        if self._batches is not None:
+        """Read, check and split the rows and plan the run; a second call does nothing."""
+        if self._planned is not None:
             return
-        train = read_sources(self._sources, self._columns)
+        parts = [(entry, read_entry(entry, self._bad_rows, self._cache)) for entry in self._entries]
         if self._validation_sources is not None:
-            self._validation = read_sources(self._validation_sources, self._columns)
-        elif any(self._split.values()):
-            train, self._validation = split_examples(train, **self._split, seed=self._seed)  # type: ignore[arg-type]
-        self._validation = _sample(self._validation, self._validation_limit, self._seed)
+            self._validation = read_sources(self._validation_sources, self._columns, self._bad_rows)
+        elif any(self._split):
+            fraction, rows = self._split
+            parts, self._validation = split_off(parts, fraction=fraction, rows=rows, seed=self._seed)
+        self._validation = sample(self._validation, self._validation_limit, self._seed)
         rank, world = self._place()
         if 0 < len(self._validation) < world:
             raise InputError(
                 f"validation has {len(self._validation)} rows for {world} ranks: give more rows."
             )
-        slice_for_rank(range(self._batch_size), rank, world)
-        self._batches = GlobalBatches(train, batch_size=self._batch_size, seed=self._seed)
-        self._train = train
+        self._datasets = datasets_of(parts, self._seed)
+        planned = RunPlan(self._datasets, self._mix, self._composition, seed=self._seed)
+        for size in planned.sizes:
+            slice_for_rank(range(size), rank, world)
+        self._planned = planned
+        self._bad_rows.summary()
 
     @property
     def total_steps(self) -> int:
@@ -120,18 +151,18 @@ class DataModule(pl.LightningDataModule):
         accumulate = self._accumulate()
         if self._max_steps is not None:
             return self._max_steps * accumulate
-        steps = self._epochs * self._planned().batches_per_epoch
+        steps = self._plan().length
         if steps < accumulate:
             raise InputError(
-                f"{self._epochs} epochs are {steps} batches of {self._batch_size} rows, fewer than the "
-                f"{accumulate} batches of one optimiser step. Lower data.batch_size or trainer.accumulate."
+                f"{self._mix.epochs} epochs are {steps} batches, fewer than the {accumulate} batches of one "
+                "optimiser step. Lower data.batch_size or trainer.accumulate."
             )
         return steps - steps % accumulate
 
     @property
     def batches_per_epoch(self) -> int:
-        """Micro-steps of one pass over the rows, known after `setup`."""
-        return self._planned().batches_per_epoch
+        """Micro-steps of one pass over the rows of all datasets, known after `setup`."""
+        return self._plan().batches_per_epoch
 
     @property
     def has_validation(self) -> bool:
@@ -140,49 +171,75 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def tasks(self) -> dict[str, bool]:
-        """The data sets that the training rows belong to, and whether those have scores. After `setup`."""
-        return dict(sorted({example.task: example.score is not None for example in self._train}.items()))
+        """The datasets of the training rows by name, and whether their rows have scores. After `setup`."""
+        named = sorted(self._datasets, key=lambda item: item.store.task)
+        return {item.store.task: _some(item.store)[0].score is not None for item in named}
 
     @property
     def offers(self) -> frozenset[str]:
-        """What some training row has beyond a positive: "scores", "teacher", "negatives". After `setup`."""
-        return offered(self._train)
+        """What some training row has beyond a positive: "scores", "teacher", "negatives". After `setup`.
+
+        Of a stream only the first rows are looked at.
+        """
+        return offered(example for item in self._datasets for example in _some(item.store))
+
+    @property
+    def in_batch(self) -> dict[str, bool]:
+        """The datasets that say whether their queries meet what other rows brought. After `setup`."""
+        said = {item.store.task: item.use.in_batch for item in self._datasets}
+        return {task: wish for task, wish in said.items() if wish is not None}
+
+    @property
+    def own_negatives_only(self) -> frozenset[str]:
+        """The datasets whose queries are contrasted with their own documents alone."""
+        return frozenset(task for task, shared in self.in_batch.items() if not shared)
 
     def examples_at(self, rows: Sequence[int]) -> list[Example]:
         """The training rows of `Links.rows`, for messages that name them."""
-        return [self._train[row] for row in rows]
+        offsets = np.array(self._offsets())
+        found: list[Example] = []
+        for row in rows:
+            number = int(np.searchsorted(offsets, row, side="right")) - 1
+            own = int(row - offsets[number])
+            found += self._datasets[number].store.take([own]).values()
+        return found
 
     def train_dataloader(self) -> StepLoader:
         """Steps from the trainer's own on, to the end of the run."""
         rank, world = self._place()
+        total = self.total_steps
         dataset = StepDataset(
-            self._train,
-            self._planned(),
+            self._plan().batches(total),
             self._tokenize,
             cut=slice_for_rank,
             rank=rank,
             world=world,
-            max_negatives=self._max_negatives,
+            offsets=self._offsets(),
+            draws=[item.use.draw for item in self._datasets],
             guide_tokenize=self._guide_tokenize,
+            revise=self._revise,
         )
-        return StepLoader(dataset, self.total_steps, first=self._first_step, num_workers=self._num_workers)
+        return StepLoader(dataset, total, first=self._first_step, num_workers=self._num_workers)
 
     def val_dataloader(self) -> StepLoader | list[StepLoader]:
         """All validation rows in order, each on one rank; an empty list when there are none."""
         if not self._validation:
             return []
         rank, world = self._place()
-        batches = EvenBatches(len(self._validation), batch_size=self._batch_size)
-        dataset = StepDataset(
-            self._validation, batches, self._tokenize, cut=part_for_rank, rank=rank, world=world
-        )
-        return StepLoader(dataset, batches.batches_per_epoch, first=_zero, num_workers=self._num_workers)
+        batches = EvenBatches(self._validation, batch_size=self._batch_size)
+        dataset = StepDataset(batches, self._tokenize, cut=part_for_rank, rank=rank, world=world)
+        return StepLoader(dataset, batches.batches, first=_zero, num_workers=self._num_workers)
 
-    def _planned(self) -> GlobalBatches:
-        if self._batches is None:
+    def _offsets(self) -> list[int]:
+        """The number of the first row of each dataset in the whole data."""
+        sizes = [len(item.store) for item in self._datasets]
+        return [sum(sizes[:number]) for number in range(len(sizes))]
+
+    def _plan(self) -> RunPlan:
+        if self._planned is None:
             self.setup()
-        assert self._batches is not None
-        return self._batches
+        assert self._planned is not None
+        return self._planned
 
     def _place(self) -> tuple[int, int]:
         """(rank, number of ranks)."""
@@ -195,63 +252,15 @@ class DataModule(pl.LightningDataModule):
         return self.trainer.global_step * self._accumulate() if self.trainer else 0
 
 
-def read_sources(
-    sources: Source | Sequence[Source], columns: Mapping[str, str] | None = None
-) -> list[Example]:
-    """The examples of one source or of several, one after the other; of each task, all scored or none.
-
-    Raises:
-        InputError: as `read_examples`; for an unknown key of a source; when nothing is given.
-    """
-    listed = [sources] if isinstance(sources, str | Mapping) else list(sources)
-    if not listed:
-        raise InputError("train: the list of datasets is empty. Give a path or a hub name.")
-    examples = [example for source in listed for example in _read(source, columns)]
-    _check_names(listed)
-    check_all_scored_or_none(examples)
-    return examples
-
-
-def part_for_rank(rows: Sequence[int], rank: int, world: int) -> Sequence[int]:
-    """The rank's consecutive part of the rows; parts differ by at most one row and none is lost."""
-    return rows[len(rows) * rank // world : len(rows) * (rank + 1) // world]
-
-
-def _read(source: Source, columns: Mapping[str, str] | None) -> list[Example]:
-    if not isinstance(source, Mapping):
-        return read_examples(source, columns=columns)
-    for key in source:
-        if key not in SOURCE_KEYS:
-            raise InputError(
-                f"a dataset has no setting {key!r}, only {', '.join(SOURCE_KEYS)}."
-                f"{nearest(key, list(SOURCE_KEYS))}"
-            )
-    if "source" not in source:
-        raise InputError(f"a dataset needs a source, a path or a hub name; got {dict(source)}.")
-    return read_examples(**{"columns": columns, **source})
-
-
-def _check_names(sources: Sequence[Source]) -> None:
-    """Refuse two sources that would be one task by accident."""
-    by_name: dict[str, str] = {}
-    for source in sources:
-        place = source["source"] if isinstance(source, Mapping) else source
-        if isinstance(source, Mapping) and source.get("task") is not None:
-            continue
-        other = by_name.setdefault(task_name(place), str(place))
-        if other != str(place):
-            raise InputError(
-                f"{other} and {place} would both be the task {task_name(place)!r}: give each its own, "
-                "{source: ..., task: NAME}."
-            )
-
-
-def _sample(examples: list[Example], limit: int | None, seed: int) -> list[Example]:
-    """At most `limit` examples, drawn by the seed, in their order."""
-    if limit is None or len(examples) <= limit:
-        return examples
-    drawn = np.random.default_rng(seed).permutation(len(examples))[:limit]
-    return [examples[row] for row in sorted(drawn.tolist())]
+def _some(store: Store) -> Sequence[Example]:
+    """All rows that are in memory, else the first good ones."""
+    if isinstance(store, MemoryRows):
+        return store.examples
+    numbers = store.order(0, 0)(np.arange(min(len(store), LOOKED_AT))).tolist()
+    found = list(store.take(numbers).values())
+    if not found:
+        raise InputError(f"{store.task}: none of the first {len(numbers)} rows can be read.")
+    return found
 
 
 def _check(**counts: int | None) -> None:

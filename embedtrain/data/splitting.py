@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedtrain.data.sources import Example
 from embedtrain.types import InputError
@@ -14,10 +15,10 @@ from embedtrain.types import InputError
 logger = logging.getLogger(__name__)
 
 
-def split_examples(
+def held_out(
     examples: Sequence[Example], *, fraction: float | None = None, rows: int | None = None, seed: int
-) -> tuple[list[Example], list[Example]]:
-    """(train, validation), both in the order of `examples`; the same examples and seed give the same split.
+) -> NDArray[np.bool_]:
+    """True on the rows of validation, (rows,): a function of the examples and the seed alone.
 
     Groups stay whole: rows that share a query or a positive, also through other rows, are one group.
     Groups are shuffled by the seed and taken for validation while they fit into the wanted number of rows,
@@ -47,8 +48,7 @@ def split_examples(
             f"no validation set of {wanted} rows can be split off {len(examples)} rows: too many share one "
             "query. Give a validation file, or ask for more rows."
         )
-    train = [example for example, held in zip(examples, taken, strict=True) if not held]
-    return train, [example for example, held in zip(examples, taken, strict=True) if held]
+    return taken
 
 
 def _wanted(count: int, fraction: float | None, rows: int | None) -> int:
@@ -84,7 +84,7 @@ def _groups(examples: Sequence[Example], *, with_positives: bool) -> np.ndarray:
     return np.array([order[node] for node in roots], dtype=np.int64)
 
 
-def _take(groups: np.ndarray, wanted: int, seed: int) -> np.ndarray:
+def _take(groups: np.ndarray, wanted: int, seed: int) -> NDArray[np.bool_]:
     """True on rows of validation, (rows,) bool: shuffled groups, each taken if it still fits."""
     sizes = np.bincount(groups)
     chosen = np.zeros(len(sizes), dtype=bool)
@@ -95,5 +95,5 @@ def _take(groups: np.ndarray, wanted: int, seed: int) -> np.ndarray:
             room -= sizes[group]
         if room == 0:
             break
-    taken: np.ndarray = chosen[groups]
+    taken: NDArray[np.bool_] = chosen[groups]
     return taken

@@ -44,13 +44,29 @@ class Negatives:
             raise InputError(
                 f"two rules are called {twice[0]}, and logs could not tell them apart: give one another name"
             )
-        self.datasets = {name: self._own(name, given) for name, given in (datasets or {}).items()}
+        self._said = dict(datasets or {})
+        self.datasets = {name: self._own(name, given) for name, given in self._said.items()}
 
     def _own(self, name: str, given: Mapping[str, Any]) -> Sharing:
         where = f"datasets.{name}."
         if not isinstance(given, Mapping) or not given or set(given) - set(Sharing._fields):
             raise InputError(f"{where[:-1]} takes {' and '.join(Sharing._fields)}, got {given!r}")
         return self.sharing._replace(**given).checked(where)
+
+    def share(self, in_batch: Mapping[str, bool]) -> None:
+        """Take over what the data says of single data sets: whether they share what a batch brought.
+
+        Raises:
+            InputError: where `datasets` says otherwise.
+        """
+        for name, wish in in_batch.items():
+            said = self._said.get(name, {}).get("in_batch", wish)
+            if said != wish:
+                raise InputError(
+                    f"data.train says in_batch={str(wish).lower()} for {name!r} and negatives.datasets says "
+                    f"{str(said).lower()}: leave one of them out"
+                )
+            self.datasets[name] = self.datasets.get(name, self.sharing)._replace(in_batch=wish)
 
     @property
     def tasks(self) -> tuple[str, ...]:

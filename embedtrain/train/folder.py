@@ -33,6 +33,7 @@ FREE = (
     "trainer.log_every",
 )
 LEFT_OVER = re.compile(r"\.config\.yaml\.\d+\.tmp")  # of a run that was killed as it began
+BAD_ROWS = "bad_rows"  # written as the data is read, before the folder is prepared
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers", "pytorch-lightning", "mteb")
 
 
@@ -54,6 +55,11 @@ class RunFolder:
         self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
         self.checkpoints, self.model = CheckpointFolder(self.path / "checkpoints"), self.path / "model"
 
+    def forget_bad_rows(self) -> None:
+        """Remove the reports of an earlier run that is to be overwritten, before the data is read again."""
+        if self.config.exists():
+            shutil.rmtree(self.path / BAD_ROWS, ignore_errors=True)
+
     def prepare(self, config: Mapping[str, Any], *, overwrite: bool, world_size: int) -> bool:
         """Make the folder ready for `config`; True if an unfinished run continues.
 
@@ -63,6 +69,9 @@ class RunFolder:
         if overwrite and self.config.exists():  # never delete what no run has written
             gone = self.path.with_name(f".{self.path.name}.{os.getpid()}.overwritten")
             self.path.rename(gone)  # at once: half of a run would be nobody's
+            if (gone / BAD_ROWS).exists():  # of the data as this run has just read it
+                self.path.mkdir()
+                (gone / BAD_ROWS).rename(self.path / BAD_ROWS)
             shutil.rmtree(gone)
         if self.model.exists():
             raise InputError(
@@ -71,7 +80,7 @@ class RunFolder:
         if self.config.exists():
             self._require_same(config)
             return True
-        if self.path.exists() and not all(LEFT_OVER.fullmatch(item.name) for item in self.path.iterdir()):
+        if self.path.exists() and not all(_is_free(item.name) for item in self.path.iterdir()):
             raise InputError(
                 f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
             )
@@ -97,6 +106,11 @@ class RunFolder:
                 f"{self.path} holds an unfinished run with other settings ({'; '.join(changed)}). Repeat its "
                 "settings to continue it, use another name=..., or overwrite=true to start anew"
             )
+
+
+def _is_free(name: str) -> bool:
+    """Whether a file may be in a folder that holds no run yet."""
+    return name == BAD_ROWS or LEFT_OVER.fullmatch(name) is not None
 
 
 def versions() -> dict[str, str]:

@@ -73,7 +73,7 @@ class TrainModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Make this step's dropout a function of the step, so that a resumed run draws the same."""
         torch.manual_seed(step_seed(self.seed, batch_idx, self.global_rank))
-        self._noted, self._sums = {}, {}
+        self._noted = {}
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.zero_grad()
 
@@ -152,12 +152,15 @@ class TrainModule(pl.LightningModule):
         self._frozen.leave_out(checkpoint)
         if self.loss.queue is not None and "optimizer_states" in checkpoint:
             checkpoint["queue"] = self.loss.queue.state_dict()
+        if "optimizer_states" in checkpoint:
+            checkpoint["dataset_sums"] = dict(self._sums)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put back what is frozen, and continue with the queue of the checkpoint."""
         self._frozen.put_back(checkpoint)
         if self.loss.queue is not None and "queue" in checkpoint:
             self.loss.queue.load_state_dict(checkpoint["queue"])
+        self._sums = checkpoint.get("dataset_sums", {})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep this rank's embeddings and links; they are scored together at the end."""
@@ -187,9 +190,10 @@ class TrainModule(pl.LightningModule):
         self._noted[f"train/{name}"] = value
 
     def facts(self) -> dict[str, float]:
-        """What a line of metrics says of the last step."""
+        """What a line of metrics says: of the last step, and of each dataset since the line before."""
         noted = {name: float(value) for name, value in self._noted.items()}
-        return noted | dataset_facts(self._sums, self.datasets)
+        sums, self._sums = self._sums, {}
+        return noted | dataset_facts(sums, self.datasets)
 
     def _note_step(self, value: ObjectiveValue, links: Links) -> None:
         """Keep what metrics say of the loss; stop if it is not finite."""
@@ -207,7 +211,11 @@ class TrainModule(pl.LightningModule):
             if parameter.numel() == 1:
                 self.note(name, parameter.detach())
         if value.rows is not None and (len(self.datasets) > 1 or value.rows.removed):
-            self._sums = dataset_sums(value.rows, links.task, self.datasets, self.loss.gather)
+            sums = dataset_sums(value.rows, links.task, self.datasets, self.loss.gather)
+            self._sums = {
+                name: found + self._sums[name].to(found.device) if name in self._sums else found
+                for name, found in sums.items()
+            }
 
     def _not_finite(
         self, what: str, value: Tensor, links: Links, losses: Sequence[tuple[SubModel, Tensor]] = ()

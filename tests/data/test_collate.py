@@ -3,9 +3,16 @@ import hashlib
 import pytest
 import torch
 
-from embedtrain.data.collate import collate
+from embedtrain.data import collate as collating
+from embedtrain.data.draw import Draw, pick
 from embedtrain.data.sources import Example, Prompts
 from embedtrain.types import Tokens, text_id
+
+
+def collate(examples, rows, tokenize, epoch, *, max_negatives=None, how="rotate", **options):
+    draw = Draw(max_negatives, how)
+    picks = [pick(examples[row], row, epoch, draw=draw) for row in rows]
+    return collating.collate(picks, tokenize, **options)
 
 
 class Recorder:

@@ -5,7 +5,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from embedtrain.data.module import DataModule, part_for_rank, read_sources
+from embedtrain.data.entries import read_sources
+from embedtrain.data.module import DataModule
 from embedtrain.types import InputError, Tokens
 
 
@@ -162,9 +163,7 @@ def test_length_is_a_multiple_of_the_accumulated_batches(path, tmp_path):
     assert (len(watcher.seen), trainer.global_step) == (9, 3)
     trainer, watcher = fit(module_of(path, max_steps=5), tmp_path, accumulate=3)
     assert (len(watcher.seen), trainer.global_step) == (15, 5)
-    with pytest.raises(
-        InputError, match="1 epochs are 10 batches of 4 rows, fewer than the 11 batches of one"
-    ):
+    with pytest.raises(InputError, match="1 epochs are 10 batches, fewer than the 11 batches of one"):
         fit(module_of(path, epochs=1), tmp_path, accumulate=11)
 
 
@@ -213,13 +212,6 @@ def test_batch_that_ranks_cannot_share_is_refused_before_training(path, monkeypa
         module_of(path)
     with pytest.raises(InputError, match="validation has 2 rows for 3 ranks"):
         module_of(path, batch_size=3, validation_rows=2)
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 7])
-def test_parts_are_even_and_complete(world):
-    parts = [part_for_rank(range(7), rank, world) for rank in range(world)]
-    assert [row for part in parts for row in part] == list(range(7))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_training_batches_alone_hold_tokens_for_a_guide(path):

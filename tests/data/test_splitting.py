@@ -3,8 +3,15 @@ import logging
 import pytest
 
 from embedtrain.data.sources import Example
-from embedtrain.data.splitting import split_examples
+from embedtrain.data.splitting import held_out
 from embedtrain.types import InputError
+
+
+def split_examples(examples, **options):
+    """(train, validation)"""
+    held = held_out(examples, **options)
+    train = [example for example, out in zip(examples, held, strict=True) if not out]
+    return train, [example for example, out in zip(examples, held, strict=True) if out]
 
 
 def rows(pairs):

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from embedtrain.config import build, config_dir
 from embedtrain.data.collate import collate
+from embedtrain.data.draw import pick
 from embedtrain.data.sampler import slice_for_rank
 from embedtrain.data.sources import Example
 from embedtrain.objective.contrastive import InfoNCE
@@ -175,7 +176,8 @@ def examples():
 def batch_of(rank, world, number=0):
     """This rank's share of the global batch of a step."""
     rows = slice_for_rank(range(number * QUERIES, (number + 1) * QUERIES), rank, world)
-    batch = collate(examples(), list(rows), tokenize, epoch=1)
+    every = examples()
+    batch = collate([pick(every[row], row, epoch=1) for row in rows], tokenize)
     links = batch.links
     teacher = (links.text_ids[links.docs] % 97).double() / 97
     scores = (links.rows * 37 % 16).double() / 16
