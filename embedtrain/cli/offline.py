@@ -1,4 +1,4 @@
-"""`embedtrain-evaluate offline=true`: nothing is asked of the internet, and what would be is named at once."""
+"""`embedtrain-evaluate offline=true`: the internet is asked nothing, and what is missing is named at once."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ MODELS = "models"  # the folder of fetched models under the data root
 
 
 def prefetch_all(config: Mapping[str, Any]) -> None:
-    """Fetches the data of the tasks, and the model if it is a hub name; prints what is there and manifest.json.
+    """Fetches the data of the tasks, and the model if it is a hub name; prints the repositories.
 
     Raises:
         InputError: no data_root, an unknown task, or, once all else is fetched, what could not be had.
@@ -31,10 +31,8 @@ def prefetch_all(config: Mapping[str, Any]) -> None:
     tasks = find_tasks(config["tasks"], root, config["languages"])
     wanted = [*wanted_data(tasks), *_wanted_model(config["model"])]
     fetched = prefetch(wanted, root, print, verify=config["verify"])
-    print(
-        f"{len(fetched.repos)} of {len(wanted)} repositories, {sum(repo.size for repo in fetched.repos):,} bytes"
-        f"   sizes and hashes of all files: {root / NAME}"
-    )
+    size = sum(repo.size for repo in fetched.repos)
+    print(f"{len(fetched.repos)} of {len(wanted)} repositories, {size:,} bytes; every file: {root / NAME}")
     if fetched.failures:
         listed = "".join(f"\n  {name}: {reason}" for name, reason in fetched.failures.items())
         raise InputError(
@@ -65,7 +63,8 @@ def _wanted_model(name: str | None) -> list[Wanted]:
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise InputError(
-            f"model={name} is neither a folder here nor to be had from the hub ({type(error).__name__}: {reason})"
+            f"model={name} is neither a folder here nor to be had from the hub "
+            f"({type(error).__name__}: {reason})"
         ) from error
     files = [file.rfilename for file in info.siblings or []]
     weights = (

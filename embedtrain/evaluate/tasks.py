@@ -131,7 +131,9 @@ def load(task: AbsTask) -> None:
         there = part.get("default", part) if part else {}
         missing = [] if getattr(task, "parallel_subsets", False) else set(task.eval_splits) - set(there)
         if missing:
-            raise InputError(f"task {name} has no split {', '.join(missing)}; it has {', '.join(there)}")
+            raise InputError(
+                f"task {name} has no split {', '.join(missing)}; it has {', '.join(sorted(there))}"
+            )
 
 
 def _is_local(name: str, sets: Sequence[LocalSet]) -> bool:
