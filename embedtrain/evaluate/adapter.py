@@ -28,9 +28,10 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedtrain.evaluate.bank import GridBank
+from embedtrain.evaluate.bank import GridBank, key_of
 from embedtrain.evaluate.quantize import ranges_of, signs, through_int8
-from embedtrain.evaluate.search import Corpus, best, cosine, rerank, signs_cosine
+from embedtrain.evaluate.search import Found, as_kept, best, cosine, rerank, signs_cosine
+from embedtrain.evaluate.streaming import Asked, Documents, search_all
 from embedtrain.types import Cell, Role, SubModel
 
 
@@ -42,6 +43,7 @@ class Serving(NamedTuple):
 
 
 AS_CUT = Serving()
+_SAMPLED = 500  # documents that tell how much of a large corpus the store already has
 
 
 class ServedCell(AbsEncoder):
@@ -100,11 +102,14 @@ class ServedCell(AbsEncoder):
         With `top_ranked` (reranking) only the documents given for a query are its candidates. Similarities
         are cosines of what `encode` gives; with rescoring, of the float32 query and the kept document.
         """
-        ids, texts = self.bank.corpus(self._corpus, _document_texts)
-        docs = self._documents(ids, texts, task_metadata)
-        query_texts = list(_retrieval_texts(queries, PromptType.query)[:])
-        asked = self._unit(query_texts, task_metadata, PromptType.query)  # (Q, dim)
         query_ids = list(queries["id"][:])
+        query_texts = list(_retrieval_texts(queries, PromptType.query)[:])
+        if top_ranked is None and not self._fits(task_metadata):
+            return self._streamed(query_ids, query_texts, task_metadata, top_k)
+        ids, texts = self.bank.corpus(self._corpus, _document_texts)
+        unit = self._unit(texts, task_metadata, PromptType.document)  # (N, dim)
+        docs = as_kept(ids, unit, self.cell.dtype, self.serving.rescore_multiplier)
+        asked = self._unit(query_texts, task_metadata, PromptType.query)  # (Q, dim)
         if top_ranked is not None:
             return rerank(query_ids, asked, docs, top_ranked, top_k)
         return best(query_ids, asked, docs, top_k)
@@ -120,22 +125,58 @@ class ServedCell(AbsEncoder):
         left, right = torch.as_tensor(embeddings1), torch.as_tensor(embeddings2)
         return (F.normalize(left, dim=-1) * F.normalize(right, dim=-1)).sum(dim=-1)
 
-    def _documents(self, ids: list[str], texts: list[str], task: TaskMetadata) -> Corpus:
-        unit = self._unit(texts, task, PromptType.document)  # (N, dim)
-        dtype, again = self.cell.dtype, self.serving.rescore_multiplier
-        if dtype == "float32":
-            return Corpus(ids, unit)
-        if dtype == "int8":
-            return Corpus(ids, through_int8(unit, ranges_of(unit)))
-        kept = through_int8(unit, ranges_of(unit)) if dtype == "binary_rescore_int8" else signs(unit)
-        return Corpus(ids, kept, signs(unit), None if dtype == "binary" else again)
+    def _fits(self, task: TaskMetadata) -> bool:
+        """Whether the vectors of the corpus are kept, and not searched as they pass."""
+        count = len(self._corpus)
 
-    def _unit(self, texts: list[str], task: TaskMetadata, prompt_type: PromptType | None) -> Tensor:
-        """float32 vectors of the cell, (M, dim)."""
+        def sample() -> list[bytes]:
+            rows = range(0, count, max(1, count // _SAMPLED))
+            how = self._prompted(task, PromptType.document)
+            return [key_of(*how, text) for text in _texts_of(self._corpus.select(rows))]
+
+        return self.bank.holds(self._corpus, count, sample)
+
+    def _streamed(
+        self,
+        query_ids: list[str],
+        query_texts: list[str],
+        task: TaskMetadata,
+        top_k: int,
+    ) -> Found:
+        """`search` of a corpus that is not kept: the first cell searches for all."""
+        # mteb gives each cell the same corpus, which the bank holds on to, but queries of its own
+        where = (id(self._corpus), tuple(query_ids), tuple(query_texts), top_k)
+        if where not in self.bank.searched:
+            cells = [ServedCell(self.bank, cell, self.mteb_model_meta, self.serving) for cell in self._all()]
+            asked = Asked(
+                query_ids,
+                {one.cell: one._unit(query_texts, task, PromptType.query) for one in cells},
+                top_k,
+                cut_first=self.serving.normalize == "post",
+                rescore_multiplier=self.serving.rescore_multiplier,
+            )
+            corpus = self._corpus
+
+            def read(start: int, end: int) -> list[str]:
+                return _texts_of(corpus.select(range(start, end)))
+
+            documents = Documents(list(corpus["id"][:]), read, *self._prompted(task, PromptType.document))
+            self.bank.searched[where] = search_all(self.bank, documents, asked)
+        found: Found = self.bank.searched[where][self.cell]
+        return found
+
+    def _all(self) -> tuple[Cell, ...]:
+        return self.bank.cells if self.cell in self.bank.cells else (self.cell,)
+
+    def _prompted(self, task: TaskMetadata, prompt_type: PromptType | None) -> tuple[Role, str | None]:
         # Texts of symmetric tasks (STS, classification) have no role in mteb. Unless the model has a prompt
         # for the task or its type they are read as documents, to which most models give no prompt.
         role: Role = "query" if prompt_type == PromptType.query else "document"
-        prompt = get_prompt(dict(self.bank.encoder.prompts), task, prompt_type)
+        return role, get_prompt(dict(self.bank.encoder.prompts), task, prompt_type)
+
+    def _unit(self, texts: list[str], task: TaskMetadata, prompt_type: PromptType | None) -> Tensor:
+        """float32 vectors of the cell, (M, dim)."""
+        role, prompt = self._prompted(task, prompt_type)
         if self.serving.normalize == "post":
             return self.bank.vectors(texts, role, self.cell.sub, prompt)
         whole = SubModel(self.cell.layer, self.bank.encoder.width)
@@ -171,4 +212,8 @@ def model_meta(
 
 
 def _document_texts(corpus: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401 (a datasets.Dataset)
-    return list(corpus["id"][:]), list(_retrieval_texts(corpus, PromptType.document)[:])
+    return list(corpus["id"][:]), _texts_of(corpus)
+
+
+def _texts_of(corpus: Any) -> list[str]:  # noqa: ANN401 (a datasets.Dataset)
+    return list(_retrieval_texts(corpus, PromptType.document)[:])

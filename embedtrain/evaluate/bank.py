@@ -92,7 +92,8 @@ class GridBank:
         self.kept = Kept(self.layers, encoder.width, keeping, identity)
         self.closed = False
         self.cells: tuple[Cell, ...] = ()
-        self.searched: dict[Hashable, tuple[Any, ...]] = {}
+        self.searched: dict[Hashable, Any] = {}
+        self._held: dict[int, tuple[object, bool]] = {}
         self._encoded = encoded
         self._done = 0  # texts encoded
         self._handles: dict[tuple[Role, str | None], dict[str, int]] = {}
@@ -133,22 +134,24 @@ class GridBank:
             self._corpus = (corpus, read(corpus))
         return self._corpus[1]
 
-    def has_room(
-        self, count: int, sample: Callable[[], Sequence[str]], role: Role, prompt: str | None
-    ) -> bool:
-        """Whether the vectors of so many more texts fit memory or store; the first rank knows.
+    def holds(self, corpus: object, count: int, sample: Callable[[], Sequence[bytes]]) -> bool:
+        """Whether memory or store have room for the vectors of a corpus; decided once, by the first rank.
 
-        `sample` gives some of the texts: as many of all as of these are taken to be in the store already.
+        `sample` gives the keys of some of the `count` texts: the share of these that is in the store already
+        is taken to be that of all.
         """
-        if self.closed:
-            raise NotHeldError
-        if self.kept.fits_memory(count):
-            return True
-        keys = [_key(role, prompt, text) for text in sample()]
-        return self.kept.fits_store(round(count * self.kept.lacking(keys)))
+        if id(corpus) not in self._held and self.closed:
+            return True  # `vectors` will say if it is not so
+        if id(corpus) not in self._held:
+            fits = self.kept.fits_memory(count)
+            fits = fits or self.kept.fits_store(round(count * self.kept.lacking(sample())))
+            self._held[id(corpus)] = (corpus, fits)  # who keeps the corpus keeps its id
+        return self._held[id(corpus)][1]
 
     def passing(self, texts: Sequence[str], role: Role, prompt: str | None) -> Embeddings:
         """Un-normalised vectors (L, M, D) of texts, encoded by this rank alone and not kept."""
+        if self.closed:
+            raise NotHeldError
         row = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         values = self.kept.rounded(self.encode(list(row), role, prompt, world_size())).float()
         self._done += len(row) * world_size()
@@ -160,7 +163,7 @@ class GridBank:
         known, step = self._handles[role, prompt], _ROUND * world_size()
         for start in range(0, len(texts), step):
             some = texts[start : start + step]
-            keys = [_key(role, prompt, text) for text in some]
+            keys = [key_of(role, prompt, text) for text in some]
             check_agreement(keys)
             handles = self.kept.find(keys)
             missing = np.flatnonzero(handles == ABSENT).tolist()
@@ -202,7 +205,7 @@ class GridBank:
         self._encoded(self._done + done * ranks)
 
 
-def _key(role: Role, prompt: str | None, text: str) -> bytes:
+def key_of(role: Role, prompt: str | None, text: str) -> bytes:
     """What makes a vector of one model: the same text behind another prompt is another one."""
     head = role if prompt is None else f"{role}\0{prompt}"
     return hashlib.blake2b(

@@ -80,6 +80,12 @@ class Kept:
         room = self.cache is not None and self.cache.make_room(count)
         return everyone(room)[0]
 
+    def lacking(self, keys: Sequence[bytes]) -> float:
+        """The share of the keys that the store does not have; 1 without a store or keys."""
+        if self.cache is None or not keys:
+            return 1.0
+        return float((self.cache.locate(keys) < 0).mean())
+
     def find(self, keys: Sequence[bytes]) -> Handles:
         """Handles (M,) of what the store has, undamaged; ABSENT for the others. The first rank knows."""
         handles = np.full(len(keys), ABSENT, np.int64)
@@ -106,7 +112,7 @@ class Kept:
             InputError: if the store cannot be written or read.
         """
         own = list(range(len(keys))) if mine is None else list(mine)
-        values = self._rounded(values)
+        values = self.rounded(values)
         fits, stored = self.fits_memory(len(keys)), self.fits_store(len(keys))
         if stored and self.cache is not None:
             rows = values.permute(1, 0, 2).reshape(len(own), self.cache.width).numpy()
@@ -144,7 +150,8 @@ class Kept:
             found[torch.from_numpy(rows)] = block[position, :, :dim].index_select(0, inside).float()
         return found
 
-    def _rounded(self, values: Tensor) -> Tensor:
+    def rounded(self, values: Tensor) -> Tensor:
+        """Vectors (L, M, D) as they will be read."""
         if self.dtype == torch.float16:
             values = torch.nn.functional.normalize(values.float(), dim=-1)
         return values.to(self.dtype)

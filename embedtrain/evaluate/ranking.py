@@ -5,11 +5,13 @@ Letters: Q queries, N documents, K kept of each query.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+Order = Callable[[], Tensor]  # the places of documents among all, those that win ties last
 
 
 def order_of(ids: Sequence[str]) -> Tensor:
@@ -21,11 +23,11 @@ def order_of(ids: Sequence[str]) -> Tensor:
     return order
 
 
-def largest(values: Tensor, order: Tensor, count: int) -> Tensor:
+def largest(values: Tensor, order: Order, count: int) -> Tensor:
     """Columns (Q, K) of the `count` largest of each row of (Q, N), or of all; in no promised sequence.
 
-    Of values equal to the last, those whose `order`, (N,) or (Q, N), is larger are kept. torch's topk takes
-    any of them, so that its choice would depend on how a corpus is parted.
+    Of values equal to the last, those whose `order`, (N,) or (Q, N), is larger are kept; it is asked for only
+    then. torch's topk takes any of them, so that its choice would depend on how a corpus is parted.
     """
     if count >= values.shape[1]:
         return torch.arange(values.shape[1]).expand(values.shape)
@@ -35,7 +37,8 @@ def largest(values: Tensor, order: Tensor, count: int) -> Tensor:
         border = top[row, count]
         above = (values[row] > border).nonzero()[:, 0]
         equal = (values[row] == border).nonzero()[:, 0]
-        place = (order if order.dim() == 1 else order[row])[equal]
+        places = order()
+        place = (places if places.dim() == 1 else places[row])[equal]
         columns[row] = torch.cat([above, equal[place.topk(count - len(above)).indices]])
     return columns
 
@@ -47,10 +50,10 @@ class Best(NamedTuple):
     columns: Tensor  # (Q, K) int64 numbers of the documents
     values: Tensor  # (Q, K) float32 the similarity that is told; `keys` themselves without rescoring
 
-    def merged(self, other: Best, order: Tensor, count: int) -> Best:
+    def merged(self, other: Best, order: Order, count: int) -> Best:
         """The best `count` of both; `order` is that of all documents."""
         keys, columns, values = (torch.cat(pair, dim=1) for pair in zip(self, other, strict=True))
-        kept = largest(keys, order[columns], count)
+        kept = largest(keys, lambda: order()[columns], count)
         return Best(keys.gather(1, kept), columns.gather(1, kept), values.gather(1, kept))
 
 

@@ -17,6 +17,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from embedtrain.evaluate.adapter import ServedCell
 from embedtrain.evaluate.bank import GridBank, NotHeldError
 from embedtrain.evaluate.collect import WRITES_NOTHING, Collector
+from embedtrain.evaluate.funnel import Funnel, Measured, sub_models_of
+from embedtrain.evaluate.funnel_cell import FunnelCell
 from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.results import Sweep, keep_items, rows_of, store
 from embedtrain.evaluate.tasks import load
@@ -26,16 +28,16 @@ from embedtrain.types import Cell, Score
 
 FORKS_PAY = 2.0  # seconds of scoring that are left of a task; below, forking costs what it saves
 
-Scored = tuple[Cell, list[Score]]
+Scored = tuple[Measured, list[Score]]
 
 
-def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Cell]) -> Iterator[Scored]:
+def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Iterator[Scored]:
     """The scores of these cells of one task, in their order but for what a bank could not hold at once.
 
     Every rank calls with the same cells and gets the scores of all.
     """
-    counter = _Counter(task.metadata.name, shared, len(pending))
-    layers = [cell.layer for cell in shared.cells]
+    counter = _Counter(task, shared, len(pending))
+    layers = [sub.layer for cell in shared.cells for sub in sub_models_of(cell)]
     bank = GridBank(shared.encoder, layers, counter.texts, shared.keeping, shared.revision)
     collector = Collector(task)
     loaded_before = task.data_loaded
@@ -43,7 +45,7 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Cell]) -> Iterato
     try:
         while pending:
             first, rest = pending[0], pending[1:]
-            bank.closed = False
+            bank.closed, bank.cells = False, tuple(cell for cell in pending if isinstance(cell, Cell))
             yield first, _measure(shared, collector, bank, first, keep=rank() == 0)
             counter.cell()
             pending = []
@@ -59,11 +61,11 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Cell]) -> Iterato
 
 
 def _lookups(
-    shared: Sweep, collector: Collector, bank: GridBank, cells: Sequence[Cell]
-) -> Iterator[tuple[Cell, list[Score] | None]]:
+    shared: Sweep, collector: Collector, bank: GridBank, cells: Sequence[Measured]
+) -> Iterator[tuple[Measured, list[Score] | None]]:
     """The scores of cells whose vectors are there, None where they are not; of all ranks."""
 
-    def measure(cell: Cell) -> list[Score] | None:
+    def measure(cell: Measured) -> list[Score] | None:
         try:
             return _measure(shared, collector, bank, cell)
         except NotHeldError:
@@ -74,7 +76,7 @@ def _lookups(
     if world_size() == 1:
         yield from _spread(measure, share, shared.workers)
         return
-    mine: dict[Cell, list[Score] | None] = {}
+    mine: dict[Measured, list[Score] | None] = {}
     error: str | None = None
     try:
         mine.update(_spread(measure, share, shared.workers))
@@ -89,8 +91,8 @@ def _lookups(
 
 
 def _spread(
-    measure: Callable[[Cell], list[Score] | None], cells: Sequence[Cell], workers: int
-) -> Iterator[tuple[Cell, list[Score] | None]]:
+    measure: Callable[[Measured], list[Score] | None], cells: Sequence[Measured], workers: int
+) -> Iterator[tuple[Measured, list[Score] | None]]:
     """Each cell measured: the first here, to see what one takes, the others in processes if that pays."""
     for position, cell in enumerate(cells):
         begun = time.monotonic()
@@ -102,14 +104,18 @@ def _spread(
 
 
 def _measure(
-    shared: Sweep, collector: Collector, bank: GridBank, cell: Cell, *, keep: bool = True
+    shared: Sweep, collector: Collector, bank: GridBank, cell: Measured, *, keep: bool = True
 ) -> list[Score]:
     """The scores of one cell; with `keep` its result stands in mteb's tree before they are returned.
 
     What the scores are made of is kept before the result, so that a cell with a result has both.
     """
     task, meta = collector.task, shared.meta(cell)
-    served = ServedCell(bank, cell, meta, shared.serving)
+    served = (
+        FunnelCell(bank, cell, meta, shared.serving)
+        if isinstance(cell, Funnel)
+        else ServedCell(bank, cell, meta, shared.serving)
+    )
     # mteb's clustering draws its samples from the task's generators: left alone, each cell would see others
     task.rng_state, task.np_rng = _set_seed(task.seed)
     # scikit-learn on two threads of a busy machine takes up to 20 times its own work
@@ -123,6 +129,8 @@ def _measure(
             prediction_folder=WRITES_NOTHING,
         )
     result = outcome.task_results[0]
+    if isinstance(served, FunnelCell):
+        served.add_cost(result)
     if keep:
         keep_items(shared, collector, result, cell)
         store(shared, result, meta)
@@ -147,9 +155,9 @@ def _load_everywhere(task: AbsTask) -> None:
 class _Counter:
     """Counts one task's cells and texts and tells them."""
 
-    def __init__(self, task: str, shared: Sweep, pending: int) -> None:
-        done = len(shared.cells) - pending
-        self._tick = Tick(task, done, len(shared.cells), 0)
+    def __init__(self, task: AbsTask, shared: Sweep, pending: int) -> None:
+        cells = len(shared.cells_of(task))
+        self._tick = Tick(task.metadata.name, cells - pending, cells, 0)
         self._tell = shared.progress
         self._tell(self._tick)
 

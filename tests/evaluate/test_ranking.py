@@ -1,3 +1,5 @@
+from functools import partial
+
 import torch
 
 from embedtrain.evaluate.ranking import Best, largest, no_best, order_of
@@ -25,7 +27,7 @@ def test_equal_values_are_decided_by_the_larger_id_however_many_there_are():
     for levels in (1, 2, 5, 1000):
         values, ids = tied(7, 40, levels)
         for count in (1, 3, 39, 40, 50):
-            columns = largest(values, order_of(ids), count)
+            columns = largest(values, partial(order_of, ids), count)
             found = [{ids[column] for column in row} for row in columns.tolist()]
             assert found == slowly(values, ids, count)
 
@@ -38,8 +40,8 @@ def test_parts_in_any_sequence_merge_to_what_the_whole_gives():
         starts = list(range(0, 60, size))
         for start in starts[::-1] if backwards else starts:
             part = values[:, start : start + size]
-            columns = largest(part, order[start : start + size], 10)
+            columns = largest(part, lambda part=order[start : start + size]: part, 10)
             keys = part.gather(1, columns)
-            best = best.merged(Best(keys, columns + start, keys), order, 10)
+            best = best.merged(Best(keys, columns + start, keys), lambda: order, 10)
         assert [{ids[column] for column in row} for row in best.columns.tolist()] == slowly(values, ids, 10)
         assert torch.equal(best.values, values.gather(1, best.columns))
