@@ -188,10 +188,8 @@ def _load(place: Path) -> Counted | None:
 
 
 def _write(path: Path, save: Callable[[Any], None]) -> None:
-    """A file that is whole or not there."""
+    """A file that is whole or not there; should the machine die, `_load` finds it damaged."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("wb") as stream:
         save(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
     os.replace(part, path)
