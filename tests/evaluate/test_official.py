@@ -4,8 +4,10 @@ import pytest
 
 from embedtrain.evaluate.official import official, official_names, parts_of
 from embedtrain.evaluate.presets import PRESETS
+from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import find_tasks
-from embedtrain.types import InputError
+from embedtrain.scores import main_scores
+from embedtrain.types import Cell, InputError
 
 
 def names(tasks):
@@ -91,3 +93,27 @@ def test_aggregated_and_superseded_tasks_are_said_to_be(caplog):
 def test_every_name_that_is_offered_is_known():
     assert {"smoke", "dev", "STS12", "NanoBEIR", "MTEB(eng)"} <= set(official_names())
     assert official("nothing of the kind") is None
+
+
+def test_a_score_is_of_the_languages_asked_for_whatever_was_scored_before(make_encoder, tmp_path, write):
+    (task,) = find_tasks(["STS17"])
+    repo = tmp_path / "root" / task.metadata.dataset["path"]  # a folder that says no revision
+    rows = [
+        {"sentence1": f"a{n} b", "sentence2": f"a{n % 3} b", "score": n % shift, "lang": name}
+        for shift, name in ((2, "en-en"), (5, "es-es"))
+        for n in range(12)
+    ]
+    write(repo / "test.jsonl", rows)
+
+    def score(folder, subsets):
+        (task,) = find_tasks(["STS17"], tmp_path / "root")
+        task.filter_languages(None, hf_subsets=subsets)
+        found = sweep(
+            make_encoder(), [task], [Cell(1, 8)], run="r", step=0, revision="w", folder=tmp_path / folder
+        )
+        return main_scores(found)[0].value
+
+    both, alone = score("first", ["en-en", "es-es"]), score("second", ["en-en"])
+    assert alone != both
+    assert score("first", ["en-en"]) == alone
+    assert score("second", ["en-en", "es-es"]) == both
