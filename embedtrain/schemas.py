@@ -71,6 +71,7 @@ class EvaluateConfig:
     normalize: str = "post"  # cut, then length one; "pre": length one, then cut, as mteb's embed_dim
     rescore_multiplier: int = 4  # the best so many x k by sign are ranked again by dtypes with rescore
     scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
+    funnels: list[Any] = field(default_factory=list)  # {cells: [[layer, dim], ...], keep: [k, ...]}
     output: str | None = None  # folder for scores.jsonl and mteb/; None: evaluation-<model> in output_root
     output_root: str = "runs"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from embedtrain.evaluate.funnel import Measured
 from embedtrain.evaluate.progress import SweepBar, Tick
 from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import find_tasks
@@ -47,7 +48,7 @@ def grid(wanted: Mapping[str, Any], trained: Sequence[SubModel]) -> list[Cell]:
 def measure(
     encoder: Encoder,
     wanted: Mapping[str, Any],
-    cells: Sequence[Cell],
+    cells: Sequence[Measured],
     *,
     run: str,
     step: int,

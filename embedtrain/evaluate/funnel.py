@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from embedtrain.types import InputError, SubModel
+from embedtrain.types import DTYPES, Cell, InputError, SubModel
 
 
 class Funnel(NamedTuple):
@@ -61,6 +61,25 @@ class Funnel(NamedTuple):
     def share(self, documents: int) -> float:
         """That cost as a share of searching all documents with the last sub-model."""
         return self.cost(documents) / (documents * self.last.dim)
+
+
+Measured = Cell | Funnel  # what a sweep scores
+
+
+def sub_models_of(measured: Measured) -> tuple[SubModel, ...]:
+    """The sub-models whose vectors it takes."""
+    return measured.cells if isinstance(measured, Funnel) else (measured.sub,)
+
+
+def measured_as(layer: int, dim: int, dtype: str) -> Measured | None:
+    """What has scores of this layer, dim and dtype; None for a dtype that does not exist."""
+    known = [name for name in DTYPES if name == dtype]
+    return Cell(layer, dim, known[0]) if known else named_funnel(dtype)
+
+
+def applies(measured: Measured, task_type: str) -> bool:
+    """Whether a task of this type is scored with it: a funnel searches, and does nothing else."""
+    return isinstance(measured, Cell) or task_type == "Retrieval"
 
 
 def funnel_of(row: Mapping[str, Any], place: str = "funnels") -> Funnel:

@@ -20,6 +20,8 @@ from mteb.results import TaskResult
 from embedtrain.evaluate.adapter import AS_CUT, Serving, model_meta
 from embedtrain.evaluate.bank import Encodes
 from embedtrain.evaluate.collect import Collector
+from embedtrain.evaluate.funnel import Funnel, Measured, applies
+from embedtrain.evaluate.funnel_cell import funnel_meta
 from embedtrain.evaluate.items import has_items, items_file, write_items
 from embedtrain.evaluate.kept import Keeping
 from embedtrain.evaluate.progress import Tick
@@ -31,7 +33,10 @@ FURTHER: dict[str, tuple[str, ...]] = {
     "PairClassification": ("cosine_ap", "cosine_f1", "cosine_accuracy"),
     "Classification": ("accuracy", "f1"),
     "Clustering": ("v_measure",),
-    "Retrieval": ("ndcg_at_10", "mrr_at_10", "recall_at_10", "recall_at_100"),
+    "Retrieval": (
+        *("ndcg_at_10", "mrr_at_10", "recall_at_10", "recall_at_100"),
+        *("search_multiply_adds", "search_share"),  # of funnels
+    ),
     "Reranking": ("map_at_10", "mrr_at_10", "ndcg_at_10"),
 }
 IN_MEMORY = Keeping()
@@ -42,7 +47,7 @@ class Sweep(NamedTuple):
     """What the tasks of one sweep share."""
 
     encoder: Encodes
-    cells: tuple[Cell, ...]
+    cells: tuple[Measured, ...]
     run: str
     step: int
     revision: str
@@ -57,37 +62,44 @@ class Sweep(NamedTuple):
         """Mteb's view of the result tree; private to the run, never the one in the home directory."""
         return mteb.ResultCache(self.results)
 
-    def meta(self, cell: Cell) -> ModelMeta:
+    def cells_of(self, task: AbsTask) -> tuple[Measured, ...]:
+        """The cells that a task is scored with."""
+        return tuple(cell for cell in self.cells if applies(cell, task.metadata.type))
+
+    def meta(self, cell: Measured) -> ModelMeta:
         """What mteb files the results of a cell under."""
         size = {"num_layers": self.encoder.num_layers, "width": self.encoder.width}
-        return model_meta(cell, self.serving, **size, run=self.run, revision=self.revision)
+        last = Cell(*cell.last) if isinstance(cell, Funnel) else cell
+        meta = model_meta(last, self.serving, **size, run=self.run, revision=self.revision)
+        return funnel_meta(cell, meta) if isinstance(cell, Funnel) else meta
 
-    def items_file(self, task: str, cell: Cell, split: str) -> Path:
+    def items_file(self, task: str, cell: Measured, split: str) -> Path:
         """Where the items of a cell's scores lie."""
-        name = str(Cell(cell.layer, cell.dim, cell.dtype))
+        name = f"{cell.last}_{cell}" if isinstance(cell, Funnel) else str(cell)
         return items_file(self.results.parent, task, step=self.step, cell=name, split=split)
 
-    def has_result(self, task: str, cell: Cell) -> bool:
+    def has_result(self, task: str, cell: Measured) -> bool:
         """Whether the tree holds a result of these weights."""
         return bool(self.cache.get_task_result_path(task, self.meta(cell)).exists())
 
 
-def finished(shared: Sweep, task: AbsTask) -> dict[Cell, list[Score]]:
+def finished(shared: Sweep, task: AbsTask) -> dict[Measured, list[Score]]:
     """The scores of the cells that the tree has whole, with their items, of these data and this mteb."""
     found = {}
-    for cell in shared.cells:
+    for cell in shared.cells_of(task):
         result = _stored(shared.cache, shared.meta(cell), task)
         if result is not None and _has_items(shared, result, task, cell):
             found[cell] = rows_of(result, task, shared, cell)
     return found
 
 
-def rows_of(result: TaskResult, task: AbsTask, shared: Sweep, cell: Cell) -> list[Score]:
+def rows_of(result: TaskResult, task: AbsTask, shared: Sweep, cell: Measured) -> list[Score]:
     """The scores of one cell, the main metric of each split first; of several languages their mean."""
     main = task.metadata.main_score
     rows = []
     for split in task.eval_splits:
-        parts = result.scores[split]  # one dict of metrics per language
+        # one dict of metrics per language; an earlier run may have left some that are not asked for now
+        parts = [part for part in result.scores[split] if part["hf_subset"] in task.hf_subsets]
         for metric in dict.fromkeys((main, *FURTHER.get(task.metadata.type, ()))):
             values = [part["main_score"] if metric == main else part.get(metric) for part in parts]
             numbers = [value for value in values if isinstance(value, (int, float))]
@@ -98,7 +110,7 @@ def rows_of(result: TaskResult, task: AbsTask, shared: Sweep, cell: Cell) -> lis
     return rows
 
 
-def keep_items(shared: Sweep, collector: Collector, result: TaskResult, cell: Cell) -> None:
+def keep_items(shared: Sweep, collector: Collector, result: TaskResult, cell: Measured) -> None:
     """Writes what the scores of a cell are made of, a file a split."""
     about = {
         "run": shared.run,
@@ -131,7 +143,7 @@ def store(shared: Sweep, result: TaskResult, meta: ModelMeta) -> None:
             written.with_name(name).replace(target.with_name(name))
 
 
-def _has_items(shared: Sweep, result: TaskResult, task: AbsTask, cell: Cell) -> bool:
+def _has_items(shared: Sweep, result: TaskResult, task: AbsTask, cell: Measured) -> bool:
     data, mteb_version = result.dataset_revision, str(result.mteb_version)
     return all(
         has_items(

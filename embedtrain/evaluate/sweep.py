@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from embedtrain.evaluate.bank import Encodes
+from embedtrain.evaluate.funnel import Measured, measured_as, sub_models_of
 from embedtrain.evaluate.kept import Keeping
 from embedtrain.evaluate.order import longest_first
 from embedtrain.evaluate.progress import Tick
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Found = dict[str, dict[Cell, list[Score]]]  # task -> cell -> its lines
+Found = dict[str, dict[Measured, list[Score]]]  # task -> cell -> its lines
 
 
 class Failure(NamedTuple):
@@ -61,7 +62,7 @@ class IncompleteError(InputError):
 def sweep(
     encoder: Encodes,
     tasks: Sequence[AbsTask],
-    cells: Sequence[Cell],
+    cells: Sequence[Measured],
     *,
     run: str,
     step: int,
@@ -133,9 +134,10 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     failures: list[Failure] = []
     for task in longest_first(tasks):
         name = task.metadata.name
-        pending = [cell for cell in shared.cells if cell not in found[name]]
+        wanted = shared.cells_of(task)
+        pending = [cell for cell in wanted if cell not in found[name]]
         if not pending:
-            shared.progress(Tick(name, len(shared.cells), len(shared.cells), 0))
+            shared.progress(Tick(name, len(wanted), len(wanted), 0))
             continue
         try:
             for cell, scores in score_task(shared, task, pending):
@@ -179,9 +181,9 @@ def _others(file: Path, shared: Sweep, tasks: set[str]) -> list[Score]:
     def stays(score: Score) -> bool:
         if (score.run, score.step) != (shared.run, shared.step):
             return True
-        if score.dtype not in DTYPES:
+        cell = measured_as(score.layer, score.dim, score.dtype)
+        if cell is None:
             return False
-        cell = Cell(score.layer, score.dim, score.dtype)
         swept = score.task in tasks and cell in shared.cells
         return not swept and shared.has_result(score.task, cell)
 
@@ -194,15 +196,16 @@ def _write(file: Path, scores: Sequence[Score]) -> None:
         write_scores(file, scores)
 
 
-def _checked(encoder: Encodes, cells: Sequence[Cell]) -> tuple[Cell, ...]:
+def _checked(encoder: Encodes, cells: Sequence[Measured]) -> tuple[Measured, ...]:
     if not cells:
         raise InputError("no sub-model to evaluate; give layers and dims")
+    for sub in (sub for cell in cells for sub in sub_models_of(cell)):
+        if not 1 <= sub.layer <= encoder.num_layers:
+            raise InputError(f"layer must be in 1..{encoder.num_layers}, got {sub.layer}")
+        if not 1 <= sub.dim <= encoder.width:
+            raise InputError(f"dim must be in 1..{encoder.width}, got {sub.dim}")
     for cell in cells:
-        if not 1 <= cell.layer <= encoder.num_layers:
-            raise InputError(f"layer must be in 1..{encoder.num_layers}, got {cell.layer}")
-        if not 1 <= cell.dim <= encoder.width:
-            raise InputError(f"dim must be in 1..{encoder.width}, got {cell.dim}")
-        if cell.dtype not in DTYPES:
+        if isinstance(cell, Cell) and cell.dtype not in DTYPES:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {cell.dtype!r}")
     return tuple(dict.fromkeys(cells))
 

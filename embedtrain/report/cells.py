@@ -80,4 +80,5 @@ def dtypes_of(shown: Collection[Cell]) -> list[Dtype]:
 
 
 def _chosen(scores: Sequence[Score], metric: str | None) -> list[Score]:
-    return main_scores(scores) if metric is None else [score for score in scores if score.metric == metric]
+    rows = [score for score in scores if score.dtype in DTYPES]  # others are of funnels, which a grid has not
+    return main_scores(rows) if metric is None else [score for score in rows if score.metric == metric]

@@ -1,0 +1,49 @@
+"""Funnels beside the single cells they are made of: quality and cost of a search."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from embedtrain.scores import main_scores
+from embedtrain.types import Score
+
+
+def funnel_table(scores: Sequence[Score]) -> Table | None:
+    """A block a task: each funnel after its cells, main metric x 100, multiply-adds of a query's search.
+
+    None where the scores, of one run and step, have no funnel.
+    """
+    costs = {_place(score): score.value for score in scores if score.metric == "search_multiply_adds"}
+    shares = {_place(score): score.value for score in scores if score.metric == "search_share"}
+    if not costs:
+        return None
+    table = Table(title="search through funnels", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("task", "search"):
+        table.add_column(name, overflow="fold")
+    for name in ("metric x 100", "multiply-adds", "of a full search"):
+        table.add_column(name, justify="right", no_wrap=True)
+    main = main_scores(scores)
+    for task, split in dict.fromkeys((score.task, score.split) for score in main if _place(score) in costs):
+        here = [score for score in main if (score.task, score.split) == (task, split)]
+        funnels = [score for score in here if _place(score) in costs]
+        parts = {part for score in funnels for part in re.findall(r"L\d+_D\d+", score.dtype)}
+        singles = [score for score in here if score.dtype == "float32" and _name(score) in parts]
+        documents = costs[_place(funnels[0])] / shares[_place(funnels[0])] / funnels[0].dim
+        full = documents * max(score.dim for score in [*funnels, *singles])
+        for score in [*singles, *funnels]:
+            cost = costs.get(_place(score), documents * score.dim)
+            numbers = f"{100 * score.value:.2f}", f"{cost:,.0f}", f"{cost / full:.1%}"
+            table.add_row(task, _name(score) if score in singles else score.dtype, *numbers)
+    return table
+
+
+def _place(score: Score) -> tuple[str, str, str]:
+    return score.task, score.split, score.dtype
+
+
+def _name(score: Score) -> str:
+    return f"L{score.layer}_D{score.dim}"
