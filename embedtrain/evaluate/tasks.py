@@ -126,11 +126,10 @@ def load(task: AbsTask) -> None:
             f"task {name}: its data {task.metadata.dataset['path']!r} cannot be loaded "
             f"({type(error).__name__}: {error}).{'' if hasattr(task, 'files') else cure}"
         ) from error
-    parts = task.dataset if task.metadata.is_multilingual else {"": task.dataset}
-    for part in (parts or {}).values():
-        there = part.get("default", part) if part else {}
-        missing = [] if getattr(task, "parallel_subsets", False) else set(task.eval_splits) - set(there)
-        if missing:
+    nested = task.metadata.is_multilingual and not getattr(task, "parallel_subsets", False)
+    for part in (task.dataset or {}).values() if nested else (task.dataset or {},):
+        there = part.get("default", part)
+        if missing := set(task.eval_splits) - set(there):
             raise InputError(
                 f"task {name} has no split {', '.join(missing)}; it has {', '.join(sorted(there))}"
             )

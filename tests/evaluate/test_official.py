@@ -5,7 +5,7 @@ import pytest
 from embedtrain.evaluate.official import official, official_names, parts_of
 from embedtrain.evaluate.presets import PRESETS
 from embedtrain.evaluate.sweep import sweep
-from embedtrain.evaluate.tasks import find_tasks
+from embedtrain.evaluate.tasks import find_tasks, load
 from embedtrain.scores import main_scores
 from embedtrain.types import Cell, InputError
 
@@ -117,3 +117,9 @@ def test_a_score_is_of_the_languages_asked_for_whatever_was_scored_before(make_e
     assert alone != both
     assert score("first", ["en-en"]) == alone
     assert score("second", ["en-en", "es-es"]) == both
+
+
+def test_every_mock_task_loads():
+    for task in find_tasks(["smoke"]):
+        load(task)
+        assert task.data_loaded, task.metadata.name
