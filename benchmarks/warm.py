@@ -1,40 +1,102 @@
 """Commands in processes that start in milliseconds: forked from one that has imported everything.
 
-They are processes like any other, to be sent signals, SIGKILL included. What a command costs without
-this is its imports, 5 to 8 s.
+They are processes like any other, to be sent signals, SIGKILL included. What a command costs without this is
+its imports, 5 to 8 s.
 """
+# ruff: noqa: ANN401 - numbers that processes share have no type of their own
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 IMPORTED = ("embedtrain.cli.logs", "embedtrain.cli.stages", "embedtrain.cli.stopping", "embedtrain.cli.train")
+PHASES = ("start", "step", "save", "validation", "end")
+START, STEP, SAVE, VALIDATION, END = range(len(PHASES))
 
 
 def start(
     words: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str] | None = None
 ) -> ForkServerProcess:
     """`embedtrain-train WORDS` in `folder`, printing to `log`; its exit status is that of the process."""
+    return _forked(_command, folder, log, list(words), dict(environment or {}))
+
+
+def start_run(
+    config: Mapping[str, Any], folder: Path, log: Path, watch: tuple[Any, Any, Any] | None = None
+) -> ForkServerProcess:
+    """What the command does with a composed config, without composing it, which takes a second.
+
+    Args:
+        config: plain containers.
+        folder: where it works.
+        log: what it prints to.
+        watch: shared numbers that it keeps up to date: its phase, optimiser steps done, phases seen.
+    """
+    return _forked(_run, folder, log, dict(config), watch)
+
+
+def _forked(target: Callable[..., None], folder: Path, log: Path, *given: Any) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))
-    process = context.Process(target=_train, args=(list(words), folder, log, dict(environment or {})))
+    process = context.Process(target=_redirected, args=(target, folder, log, given))
     process.start()
     return process
 
 
-def _train(words: list[str], folder: Path, log: Path, environment: dict[str, str]) -> None:
-    os.environ.update(environment)
+def _redirected(target: Callable[..., None], folder: Path, log: Path, given: tuple[Any, ...]) -> None:
     os.chdir(folder)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    sys.stderr = os.fdopen(2, "w", buffering=1)  # the one inherited may be anything
-    sys.argv = ["embedtrain-train", *words]
+    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)  # those inherited may be anything
+    target(*given)
+
+
+def _command(words: list[str], environment: dict[str, str]) -> None:
     from embedtrain.cli import train
 
+    os.environ.update(environment)
+    sys.argv = ["embedtrain-train", *words]
     train.main()
+
+
+def _run(config: dict[str, Any], watch: tuple[Any, Any, Any] | None) -> None:
+    from embedtrain.cli import train
+    from embedtrain.cli.logs import set_up_logs
+
+    set_up_logs()
+    if watch is not None:
+        _watch(*watch)
+    train.run(config)
+
+
+def _watch(phase: Any, done: Any, seen: Any) -> None:
+    """Have the run say what it is at."""
+    from embedtrain.train import trainer
+    from embedtrain.train.callbacks import TrainingProgress
+
+    def enter(number: int, steps: int) -> None:
+        phase.value, done.value = number, steps
+        seen.value += 1
+
+    class Watched(TrainingProgress):
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            enter(STEP, trainer.global_step)
+
+        def on_validation_start(self, trainer: Any, *_: Any) -> None:
+            enter(VALIDATION, trainer.global_step)
+
+        def on_save_checkpoint(self, trainer: Any, *_: Any) -> None:
+            enter(SAVE, trainer.global_step)
+
+        def on_train_end(self, trainer: Any, *given: Any) -> None:
+            super().on_train_end(trainer, *given)
+            enter(END, trainer.global_step)
+
+    trainer.TrainingProgress = Watched  # type: ignore[misc]

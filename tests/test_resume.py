@@ -177,15 +177,18 @@ def finish(process):
     assert process.returncode == 0, errors[-3000:]
 
 
-def test_a_real_kill(words, tmp_path):
-    long = [word for word in words if not word.startswith("data.max_steps")] + ["data.max_steps=24"]
-    metrics = tmp_path / "killed/metrics.jsonl"
-    process = start([*long, "name=killed"], tmp_path)
-    end = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text("utf-8").count("\n") >= 5):
+def wait_for_steps(process, folder, count):
+    metrics, end = folder / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text("utf-8").count("\n") >= count):
         assert time.monotonic() < end
         assert process.poll() is None, process.stderr.read()[-3000:]
         time.sleep(0.005)
+
+
+def test_a_real_kill(words, tmp_path):
+    long = [word for word in words if not word.startswith("data.max_steps")] + ["data.max_steps=24"]
+    process = start([*long, "name=killed"], tmp_path)
+    wait_for_steps(process, tmp_path / "killed", 5)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (tmp_path / "killed/model").exists(), "the run was over before it could be killed"
@@ -197,14 +200,60 @@ def test_a_real_kill(words, tmp_path):
     assert steps == list(range(24))
 
 
-def test_two_ranks_train_like_one(small_run, tiny_bert, tmp_path):
-    calm = tmp_path / "calm"
-    calm.mkdir()
+@pytest.fixture
+def calm(tiny_bert, tmp_path):
+    """The same model without dropout, of which each rank draws its own."""
+    folder = tmp_path / "calm"
+    folder.mkdir()
     for file in tiny_bert.iterdir():
-        (calm / file.name).write_bytes(file.read_bytes())
-    settings = json.loads((calm / "config.json").read_text("utf-8"))
-    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # ranks draw their own
-    (calm / "config.json").write_text(json.dumps({**settings, **no_dropout}), "utf-8")
+        (folder / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((folder / "config.json").read_text("utf-8"))
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps({**settings, **none}), "utf-8")
+    return folder
+
+
+def assert_close_weights(folder, other):
+    found, expected = (load_file(each / "model/model.safetensors") for each in (folder, other))
+    for name, value in expected.items():
+        if name.endswith("key.bias"):
+            continue  # softmax does not see it: its gradient is rounding noise, which Adam scales to a step
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+
+
+def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tmp_path):
+    """1 to 2 ranks and 2 to 1, with a queue that is full and drops documents inside a batch."""
+    rows = tmp_path / "rows.jsonl"
+    lines = [
+        {"query": f"cat {n} sleeps", "positive": f"a dog {n} runs", "negatives": [f"bird {n}", f"tree {n}"]}
+        for n in range(40)
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    own = "plan plan.dims backbone.path data.train data.max_steps optim.lr trainer.validate_every".split()
+    given = [*without(words, *own), *LARGE_BATCHES, f"backbone.path={calm}", f"data.train={rows}"]
+    given += ["data.max_steps=24", "optim.lr=1e-4", "trainer.validate_every=5", "trainer=cpu"]
+    two = start([*given, "name=two_to_one", "trainer.devices=2"], tmp_path)
+    train([*given, "name=one"])
+    with pytest.raises(StopError):
+        train([*given, "name=one_to_two"], StopAfter(10))
+    wait_for_steps(two, tmp_path / "two_to_one", 5)
+    two.send_signal(signal.SIGTERM)  # to the first rank alone, and both stop
+    _, errors = two.communicate(timeout=100)
+    assert two.returncode == 143, errors[-3000:]
+    assert not (tmp_path / "two_to_one/model").exists(), "it was over before it could be stopped"
+    two = start([*given, "name=one_to_two", "trainer.devices=2"], tmp_path)
+    train([*given, "name=two_to_one"])
+    finish(two)
+    for name in ("two_to_one", "one_to_two"):
+        assert_close_weights(tmp_path / name, tmp_path / "one")
+        assert [row["step"] for row in lines_of(tmp_path / name)] == [
+            row["step"] for row in lines_of(tmp_path / "one")
+        ]
+        for mine, expected in zip(queue_in(tmp_path / name), queue_in(tmp_path / "one"), strict=True):
+            torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
+
+
+def test_two_ranks_train_like_one(small_run, calm, tmp_path):
     words = [*without(small_run, "backbone.path"), f"backbone.path={calm}", f"output_root={tmp_path}"]
     words += ["data.max_steps=5", "data.validation_rows=9", "trainer.accelerator=cpu"]
     two = start([*words, "name=two", "trainer=ddp", "trainer.devices=2"], tmp_path)
