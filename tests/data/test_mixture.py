@@ -330,3 +330,62 @@ def test_nothing_to_contrast(tmp_path, rows, batch_size, message):
 
 def test_shares_by_size_count_what_an_epoch_has():
     assert Mix("temperature", 0.5).shares([None, None], [100, 25]) == [10, 5]
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Four files of 25 rows."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for shard in range(4):
+        rows = [{"query": f"q{shard}-{i}", "positive": f"p{shard}-{i}"} for i in range(25)]
+        (folder / f"part{shard}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"source": str(folder), "task": "streamed", "stream": True}
+
+
+def test_streams_train_beside_rows_in_memory(files, shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(windows_module, "WINDOW", 32)
+    train = [entry(files, "a"), shards]
+    for options in ({}, {"batches": "mixed"}, {"num_workers": 2}):
+        data = module_of(train, cache=tmp_path / "counts", epochs=2, **options)
+        assert data.tasks == {"a": False, "streamed": False}
+        rows = Counter(row for batch in everything(data) for row in batch.links.rows.tolist())
+        streamed = Counter({row: times for row, times in rows.items() if row >= 80})
+        assert set(streamed) <= set(range(80, 180))
+        assert sum(streamed.values()) == (192 if options.get("batches") != "mixed" else 200)
+        assert max(streamed.values()) == 2
+        places = {example.where.rpartition("/")[2] for example in data.examples_at(sorted(streamed))}
+        assert len(places) == len(streamed)
+
+
+def test_a_capped_stream_uses_as_many_rows(shards, tmp_path):
+    data = module_of([{**shards, "cap": 40}], cache=tmp_path / "counts", epochs=3)
+    rows = Counter(row for batch in everything(data) for row in batch.links.rows.tolist())
+    assert rows == dict.fromkeys(range(40), 3)
+    assert len({example.where for example in data.examples_at(range(40))}) == 40
+
+
+def test_bad_rows_of_a_stream_leave_no_holes(shards, tmp_path):
+    broken = tmp_path / "shards" / "part1.jsonl"
+    lines = broken.read_text().splitlines()
+    broken.write_text("\n".join(["{", *lines[1:24], '{"query": "alone"}']) + "\n")
+    options = {"cache": tmp_path / "counts", "folder": tmp_path / "run", "on_bad_row": "skip"}
+    data = module_of([shards], **options)
+    batches = everything(data)
+    assert [len(batch.links.rows) for batch in batches] == [8] * 12
+    used = {row for batch in batches for row in batch.links.rows.tolist()}
+    report = (tmp_path / "run/bad_rows/bad_rows.jsonl").read_text().splitlines()
+    assert {json.loads(line)["where"] for line in report} == {f"{broken}:1", f"{broken}:25"}
+    assert len(used) == 96
+    assert not {25, 49} & used
+
+
+def test_streams_need_validation_rows_of_their_own_and_a_place_for_counts(files, shards, tmp_path):
+    with pytest.raises(InputError, match=r"is streamed, so no validation rows .* give data\.validation"):
+        module_of([entry(files, "a"), shards], cache=tmp_path / "counts", validation_rows=9)
+    assert module_of(shards, cache=tmp_path / "counts", validation=files["a"]).has_validation
+    with pytest.raises(InputError, match=r"a stream needs data\.cache"):
+        module_of(shards)
+    twice = [shards, {**shards, "source": files["b"]}]
+    with pytest.raises(InputError, match="two streams are the task 'streamed'"):
+        module_of(twice, cache=tmp_path / "counts")
