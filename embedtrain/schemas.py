@@ -72,6 +72,11 @@ class EvaluateConfig:
     rescore_multiplier: int = 4  # the best so many x k by sign are ranked again by dtypes with rescore
     scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
     funnels: list[Any] = field(default_factory=list)  # {cells: [[layer, dim], ...], keep: [k, ...]}
+    plan_only: bool = False  # print what each task costs, and stop; `plan=true` says the same
+    store: str | None = None  # folder of vectors; None: vectors/ in the output folder; "none": no store
+    store_gb: float = 20.0  # what that folder may hold
+    memory_gb: float = 8.0  # vectors that each process holds in memory; beyond, they are read from the store
+    store_dtype: str = "float32"  # or float16: half the memory and disk
     output: str | None = None  # folder for scores.jsonl and mteb/; None: evaluation-<model> in output_root
     output_root: str = "runs"
 

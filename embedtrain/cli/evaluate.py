@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of `embedtrain-evaluate`."""
+    # Hydra takes `plan` for the group of training plans, which this command does not have.
+    sys.argv[1:] = [re.sub(r"^plan=", "plan_only=", word) for word in sys.argv[1:]]
     launch("evaluate", evaluate)
 
 
@@ -51,6 +55,7 @@ def _evaluate(config: dict[str, Any]) -> None:
     from embedtrain.cli.measure import grid, measure
     from embedtrain.cli.models import model_folder, name_of
     from embedtrain.cli.offline import offline_tasks
+    from embedtrain.cli.plan import keeping_of, show_plan
     from embedtrain.cli.prefetch import prefetched_model
     from embedtrain.evaluate.funnel import Measured, funnel_of
     from embedtrain.evaluate.sweep import IncompleteError
@@ -66,9 +71,13 @@ def _evaluate(config: dict[str, Any]) -> None:
     run = name_of(config["model"])
     folder = Path(config["output"] or Path(config["output_root"]) / f"evaluation-{run}")
     cells: list[Measured] = [*grid(config, trained), *(funnel_of(row) for row in config["funnels"])]
+    keeping = keeping_of(config, folder)
+    if config["plan_only"]:
+        show_plan(encoder, config, grid(config, trained), keeping, tasks)
+        return
     failed: IncompleteError | None = None
     try:
-        scores = measure(encoder, config, cells, run=run, step=0, folder=folder, tasks=tasks)
+        scores = measure(encoder, config, cells, run=run, step=0, folder=folder, tasks=tasks, keeping=keeping)
     except IncompleteError as error:
         scores, failed = list(error.scores), error
     if rank() == 0 and scores:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from embedtrain.evaluate.funnel import Measured
+from embedtrain.evaluate.kept import IN_MEMORY, Keeping
 from embedtrain.evaluate.progress import SweepBar, Tick
 from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import find_tasks
@@ -54,6 +55,7 @@ def measure(
     step: int,
     folder: Path,
     tasks: Sequence[AbsTask] | None = None,
+    keeping: Keeping = IN_MEMORY,
 ) -> list[Score]:
     """The sweep's scores, with a bar on a terminal and a line per task elsewhere.
 
@@ -65,6 +67,7 @@ def measure(
         step: optimiser steps it was trained.
         folder: where scores.jsonl and mteb/ are.
         tasks: what it is measured on; None for those that `wanted` names.
+        keeping: where vectors are; in memory by default.
 
     Raises:
         InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
@@ -90,6 +93,7 @@ def measure(
             progress=bar or (_log_tick if leads else None),
             serving=Serving(wanted["normalize"], wanted["rescore_multiplier"]),
             workers=wanted["scoring_workers"],
+            keeping=keeping,
         )
 
 
