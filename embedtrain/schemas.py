@@ -46,6 +46,7 @@ class RunConfig:
     gather: str = "gradient"  # "values": documents of other ranks are constants; "none": each rank alone
     gradcache: Group = field(default_factory=dict)
     queue: Group = field(default_factory=dict)
+    mining: Group = field(default_factory=dict)
     optim: Group = field(default_factory=dict)
     trainer: Group = field(default_factory=dict)
     logger: Group = field(default_factory=dict)

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from embedtrain.config import config_dir
-from embedtrain.schemas import CompareConfig, EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
+from embedtrain.schemas import (
+    CompareConfig,
+    EvaluateConfig,
+    EvaluationConfig,
+    ExportConfig,
+    MineConfig,
+    RunConfig,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
@@ -30,6 +37,7 @@ SCHEMAS = {
     "## `embedtrain-evaluate`": EvaluateConfig,
     "## `embedtrain-compare`": CompareConfig,
     "## `embedtrain-export`": ExportConfig,
+    "## `embedtrain-mine`": MineConfig,
 }
 
 

@@ -14,6 +14,7 @@ from embedtrain.data.module import DataModule
 from embedtrain.model.pooling import Pooling
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
+from embedtrain.schemas import RunConfig
 from embedtrain.types import InputError
 
 CONF = config_dir("conf")
@@ -98,12 +99,19 @@ def test_a_recipe_says_how_to_run_it_on_what_and_where_it_comes_from(name):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda part: part)
 def test_an_option_composes_and_builds(group, option, tmp_path):
-    given = {**GIVEN, **MUST_GIVE.get((group, option), {})}
-    config = compose("train", f"{group}={option}", *(f"{key}={value}" for key, value in given.items()))
+    must = MUST_GIVE.get((group, option), {})
+    given = {
+        "train": GIVEN | must,
+        "mine": {"source": "rows.jsonl", "out": "x.jsonl", "teacher.path": "m"} | must,
+    }
+    command = "train" if group in RunConfig.__dataclass_fields__ else "mine"
+    config = compose(
+        command, f"{group}={option}", *(f"{key}={value}" for key, value in given[command].items())
+    )
     node = config[group]
     if not node:
         assert option in ("none", "own", "files"), "only an option that chooses nothing may be empty"
-    elif group in ("backbone", "guide"):
+    elif group in ("backbone", "guide", "teacher"):
         with pytest.raises(InputError, match=rf"{group}\.pathh: load_\w+ has no setting"):
             build({**node, "pathh": 1}, group)  # loading needs the model; its settings are checked before
     elif group == "trainer":

@@ -16,19 +16,28 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.config import config_dir, nearest, plain, schema
-from embedtrain.schemas import CompareConfig, EvaluateConfig, EvaluationConfig, ExportConfig, RunConfig
+from embedtrain.schemas import (
+    CompareConfig,
+    EvaluateConfig,
+    EvaluationConfig,
+    ExportConfig,
+    MineConfig,
+    RunConfig,
+)
 from embedtrain.types import InputError
 
 SCHEMAS = {
     "train": RunConfig,
     "evaluate": EvaluateConfig,
     "export": ExportConfig,
+    "mine": MineConfig,
     "compare": CompareConfig,
 }
 NODES = {
     "train": "run_schema",
     "evaluate": "evaluate_schema",
     "export": "export_schema",
+    "mine": "mine_schema",
     "compare": "compare_schema",
 }
 HYDRA_ONLY = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 
-LIBRARIES = ("pytorch_lightning", "sentence_transformers", "transformers", "httpx", "datasets")
+LIBRARIES = ("pytorch_lightning", "sentence_transformers", "transformers", "httpx", "datasets", "faiss")
 ANSWERED = (  # Lightning's warnings to which the design already is the answer
     ".*does not have many workers.*",
     ".*your dataloader is not resumable.*",

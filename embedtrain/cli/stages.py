@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from embedtrain.cli.measure import grid, measure
+from embedtrain.cli.refreshing import mine_while_training
 from embedtrain.config import build
 from embedtrain.data.module import DataModule
 from embedtrain.evaluate.sweep import IncompleteError
@@ -89,6 +90,10 @@ class TrainingRun:
         )
         if not self.data.has_validation:
             self.trainer.limit_val_batches = 0
+        if (refresh := self._optional("mining")) is not None:
+            mine_while_training(
+                refresh, self.data, self.trainer, self.encoder, self.folder.path, config["seed"]
+            )
         self.final_step = self.total_steps
         self._check_final_weights()
         if self.leads:

@@ -7,7 +7,7 @@ Lightning adds the batches already fetched itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from embedtrain.data.split_off import split_off
 from embedtrain.data.stores import MemoryRows, Store
 from embedtrain.types import InputError, Tokenize
 
+READ = 1_024  # rows taken together where all are read
 LOOKED_AT = 256  # rows of a stream that say what it has
 
 
@@ -113,7 +114,8 @@ class DataModule(pl.LightningDataModule):
         self._mix = Mix(sampling, alpha, epochs).checked()
         self._composition = Composition(batches, batch_size, by_length).checked()
         self._num_workers, self._seed = num_workers, seed
-        self._tokenize, self._guide_tokenize, self._revise = tokenize, guide_tokenize, revise
+        self._tokenize, self._guide_tokenize = tokenize, guide_tokenize
+        self.revise = revise
         self._datasets: list[Dataset] = []
         self._validation: Sequence[Example] = []
         self._planned: RunPlan | None = None
@@ -204,6 +206,18 @@ class DataModule(pl.LightningDataModule):
             found += self._datasets[number].store.take([own]).values()
         return found
 
+    def training_rows(self) -> Iterator[tuple[int, Example]]:
+        """Every training row that can be read and its number, as `Links.rows` counts. After `setup`."""
+        for item, offset in zip(self._datasets, self._offsets(), strict=True):
+            for start in range(0, len(item.store), READ):
+                numbers = range(start, min(start + READ, len(item.store)))
+                yield from ((offset + row, example) for row, example in item.store.take(numbers).items())
+
+    @property
+    def ahead(self) -> int:
+        """How many batches may be made before their step: those of the workers, and Lightning's own."""
+        return 2 * self._num_workers + 2
+
     def train_dataloader(self) -> StepLoader:
         """Steps from the trainer's own on, to the end of the run."""
         rank, world = self._place()
@@ -217,7 +231,7 @@ class DataModule(pl.LightningDataModule):
             offsets=self._offsets(),
             draws=[item.use.draw for item in self._datasets],
             guide_tokenize=self._guide_tokenize,
-            revise=self._revise,
+            revise=self.revise,
         )
         return StepLoader(dataset, total, first=self._first_step, num_workers=self._num_workers)
 

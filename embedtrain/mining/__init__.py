@@ -1,0 +1,1 @@
+"""Hard negatives: a teacher's nearest documents, less those that are likely positives."""

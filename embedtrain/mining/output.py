@@ -1,0 +1,111 @@
+"""Mined rows as a file that embedtrain trains on: as many as there were, in their order."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedtrain.data.sources import Example
+from embedtrain.mining.blocks import write_whole
+from embedtrain.mining.mine import Mined
+from embedtrain.mining.problem import Problem
+from embedtrain.types import InputError
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+BEFORE, AFTER = "Instruct: ", "\nQuery: "  # what an instruction becomes when rows are read
+DIGITS = 6  # of scores: float16 vectors know no more
+
+
+def check_output(path: Path) -> None:
+    """Raise InputError for a file name that does not say its format."""
+    if not path.name.endswith(SUFFIXES):
+        raise InputError(f"out={path}: its name must end in {', '.join(SUFFIXES)}")
+
+
+def mined_rows(
+    examples: Sequence[Example], mined: Sequence[tuple[Problem, Mined]], *, keep_negatives: bool
+) -> Iterator[dict[str, Any]]:
+    """Each row with its negatives and the scores of positives and negatives, in the order of `examples`.
+
+    Args:
+        examples: all rows.
+        mined: problems that together have all rows, and what was found.
+        keep_negatives: whether a row's own negatives come first.
+    """
+    places = {
+        int(row): (part, int(query))
+        for part, (problem, _) in enumerate(mined)
+        for row, query in zip(problem.rows, problem.query_of, strict=True)
+    }
+    for row, example in enumerate(examples):
+        part, query = places[row]
+        problem, found = mined[part]
+        yield _row(example, problem, found, query, keep_negatives)
+
+
+def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> int:
+    """Write the rows, all of them or nothing; how many. Raises InputError as `write_whole`."""
+    listed = list(rows)
+    if path.name.endswith(".parquet"):
+        write_whole(path, _parquet(listed))
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed).encode()
+        # No clock in the header: the same rows are the same bytes.
+        write_whole(path, gzip.compress(text, mtime=0) if path.name.endswith(".gz") else text)
+    return len(listed)
+
+
+def _row(example: Example, problem: Problem, found: Mined, query: int, keep: bool) -> dict[str, Any]:
+    labelled = zip(problem.labelled(query).tolist(), found.labelled[query].tolist(), strict=True)
+    score_of = {problem.documents[number]: score for number, score in labelled}
+    numbers = found.negatives[query]
+    some = numbers >= 0
+    mined = [problem.documents[number] for number in numbers[some].tolist()]
+    own = list(example.negatives) if keep else []
+    told = [score_of[text] for text in (*example.positives, *own)]
+    row: dict[str, Any] = {
+        "query": example.query,
+        "positives": list(example.positives),
+        "negatives": [*own, *mined],
+        "teacher_scores": [round(score, DIGITS) for score in (*told, *found.scores[query][some].tolist())],
+        "task": example.task,
+    }
+    if example.prompts.query is not None:
+        row["instruction"] = _instruction(example)
+    return row
+
+
+def _instruction(example: Example) -> str:
+    """What the row must say for its prompt to be read again."""
+    prompt = example.prompts.query or ""
+    if not prompt:
+        return ""
+    if not (prompt.startswith(BEFORE) and prompt.endswith(AFTER)):
+        raise InputError(f"{example.where}: its prompt {prompt[:60]!r} is no instruction and fits in no row")
+    return prompt[len(BEFORE) : -len(AFTER)]
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    texts = pyarrow.list_(pyarrow.string())
+    fields = {
+        "query": pyarrow.string(),
+        "positives": texts,
+        "negatives": texts,
+        "teacher_scores": pyarrow.list_(pyarrow.float64()),
+        "task": pyarrow.string(),
+        "instruction": pyarrow.string(),
+    }
+    there = {name: kind for name, kind in fields.items() if any(name in row for row in rows)}
+    table = pyarrow.table(
+        {name: pyarrow.array([row.get(name) for row in rows], kind) for name, kind in there.items()}
+    )
+    stream = io.BytesIO()
+    parquet.write_table(table, stream)
+    return stream.getvalue()

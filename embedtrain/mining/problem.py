@@ -1,0 +1,202 @@
+"""What is mined: queries, documents, and who may not be whose negative.
+
+Letters: Q distinct queries, n documents.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedtrain.data.sources import Example
+from embedtrain.rows import read_rows
+from embedtrain.types import InputError, text_id
+
+log = logging.getLogger(__name__)
+Integers = NDArray[np.int64]
+
+
+class Query(NamedTuple):
+    """A query as the teacher reads it."""
+
+    text: str
+    prompt: str | None  # None is the teacher's own
+
+
+class Problem(NamedTuple):
+    """Queries of one kind and the documents that they share.
+
+    Rows of one query text are one query here (for each prompt): what is labelled in any of them is no
+    negative in all of them.
+    """
+
+    queries: tuple[Query, ...]  # Q
+    documents: tuple[str, ...]  # n distinct texts; candidates come first
+    pool: int  # how many are candidates; the others are labelled texts that the corpus does not have
+    positives: tuple[Integers, ...]  # of each query: document numbers, ascending
+    kept: tuple[Integers, ...]  # of each query: its rows' own negatives where they are kept, ascending
+    banned: tuple[Integers, ...]  # of each query: documents below `pool` that are no candidates, ascending
+    rows: Integers  # (R,) row number of each row
+    query_of: Integers  # (R,) query of each row
+
+    def labelled(self, query: int) -> Integers:
+        """A query's positives, then the negatives that its rows keep: scored without being mined."""
+        return np.concatenate([self.positives[query], self.kept[query]])
+
+
+def problems_of(
+    rows: Iterable[tuple[int, Example]],
+    *,
+    corpus: Sequence[str] | None = None,
+    keep_negatives: bool = False,
+    instructions: bool = False,
+) -> list[Problem]:
+    """What there is to mine for numbered rows.
+
+    Args:
+        rows: row numbers and rows; rows of one task, of all tasks when there is a corpus, are one problem.
+        corpus: candidates; the positives and negatives of the task's rows when None.
+        keep_negatives: whether rows keep the negatives they have, so that those are mined no more.
+        instructions: whether queries go behind their rows' own prompts.
+
+    Raises:
+        InputError: for a scored row, which has no room for negatives; when there is no row or no document.
+    """
+    groups: dict[str, list[tuple[int, Example]]] = {}
+    for number, example in rows:
+        if example.score is not None:
+            raise InputError(
+                f"{example.where}: a scored row takes no negatives. Mine rows of query and positives."
+            )
+        groups.setdefault("" if corpus is not None else example.task, []).append((number, example))
+    if not groups:
+        raise InputError("there are no rows to mine negatives for. Give a source with at least one row.")
+    return [_problem(group, corpus, keep_negatives, instructions) for group in groups.values()]
+
+
+def read_corpus(path: str | Path) -> list[str]:
+    """The texts of a corpus file, {"text", ["title"]}, title first; each once, empty ones left out.
+
+    Raises:
+        InputError: naming the row that has no field "text"; when there is no document at all.
+    """
+    texts = _filled([_document(where, row) for where, row in read_rows(path)], path)
+    if not texts:
+        raise InputError(f'{path}: holds no documents. Give a file with rows like {{"text": ...}}.')
+    return texts
+
+
+def read_retrieval(folder: Path) -> tuple[list[Example], list[str]]:
+    """(rows, corpus) of a retrieval set in the local layout: a row for each query with a relevant document.
+
+    Raises:
+        InputError: for a missing file, or a judgement of a query or document that is not there.
+    """
+    documents = {_id(where, row, "id"): _document(where, row) for where, row in _rows(folder, "corpus")}
+    queries = {_id(where, row, "id"): (where, row) for where, row in _rows(folder, "queries")}
+    relevant: dict[str, list[str]] = {}
+    for where, row in _rows(folder, "qrels"):
+        query, document = _id(where, row, "query_id"), _id(where, row, "corpus_id")
+        if query not in queries or document not in documents:
+            missing = f"query {query!r}" if query not in queries else f"document {document!r}"
+            raise InputError(f"{where}: judges the {missing}, which is not there. Repair or drop the row.")
+        if _number(where, row.get("score", 1)) > 0 and documents[document]:
+            relevant.setdefault(query, []).append(documents[document])
+    if not relevant:
+        raise InputError(
+            f"{folder}: qrels call no document relevant, so there are no positives to mine beside."
+        )
+    examples = []
+    for name, texts in relevant.items():
+        where, row = queries[name]
+        positives = tuple(dict.fromkeys(texts))
+        if not _text(where, row).strip():
+            raise InputError(f"{where}: 'text' is empty, and documents are relevant to it. Fill or drop it.")
+        examples.append(Example(_text(where, row), positives, (), None, folder.name, where))
+    return examples, _filled(list(documents.values()), folder)
+
+
+def _problem(
+    rows: Sequence[tuple[int, Example]], corpus: Sequence[str] | None, keep: bool, instructions: bool
+) -> Problem:
+    labelled = (text for _, example in rows for text in example.positives)
+    brought = (text for _, example in rows for text in example.negatives)
+    own = dict.fromkeys([*labelled, *brought])
+    pool = len(own) if corpus is None else len(corpus)
+    texts = list(own) if corpus is None else list(dict.fromkeys([*corpus, *own]))
+    number = {text: place for place, text in enumerate(texts)}
+    positives: dict[str, set[int]] = {}  # by query text, whatever stands before it
+    kept: dict[str, set[int]] = {}
+    for _, example in rows:
+        positives.setdefault(example.query, set()).update(number[text] for text in example.positives)
+        others = example.negatives if keep else ()
+        kept.setdefault(example.query, set()).update(number[text] for text in others)
+    banned = {
+        text: mine | kept[text] | ({number[text]} if text in number else set())
+        for text, mine in positives.items()
+    }
+    found: dict[Query, int] = {}
+    asked = [
+        found.setdefault(Query(example.query, example.prompts.query if instructions else None), len(found))
+        for _, example in rows
+    ]
+    return Problem(
+        queries=tuple(found),
+        documents=tuple(texts),
+        pool=pool,
+        positives=tuple(_sorted(positives[query.text], len(texts)) for query in found),
+        kept=tuple(_sorted(kept[query.text] - positives[query.text], len(texts)) for query in found),
+        banned=tuple(_sorted(banned[query.text], pool) for query in found),
+        rows=np.array([row for row, _ in rows], dtype=np.int64),
+        query_of=np.array(asked, dtype=np.int64),
+    )
+
+
+def draw_key(seed: int, step: int, query: str) -> tuple[int, ...]:
+    """What a draw for a query depends on: never its place among others, or the number of ranks."""
+    return seed, step, text_id(query)
+
+
+def _sorted(numbers: set[int], below: int) -> Integers:
+    return np.array(sorted(number for number in numbers if number < below), dtype=np.int64)
+
+
+def _rows(folder: Path, name: str) -> Iterable[tuple[str, dict[str, object]]]:
+    found = sorted(folder.glob(f"{name}.*"))
+    return read_rows(found[0] if found else folder / f"{name}.jsonl")
+
+
+def _id(where: str, row: dict[str, object], field: str) -> str:
+    if not isinstance(row.get(field), str | int):
+        raise InputError(f"{where}: needs {field!r}, a text; the row has {', '.join(map(repr, row))}.")
+    return str(row[field])
+
+
+def _number(where: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{where}: 'score' must be a number, got {value!r}.")
+    return float(value)
+
+
+def _document(where: str, row: dict[str, object]) -> str:
+    return f"{row.get('title') or ''} {_text(where, row)}".strip()
+
+
+def _text(where: str, row: dict[str, object]) -> str:
+    text = row.get("text")
+    if not isinstance(text, str):
+        raise InputError(f"{where}: needs a 'text'; the row has {', '.join(map(repr, row))}.")
+    return text
+
+
+def _filled(texts: Sequence[str], place: object) -> list[str]:
+    """Each text once, without empty ones: they are nobody's negative."""
+    found = [text for text in dict.fromkeys(texts) if text]
+    if "" in texts:
+        log.info("%s: left out documents without text", place)
+    return found

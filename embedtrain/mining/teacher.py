@@ -1,0 +1,112 @@
+"""The model whose scores decide: any that a guide can be, with all that names its vectors.
+
+Letters: n texts, G width of its vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from embedtrain.model.contract import tokenizer_hash
+from embedtrain.model.guide import GuideModel, load_guide
+from embedtrain.model.tokenizer import TextTokenizer
+from embedtrain.types import InputError, Role
+
+
+class Embeds(Protocol):
+    """Texts to unit vectors."""
+
+    width: int
+
+    @property
+    def identity(self) -> str:
+        """Hexadecimal digits that name whatever decides a vector but role, prompt and text."""
+        ...
+
+    def embed(
+        self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
+    ) -> NDArray[np.float32]:
+        """(n, G) unit vectors; a prompt of None is the model's own of that role."""
+        ...
+
+
+class Teacher:
+    """A frozen model that embeds texts.
+
+    Args:
+        guide: the model.
+        source: what the user called it.
+        device: where it runs.
+    """
+
+    def __init__(self, guide: GuideModel, source: str, device: torch.device) -> None:
+        self.guide, self.source, self.device = guide.to(device), source, device
+        self.width = guide.width
+        self.identity = _identity(guide)
+
+    def embed(
+        self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
+    ) -> NDArray[np.float32]:
+        """(n, G) unit vectors; texts of like length go through the model together."""
+        tokens = self.guide.tokenize(texts, role, prompts)
+        moved = type(tokens)(*(part.to(self.device) for part in tokens))
+        vectors: NDArray[np.float32] = self.guide.embed(moved).cpu().numpy()
+        return vectors
+
+
+def load_teacher(
+    path: str | Path,
+    *,
+    layer: int | None = None,
+    dim: int | None = None,
+    max_length: int | None = None,
+    dtype: str = "float32",
+    prompts: Mapping[str, str] | None = None,
+    device: str = "auto",
+) -> Teacher:
+    """The teacher in a folder or of a hub name; the settings are those of `load_guide`.
+
+    Args:
+        path: what `load_encoder` or sentence-transformers reads.
+        layer: run only the first so many blocks.
+        dim: keep only the first so many coordinates.
+        max_length: longest text in tokens; the model's own when none.
+        dtype: float32, bfloat16 or float16, of its weights.
+        prompts: text put before every text, by role; the model's own when none.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+
+    Raises:
+        InputError: as `load_guide`; for a device that the machine does not have.
+    """
+    guide = load_guide(path, layer=layer, dim=dim, max_length=max_length, dtype=dtype, prompts=prompts)
+    wanted = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(wanted)
+        torch.empty(1, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={device} is not there ({str(error).splitlines()[0]}): use cpu") from error
+    return Teacher(guide, str(path), place)
+
+
+def _identity(guide: GuideModel) -> str:
+    """Of weights, settings, tokenizer, prompts, longest text, precision and dim.
+
+    A model that `load_encoder` read knows its tokenizer; one of sentence-transformers has it named here.
+    """
+    tokenize = guide.tokenize
+    if isinstance(tokenize, TextTokenizer):
+        reads = f"{tokenizer_hash(tokenize.tokenizer)} {tokenize.max_length} {tokenize.pool_prompt}"
+        prompts: object = {role: tokenize.prompts.get(role, "") for role in ("query", "document")}
+    else:
+        static: Any = tokenize  # of a static embedding
+        reads, prompts = static.tokenizer.to_str(), sorted(static.prompts.items())
+    kind = next(guide.model.module.parameters()).dtype
+    text = f"{guide.model.identity} {kind} dim {guide.width} {reads} {prompts}"
+    return hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -1,0 +1,249 @@
+"""embedtrain-mine as a person runs it: rows out, kills, shards, ranks, and mistakes."""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from embedtrain.cli import mine
+from embedtrain.data.sources import read_examples
+from embedtrain.mining import pipeline
+from embedtrain.types import InputError
+
+
+@pytest.fixture
+def words(tiny_bert, small_data, tmp_path):
+    return [
+        f"source={small_data}/train.jsonl",
+        f"teacher.path={tiny_bert}",
+        "selection.rules.0.perc_pos=0.99",
+        f"out={tmp_path}/mined.jsonl",
+    ]
+
+
+def without_rules(words):
+    """For options that have no first rule."""
+    return [word for word in words if not word.startswith("selection.rules")]
+
+
+def run(monkeypatch, words):
+    monkeypatch.setattr(sys, "argv", ["embedtrain-mine", *map(str, words)])
+    mine.main()
+
+
+def say(monkeypatch, capsys, words):
+    """The one message that the command leaves with."""
+    with pytest.raises(SystemExit) as left:
+        run(monkeypatch, words)
+    shown = capsys.readouterr().err
+    assert left.value.code == 1, shown
+    assert "Traceback" not in shown
+    (message,) = [line for line in shown.splitlines() if line.startswith("error: ")]
+    return message
+
+
+def test_rows_statistics_and_what_is_shown(monkeypatch, capsys, words, small_data, tmp_path):
+    run(monkeypatch, words)
+    shown = capsys.readouterr().out
+    before, after = read_examples(small_data / "train.jsonl"), read_examples(tmp_path / "mined.jsonl")
+    assert [row[:2] for row in after] == [row[:2] for row in before]
+    facts = json.loads((tmp_path / "mined.statistics.json").read_text("utf-8"))
+    assert facts["rows_in"] == facts["rows_out"] == facts["rows"] == 64
+    assert sum(facts["rows_with_negatives"].values()) == 64
+    assert facts["negatives"] == sum(len(row.negatives) for row in after) > 0
+    assert len(facts["teacher"]["identity"]) == 40
+    assert facts["removed"]["perc_pos"]["count"] == facts["scores"]["removed_perc_pos"]["count"] > 0
+    assert 0 < len(facts["suspects"]) <= 20
+    assert facts["suspects"][0]["score"] >= 0.99 * facts["suspects"][0]["reference"]
+    excess = [item["excess"] for item in facts["suspects"]]
+    assert excess == sorted(excess, reverse=True)
+    assert facts["peak_memory_mb"] > 0
+    assert facts["texts_encoded_now"] == 128
+    assert "removed by perc_pos" in shown
+    run(monkeypatch, [*words, "overwrite=true"])
+    again = json.loads((tmp_path / "mined.statistics.json").read_text("utf-8"))
+    assert again["texts_encoded_now"] == 0, "vectors are kept"
+
+
+def test_a_retrieval_set_and_a_corpus(monkeypatch, capsys, words, small_data, tmp_path):
+    run(
+        monkeypatch,
+        [*without_rules(words), "source=retrieval/find", f"data_root={small_data}", "selection=naive"],
+    )
+    rows = read_examples(tmp_path / "mined.jsonl")
+    assert [len(row.negatives) for row in rows] == [4] * 16
+    corpus = f"corpus={small_data}/retrieval/find/corpus.jsonl"
+    run(monkeypatch, [*words, corpus, f"out={tmp_path}/other.parquet"])
+    texts = {json.loads(line)["text"] for line in (small_data / "retrieval/find/corpus.jsonl").open()}
+    assert {text for row in read_examples(tmp_path / "other.parquet") for text in row.negatives} <= texts
+
+
+def test_what_is_mined_is_trained_on(monkeypatch, capsys, words, tmp_path, small_run):
+    from embedtrain.cli import train
+
+    run(monkeypatch, words)
+    kept = [word for word in small_run if not word.startswith("data.train")]
+    more = [
+        f"data.train={tmp_path}/mined.jsonl",
+        "data.max_steps=2",
+        "name=x",
+        f"output_root={tmp_path}/runs",
+    ]
+    monkeypatch.setattr(sys, "argv", ["embedtrain-train", *kept, *more])
+    train.main()
+    assert (tmp_path / "runs/x/model").is_dir()
+
+
+def test_a_teacher_that_only_sentence_transformers_reads(monkeypatch, capsys, tiny_bert, words, tmp_path):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
+
+    body = Transformer(str(tiny_bert))
+    parts = [body, Pooling(32), Dense(32, 8), Normalize()]
+    SentenceTransformer(modules=parts, device="cpu").save(str(tmp_path / "dense"))
+    run(monkeypatch, [*without_rules(words), f"teacher.path={tmp_path}/dense", "selection=naive"])
+    assert [len(row.negatives) for row in read_examples(tmp_path / "mined.jsonl")] == [4] * 64
+
+
+def command(words):
+    return [sys.executable, "-c", SMALL_PARTS, *map(str, words)]
+
+
+# Parts of four texts, each of which takes a moment: there is something to kill.
+SMALL_PARTS = """
+import sys, time
+import embedtrain.mining.pipeline as pipeline, embedtrain.mining.teacher as teacher
+pipeline.stores_of.__kwdefaults__["part"] = 4
+whole = teacher.Teacher.embed
+def slowly(self, *given):
+    time.sleep(0.05)
+    return whole(self, *given)
+teacher.Teacher.embed = slowly
+from embedtrain.cli import mine
+mine.main()
+"""
+
+
+def start(words, folder, **environment):
+    return subprocess.Popen(
+        command(words),
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=150)
+    assert process.returncode == 0, errors[-3000:]
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """The same parts as in the processes that are started: vectors are equal bit for bit."""
+    monkeypatch.setitem(pipeline.stores_of.__kwdefaults__, "part", 4)
+
+
+def test_kills_while_encoding_cost_nothing_but_time(monkeypatch, capsys, words, small_parts, tmp_path):
+    store, draw = tmp_path / "killed", random.Random(5)
+    again = [*words, f"store={store}", f"out={tmp_path}/killed.jsonl"]
+    for _ in range(2):
+        process, there = start(again, tmp_path), len(list(store.glob("*/*.vectors")))
+        wanted, end = there + draw.randrange(1, 12), time.monotonic() + 100
+        while len(list(store.glob("*/*.vectors"))) < wanted and process.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(draw.random() * 0.01)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "killed.jsonl").exists(), "it was over before it could be killed"
+    finish(start(again, tmp_path))
+    run(monkeypatch, [*words, f"store={tmp_path}/calm"])
+    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "mined.jsonl").read_bytes()
+    facts = json.loads((tmp_path / "killed.statistics.json").read_text("utf-8"))
+    assert 0 < facts["texts_encoded_now"] < 128, "what was encoded before the kills is used"
+
+
+def test_two_ranks_and_two_shards_give_the_rows_of_one(monkeypatch, capsys, words, small_parts, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    two = [*words, f"out={tmp_path}/two.jsonl", f"store={tmp_path}/two"]
+    started = [start(two, tmp_path, RANK=str(rank), LOCAL_RANK=str(rank), **meet) for rank in range(2)]
+    run(monkeypatch, [*words, f"store={tmp_path}/one"])
+    for process in started:
+        finish(process)
+    expected = (tmp_path / "mined.jsonl").read_bytes()
+    assert (tmp_path / "two.jsonl").read_bytes() == expected
+    facts = json.loads((tmp_path / "two.statistics.json").read_text("utf-8"))
+    assert 0 < facts["texts_encoded_now"] < 128, "each rank has a part"
+    sharded = [*words, f"out={tmp_path}/sharded.jsonl", f"store={tmp_path}/sharded"]
+    run(monkeypatch, [*sharded, "shard=2/2"])
+    assert not (tmp_path / "sharded.jsonl").exists()
+    run(monkeypatch, [*sharded, "shard=1/2"])
+    run(monkeypatch, sharded)
+    assert (tmp_path / "sharded.jsonl").read_bytes() == expected
+    facts = json.loads((tmp_path / "sharded.statistics.json").read_text("utf-8"))
+    assert facts["texts_encoded_now"] == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        (["teacher.path=nowhere/at-all"], ["teacher", "nowhere/at-all"]),
+        (["selection.per_row=70", "selection.depth=80"], ["64 documents", "too few for 70"]),
+        (["out=mined.csv"], ["mined.csv", ".jsonl, .jsonl.gz, .parquet"]),
+        (["index=annoy"], ["auto, exact, faiss, ivf, hnsw"]),
+        (["own_negatives=both"], ["drop or keep", "both"]),
+        (["shard=3/2"], ["shard=3/2", "shard=1/4"]),
+        (["selection=naive"], ["rules must be a list", "selection=NAME"]),
+        (["selection=perc_neg"], ["perc_neg", "perc_pos"]),
+        (["selection.per_roww=3"], ["per_roww", "per_row"]),
+        (["teachers=x"], ["teachers", "teacher"]),
+        (["source=missing.jsonl"], ["missing.jsonl"]),
+    ],
+)
+def test_mistakes(monkeypatch, capsys, words, changes, parts):
+    message = say(monkeypatch, capsys, [*words, *changes])
+    assert all(part in message for part in parts), message
+
+
+def test_rows_without_positives_are_named(monkeypatch, capsys, words, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"query": "a cat"}\n', "utf-8")
+    message = say(monkeypatch, capsys, [*words, f"source={path}"])
+    assert "rows.jsonl:1" in message
+    assert "positive" in message
+
+
+def test_an_output_that_is_there_is_kept(monkeypatch, capsys, words, tmp_path):
+    (tmp_path / "mined.jsonl").write_text("mine")
+    assert "overwrite=true" in say(monkeypatch, capsys, words)
+    assert (tmp_path / "mined.jsonl").read_text() == "mine"
+
+
+def test_without_faiss(monkeypatch, capsys, words):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "faiss" else find(name, *more)
+    )
+    message = say(monkeypatch, capsys, [*words, "index=faiss"])
+    assert "pip install 'embedtrain[mine]'" in message
+
+
+def test_shards_are_counted_from_one():
+    assert mine.shard_of(None) == (0, 1)
+    assert mine.shard_of("1/4") == (0, 4)
+    assert mine.shard_of("4/4") == (3, 4)
+    for text in ("0/4", "5/4", "1", "a/b", "-1/2", "1/"):
+        with pytest.raises(InputError, match="say which of how many"):
+            mine.shard_of(text)

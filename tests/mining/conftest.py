@@ -1,0 +1,46 @@
+"""A teacher without a model, and small rows to mine."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from embedtrain.data.sources import Example
+
+
+class CountingTeacher:
+    """Unit vectors drawn by the text; counts what it is asked for."""
+
+    source = "drawn"
+
+    def __init__(self, identity="ab" * 20, width=16):
+        self.identity, self.width, self.asked = identity, width, []
+
+    def embed(self, texts, role, prompts=None):
+        self.asked += list(texts)
+        behind = [None] * len(texts) if prompts is None else prompts
+        rows = [self._vector(f"{role} {prompt} {text}") for text, prompt in zip(texts, behind, strict=True)]
+        return np.array(rows, dtype=np.float32)
+
+    def _vector(self, text):
+        seed = int.from_bytes(hashlib.sha256(f"{self.identity}{text}".encode()).digest()[:8], "big")
+        vector = np.random.default_rng(seed).standard_normal(self.width)
+        return vector / np.linalg.norm(vector)
+
+
+@pytest.fixture
+def teacher():
+    return CountingTeacher()
+
+
+@pytest.fixture
+def make_teacher():
+    return CountingTeacher
+
+
+@pytest.fixture
+def example():
+    def make(query, positives, negatives=(), task="t", score=None, **more):
+        return Example(query, tuple(positives), tuple(negatives), score, task, "rows.jsonl:1", **more)
+
+    return make
