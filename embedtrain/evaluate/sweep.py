@@ -56,7 +56,10 @@ class IncompleteError(InputError):
             f"{len(failures)} of {tasks} tasks failed; the same command tries them again and keeps what "
             f"is scored:{listed}"
         )
-        self.failures, self.scores = tuple(failures), tuple(scores)
+        self.failures, self.scores, self.tasks = tuple(failures), tuple(scores), tasks
+
+    def __reduce__(self) -> tuple[type[IncompleteError], tuple[object, ...]]:
+        return IncompleteError, (self.failures, self.scores, self.tasks)
 
 
 def sweep(
@@ -127,8 +130,7 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     found = everyone(found)[0]  # what rank 0 sees: file systems show others late what it wrote
     others: list[Score] = []
     if leads:
-        for left in shared.results.glob(f"{DRAFT}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        _remove_drafts(shared.results, DRAFT)
         others = _others(file, shared, {task.metadata.name for task in tasks})
         _write(file, [*others, *_in_order(found, tasks, shared)])
     failures: list[Failure] = []
@@ -154,6 +156,12 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     if failures:
         raise IncompleteError(failures, scores, len(tasks))
     return scores
+
+
+def _remove_drafts(results: Path, prefix: str) -> None:
+    """Takes away what a killed sweep was writing."""
+    for left in results.glob(f"{prefix}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _in_order(found: Found, tasks: Sequence[AbsTask], shared: Sweep) -> list[Score]:

@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -195,6 +196,7 @@ def test_a_task_that_fails_is_named_and_the_others_are_scored(
     assert list(failed.value.scores) == others == read_scores(tmp_path / "out/scores.jsonl")
     assert [failure.task for failure in failed.value.failures] == ["mine"]
     assert "task mine failed" in caplog.text
+    assert str(pickle.loads(pickle.dumps(failed.value))) == str(failed.value)
     (data_root / "sts/mine/test.jsonl").write_bytes(good)
     again = make_encoder()
     assert run_sweep(ranks, again, data_root, tmp_path / "out", names=names) == whole
