@@ -203,7 +203,7 @@ class Kept:
         while len(rows):
             some = self.cache.locate([keys[row] for row in rows.tolist()])
             places[rows] = some
-            if (some >= 0).all() and (world_size() == 1 or self.cache.sound(some).all()):
+            if (some >= 0).all() and (world_size() == 1 or self.cache.sound(some, forget=False).all()):
                 break
             if time.monotonic() > end:
                 raise InputError(

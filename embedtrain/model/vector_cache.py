@@ -106,7 +106,7 @@ class VectorCache:
             places = self._places(keys)
         return places
 
-    def sound(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def sound(self, places: NDArray[np.int64], *, forget: bool = True) -> NDArray[np.bool_]:
         """Whether the records (n,) have the right checksum. Others are forgotten, with a warning."""
         good = np.ones(len(places), np.bool_)
         for file, rows, numbers in self._by_file(places):
@@ -115,7 +115,8 @@ class VectorCache:
             for start in range(0, len(rows), step):
                 records = part[numbers[start : start + step]]
                 good[rows[start : start + step]] = records["check"] == checksums(records)
-            self._forget(file, places[rows][~good[rows]])
+            if forget:  # not what another process may still be writing
+                self._forget(file, places[rows][~good[rows]])
         return good
 
     def read(self, places: NDArray[np.int64], columns: slice = slice(None)) -> NDArray[np.generic]:

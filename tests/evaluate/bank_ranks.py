@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from embedtrain.evaluate import streaming
 from embedtrain.evaluate.bank import GridBank
 from embedtrain.evaluate.kept import Keeping
-from embedtrain.types import SubModel
+from embedtrain.evaluate.streaming import Asked, Documents, search_all
+from embedtrain.types import Cell, SubModel
 
 SUB = SubModel(3, 10)
 TEXTS = [" ".join(["cat"] * (1 + number % 9) + [str(number)]) for number in range(101)]
@@ -52,6 +54,21 @@ def disagreement(rank):
     return None
 
 
+def streamed():
+    """What both ranks find in a corpus that neither keeps, and what this one encoded."""
+    streaming._MOST_TEXTS = 16
+    encoder = fake_encoder()
+    bank = GridBank(encoder, [1, 3], lambda count: None)
+    cells = [Cell(1, 10), Cell(3, 16, "int8"), Cell(3, 16, "binary"), Cell(3, 16, "binary_rescore_int8")]
+    values = encoder.encode(TEXTS[:7], [1, 3], "query")
+    asked = Asked([f"q{number}" for number in range(7)], {}, 5, True, 2)
+    asked = asked._replace(queries={cell: asked.unit(values, cell) for cell in cells})
+    encoder.texts.clear()
+    ids = [f"d{(number * 7) % len(TEXTS)}" for number in range(len(TEXTS))]
+    documents = Documents(ids, lambda start, end: TEXTS[start:end], "document", None)
+    return search_all(bank, documents, asked), encoder.texts
+
+
 def damage(folder):
     path = max((folder / "other").rglob("*.vectors"), key=lambda path: path.stat().st_size)
     content = bytearray(path.read_bytes())
@@ -75,6 +92,7 @@ def main(rank, world, folder):
         dist.barrier()
         results[form] = vectors(folder, form)
     results["disagreement"] = disagreement(rank)
+    results["streamed"] = streamed()
     torch.save(results, folder / f"rank{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -29,7 +29,7 @@ def ranks(tmp_path_factory):
     ]
     errors = [run.communicate(timeout=120)[1].decode() for run in runs]
     assert [run.returncode for run in runs] == [0, 0], "\n".join(errors)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
@@ -73,3 +73,13 @@ def test_ranks_that_ask_for_different_texts_are_told_so_on_both(ranks):
     for rank in ranks:
         assert "ranks ask for different texts: rank 0: 101 texts" in rank["disagreement"]
         assert "rank 1: 100 texts" in rank["disagreement"]
+
+
+def test_two_ranks_search_a_passing_corpus_as_one_and_share_its_chunks(ranks, script, monkeypatch):
+    monkeypatch.setattr("embedtrain.evaluate.streaming._MOST_TEXTS", 16)
+    expected, _ = script.streamed()
+    for rank in ranks:
+        assert rank["streamed"][0] == expected
+    encoded = [text for rank in ranks for _, text in rank["streamed"][1]]
+    assert sorted(encoded) == sorted(2 * script.TEXTS)  # once for the ranges of int8
+    assert min(len(rank["streamed"][1]) for rank in ranks) > 0
