@@ -11,10 +11,13 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from embedtrain.cli.processes import check_processes, requires_no_overwrite
 from embedtrain.config import config_dir, nearest, plain, schema
 from embedtrain.schemas import (
     CompareConfig,
@@ -64,7 +67,11 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
 
         try:
             set_up_logs()
-            task(plain(config))
+            settings = plain(config)
+            if command == "train":
+                check_processes(settings, os.environ, launcher=_launcher())
+                requires_no_overwrite(settings, os.environ)
+            task(settings)
         except InputError as error:
             fail(error)
         except KeyboardInterrupt:
@@ -72,6 +79,14 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
 
     folder = str(config_dir("conf"))
     hydra.main(version_base="1.3", config_path=folder, config_name=command)(run)()
+
+
+def _launcher() -> str | None:
+    """What starts the jobs of this sweep: its class and option; None outside one."""
+    settings = HydraConfig.get()
+    if settings.mode != RunMode.MULTIRUN:
+        return None
+    return f"{settings.launcher._target_} {settings.runtime.choices['hydra/launcher']}"
 
 
 def fail(error: InputError) -> NoReturn:
@@ -101,8 +116,7 @@ def _check(command: str, arguments: list[str]) -> None:
     """
     parser = hydra._internal.utils.get_args_parser()
     parsed = parser.parse_args(arguments)
-    if parsed.multirun:
-        _refuse_shared_devices(parsed.overrides)
+    if parsed.multirun:  # each job is composed by itself, and checked then
         return
     home, overrides = config_dir("conf"), list(parsed.overrides)
     if parsed.config_dir:
@@ -113,15 +127,6 @@ def _check(command: str, arguments: list[str]) -> None:
             hydra.compose(parsed.config_name or command, overrides=overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(_explain(command, error)) from error
-
-
-def _refuse_shared_devices(overrides: list[str]) -> None:
-    several = [word for word in overrides if re.match(r"(trainer=ddp|trainer\.devices=([2-9]|\d{2,}))", word)]
-    if several:
-        raise InputError(
-            f"--multirun with {several[0]} would start one sweep per rank. Use a launcher that gives each "
-            "job its own processes, or trainer.devices=1"
-        )
 
 
 def _explain(command: str, error: Exception) -> str:

@@ -1,0 +1,70 @@
+"""Sweeps, torchrun and SLURM: one process tree per run, of the size it asks for."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from embedtrain.cli.processes import check_processes, requires_no_overwrite
+from embedtrain.types import InputError
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}
+SLURM = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train"}
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher submitit_slurm"
+
+
+def asks_for(devices, nodes=1):
+    return {"trainer": {"devices": devices, "num_nodes": nodes}}
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "environment", "launcher"),
+    [
+        (1, 1, {}, None),
+        (2, 1, {}, None),  # starts its own
+        (2, 1, TORCHRUN, None),
+        (4, 2, SLURM, None),
+        (4, 2, SLURM, SUBMITIT),
+        (1, 1, {**SLURM, "SLURM_JOB_NAME": "bash"}, None),
+        (1, 1, {}, JOBLIB),
+    ],
+)
+def test_what_agrees_runs(devices, nodes, environment, launcher):
+    check_processes(asks_for(devices, nodes), environment, launcher=launcher)
+
+
+@pytest.mark.parametrize(
+    ("devices", "nodes", "environment", "launcher", "message"),
+    [
+        (1, 1, TORCHRUN, None, r"torchrun has started 2 processes and the run asks for trainer.devices=1 x"),
+        (4, 1, SLURM, None, r"SLURM has started 8 processes .*make their product 8"),
+        (2, 1, {}, BASIC, r"trainer.devices=2 .*once per rank.*submitit_slurm"),
+        (1, 2, {}, JOBLIB, r"trainer.num_nodes=2 would start"),
+        (1, 1, TORCHRUN, BASIC, r"torchrun would start the whole sweep once per rank"),
+    ],
+)
+def test_what_does_not_agree_is_refused(devices, nodes, environment, launcher, message):
+    with pytest.raises(InputError, match=message):
+        check_processes(asks_for(devices, nodes), environment, launcher=launcher)
+
+
+def test_a_requeued_job_never_deletes_its_run():
+    requires_no_overwrite({"overwrite": True}, {})
+    requires_no_overwrite({"overwrite": False}, {"SLURM_RESTART_COUNT": "1"})
+    with pytest.raises(InputError, match="overwrite=true would delete the run"):
+        requires_no_overwrite({"overwrite": True}, {"SLURM_RESTART_COUNT": "1"})
+
+
+def test_a_sweep_with_joblib_makes_a_run_of_each_job(small_run, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    words = ["name=run_${hydra:job.num}", "seed=0,1", f"output_root={tmp_path}", "data.max_steps=2"]
+    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "--multirun"]
+    command = [sys.executable, "-m", "embedtrain.cli.train", *small_run, *words, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for number in range(2):
+        assert (tmp_path / f"run_{number}/model/model.safetensors").exists()
