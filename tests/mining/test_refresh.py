@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -215,3 +216,46 @@ def test_rows_with_teacher_scores_are_refused(words, tmp_path):
     path.write_text("".join(json.dumps({"query": f"cat {n}", **row}) + "\n" for n in range(8)), "utf-8")
     with pytest.raises(InputError, match="rows without teacher_scores"):
         TrainingRun(compose([*words, f"data.train={path}", "data.batch_size=1", "name=x"]))
+
+
+RANK = """
+import os, pathlib, sys
+import importlib.util
+spec = importlib.util.spec_from_file_location("c", sys.argv[2])
+c = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(c)
+from contextlib import nullcontext
+from embedtrain.data.sources import Example
+from embedtrain.mining import refresh as R
+from embedtrain.mining.selection import Selection
+from embedtrain import ranks
+R.WINDOW=5
+rows=[Example(f"q{n}",(f"p{n}",),(f"o{n}",),None,f"t{n%2}","w") for n in range(40)]
+t=c.CountingTeacher()
+with (ranks.process_group() if "RANK" in os.environ else nullcontext()):
+    refresh = R.Refresh(selection=Selection(per_row=3, depth=5), every=10)
+    cb = R.RefreshNegatives(refresh,
+    R.texts_of(enumerate(rows)),lambda g,r,p:t.embed(g,r,[p]*len(g)),pathlib.Path(sys.argv[1]),seed=1)
+    cb.mine(10); print(len(t.asked))
+"""
+
+
+def test_ranks_divide_the_texts_and_find_what_one_finds(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    two = [meet | {"RANK": str(rank)} for rank in range(2)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, tmp_path / folder, Path(__file__).with_name("conftest.py")],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **more},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for folder, more in [("one", {}), *(("two", more) for more in two)]
+    ]
+    encoded = [int(process.communicate(timeout=120)[0]) for process in started]
+    assert encoded == [120, 60, 60]
+    assert path_of(tmp_path / "two", 10).read_bytes() == path_of(tmp_path / "one", 10).read_bytes()
+    assert steps_of(tmp_path / "two") == [10]
+    assert len(list((tmp_path / "two").iterdir())) == 1, "what ranks wrote for each other is gone"
