@@ -15,6 +15,7 @@ from embedtrain.data.sources import Example
 from embedtrain.data.windows import Drawn
 from embedtrain.types import Batch, Tokenize
 
+Cut = Callable[[Sequence[Drawn], int, int], Sequence[Drawn]]
 Revise = Callable[[int, Sequence[int], list[Example]], list[Example]]
 
 
@@ -39,7 +40,7 @@ class StepDataset(Dataset[Batch]):
         batches: Batches,
         tokenize: Tokenize,
         *,
-        cut: Callable[[Sequence[Drawn], int, int], Sequence[Drawn]],
+        cut: Cut,
         rank: int = 0,
         world: int = 1,
         offsets: Sequence[int] = (0,),
@@ -52,8 +53,12 @@ class StepDataset(Dataset[Batch]):
         self._offsets, self._draws = offsets, draws
         self._revise = revise
 
+    def drawn(self, step: int) -> Sequence[Drawn]:
+        """The rows of a step, before `revise`."""
+        return self._cut(self._batches.rows(step), self._rank, self._world)
+
     def __getitem__(self, step: int) -> Batch:
-        rows = self._cut(self._batches.rows(step), self._rank, self._world)
+        rows = self.drawn(step)
         numbers = [self._offsets[row.dataset] + row.row for row in rows]
         examples = [row.example for row in rows]
         if self._revise is not None:

@@ -17,9 +17,9 @@ from embedtrain.data.bad_rows import BadRows, Policy
 from embedtrain.data.collate import offered
 from embedtrain.data.draw import Draw, How
 from embedtrain.data.entries import Source, datasets_of, entries_of, read_entry, read_sources, sample
-from embedtrain.data.loader import Revise, StepDataset, StepLoader
+from embedtrain.data.loader import Cut, Revise, StepDataset, StepLoader
 from embedtrain.data.mixture import Dataset, Mix, Sampling
-from embedtrain.data.run_plan import BatchesOf, Composition, RunPlan
+from embedtrain.data.run_plan import BatchesOf, Composition, Part, RunPlan
 from embedtrain.data.sampler import EvenBatches, part_for_rank, slice_for_rank
 from embedtrain.data.sources import Example
 from embedtrain.data.split_off import split_off
@@ -167,6 +167,16 @@ class DataModule(pl.LightningDataModule):
         return self._plan().batches_per_epoch
 
     @property
+    def datasets(self) -> Sequence[Dataset]:
+        """The training rows by dataset, as `Drawn.dataset` numbers them. After `setup`."""
+        return tuple(self._datasets)
+
+    @property
+    def parts(self) -> list[Part]:
+        """What each of them gives to the run. After `setup`."""
+        return self._plan().parts(self.total_steps)
+
+    @property
     def has_validation(self) -> bool:
         """Whether there are validation rows, known after `setup`."""
         return bool(self._validation)
@@ -220,12 +230,15 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """Steps from the trainer's own on, to the end of the run."""
-        rank, world = self._place()
-        total = self.total_steps
-        dataset = StepDataset(
-            self._plan().batches(total),
+        steps = self.steps(slice_for_rank, *self._place())
+        return StepLoader(steps, self.total_steps, first=self._first_step, num_workers=self._num_workers)
+
+    def steps(self, cut: Cut = slice_for_rank, rank: int = 0, world: int = 1) -> StepDataset:
+        """Batches by their step: a rank's part of each, by default all of it; `cut` as of `StepDataset`."""
+        return StepDataset(
+            self._plan().batches(self.total_steps),
             self._tokenize,
-            cut=slice_for_rank,
+            cut=cut,
             rank=rank,
             world=world,
             offsets=self._offsets(),
@@ -233,7 +246,6 @@ class DataModule(pl.LightningDataModule):
             guide_tokenize=self._guide_tokenize,
             revise=self.revise,
         )
-        return StepLoader(dataset, total, first=self._first_step, num_workers=self._num_workers)
 
     def val_dataloader(self) -> StepLoader | list[StepLoader]:
         """All validation rows in order, each on one rank; an empty list when there are none."""

@@ -32,6 +32,22 @@ class Composition(NamedTuple):
         return self
 
 
+class Part(NamedTuple):
+    """What one dataset gives to a run."""
+
+    task: str
+    rows: int
+    batch_size: int  # of a batch of its own, or of the mixed ones
+    batches: int | None  # of its own; None where they are mixed
+    seen: int  # rows in all batches of the run, with repetitions
+    left_out: int  # rows that an epoch of it has no batch for
+
+    @property
+    def epochs(self) -> float:
+        """How often the run goes through its rows."""
+        return self.seen / self.rows
+
+
 class RunPlan:
     """Datasets to the global batches of a run of any length.
 
@@ -79,9 +95,8 @@ class RunPlan:
 
     def batches(self, total: int) -> Batches:
         """The global batches of a run of that many; each dataset has its share of them."""
-        shares = self._mix.shares(self._datasets, self._epoch_sizes())
-        counts = apportion(total * self._batch_size if self._mixed else total, shares)
-        self._say(total, counts)
+        counts = self._counts(total)
+        self._say(total)
         if not self._mixed:
             return OneTask(self._windows, counts, self._seed)
         line = Several([item.store for item in self._datasets], counts, self._seed)
@@ -89,6 +104,20 @@ class RunPlan:
             line, size=self._batch_size, seed=self._seed, alone=self._alone, by_length=self._by_length
         )
         return Mixed(windows)
+
+    def parts(self, total: int) -> list[Part]:
+        """What each dataset gives to a run of that many batches."""
+        found = []
+        for item, count, size in zip(self._datasets, self._counts(total), self.sizes, strict=True):
+            rows = len(item.store)
+            own, left = (None, 0) if self._mixed else (count, rows % size)
+            found.append(Part(item.store.task, rows, size, own, count * (1 if self._mixed else size), left))
+        return found
+
+    def _counts(self, total: int) -> list[int]:
+        """Rows of each dataset in a run of that many batches where they are mixed, else its batches."""
+        shares = self._mix.shares(self._datasets, self._epoch_sizes())
+        return apportion(total * self._batch_size if self._mixed else total, shares)
 
     def _epoch_sizes(self) -> list[int]:
         """What shares are counted in: rows of each dataset for mixed batches, else its full batches."""
@@ -122,17 +151,16 @@ class RunPlan:
             else:
                 _check_something_differs(store.examples)
 
-    def _say(self, total: int, counts: Sequence[int]) -> None:
+    def _say(self, total: int) -> None:
         """Log what each dataset gives to the run."""
-        for dataset, count, size in zip(self._datasets, counts, self.sizes, strict=True):
-            rows, unit = len(dataset.store), "rows" if self._mixed else f"batches of {size}"
-            passes = count * (1 if self._mixed else size) / rows
-            logger.info("%s: %d rows, %d %s, %.2f epochs", dataset.store.task, rows, count, unit, passes)
-            if not count:
-                logger.warning("%s trains at no step: its share of the run is too small", dataset.store.task)
-            elif self._mixed and count < 2 * total and self._batch_size > 1:
+        for part in self.parts(total):
+            gives = f"{part.seen} rows" if self._mixed else f"{part.batches} batches of {part.batch_size}"
+            logger.info("%s: %d rows, %s, %.2f epochs", part.task, part.rows, gives, part.epochs)
+            if not part.seen:
+                logger.warning("%s trains at no step: its share of the run is too small", part.task)
+            elif self._mixed and part.seen < 2 * total and self._batch_size > 1:
                 logger.warning("%s has %.1f rows in a batch: its queries have hardly another row of their "
-                               "task to be contrasted with", dataset.store.task, count / total)  # fmt: skip
+                               "task to be contrasted with", part.task, part.seen / total)  # fmt: skip
 
 
 def _check_own_negatives(examples: Sequence[Example], dataset: Dataset, alone: bool) -> None:
