@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedtrain.model.vector_cache import VectorCache, VectorType
-from embedtrain.ranks import everyone, rank, wait, world_size
+from embedtrain.ranks import everyone, wait, world_size
 from embedtrain.types import InputError
 
 LOG = logging.getLogger(__name__)
-ABSENT = (
-    -1
-)  # the handle of a vector that is nowhere; others are rows in memory (0..) or places on disk (..-2)
+ABSENT = -1  # the handle of a vector that is nowhere; others are rows in memory (0..) or on disk (..-2)
 GIB = 1024**3
 _BLOCK_BYTES = 2**26
 _PATIENCE_SECONDS = 60.0  # network file systems may show a file of another machine so much later
@@ -87,17 +85,15 @@ class Kept:
         return float((self.cache.locate(keys) < 0).mean())
 
     def find(self, keys: Sequence[bytes]) -> Handles:
-        """Handles (M,) of what the store has, undamaged; ABSENT for the others. The first rank knows."""
+        """Handles (M,) of what the store has and every rank reads undamaged; ABSENT for the others."""
         handles = np.full(len(keys), ABSENT, np.int64)
         if self.cache is None:
             return handles
         places = self.cache.locate(keys)
-        if world_size() == 1:
-            places[places >= 0] = np.where(self.cache.sound(places[places >= 0]), places[places >= 0], -1)
-            there = places >= 0
-        else:
-            there = self._what_the_first_rank_has(places)
-            places = self._located(keys, there)
+        there = places >= 0
+        there[there] = self.cache.sound(places[there])
+        # what one rank does not see, or not whole, is encoded again by all
+        there = np.logical_and.reduce(everyone(there))
         if there.any():
             handles[there] = self._taken(places[there])
         return handles
@@ -131,8 +127,7 @@ class Kept:
                 )
             return self._in_memory(self._of_all(len(keys), own, values))
         wait()
-        places = self._located(keys, np.ones(len(keys), np.bool_))
-        return -2 - places
+        return -2 - self._located(keys)
 
     def read(self, handles: Handles, layer: int, dim: int) -> Tensor:
         """The first `dim` coordinates at one of the layers, (M, dim) float32, not normalised."""
@@ -189,29 +184,20 @@ class Kept:
             whole[:, torch.tensor(rows, dtype=torch.int64)] = part
         return whole
 
-    def _what_the_first_rank_has(self, places: NDArray[np.int64]) -> NDArray[np.bool_]:
-        there = places >= 0
-        if self.cache is not None and rank() == 0:
-            there[there] = self.cache.sound(places[there])
-        return everyone(there)[0]
-
-    def _located(self, keys: Sequence[bytes], there: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Places (M,) of those keys that are there, waiting for a slow file system."""
+    def _located(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        """Places (M,) of keys that some rank has written just now, waiting for a slow file system."""
         assert self.cache is not None
-        rows, end = np.flatnonzero(there), time.monotonic() + _PATIENCE_SECONDS
-        places = np.full(len(keys), -1, np.int64)
-        while len(rows):
-            some = self.cache.locate([keys[row] for row in rows.tolist()])
-            places[rows] = some
-            if (some >= 0).all() and (world_size() == 1 or self.cache.sound(some, forget=False).all()):
-                break
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            places = self.cache.locate(keys)
+            if (places >= 0).all() and (world_size() == 1 or self.cache.sound(places, forget=False).all()):
+                return places
             if time.monotonic() > end:
                 raise InputError(
                     f"{self.cache.folder} does not show what another rank wrote: give a store folder that "
                     "all machines share, or store=none"
                 )
             time.sleep(0.2)
-        return places
 
     def _say_once(self, what: str) -> None:
         if what not in self._said:

@@ -12,6 +12,7 @@ from embedtrain.evaluate import streaming
 from embedtrain.evaluate.bank import GridBank
 from embedtrain.evaluate.kept import Keeping
 from embedtrain.evaluate.streaming import Asked, Documents, search_all
+from embedtrain.model.vector_cache import VectorCache
 from embedtrain.types import Cell, SubModel
 
 SUB = SubModel(3, 10)
@@ -22,6 +23,7 @@ FORMS = {
     "found": {"folder": "store"},
     "disk": {"folder": "other", "memory_gb": 0.0},
     "found_on_disk": {"folder": "other", "memory_gb": 0.0},
+    "damaged_meanwhile": {"folder": "other", "memory_gb": 0.0},
     "mended": {"folder": "other", "memory_gb": 0.0},
     "float16": {"dtype": "float16"},
 }
@@ -69,11 +71,30 @@ def streamed():
     return search_all(bank, documents, asked), encoder.texts
 
 
-def damage(folder):
-    path = max((folder / "other").rglob("*.vectors"), key=lambda path: path.stat().st_size)
-    content = bytearray(path.read_bytes())
-    content[-20] ^= 1
-    path.write_bytes(bytes(content))
+def damage(folder, back):
+    """Turn a bit so many bytes before the end of the first large file, in place."""
+    path = max(sorted((folder / "other").rglob("*.vectors")), key=lambda path: path.stat().st_size)
+    with path.open("r+b") as file:
+        file.seek(-back, 2)
+        byte = file.read(1)[0]
+        file.seek(-back, 2)
+        file.write(bytes([byte ^ 1]))
+
+
+def damaged_while_both_look(folder, rank):
+    """`vectors`, a record being damaged before rank 1 looks and most often after rank 0 has."""
+    stock = VectorCache.locate
+
+    def late(cache, keys):
+        if rank == 1 and len(keys) > 1:
+            damage(folder, 400)
+        return stock(cache, keys)
+
+    VectorCache.locate = late
+    try:
+        return vectors(folder, "damaged_meanwhile")
+    finally:
+        VectorCache.locate = stock
 
 
 def main(rank, world, folder):
@@ -87,10 +108,14 @@ def main(rank, world, folder):
     )
     results = {}
     for form in FORMS:
+        dist.barrier()  # the other rank has read what is damaged now
         if form == "mended" and rank == 0:
-            damage(folder)
+            damage(folder, 20)
         dist.barrier()
-        results[form] = vectors(folder, form)
+        if form == "damaged_meanwhile":
+            results[form] = damaged_while_both_look(folder, rank)
+        else:
+            results[form] = vectors(folder, form)
     results["disagreement"] = disagreement(rank)
     results["streamed"] = streamed()
     torch.save(results, folder / f"rank{rank}.pt")
