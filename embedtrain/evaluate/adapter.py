@@ -117,8 +117,8 @@ class ServedCell(AbsEncoder):
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:  # noqa: ANN401 (mteb's signature)
         """(M, N) cosines. mteb's would move them to a GPU, and compile, where scores are a CPU's matter."""
         measure = signs_cosine if self.cell.dtype.startswith("binary") else cosine
-        left, right = torch.as_tensor(embeddings1), torch.as_tensor(embeddings2)
-        return measure(torch.atleast_2d(left), torch.atleast_2d(right))
+        left, right = (torch.as_tensor(given) for given in (embeddings1, embeddings2))
+        return measure(*(rows if rows.dim() > 1 else rows[None] for rows in (left, right)))
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:  # noqa: ANN401
         """(M,) cosines of the rows of both."""

@@ -113,7 +113,7 @@ def sweep(
         try:
             return _sweep(shared, tasks, Path(folder) / "scores.jsonl")
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if not _disk_is_full(error):
                 raise
             raise InputError(
                 f"{folder}: the disk is full; free some space and run the same command again, which keeps "
@@ -123,7 +123,6 @@ def sweep(
 
 def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     from embedtrain.evaluate.results import DRAFT, finished
-    from embedtrain.evaluate.scoring import score_task
 
     leads = rank() == 0
     found: Found = {task.metadata.name: finished(shared, task) if leads else {} for task in tasks}
@@ -133,10 +132,22 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
         _remove_drafts(shared.results, DRAFT)
         others = _others(file, shared, {task.metadata.name for task in tasks})
         _write(file, [*others, *_in_order(found, tasks, shared)])
+    failures = _measure_missing(shared, tasks, found, file)
+    scores = _in_order(found, tasks, shared)
+    if leads:
+        _write(file, [*others, *scores])
+    if failures:
+        raise IncompleteError(failures, scores, len(tasks))
+    return scores
+
+
+def _measure_missing(shared: Sweep, tasks: Sequence[AbsTask], found: Found, file: Path) -> list[Failure]:
+    """Adds what `found` lacks, to it and to the file; what failed, unless the disk is full."""
+    from embedtrain.evaluate.scoring import score_task
+
     failures: list[Failure] = []
     for task in longest_first(tasks):
-        name = task.metadata.name
-        wanted = shared.cells_of(task)
+        name, wanted = task.metadata.name, shared.cells_of(task)
         pending = [cell for cell in wanted if cell not in found[name]]
         if not pending:
             shared.progress(Tick(name, len(wanted), len(wanted), 0))
@@ -144,18 +155,20 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
         try:
             for cell, scores in score_task(shared, task, pending):
                 found[name][cell] = scores
-                if leads:
+                if rank() == 0:
                     append_scores(file, scores)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if _disk_is_full(error):
                 raise
             failures.append(_failure(name, error))
-    scores = _in_order(found, tasks, shared)
-    if leads:
-        _write(file, [*others, *scores])
-    if failures:
-        raise IncompleteError(failures, scores, len(tasks))
-    return scores
+    return failures
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is the cause of an error, or its cause's."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _remove_drafts(results: Path, prefix: str) -> None:

@@ -46,6 +46,7 @@ class _Outcome(NamedTuple, Generic[Result]):
     result: Result | None
     error: str | None = None
     mendable: bool = False  # the error is an InputError
+    errno: int | None = None  # that of an OSError
 
 
 def forked(
@@ -54,7 +55,7 @@ def forked(
     """(item, work(item)) of every item in the order given, worked out by so many forked processes.
 
     Raises:
-        InputError: as `work` raised it.
+        InputError, OSError: as `work` raised it.
         RuntimeError: whatever else it raised, with the traceback as text, or that a process was killed.
     """
     context = multiprocessing.get_context("fork")
@@ -96,6 +97,8 @@ def _received(ready: Connection, child: BaseProcess) -> Result:  # type: ignore[
     finally:
         ready.close()
     child.join()
+    if outcome.errno is not None:
+        raise OSError(outcome.errno, outcome.error)
     if outcome.error is not None:
         raise InputError(outcome.error) if outcome.mendable else RuntimeError(outcome.error)
     return outcome.result  # type: ignore[return-value]
@@ -113,6 +116,8 @@ def _child(work: Callable[[Item], Result], item: Item, home: Connection, parent:
         outcome = _Outcome(work(item))
     except InputError as error:
         outcome = _Outcome(None, str(error), mendable=True)
+    except OSError as error:
+        outcome = _Outcome(None, error.strerror or str(error), errno=error.errno)
     except BaseException as error:
         outcome = _Outcome(None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
     home.send(outcome)

@@ -130,7 +130,7 @@ def test_a_full_disk_is_named_and_loses_nothing(make_encoder, expected, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr("embedtrain.model.vector_file.make_records", full)
-        with pytest.raises(InputError, match=r"the disk is full\. What was written before is kept: make room"):
+        with pytest.raises(InputError, match=r"the disk is full\. What was written before is kept"):
             bank.vectors(TEXTS, "document", SUB)
     again = make_encoder()
     assert torch.equal(make_bank(again, folder=tmp_path).vectors(TEXTS, "document", SUB), expected)
