@@ -51,6 +51,7 @@ class RunConfig:
     trainer: Group = field(default_factory=dict)
     logger: Group = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    during: Group = field(default_factory=dict)
     exports: list[list[int]] = field(default_factory=list)  # [layer, dim] cuts written after training
     final_weights: str = "last"  # "best": those of best.ckpt are measured and written
 

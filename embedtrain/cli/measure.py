@@ -56,6 +56,7 @@ def measure(
     folder: Path,
     tasks: Sequence[AbsTask] | None = None,
     keeping: Keeping = IN_MEMORY,
+    show: bool = True,
 ) -> list[Score]:
     """The sweep's scores, with a bar on a terminal and a line per task elsewhere.
 
@@ -68,6 +69,7 @@ def measure(
         folder: where scores.jsonl and mteb/ are.
         tasks: what it is measured on; None for those that `wanted` names.
         keeping: where vectors are; in memory by default.
+        show: whether the bar and the lines are wanted.
 
     Raises:
         InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
@@ -79,7 +81,7 @@ def measure(
     if wanted["rescore_multiplier"] < 1:
         raise InputError(f"rescore_multiplier must be at least 1, got {wanted['rescore_multiplier']}")
     found = tasks or find_tasks(wanted["tasks"], wanted["data_root"], wanted["languages"])
-    leads = rank() == 0
+    leads = show and rank() == 0
     bar = SweepBar(Console(stderr=True)) if leads and sys.stderr.isatty() else None
     with bar or nullcontext():
         return sweep(

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from embedtrain.cli.measure import grid, measure
 from embedtrain.cli.refreshing import mine_while_training
+from embedtrain.cli.watching import watch, write_cut
 from embedtrain.config import build
 from embedtrain.data.module import DataModule
 from embedtrain.evaluate.sweep import IncompleteError
@@ -28,7 +29,7 @@ from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.scores import read_scores
 from embedtrain.train.batch_loss import BatchLoss
-from embedtrain.train.checkpoint import SealedCheckpointIO
+from embedtrain.train.checkpoint import take_weights
 from embedtrain.train.checks import check_run
 from embedtrain.train.folder import RunFolder
 from embedtrain.train.frozen import restrict_pooling
@@ -95,6 +96,8 @@ class TrainingRun:
                 refresh, self.data, self.trainer, self.encoder, self.folder.path, config["seed"]
             )
         self.final_step = self.total_steps
+        if (during := self._optional("during")) is not None:
+            watch(during, self.trainer, self.encoder, self.folder, config, leads=self.leads)
         self._check_final_weights()
         if self.leads:
             world = self.trainer.world_size
@@ -121,6 +124,7 @@ class TrainingRun:
         except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word
             raise KeyboardInterrupt from ended
         self.stop.obey()
+        self.final_step = self.trainer.global_step  # less than planned, if the run ended early
         if self.leads and self.config["final_weights"] == "best":
             self._take_best()
         self._say(f"trained in {_minutes(begun)}")
@@ -139,7 +143,7 @@ class TrainingRun:
         if not self.leads:
             return
         for cut in self.cuts:
-            save_encoder(self.encoder, self.folder.path / f"cut_{cut}", cut, overwrite=True)
+            write_cut(self.module, self.encoder, self.folder, cut, self.config, say=self._say)
         if has_lora(self.encoder.backbone):
             save_adapter(self.encoder, self.folder.path / "adapter", overwrite=True)
         save_encoder(self.encoder, self.folder.model)
@@ -181,10 +185,10 @@ class TrainingRun:
         wanted = self.config["final_weights"]
         if wanted not in ("last", "best"):
             raise InputError(f"final_weights must be last or best, got {wanted!r}")
-        if wanted == "best" and not self.data.has_validation:
+        if wanted == "best" and not (self.data.has_validation or self.config["during"]):
             raise InputError(
                 "final_weights=best needs something to be best at: give data.validation_rows=N, "
-                "data.validation_fraction or data.validation, or use final_weights=last"
+                "data.validation_fraction or data.validation, or during=sweep, or use final_weights=last"
             )
 
     def _take_best(self) -> None:
@@ -192,11 +196,9 @@ class TrainingRun:
         if not best.exists():
             self._say("no validation took place, so the last weights are taken")
             return
-        checkpoint = SealedCheckpointIO().load_checkpoint(best)
-        self.module.on_load_checkpoint(checkpoint)
-        self.module.load_state_dict(checkpoint["state_dict"])
-        self.final_step = int(checkpoint["global_step"])
-        self._say(f"taking the weights of step {self.final_step}, the best in validation")
+        self.final_step = take_weights(self.module, best)
+        by = "while training" if self.config["during"] else "in validation"
+        self._say(f"taking the weights of step {self.final_step}, the best {by}")
 
     def _loss(self, size: Mapping[str, int]) -> BatchLoss:
         guide_width = None if self.guide is None else self.guide.width

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedtrain.evaluate.quiet import kept_random_state, quiet
 from embedtrain.evaluate.tasks import load
@@ -14,10 +14,31 @@ if TYPE_CHECKING:
 _NOT_READ = {"id", "_id", "lang", "label", "labels", "split", "query-id", "corpus-id"}
 
 
+class Placed(NamedTuple):
+    """Texts of one table of a task."""
+
+    place: str  # split and column: "test queries"
+    texts: list[str]
+
+
 def texts_of(task: AbsTask) -> list[str]:
     """Every distinct text of the splits that are evaluated or learnt from; documents and queries apart.
 
     An upper bound where mteb takes samples of them (classification, clustering).
+
+    Raises:
+        InputError: if the data are not there.
+    """
+    learnt = getattr(task, "train_split", None)
+    parts = [part.texts for part in placed_texts(task, {*task.eval_splits, *([learnt] if learnt else [])})]
+    kinds: tuple[dict[str, None], ...] = ({}, {})
+    for number, part in enumerate(parts):
+        kinds[number % 2 if _ranks(task) else 0].update(dict.fromkeys(part))
+    return [text for kind in kinds for text in kind]
+
+
+def placed_texts(task: AbsTask, splits: set[str]) -> list[Placed]:
+    """The distinct texts of some splits by the table they are in; of a ranking queries, then documents.
 
     Raises:
         InputError: if the data are not there.
@@ -27,16 +48,12 @@ def texts_of(task: AbsTask) -> list[str]:
         if not loaded_before:
             load(task)
         try:
-            learnt = getattr(task, "train_split", None)
-            splits = {*task.eval_splits, *([learnt] if learnt else [])}
-            parts = [dict.fromkeys(part) for part in _parts(task.dataset, splits)]
+            return [
+                Placed(place, list(dict.fromkeys(texts))) for place, texts in _parts(task.dataset, splits, "")
+            ]
         finally:
             if not loaded_before:
                 task.unload_data()
-    kinds: tuple[dict[str, None], ...] = ({}, {})
-    for number, part in enumerate(parts):
-        kinds[number % 2 if _ranks(task) else 0].update(part)
-    return [text for kind in kinds for text in kind]
 
 
 def shipped_texts(statistics: Mapping[str, Any]) -> tuple[int, int]:
@@ -55,8 +72,12 @@ def _ranks(task: AbsTask) -> bool:
     return hasattr(task, "task_specific_scores")
 
 
-def _parts(data: Any, splits: set[str]) -> Iterator[list[str]]:  # noqa: ANN401 (mteb's nested data)
-    """The texts of every table; of a ranking the queries, then the documents."""
+def _parts(
+    data: Any,  # noqa: ANN401 (mteb's nested data)
+    splits: set[str],
+    place: str,
+) -> Iterator[tuple[str, list[str]]]:
+    """The texts of every table with its place; of a ranking the queries, then the documents."""
     from datasets import Dataset
     from mteb._create_dataloaders import _retrieval_texts
     from mteb.types import PromptType
@@ -64,14 +85,14 @@ def _parts(data: Any, splits: set[str]) -> Iterator[list[str]]:  # noqa: ANN401 
     if isinstance(data, Dataset):
         for name in data.column_names:
             if name not in _NOT_READ:
-                yield list(_strings(data[name][:]))
+                yield f"{place} {name}".strip(), list(_strings(data[name][:]))
     elif isinstance(data, Mapping) and "corpus" in data and "queries" in data:
-        yield list(_retrieval_texts(data["queries"], PromptType.query)[:])
-        yield list(_retrieval_texts(data["corpus"], PromptType.document)[:])
+        yield f"{place} queries".strip(), list(_retrieval_texts(data["queries"], PromptType.query)[:])
+        yield f"{place} corpus".strip(), list(_retrieval_texts(data["corpus"], PromptType.document)[:])
     elif isinstance(data, Mapping):
         named = {key: value for key, value in data.items() if key in splits}
-        for value in (named or data).values():
-            yield from _parts(value, splits)
+        for key, value in (named or data).items():
+            yield from _parts(value, splits, f"{place} {key}".strip())
 
 
 def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 class SaveCheckpoints(Checkpoint):
     """Saves every `every` optimiser steps, at the end and when asked to stop; and the highest val/mean.
 
+    With `keeps_best` false, somebody else decides what is best.
+
     Args:
         folder: where they go.
         every: optimiser steps between saves, at least 1.
@@ -41,6 +43,7 @@ class SaveCheckpoints(Checkpoint):
     def __init__(self, folder: CheckpointFolder, every: int = 500, stop: StopRequest | None = None) -> None:
         self.folder, self.every, self.best_value = folder, every, -math.inf
         self.stop = StopRequest() if stop is None else stop
+        self.keeps_best = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let validation follow whole optimiser steps only: between two of them nothing can be saved."""
@@ -76,7 +79,7 @@ class SaveCheckpoints(Checkpoint):
             Stopped: when that was asked for, after saving.
         """
         value = trainer.callback_metrics.get("val/mean")
-        if value is not None and float(value) > self.best_value:
+        if self.keeps_best and value is not None and float(value) > self.best_value:
             self.best_value = float(value)
             trainer.save_checkpoint(self.folder.best, weights_only=True)
         self._save_if_due(trainer)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
@@ -49,6 +50,18 @@ class SealedCheckpointIO(TorchCheckpointIO):
             raise InputError(f"{path} {fault}")
         loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         return loaded
+
+
+def take_weights(module: pl.LightningModule, path: Path) -> int:
+    """Let `module` have the weights of a checkpoint; the optimiser steps that they were trained.
+
+    Raises:
+        InputError: if the file is not what was written.
+    """
+    checkpoint = SealedCheckpointIO().load_checkpoint(path)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
+    return int(checkpoint["global_step"])
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -36,6 +36,10 @@ class CheckpointFolder:
         """Where the checkpoint of a step goes."""
         return self.path / f"step_{step:09d}.ckpt"
 
+    def best_of(self, cut: str) -> Path:
+        """Where the weights go that are best for one sub-model, as L3_D96."""
+        return self.path / f"best_{cut}.ckpt"
+
     def newest_first(self) -> list[Path]:
         """The checkpoints there are; where there is none, a `last.ckpt` that was copied here as a file."""
         found = sorted(self.path.glob("step_*.ckpt"), key=_step, reverse=True)

@@ -1,0 +1,123 @@
+"""Scores while a run trains: the sweep of an evaluation, given to the callback that takes them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+
+from embedtrain.cli.measure import grid, measure
+from embedtrain.evaluate.development import development_tasks
+from embedtrain.evaluate.tasks import load
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import save_encoder
+from embedtrain.scores import main_scores
+from embedtrain.train.callbacks import SaveCheckpoints
+from embedtrain.train.checkpoint import take_weights
+from embedtrain.train.during import ByTask, During, MeasureWhileTraining
+from embedtrain.train.folder import RunFolder
+from embedtrain.types import Cell, Dtype, InputError, Score, SubModel
+
+FOLDER = "during"  # in the run folder; its scores.jsonl has lines of every step that was measured
+
+
+def watch(
+    during: During,
+    trainer: pl.Trainer,
+    encoder: Encoder,
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    *,
+    leads: bool,
+) -> None:
+    """Let a run be measured while it trains; its best weights are then decided by that, not by validation.
+
+    Args:
+        during: what, when, and what follows.
+        trainer: gets the callback.
+        encoder: what is measured.
+        folder: of the run.
+        config: of the run; its `evaluation` says where data are and how cells are scored.
+        leads: whether this process is the one that measures.
+
+    Raises:
+        InputError: a task, layer, dim or dtype does not exist, data are missing or not for development, or
+            no rank has the whole weights.
+    """
+    if config["trainer"].get("shard"):
+        raise InputError("during=sweep needs the whole weights on one rank: use it without trainer.shard")
+    evaluation = config["evaluation"]
+    cells = _cells(during, encoder)
+    during.check_monitor(cells)
+    tasks = []
+    if leads:
+        tasks = development_tasks(
+            during.tasks,
+            evaluation["tasks"],
+            evaluation["data_root"],
+            evaluation["languages"],
+            allow_test=during.allow_test,
+        )
+        for task in tasks:
+            load(task)  # now, and kept: missing data are not found out after hours
+
+    def take(step: int) -> ByTask:
+        place = folder.path / FOLDER
+        scores = measure(
+            encoder, evaluation, cells, run=config["name"], step=step, folder=place, tasks=tasks, show=False
+        )
+        for kept in ("mteb", "items"):  # of weights that are gone with the next step
+            shutil.rmtree(place / kept, ignore_errors=True)
+        return by_task(scores)
+
+    saves = next(item for item in trainer.callbacks if isinstance(item, SaveCheckpoints))  # type: ignore[attr-defined]
+    saves.keeps_best = False
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.insert(callbacks.index(saves), MeasureWhileTraining(during, take, folder.checkpoints))
+
+
+def write_cut(
+    module: pl.LightningModule,
+    encoder: Encoder,
+    folder: RunFolder,
+    cut: SubModel,
+    config: Mapping[str, Any],
+    say: Callable[[str], None],
+) -> None:
+    """Write one cut into the run folder, of the weights that were best for it if these were kept."""
+    to, own = folder.path / f"cut_{cut}", folder.checkpoints.best_of(str(cut))
+    if not (config["during"].get("best_per_cut") and own.exists()):
+        save_encoder(encoder, to, cut, overwrite=True)
+        return
+    say(f"cut {cut} has the weights of step {take_weights(module, own)}, where it was best")
+    save_encoder(encoder, to, cut, overwrite=True)
+    best = config["final_weights"] == "best"
+    take_weights(module, folder.checkpoints.best if best else folder.checkpoints.last)
+
+
+def by_task(scores: list[Score]) -> dict[str, dict[Cell, float]]:
+    """The main score of each task and cell, of several splits their mean."""
+    every: dict[str, dict[Cell, list[float]]] = {}
+    for score in main_scores(scores):
+        cell = Cell(score.layer, score.dim, cast("Dtype", score.dtype))
+        every.setdefault(score.task, {}).setdefault(cell, []).append(score.value)
+    return {
+        task: {cell: sum(values) / len(values) for cell, values in cells.items()}
+        for task, cells in every.items()
+    }
+
+
+def _cells(during: During, encoder: Encoder) -> list[Cell]:
+    """The plan's sub-models, or the grid of the layers and dims that are given, in each dtype."""
+    wanted = {"layers": during.layers, "dims": during.dims, "dtypes": during.dtypes}
+    every = grid(wanted, encoder.trained)
+    for cell in every:
+        if not (1 <= cell.layer <= encoder.num_layers and 1 <= cell.dim <= encoder.width):
+            raise InputError(
+                f"during: there is no {cell.sub}; layers are 1..{encoder.num_layers}, dims 1..{encoder.width}"
+            )
+    if during.layers is None and during.dims is None:
+        return [cell for cell in every if cell.sub in encoder.trained]
+    return every

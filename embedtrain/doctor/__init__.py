@@ -1,0 +1,1 @@
+"""What is looked at before a long run, each finding with its places and its cure."""

@@ -1,0 +1,103 @@
+"""Rows that say the same twice, and rows that say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from typing import NamedTuple
+
+from embedtrain.data.sources import Example
+from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
+from embedtrain.doctor.sampling import Sample
+
+CHECK = "duplicates"
+FEW = 0.01  # share of rows
+
+
+def normalised(text: str) -> str:
+    """A text without the differences in case and space."""
+    return " ".join(text.casefold().split())
+
+
+def duplicate_findings(sample: Sample) -> Iterator[Finding]:
+    """Equal rows, rows that differ in case and space, several rows of a query, rows of one text twice."""
+    examples = sample.examples
+    exact = _repeated((_row(example), example) for example in examples)
+    alike = _repeated((_row(example, near=True), example) for example in examples)
+    yield _same_rows(exact, "repeat another row exactly", sample)
+    yield _same_rows(
+        Repeats(alike.rows - exact.rows, [pair for pair in alike.pairs if _row(pair[0]) != _row(pair[1])]),
+        "repeat another row but for case and space",
+        sample,
+    )
+    queries = _repeated(((example.task, example.query), example) for example in examples)
+    several = len({(example.task, example.query) for example in examples})
+    yield Finding(
+        CHECK,
+        "note" if queries.rows else "ok",
+        f"{several:,} distinct queries in {sample.said}; {queries.rows:,} rows repeat the query of another",
+        "Their labels are shared where they meet in a batch. One row with all its positives says the same."
+        if queries.rows
+        else "",
+        _shown(queries.pairs),
+        {"queries": several, "rows_of_an_earlier_query": queries.rows},
+    )
+    yield _itself(sample)
+
+
+class Repeats(NamedTuple):
+    """Rows that repeat an earlier one."""
+
+    rows: int
+    pairs: list[tuple[Example, Example]]  # the first few, each with the earlier row
+
+
+def _repeated(keyed: Iterable[tuple[Hashable, Example]]) -> Repeats:
+    first: dict[Hashable, Example] = {}
+    pairs: list[tuple[Example, Example]] = []
+    for key, example in keyed:
+        if key in first:
+            pairs.append((example, first[key]))
+        first.setdefault(key, example)
+    return Repeats(len(pairs), pairs)
+
+
+def _row(example: Example, *, near: bool = False) -> tuple[Hashable, ...]:
+    texts = (example.query, *example.positives, "", *example.negatives)  # no text is empty
+    return (example.task, example.score, *(map(normalised, texts) if near else texts))
+
+
+def _same_rows(found: Repeats, what: str, sample: Sample) -> Finding:
+    count = len(sample.examples)
+    level = "ok" if not found.rows else "warning" if found.rows >= FEW * count else "note"
+    return Finding(
+        CHECK,
+        level,  # type: ignore[arg-type]
+        f"{found.rows:,} of {sample.said} {what} ({percent(found.rows, count)})",
+        "Keep one of each: repeated rows weigh more, and land on both sides of a validation split."
+        if found.rows
+        else "",
+        _shown(found.pairs),
+        {"rows": found.rows, "of": count},
+    )
+
+
+def _shown(pairs: list[tuple[Example, Example]]) -> tuple[str, ...]:
+    return tuple(f"{one.where} = {other.where}: {clip(one.query)}" for one, other in pairs[:SHOWN])
+
+
+def _itself(sample: Sample) -> Finding:
+    """Rows without a score whose positive is their query: their loss is near 0 from the first step."""
+    unscored = [example for example in sample.examples if example.score is None]
+    equal = [
+        example
+        for example in unscored
+        if normalised(example.query) in {normalised(text) for text in example.positives}
+    ]
+    return Finding(
+        CHECK,
+        "warning" if equal else "ok",
+        f"{len(equal):,} rows have their query as a positive ({percent(len(equal), len(unscored))})",
+        "Leave them out: a text is similar to itself whatever the weights are." if equal else "",
+        tuple(f"{example.where}: {clip(example.query)}" for example in equal[:SHOWN]),
+        {"rows": len(equal), "of": len(unscored)},
+    )

@@ -1,0 +1,155 @@
+"""What a training step keeps in memory on each rank, estimated before it runs out.
+
+Activations are measured on a few texts, by what autograd keeps for the backward pass, and scaled in
+proportion to the tokens: attention that keeps T x T tables grows faster, so those texts are taken from the
+real batch, long ones among them.
+
+Letters: B queries, C documents, M texts of a rank, L layers, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from embedtrain.doctor.findings import Finding, Level
+from embedtrain.doctor.patient import Look, Patient, on
+from embedtrain.model.encoder import micro_batches
+from embedtrain.types import Tokens, distinct_layers
+
+CHECK = "memory"
+GIB = 2**30
+MEASURED = 32  # texts
+TIGHT = 0.8  # share of the machine's memory
+COPIES = 6  # of a block of similarities at a time: scores, masks, softmax, gradients
+
+
+class Memory(NamedTuple):
+    """Bytes of one rank."""
+
+    weights: float
+    gradients: float
+    optimiser: float
+    activations: float
+    embeddings: float  # of all ranks, with their gradient
+    similarities: float
+    queue: float
+    guide: float
+
+    @property
+    def total(self) -> float:
+        """All together, as if all were there at once."""
+        return sum(self)
+
+
+def activation_bytes(run: nn.Module, tokens: Tokens, layers: Sequence[int]) -> int:
+    """What autograd keeps of one forward pass, weights not counted, each storage once."""
+    weights = {item.untyped_storage().data_ptr() for item in run.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return value
+
+    with saved_tensors_hooks(pack, lambda value: value):
+        result = run(tokens, layers)
+    del result  # until here, so that no storage is freed and its address used again
+    return sum(kept.values())
+
+
+def padded(lengths: Sequence[int], budget: int) -> int:
+    """Tokens of texts with the padding of their micro-batches."""
+    groups = micro_batches(lengths, budget)
+    return sum(len(group) * lengths[group[0]] for group in groups)
+
+
+def estimated(patient: Patient, every: Sequence[Look]) -> Memory:
+    """The memory of the largest of these batches, on the rank that has its share of it."""
+    trained = [item for item in _parameters(patient) if item.requires_grad]
+    look = max(every, key=lambda item: int(item.whole.texts.mask.sum()))
+    lengths = look.whole.texts.mask.sum(1).tolist()  # of all ranks
+    mine = sorted(lengths)[:: patient.ranks]
+    tokens = padded(mine, patient.micro_batch_tokens)
+    if patient.gradcache is not None:
+        chunks = patient.gradcache.chunks(look.whole.texts)
+        most = max(int(look.whole.texts.mask[rows].sum(1).max()) * len(rows) for rows in chunks)
+        tokens = min(tokens, most)
+    layers = distinct_layers(look.chosen)
+    vectors = 4 * len(layers) * patient.encoder.width
+    held = 3 if patient.gradcache is None else 2  # of queries and documents, their gradient
+    blocks = sum(1 for _ in patient.loss.objective.terms)
+    queue = 0 if patient.loss.queue is None else patient.loss.queue.size
+    guide = patient.loss.guide
+    module = getattr(getattr(guide, "model", None), "module", None)
+    columns = len(look.whole.links.docs) + queue
+    return Memory(
+        weights=_bytes(_parameters(patient)),
+        gradients=_bytes(trained),
+        optimiser=2 * _bytes(trained),
+        activations=_per_token(patient, look) * tokens,
+        embeddings=float(held * vectors * (len(lengths) + len(look.whole.links.docs))),
+        similarities=4.0
+        * COPIES
+        * max(1, blocks)
+        * min(patient.loss.objective.budget, columns * len(look.whole.links.query)),
+        queue=float(queue * (vectors + (0 if guide is None else 4 * guide.width))),
+        guide=0.0 if module is None else _bytes(module.parameters()),
+    )
+
+
+def memory_finding(patient: Patient, found: Memory, available: int, sharing: int) -> Finding:
+    """The estimate against what the machine has.
+
+    Args:
+        patient: whose step it is.
+        found: what one rank needs.
+        available: bytes of the device, or of the machine.
+        sharing: ranks that share them.
+    """
+    share = found.total * sharing / available
+    level: Level = "warning" if share > TIGHT else "ok"
+    parts = ", ".join(
+        f"{name} {_shown(value)}" for name, value in zip(Memory._fields, found, strict=True) if value
+    )
+    smaller = "a smaller data.batch_size or max_length, or gradcache=chunks, which keeps one chunk"
+    if patient.gradcache is not None:
+        smaller = "smaller chunks (gradcache.max_tokens), backbone.gradient_checkpointing=true"
+    several = f" on each of {sharing} ranks" if sharing > 1 else ""
+    return Finding(
+        CHECK,
+        level,
+        f"a step needs about {_shown(found.total)}{several} of {_shown(available)}: {parts}",
+        f"It may run out: {smaller}." if level != "ok" else "",
+        facts=found._asdict() | {"total": found.total, "available": available, "sharing": sharing},
+    )
+
+
+def _per_token(patient: Patient, look: Look) -> float:
+    """Bytes of activations a padded token, of some texts of the batch spread over their lengths."""
+    texts = look.batch.texts
+    order = texts.mask.sum(1).argsort()
+    step = max(1, len(order) // MEASURED)
+    rows = order.flip(0)[::step]
+    few = on(look.batch, patient.device).texts
+    few = Tokens(few.ids[rows], few.mask[rows], few.prompt_len[rows])
+    with torch.enable_grad(), patient.autocast():
+        kept = activation_bytes(patient.encoder, few, distinct_layers(look.chosen))
+    return kept / padded(few.mask.sum(1).tolist(), patient.micro_batch_tokens)
+
+
+def _parameters(patient: Patient) -> list[nn.Parameter]:
+    return [*patient.encoder.parameters(), *patient.loss.objective.parameters()]
+
+
+def _bytes(values: Iterable[Tensor]) -> float:
+    return float(sum(item.numel() * item.element_size() for item in values))
+
+
+def _shown(size: float) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 10 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,181 @@
+"""How many negatives a query really has, and what takes the others away.
+
+Letters: B queries, b some of them, C documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, percent, spread
+from embedtrain.doctor.patient import Look, Patient, Seen, paired
+from embedtrain.objective.negatives import Negatives
+from embedtrain.objective.pairing import QUERY_DOCS, BatchCandidates
+from embedtrain.types import Allowed, BlockName, Blocks, Embeddings, Links, Pairing, SubModel
+
+CHECK = "negatives"
+MASKED = 0.05  # share of what others brought that is labelled a positive
+REMOVED = 0.5  # share that one rule takes out
+COUNTED = 1_024  # queries of a batch that are counted
+CHUNK = 128  # of them at a time
+
+
+class Counts(NamedTuple):
+    """Of some queries, (b,) each."""
+
+    left: Tensor  # documents that are their negatives
+    considered: Tensor  # before the rules
+    removed: dict[str, Tensor]  # by each rule
+    others: Tensor  # documents of the same task that others brought
+    masked: Tensor  # of those, the ones that are the query's text or a labelled positive of it
+
+
+class Student:
+    """`Candidates` that always decide by the vectors given here, whatever is being scored.
+
+    Args:
+        pairing: who may be a negative.
+        links: of its batch.
+        texts: vectors of the batch.
+        sub: the sub-model that the rules look at, the largest.
+    """
+
+    needs_student = False
+
+    def __init__(self, pairing: Pairing, links: Links, texts: Embeddings, sub: SubModel) -> None:
+        values = texts.at(sub)
+        self._inner, self._target = pairing.candidates, pairing.target
+        self._query, self._docs = values[links.query], values[links.docs]  # (B, d), (C, d)
+
+    def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
+        """As `Candidates.allowed`."""
+        if not self._inner.needs_student:
+            return self._inner.allowed(rows, names, None)
+        query, own = self._query[rows], self._docs[self._target[rows]]
+        made = {
+            "query_docs": lambda: query @ self._docs.T,
+            "query_queries": lambda: query @ self._query.T,
+            "doc_queries": lambda: own @ self._query.T,
+            "doc_docs": lambda: own @ self._docs.T,
+        }
+        blocks = {name: made[name]() for name in {"query_docs", *names}}
+        return self._inner.allowed(rows, names, Blocks(**blocks))
+
+
+def needs_vectors(patient: Patient) -> bool:
+    """Whether a rule reads similarities, so that negatives are known only once texts are encoded."""
+    pair = patient.loss.pair
+    return not isinstance(pair, Negatives) or bool(pair.rules)
+
+
+def negatives_of(patient: Patient, look: Look, vectors: Seen | None) -> Counts:
+    """What the queries of a look may be contrasted with; of all its rows where no rule needs vectors."""
+    if vectors is None:
+        return counts(paired(patient, look, None, whole=True), look.whole.links)
+    student = Student(vectors.pairing, vectors.look.batch.links, vectors.texts, largest(look))
+    return counts(vectors.pairing._replace(candidates=student), vectors.look.batch.links, vectors.pairing)
+
+
+def counts(pairing: Pairing, links: Links, decided: Pairing | None = None) -> Counts:
+    """Negatives of the first queries of a batch, a chunk at a time.
+
+    Args:
+        pairing: who may be a negative.
+        links: of its batch.
+        decided: the pairing that knows the labels, where `pairing` has other candidates.
+    """
+    inner = (decided or pairing).candidates
+    parts: list[Counts] = []
+    everyone = torch.arange(min(len(pairing.target), COUNTED), device=pairing.target.device)
+    doc_task = links.task[links.owner]
+    for rows in torch.split(everyone, CHUNK):
+        allowed = pairing.candidates.allowed(rows, QUERY_DOCS, None)
+        others = (doc_task[None, :] == links.task[rows, None]) & (links.owner[None, :] != rows[:, None])
+        known = torch.zeros_like(others)
+        if isinstance(inner, BatchCandidates):
+            known = inner.relevance.docs(rows)[:, : others.shape[1]] & others
+        left = allowed.blocks.query_docs.sum(1) - 1
+        parts.append(Counts(left, allowed.considered, allowed.removed, others.sum(1), known.sum(1)))
+    removed = {name: torch.cat([part.removed[name] for part in parts]) for name in parts[0].removed}
+    left, considered, others, masked = (
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("left", "considered", "others", "masked")
+    )
+    return Counts(left, considered, removed, others, masked)
+
+
+def largest(look: Look) -> SubModel:
+    """The deepest and widest sub-model of the step."""
+    return max(item.sub for item in look.chosen)
+
+
+def negative_findings(patient: Patient, look: Look, found: Counts) -> Iterator[Finding]:
+    """Negatives a query has, what each rule takes out, and how many labelled positives others bring."""
+    left = found.left.tolist()
+    some = spread(left)
+    mean = sum(left) / len(left)
+    facts = {"task": look.task, "queries": len(left), "mean": mean} | some
+    level: Level = "ok"
+    cure = ""
+    if not some["max"]:
+        level, cure = (
+            "error",
+            "There is nothing to contrast: larger batches, own negatives, fewer rules.",
+        )
+    elif not some["min"]:
+        level, cure = "warning", "Such queries have a loss of 0: larger batches, or negatives of their own."
+    alone = [row for row, count in enumerate(left) if not count][:SHOWN] if level != "ok" else []
+    yield Finding(
+        CHECK,
+        level,
+        f"{look.task}: a query has {mean:,.1f} negatives in the mean, {some['min']:,} at least "
+        f"({len(left):,} queries of the first batch)",
+        cure,
+        _named(patient, look, alone),
+        facts,
+    )
+    considered = int(found.considered.sum())
+    for rule, out in found.removed.items():
+        share = int(out.sum()) / considered if considered else 0.0
+        yield Finding(
+            CHECK,
+            "warning" if share >= REMOVED else "ok",
+            f"{look.task}: rule {rule} takes out {percent(share, 1)} of the negatives of the untrained model",
+            "It takes most: a smaller margin, or begin later by a schedule." if share >= REMOVED else "",
+            facts={"task": look.task, "rule": rule, "share": share},
+        )
+    yield _masked(patient, look, found)
+
+
+def _masked(patient: Patient, look: Look, found: Counts) -> Finding:
+    """Hidden positives: what others brought and labels say belongs to the query. They are no negatives."""
+    others, masked = int(found.others.sum()), int(found.masked.sum())
+    share = masked / others if others else 0.0
+    return Finding(
+        "positives among the negatives",
+        "ok" if not masked else "warning" if share >= MASKED else "note",
+        f"{look.task}: {masked:,} of {others:,} texts that other rows bring to a query in the first batch "
+        f"are labelled as its positives ({percent(share, 1)}); they are left out of its negatives",
+        "Unlabelled ones like them are not: a guide (negatives with a margin rule) takes those out too."
+        if masked
+        else "",
+        _named(patient, look, found.masked.nonzero()[:SHOWN, 0].tolist()),
+        {"task": look.task, "masked": masked, "of": others, "share": share},
+    )
+
+
+def _named(patient: Patient, look: Look, queries: list[int]) -> tuple[str, ...]:
+    rows = look.whole.links.rows[queries].tolist() if queries else []
+    return tuple(f"{item.where}: {clip(item.query)}" for item in patient.data.examples_at(rows))
+
+
+def mean_cosine(vectors: Tensor) -> float:
+    """Mean cosine of all pairs of different rows of (M, D), M of 2 or more."""
+    unit = F.normalize(vectors.float(), dim=-1)
+    count = len(unit)
+    return float((unit.sum(0).square().sum() - count) / (count * (count - 1)))

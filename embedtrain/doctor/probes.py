@@ -1,0 +1,195 @@
+"""Whether the model does what its settings say: attention, padding, prompts, finite vectors, cuts.
+
+Letters: M texts, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from embedtrain.doctor.findings import Finding, Level
+from embedtrain.doctor.negatives import mean_cosine
+from embedtrain.doctor.patient import Patient
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.export import load_encoder, save_encoder
+from embedtrain.model.modes import evaluating
+from embedtrain.model.pooling import pool_mask
+from embedtrain.model.tokenizer import Read
+from embedtrain.types import InputError, Role, SubModel, Tokens
+
+CHECK = "model"
+EXACT = 1e-5  # largest difference of unit vectors in float32
+COARSE = 2e-2  # in 16 bits
+ALIKE = 0.99  # mean cosine of different texts: they have collapsed
+CLOSE = 0.95
+ROLES: tuple[Role, ...] = ("query", "document")
+TEXTS = 8  # of a padding probe
+MOST_BYTES = 500 * 2**20  # of a model that is written out to try its cut
+
+
+def probe_findings(patient: Patient, texts: Sequence[str], scratch: Path) -> Iterator[Finding]:
+    """All probes, on texts of the run.
+
+    Args:
+        patient: whose encoder is probed.
+        texts: different ones.
+        scratch: a folder to write a cut to.
+    """
+    encoder = patient.encoder
+    with evaluating(encoder), torch.no_grad():
+        yield attention_finding(encoder)
+        yield padding_finding(encoder, texts)
+        yield from prompt_findings(encoder, texts)
+        yield from vector_findings(encoder, patient.plan.sub_models, texts)
+        yield cut_finding(encoder, min(patient.plan.sub_models), texts, scratch)
+
+
+def attention_finding(encoder: Encoder) -> Finding:
+    """Whether attention is causal or bidirectional as the config says."""
+    backbone = encoder.backbone
+    try:
+        backbone.check_attention()
+    except InputError as error:
+        return Finding(CHECK, "error", f"attention: {error}")
+    return Finding(CHECK, "ok", f"attention is {backbone.attention}, with and without padding")
+
+
+def padding_finding(encoder: Encoder, texts: Sequence[str]) -> Finding:
+    """The largest change of a unit vector by padding on either side, or by the other texts of its batch."""
+    read = sorted(encoder.tokenize.read(list(texts[:TEXTS]), "document"), key=lambda item: len(item.ids))
+    alone = torch.cat([_vectors(encoder, placed([item], 0, len(item.ids))) for item in read])
+    width = max(len(item.ids) for item in read)
+    worst = 0.0
+    for left in (False, True):
+        together = torch.cat(
+            [_tokens_row(item, width - len(item.ids) if left else 0, width) for item in read], dim=0
+        ).unbind(1)
+        found = _vectors(
+            encoder,
+            Tokens(together[0], together[1].bool(), torch.tensor([item.prompt_len for item in read])),
+        )
+        worst = max(worst, float((found - alone).abs().max()))
+    exact = next(encoder.parameters()).dtype == torch.float32
+    bound = EXACT if exact else COARSE
+    level: Level = "ok" if worst <= bound else "error"
+    return Finding(
+        CHECK,
+        level,
+        f"padding on the left or right and other texts in the batch move an embedding by {worst:.1e} at most",
+        ""
+        if level == "ok"
+        else "Its vectors depend on what else is in a batch: try backbone.attn_implementation=eager.",
+        facts={"largest_change": worst, "bound": bound},
+    )
+
+
+def prompt_findings(encoder: Encoder, texts: Sequence[str]) -> Iterator[Finding]:
+    """For each role with a prompt: its tokens are pooled, or left out, as `pool_prompt` says."""
+    tokenize = encoder.tokenize
+    for role in ROLES:
+        prompt = tokenize.prompts.get(role, "")
+        if not prompt:
+            continue
+        tokens = tokenize(list(texts[:TEXTS]), role)
+        tokens = Tokens(*(part.to(encoder.device) for part in tokens))
+        masked = bool((tokens.prompt_len > 0).all())
+        moved = _prompt_states_move(encoder, tokens) if masked else True
+        right = moved == tokenize.pool_prompt
+        yield Finding(
+            CHECK,
+            "ok" if right else "error",
+            f"the {role} prompt is {'pooled' if moved else 'left out of pooling'}, "
+            f"pool_prompt is {str(tokenize.pool_prompt).lower()}",
+            "" if right else "Vectors would differ from those of the model as it is used: set pool_prompt.",
+        )
+
+
+def vector_findings(
+    encoder: Encoder, sub_models: Sequence[SubModel], texts: Sequence[str]
+) -> Iterator[Finding]:
+    """Whether vectors are finite, and whether different texts have different ones."""
+    layers = sorted({sub.layer for sub in sub_models})
+    found = encoder.encode(list(texts), layers)
+    finite = found.values.isfinite().flatten(1).all(1).tolist()
+    broken = [layer for layer, good in zip(layers, finite, strict=True) if not good]
+    if broken:
+        yield Finding(
+            CHECK,
+            "error",
+            f"embeddings after layers {broken} are not finite",
+            "Load the backbone with dtype=float32; if it is that already, its weights are broken.",
+        )
+        return
+    yield Finding(CHECK, "ok", f"embeddings of {len(texts)} texts are finite after layers {layers}")
+    if len(texts) < 2:
+        return
+    cosines = {str(sub): mean_cosine(found.raw(sub)) for sub in sub_models}
+    name, most = max(cosines.items(), key=lambda item: item[1])
+    level: Level = "warning" if most > ALIKE else "note" if most > CLOSE else "ok"
+    yield Finding(
+        CHECK,
+        level,
+        f"different texts have a mean cosine of {most:.3f} at most, at {name}",
+        "The vectors have nearly collapsed: another pooling or layer, or more warm-up."
+        if level != "ok"
+        else "",
+        facts={"mean_cosine": cosines},
+    )
+
+
+def cut_finding(encoder: Encoder, sub: SubModel, texts: Sequence[str], scratch: Path) -> Finding:
+    """Whether the smallest sub-model, written out and read again, gives the vectors it is trained for."""
+    size = sum(item.numel() * item.element_size() for item in encoder.parameters())
+    if size > MOST_BYTES:
+        return Finding(CHECK, "note", f"the cut {sub} was not written out to be tried: the model is large")
+    some = list(texts[:TEXTS])
+    here = encoder.encode(some, [sub.layer]).at(sub)
+    read = load_encoder(save_encoder(encoder, scratch / f"cut_{sub}", sub))
+    there = F.normalize(read.encode(some, [sub.layer]).values[0], dim=-1)
+    worst = float((here - there).abs().max())
+    bound = EXACT if next(encoder.parameters()).dtype == torch.float32 else COARSE
+    return Finding(
+        CHECK,
+        "ok" if worst <= bound else "error",
+        f"the cut {sub}, written out and read again, differs by {worst:.1e} at most",
+        "" if worst <= bound else "What is trained is not what would be shipped: do not train this model.",
+        facts={"largest_change": worst, "bound": bound},
+    )
+
+
+def placed(read: Sequence[Read], start: int, width: int) -> Tokens:
+    """Texts as tokens (M, width) that all begin at one column."""
+    rows = torch.cat([_tokens_row(item, start, width) for item in read]).unbind(1)
+    return Tokens(rows[0], rows[1].bool(), torch.tensor([item.prompt_len for item in read]))
+
+
+def _tokens_row(item: Read, start: int, width: int) -> Tensor:
+    """Ids and mask of one text, (1, 2, width)."""
+    row = torch.zeros(1, 2, width, dtype=torch.int64)
+    row[0, 0, start : start + len(item.ids)] = torch.tensor(item.ids)
+    row[0, 1, start : start + len(item.ids)] = 1
+    return row
+
+
+def _vectors(encoder: Encoder, tokens: Tokens) -> Tensor:
+    """Unit vectors of the whole model, (M, D), on the CPU."""
+    here = Tokens(*(part.to(encoder.device) for part in tokens))
+    values = encoder(here, [encoder.num_layers]).values[0]
+    return F.normalize(values.float(), dim=-1).cpu()
+
+
+def _prompt_states_move(encoder: Encoder, tokens: Tokens) -> bool:
+    """Whether the pooled vector moves when the states of the prompt's tokens do."""
+    every = encoder.pooling.needs_all_layers
+    layers = range(1, encoder.num_layers + 1) if every else [encoder.num_layers]
+    states = encoder.backbone(tokens, list(layers))
+    pooled = pool_mask(tokens.mask, tokens.prompt_len)  # (M, T)
+    hidden = (tokens.mask & ~pooled)[..., None]
+    changed = [torch.where(hidden, state + 1.0, state) for state in states]
+    before = encoder.pooling(states, pooled, encoder.num_layers)
+    return not torch.equal(before, encoder.pooling(changed, pooled, encoder.num_layers))
