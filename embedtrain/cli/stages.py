@@ -23,6 +23,7 @@ from embedtrain.model.export import check_sub_model, save_encoder
 from embedtrain.model.guide import GuideModel
 from embedtrain.model.lora import has_lora
 from embedtrain.model.pooling import Pooling
+from embedtrain.model.token_cache import cached_tokenize
 from embedtrain.objective.negatives import Negatives
 from embedtrain.ranks import alone
 from embedtrain.report.figures import save_heat_map
@@ -72,6 +73,7 @@ class TrainingRun:
             seed=config["seed"],
             tokenize=self.encoder.tokenize,
             guide_tokenize=None if self.guide is None else self.guide.tokenize,
+            cached=cached_tokenize,
             folder=self.folder.path,
         )
         self.trainer = self._trainer()

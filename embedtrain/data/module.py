@@ -7,7 +7,7 @@ Lightning adds the batches already fetched itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,10 @@ from embedtrain.data.run_plan import BatchesOf, Composition, Part, RunPlan
 from embedtrain.data.sampler import EvenBatches, part_for_rank, slice_for_rank
 from embedtrain.data.sources import Example
 from embedtrain.data.split_off import split_off
-from embedtrain.data.stores import MemoryRows, Store
+from embedtrain.data.stores import some_rows
 from embedtrain.types import InputError, Tokenize
 
 READ = 1_024  # rows taken together where all are read
-LOOKED_AT = 256  # rows of a stream that say what it has
 
 
 class DataModule(pl.LightningDataModule):
@@ -54,10 +53,12 @@ class DataModule(pl.LightningDataModule):
         on_bad_row: what becomes of a row that cannot be used: "error" stops at it, "skip" leaves it out and
             reports it, "quarantine" also keeps its text to be repaired (see `BadRows`).
         cache: folder that keeps how many rows streamed files have; `.counts` beside the run when None.
+        token_cache: folder that keeps tokenised texts; none are kept when None.
         num_workers: processes that collate ahead; 0 collates in the training process.
         seed: decides the split, the order of every epoch and the turns of the datasets.
         tokenize: texts to `Tokens`; must be picklable when num_workers > 0.
         guide_tokenize: the same for a guide model, whose tokens training batches then hold too.
+        cached: makes of a `Tokenize` and the folder `token_cache` one that looks there first.
         folder: of the run; bad rows are reported in its `bad_rows`. Needed unless on_bad_row is "error".
         revise: may put other examples in the place of a step's (see `StepDataset`).
 
@@ -85,10 +86,12 @@ class DataModule(pl.LightningDataModule):
         columns: Mapping[str, str] | None = None,
         on_bad_row: Policy = "error",
         cache: str | Path | None = None,
+        token_cache: str | Path | None = None,
         num_workers: int = 0,
         seed: int,
         tokenize: Tokenize,
         guide_tokenize: Tokenize | None = None,
+        cached: Callable[[Tokenize, str | Path], Tokenize] | None = None,
         folder: str | Path | None = None,
         revise: Revise | None = None,
     ) -> None:
@@ -114,6 +117,9 @@ class DataModule(pl.LightningDataModule):
         self._mix = Mix(sampling, alpha, epochs).checked()
         self._composition = Composition(batches, batch_size, by_length).checked()
         self._num_workers, self._seed = num_workers, seed
+        if token_cache is not None and cached is not None:
+            tokenize = cached(tokenize, token_cache)
+            guide_tokenize = None if guide_tokenize is None else cached(guide_tokenize, token_cache)
         self._tokenize, self._guide_tokenize = tokenize, guide_tokenize
         self.revise = revise
         self._datasets: list[Dataset] = []
@@ -185,7 +191,7 @@ class DataModule(pl.LightningDataModule):
     def tasks(self) -> dict[str, bool]:
         """The datasets of the training rows by name, and whether their rows have scores. After `setup`."""
         named = sorted(self._datasets, key=lambda item: item.store.task)
-        return {item.store.task: _some(item.store)[0].score is not None for item in named}
+        return {item.store.task: some_rows(item.store)[0].score is not None for item in named}
 
     @property
     def offers(self) -> frozenset[str]:
@@ -193,7 +199,7 @@ class DataModule(pl.LightningDataModule):
 
         Of a stream only the first rows are looked at.
         """
-        return offered(example for item in self._datasets for example in _some(item.store))
+        return offered(example for item in self._datasets for example in some_rows(item.store))
 
     @property
     def in_batch(self) -> dict[str, bool]:
@@ -276,17 +282,6 @@ class DataModule(pl.LightningDataModule):
 
     def _first_step(self) -> int:
         return self.trainer.global_step * self._accumulate() if self.trainer else 0
-
-
-def _some(store: Store) -> Sequence[Example]:
-    """All rows that are in memory, else the first good ones."""
-    if isinstance(store, MemoryRows):
-        return store.examples
-    numbers = store.order(0, 0)(np.arange(min(len(store), LOOKED_AT))).tolist()
-    found = list(store.take(numbers).values())
-    if not found:
-        raise InputError(f"{store.task}: none of the first {len(numbers)} rows can be read.")
-    return found
 
 
 def _check(**counts: int | None) -> None:

