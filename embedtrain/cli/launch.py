@@ -71,6 +71,8 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
             if command == "train":
                 check_processes(settings, os.environ, launcher=_launcher())
                 requires_no_overwrite(settings, os.environ)
+                if settings["data"].get("num_workers"):  # each worker would start a thread a core, and warn
+                    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             task(settings)
         except InputError as error:
             fail(error)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -13,10 +14,11 @@ from embedtrain.data.draw import ALL, Draw, pick
 from embedtrain.data.sampler import Batches
 from embedtrain.data.sources import Example
 from embedtrain.data.windows import Drawn
-from embedtrain.types import Batch, Tokenize
+from embedtrain.types import Batch, InputError, Tokenize
 
 Cut = Callable[[Sequence[Drawn], int, int], Sequence[Drawn]]
 Revise = Callable[[int, Sequence[int], list[Example]], list[Example]]
+NAMED = 3  # rows of a batch that a message names
 
 
 class StepDataset(Dataset[Batch]):
@@ -69,6 +71,13 @@ class StepDataset(Dataset[Batch]):
         ]
         return collate(picks, self._tokenize, guide_tokenize=self._guide_tokenize)
 
+    def places(self, step: int) -> str:
+        """Where the rows of this rank's batch of a step are, for messages."""
+        rows = self._cut(self._batches.rows(step), self._rank, self._world)
+        first = [row.example.where for row in rows[:NAMED]]
+        more = len(rows) - len(first)
+        return ", ".join(first) + (f" and {more} more" if more > 0 else "")
+
 
 class StepLoader:
     """Batches of the steps first()..total-1; its length is always `total`.
@@ -90,14 +99,37 @@ class StepLoader:
         return self._total
 
     def __iter__(self) -> Iterator[Batch]:
-        loader: DataLoader[Batch] = DataLoader(
-            self._dataset,
+        """The batches that remain.
+
+        Workers, if any, live as long as this iterator and go on making batches while the trainer validates.
+
+        Raises:
+            InputError: as making a batch does, or when a worker dies.
+            RuntimeError: for any other error, with its step and rows.
+        """
+        first = self._first()
+        loader: DataLoader[Batch | _Failed] = DataLoader(
+            _Caught(self._dataset) if self._num_workers else self._dataset,
             batch_size=None,
-            sampler=range(self._first(), self._total),
+            sampler=range(first, self._total),
             num_workers=self._num_workers,
             pin_memory=torch.cuda.is_available(),
         )
-        yield from loader
+        batches = iter(loader)
+        for step in range(first, self._total):
+            try:
+                batch = next(batches)
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                if type(error) is RuntimeError and "exited unexpectedly" not in str(error):
+                    raise
+                raise InputError(
+                    f"a worker of data.num_workers died at batch {step} or ahead of it ({error}). The rows "
+                    f"of that batch are {self._dataset.places(step)}. Workers that the system kills have mostly "
+                    "run out of memory: lower data.num_workers, or give the job more"
+                ) from error
+            if isinstance(batch, _Failed):
+                raise InputError(batch.message) if batch.mendable else RuntimeError(batch.message)
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer's step says it all."""
@@ -105,3 +137,30 @@ class StepLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
+
+
+class _Failed(NamedTuple):
+    """What a worker sends in the place of a batch that it could not make."""
+
+    message: str
+    mendable: bool
+
+
+class _Caught(Dataset[Batch | _Failed]):
+    """The dataset in a worker: torch would wrap an error for the user in the traceback of another process."""
+
+    def __init__(self, dataset: StepDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, step: int) -> Batch | _Failed:
+        try:
+            return self._dataset[step]
+        except InputError as error:
+            return _Failed(str(error), True)
+        except Exception:  # raised again in the training process
+            told = traceback.format_exc()
+        try:
+            places = self._dataset.places(step)
+        except Exception as error:  # reading the rows is what failed
+            places = f"not to be read ({error})"
+        return _Failed(f"batch {step} could not be made; its rows are {places}\n{told}", False)

@@ -1,0 +1,111 @@
+"""Batches from worker processes: what their errors say, and that they are made ahead."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from embedtrain.data.loader import StepDataset, StepLoader
+from embedtrain.data.module import DataModule
+from embedtrain.data.sampler import EvenBatches, slice_for_rank
+from embedtrain.data.sources import Example
+from embedtrain.types import InputError, Tokens
+
+ROWS = [Example(f"q{n}", (f"p{n}",), (), None, "task", f"rows.jsonl:{n + 1}") for n in range(24)]
+
+
+class Tokenizer:
+    """One token a text, and something else for the text `bad`."""
+
+    def __init__(self, act=None, note=None):
+        self.act, self.note = act, note
+
+    def __call__(self, texts, role, prompts=None):
+        if self.act is not None and "q9" in texts:
+            self.act()
+        if self.note is not None:
+            with self.note.open("a") as file:
+                file.write(f"{os.getpid()} {os.environ.get('TOKENIZERS_PARALLELISM')}\n")
+        ids = torch.tensor([[len(text)] for text in texts])
+        return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+
+
+def loader(tokenize, workers, first=0):
+    batches = EvenBatches(ROWS, batch_size=4)
+    dataset = StepDataset(batches, tokenize, cut=slice_for_rank)
+    return StepLoader(dataset, batches.batches, first=lambda: first, num_workers=workers)
+
+
+def refuse():
+    raise InputError("max_length 2 leaves no room")
+
+
+def fail():
+    raise KeyError("nothing")
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_order_from_any_step(workers):
+    found = [batch.links.rows.tolist() for batch in loader(Tokenizer(), workers, first=2)]
+    assert found == [list(range(start, start + 4)) for start in range(8, 24, 4)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_for_the_user_arrives_as_it_was(workers):
+    batches = iter(loader(Tokenizer(refuse), workers))
+    assert next(batches).links.rows.tolist() == [0, 1, 2, 3]
+    next(batches)
+    with pytest.raises(InputError) as caught:
+        next(batches)
+    assert str(caught.value) == "max_length 2 leaves no room"
+
+
+def test_another_error_names_the_rows():
+    with pytest.raises(RuntimeError, match="batch 2 could not be made") as caught:
+        list(loader(Tokenizer(fail), 1))
+    said = str(caught.value)
+    assert "rows.jsonl:9, rows.jsonl:10, rows.jsonl:11 and 1 more" in said
+    assert "KeyError: 'nothing'" in said
+
+
+def test_a_worker_that_is_killed_is_an_error_with_rows():
+    with pytest.raises(InputError, match=r"died at batch [012] .*rows\.jsonl:[159],.*lower data\.num_"):
+        list(loader(Tokenizer(die), 1))
+
+
+def test_workers_go_on_while_nobody_asks(tmp_path):
+    note = tmp_path / "note"
+    batches = iter(loader(Tokenizer(note=note), 1))
+    next(batches)
+    deadline = time.monotonic() + 20
+    while len(note.read_text().splitlines()) < 2 * 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # Two further batches, of queries and documents each, were made during, say, a validation.
+    assert len(note.read_text().splitlines()) >= 2 * 3
+    assert str(os.getpid()) not in note.read_text()
+
+
+def test_the_cache_of_tokens_wraps_both_tokenizers(tmp_path):
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps({"query": f"q{n}", "positive": f"p{n}"}) + "\n" for n in range(8)))
+    asked = []
+
+    def cached(tokenize, folder):
+        asked.append((tokenize, folder))
+        return Tokenizer()
+
+    one, two = object(), object()
+    settings = {"train": str(file), "batch_size": 4, "seed": 0, "tokenize": one, "guide_tokenize": two}
+    DataModule(**settings, cached=cached)
+    assert asked == []
+    data = DataModule(**settings, cached=cached, token_cache="there")
+    assert asked == [(one, "there"), (two, "there")]
+    data.setup()
+    assert len(list(data.train_dataloader())) == 2
