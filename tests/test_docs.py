@@ -11,6 +11,7 @@ import pytest
 from embedtrain.config import config_dir
 from embedtrain.schemas import (
     CompareConfig,
+    DoctorConfig,
     EvaluateConfig,
     EvaluationConfig,
     ExportConfig,
@@ -38,6 +39,7 @@ SCHEMAS = {
     "## `embedtrain-compare`": CompareConfig,
     "## `embedtrain-export`": ExportConfig,
     "## `embedtrain-mine`": MineConfig,
+    "## `embedtrain-doctor`": DoctorConfig,
 }
 
 

@@ -176,6 +176,7 @@ def _tokens_row(item: Read, start: int, width: int) -> Tensor:
     return row
 
 
+@torch.no_grad()
 def _vectors(encoder: Encoder, tokens: Tokens) -> Tensor:
     """Unit vectors of the whole model, (M, D), on the CPU."""
     here = Tokens(*(part.to(encoder.device) for part in tokens))

@@ -1,0 +1,380 @@
+"""What the doctor says of models, batches and losses with known defects."""
+
+import copy
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from embedtrain.data.module import DataModule
+from embedtrain.data.run_plan import Part
+from embedtrain.doctor.first_loss import first_losses, judged, loss_finding
+from embedtrain.doctor.memory import Memory, activation_bytes, estimated, memory_finding, padded
+from embedtrain.doctor.negatives import mean_cosine, negative_findings, negatives_of
+from embedtrain.doctor.patient import Patient, looks, paired, seen
+from embedtrain.doctor.probes import (
+    attention_finding,
+    cut_finding,
+    padding_finding,
+    prompt_findings,
+    vector_findings,
+)
+from embedtrain.doctor.speed import Speed, duration, mean_tokens, measured, speed_finding
+from embedtrain.doctor.training_step import forward_and_backward
+from embedtrain.model.export import load_encoder
+from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.negatives import Negatives
+from embedtrain.objective.pairing import whole
+from embedtrain.objective.plan import FixedPairs
+from embedtrain.objective.rules import Margin
+from embedtrain.objective.scored import CoSENT
+from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.train.gradcache import GradCache
+from embedtrain.types import SubModel, Tokens
+
+WORDS = "cat dog bird fish man woman child guitar piano ball tree house river sun rain money".split()
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bert):
+    return load_encoder(tiny_bert)
+
+
+def written(folder, rows, name="rows"):
+    path = folder / f"{name}.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def usual_rows(count=16):
+    return [
+        {"query": f"{WORDS[n % 16]} {n}", "positive": f"the {WORDS[n % 16]} {n}", "negative": f"a {n}"}
+        for n in range(count)
+    ]
+
+
+def patient_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size=8, guide=None, **settings):
+    plan = FixedPairs([[1, 8], [4, 32]], num_layers=4, width=32)
+    batch_loss = BatchLoss(Objective(loss or InfoNCE()), negatives, guide=guide)
+    data = DataModule(
+        train=str(written(tmp_path, rows)),
+        batch_size=batch_size,
+        seed=0,
+        tokenize=encoder.tokenize,
+        guide_tokenize=None if guide is None else encoder.tokenize,
+    )
+    data.setup()
+    return Patient(encoder, plan, batch_loss, data, **settings)
+
+
+def test_negatives_are_those_of_the_real_pairing(encoder, tmp_path):
+    rows = usual_rows()
+    rows[1] |= {"query": rows[0]["query"]}  # its positive is masked for row 0, and the other way round
+    patient = patient_of(encoder, tmp_path, rows, batch_size=16)
+    (look,) = looks(patient, 16)
+    found = negatives_of(patient, look, None)
+    expected = whole(paired(patient, look, None)).blocks.query_docs.sum(1) - 1
+    assert found.left.tolist() == expected.tolist()
+    assert sorted(found.left.tolist()) == [30] * 2 + [31] * 14
+    assert int(found.masked.sum()) == 2
+    assert found.others.tolist() == [30] * 16
+    first, masked = negative_findings(patient, look, found)
+    assert (first.level, first.facts["min"], first.facts["mean"]) == ("ok", 30, (2 * 30 + 14 * 31) / 16)
+    assert (masked.level, masked.facts["masked"], masked.facts["of"]) == ("note", 2, 480)
+    assert len(masked.examples) == 2
+    assert all(f"rows.jsonl:{line}" in masked.examples[0] + masked.examples[1] for line in (1, 2))
+
+
+def test_a_query_without_negatives_is_named(encoder, tmp_path):
+    rows = [{"query": "cat", "positive": f"the {n}"} for n in range(8)]
+    rows[5] = {"query": "dog", "positive": "x"}
+    patient = patient_of(encoder, tmp_path, rows)
+    (look,) = looks(patient, 8)
+    every = negative_findings(patient, look, negatives_of(patient, look, None))
+    assert next(every).facts["min"] == 1
+    alone = patient_of(encoder, tmp_path, usual_rows(8), negatives=Negatives(in_batch=False))
+    (look,) = looks(alone, 8)
+    found = negatives_of(alone, look, None)
+    assert found.left.tolist() == [1] * 8
+    none = found._replace(left=torch.zeros(8, dtype=torch.int64))
+    assert next(negative_findings(alone, look, none)).level == "error"
+    one = found._replace(left=torch.tensor([0] + [1] * 7))
+    first = next(negative_findings(alone, look, one))
+    assert first.level == "warning"
+    assert len(first.examples) == 1
+
+
+def test_rules_see_the_vectors_of_the_model(encoder, tmp_path):
+    strict = Negatives(rules=[Margin(2.5, by="student")])  # everything is nearer than that
+    patient = patient_of(encoder, tmp_path, usual_rows(8), negatives=strict)
+    (look,) = looks(patient, 8)
+    found = negatives_of(patient, look, seen(patient, look))
+    assert found.left.tolist() == [0] * 8
+    findings = list(negative_findings(patient, look, found))
+    assert [item.level for item in findings[:2]] == ["error", "warning"]
+    assert findings[1].facts["share"] == 1.0
+    loose = patient_of(
+        encoder, tmp_path, usual_rows(8), negatives=Negatives(rules=[Margin(-2.5, by="student")])
+    )
+    assert negatives_of(loose, look, seen(loose, look)).left.tolist() == [15] * 8
+
+
+def test_a_batch_is_cut_where_texts_are_encoded_and_counted_whole(encoder, tmp_path):
+    patient = patient_of(encoder, tmp_path, usual_rows())
+    (look,) = looks(patient, 4)
+    assert look.cut
+    assert (len(look.batch.links.query), len(look.whole.links.query)) == (4, 8)
+    assert look.batch.links.rows.tolist() == look.whole.links.rows.tolist()[:4]
+    assert len(negatives_of(patient, look, None).left) == 8
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_the_expected_loss_is_ln_candidates_whatever_the_temperature(encoder, tmp_path, temperature):
+    patient = patient_of(encoder, tmp_path, usual_rows(), loss=InfoNCE(temperature), batch_size=16)
+    (look,) = looks(patient, 16)
+    vectors = seen(patient, look)
+    measured_loss, blind = first_losses(patient, vectors)
+    assert blind[SubModel(4, 32)] == pytest.approx(math.log(32), abs=1e-5)
+    value = patient.loss.objective(
+        vectors.texts.rows(look.batch.links.query),
+        vectors.texts.rows(look.batch.links.docs),
+        vectors.pairing,
+        look.chosen,
+    )
+    assert measured_loss == pytest.approx({sub: float(part) for sub, part in value.parts})
+    found = loss_finding(patient, vectors, negatives_of(patient, look, None))
+    assert found.facts["ln_candidates"] == pytest.approx(math.log(32))
+
+
+def test_the_expected_loss_keeps_what_a_rule_left(encoder, tmp_path):
+    rule = Negatives(rules=[Margin(0.0, by="student")])
+    patient = patient_of(encoder, tmp_path, usual_rows(), negatives=rule, batch_size=16)
+    (look,) = looks(patient, 16)
+    vectors = seen(patient, look)
+    left = negatives_of(patient, look, vectors).left
+    assert 0 < int(left.sum()) < 16 * 31  # it removes some
+    assert first_losses(patient, vectors)[1][SubModel(4, 32)] == pytest.approx(
+        float((left + 1).double().log().mean()), abs=1e-5
+    )
+
+
+def test_wrong_positives_and_a_low_temperature_are_worse_than_knowing_nothing(encoder, tmp_path):
+    rows = usual_rows()
+    for number, row in enumerate(rows):
+        row["positive"], row["negative"] = f"{WORDS[-number]} rain", f"{row['query']}."
+    patient = patient_of(encoder, tmp_path, rows, loss=InfoNCE(0.002), batch_size=16)
+    (look,) = looks(patient, 16)
+    assert loss_finding(patient, seen(patient, look), None).level == "warning"
+    same = [{"query": f"{word} {word}", "positive": f"{word}  {word}"} for word in WORDS]
+    easy = patient_of(encoder, tmp_path, same, loss=InfoNCE(0.002), batch_size=16)
+    (look,) = looks(easy, 16)
+    found = loss_finding(easy, seen(easy, look), None)
+    assert found.level == "warning"
+    assert "nothing left to learn" in found.cure
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected", "level"),
+    [(1.0, 2.0, "ok"), (3.1, 2.0, "warning"), (0.03, 2.0, "warning"), (math.nan, 2.0, "error"),
+     (5.0, math.nan, "ok"), (5.0, 0.0, "ok")],
+)  # fmt: skip
+def test_a_loss_is_judged(loss, expected, level):
+    assert judged(loss, expected)[0] == level
+
+
+def test_a_loss_of_scores_has_a_value_of_its_own(encoder, tmp_path):
+    rows = [row | {"score": n / 16} for n, row in enumerate(usual_rows())]
+    rows = [{key: value for key, value in row.items() if key != "negative"} for row in rows]
+    patient = patient_of(encoder, tmp_path, rows, loss=CoSENT(), batch_size=16)
+    (look,) = looks(patient, 16)
+    blind = first_losses(patient, seen(patient, look))[1][SubModel(4, 32)]
+    assert blind == pytest.approx(math.log(1 + 16 * 15 / 2), abs=1e-4)  # every ordered pair ties
+
+
+def test_attention_padding_and_finite_vectors_of_a_good_model(encoder, sentences):
+    assert attention_finding(encoder).level == "ok"
+    assert padding_finding(encoder, sentences).level == "ok"
+    subs = [SubModel(1, 8), SubModel(4, 32)]
+    assert {item.level for item in vector_findings(encoder, subs, sentences)} <= {"ok", "note"}
+
+
+def test_a_model_that_sees_padding_is_an_error(encoder, sentences):
+    blind = copy.deepcopy(encoder)
+    inner = blind.backbone.forward
+    blind.backbone.forward = lambda tokens, layers: inner(
+        Tokens(tokens.ids, torch.ones_like(tokens.mask), tokens.prompt_len), layers
+    )
+    found = padding_finding(blind, sentences)
+    assert found.level == "error"
+    assert found.facts["largest_change"] > 1e-3
+
+
+def test_attention_that_is_not_what_the_config_says_is_an_error(tiny_llama):
+    causal = load_encoder(tiny_llama, pooling="mean")
+    causal.backbone.attention = "bidirectional"
+    assert attention_finding(causal).level == "error"
+
+
+@pytest.mark.parametrize("pool_prompt", [True, False])
+def test_prompts_are_pooled_as_set(tiny_bert, sentences, pool_prompt):
+    encoder = load_encoder(tiny_bert, prompts={"query": "the man is "}, pool_prompt=pool_prompt)
+    (found,) = prompt_findings(encoder, sentences)
+    assert found.level == "ok"
+    assert ("left out" in found.message) == (not pool_prompt)
+    encoder.tokenize.pool_prompt = not pool_prompt
+    skipped = encoder.tokenize.read
+
+    def stale(texts, role, prompts=None):
+        """What a tokenizer would do that did not take notice of the setting."""
+        encoder.tokenize.pool_prompt = pool_prompt
+        try:
+            return skipped(texts, role, prompts)
+        finally:
+            encoder.tokenize.pool_prompt = not pool_prompt
+
+    encoder.tokenize.read = stale
+    (found,) = prompt_findings(encoder, sentences)
+    assert found.level == "error"
+
+
+def test_broken_and_collapsed_vectors(encoder, sentences):
+    subs = [SubModel(4, 32)]
+    broken = copy.deepcopy(encoder)
+    broken.backbone.blocks[3].output.dense.weight.data[0, 0] = math.nan
+    (found,) = vector_findings(broken, subs, sentences)
+    assert (found.level, "[4]" in found.message) == ("error", True)
+    alike = copy.deepcopy(encoder)
+    alike.backbone.blocks[3].output.LayerNorm.weight.data *= 1e-4
+    assert list(vector_findings(alike, subs, sentences))[-1].level == "warning"
+
+
+def test_mean_cosine_is_that_of_all_pairs():
+    vectors = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    table = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
+    assert mean_cosine(vectors) == pytest.approx(float((table.sum() - 5) / 20), abs=1e-6)
+
+
+def test_a_cut_is_compared_with_what_is_shipped(encoder, sentences, tmp_path, monkeypatch):
+    assert cut_finding(encoder, SubModel(2, 16), sentences, tmp_path).level == "ok"
+
+    def other(folder):
+        read = load_encoder(folder)
+        next(read.backbone.parameters()).data += 1.0
+        read.backbone.blocks[0].output.dense.weight.data *= 2
+        return read
+
+    monkeypatch.setattr("embedtrain.doctor.probes.load_encoder", other)
+    assert cut_finding(encoder, SubModel(2, 8), sentences, tmp_path).level == "error"
+
+
+def test_activations_are_what_autograd_keeps():
+    weight = torch.nn.Linear(8, 8, bias=False)
+
+    class Run(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = weight
+
+        def forward(self, tokens, layers):
+            return self.inner(tokens).exp()
+
+    # the input of the product, and what exp makes
+    assert activation_bytes(Run(), torch.zeros(5, 8), [1]) == 2 * 5 * 8 * 4
+    with torch.no_grad():
+        assert activation_bytes(Run(), torch.zeros(5, 8), [1]) == 0
+
+
+def test_memory_grows_with_the_batch_and_not_with_gradcache(encoder, tmp_path):
+    small = patient_of(encoder, tmp_path, usual_rows(64), batch_size=8)
+    large = patient_of(encoder, tmp_path, usual_rows(64), batch_size=64)
+    chunked = large._replace(gradcache=GradCache(max_tokens=64))
+    shared = large._replace(ranks=2)
+    found = [estimated(item, looks(item, 8)) for item in (small, large, chunked, shared)]
+    weights = sum(item.numel() * 4 for item in encoder.parameters())
+    assert [item.weights for item in found] == [weights] * 4
+    trained = sum(item.numel() * 4 for item in encoder.parameters() if item.requires_grad)
+    assert (found[0].gradients, found[0].optimiser) == (trained, 2 * trained)
+    assert 6 < found[1].activations / found[0].activations < 10
+    assert found[2].activations < found[1].activations / 4
+    assert found[3].activations == pytest.approx(found[1].activations / 2, rel=0.1)
+    assert found[1].total == sum(found[1])
+
+
+def test_frozen_weights_have_no_gradient(tiny_bert, tmp_path):
+    frozen = load_encoder(tiny_bert, freeze_blocks=4, freeze_embeddings=True)
+    patient = patient_of(frozen, tmp_path, usual_rows())
+    found = estimated(patient, looks(patient, 8))
+    assert found.gradients == found.optimiser == 0
+    assert found.weights > 0
+
+
+def test_memory_beyond_the_machine_is_a_warning(encoder, tmp_path):
+    patient = patient_of(encoder, tmp_path, usual_rows())
+    need = Memory(*[100.0] * 8)
+    assert memory_finding(patient, need, 1_999, 1).level == "ok"
+    found = memory_finding(patient, need, 1_999, 2)
+    assert (found.level, "gradcache=chunks" in found.cure) == ("warning", True)
+    assert "smaller chunks" in memory_finding(patient._replace(gradcache=GradCache()), need, 100, 1).cure
+
+
+def test_padding_counts_by_micro_batch():
+    assert padded([4, 4, 2], 8) == 4 + 4 + 2
+    assert padded([4, 2], 8) == 8
+
+
+@pytest.mark.parametrize("cache", [None, GradCache(max_tokens=32)])
+def test_a_measured_step_changes_nothing(encoder, tmp_path, cache):
+    patient = patient_of(encoder, tmp_path, usual_rows(), gradcache=cache)
+    (look,) = looks(patient, 8)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    steps = []
+    handle = encoder.register_full_backward_hook(lambda *_: steps.append(1)) if cache is None else None
+    speed = measured(patient, look)
+    if handle is not None:
+        handle.remove()
+        assert len(steps) == 3  # one to warm up, two measured
+    assert speed.tokens > 0
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+    assert all(item.grad is None for item in encoder.parameters())
+
+
+@pytest.mark.parametrize("cache", [None, GradCache(max_tokens=32)])
+def test_a_measured_step_reaches_the_weights(encoder, tmp_path, monkeypatch, cache):
+    patient = patient_of(encoder, tmp_path, usual_rows(), gradcache=cache)
+    (look,) = looks(patient, 8)
+    reached = []
+
+    def note(self, **_):
+        reached.extend(item.grad is not None and bool(item.grad.any()) for item in self.parameters())
+        torch.nn.Module.zero_grad(self)
+
+    monkeypatch.setattr(type(encoder), "zero_grad", note)
+    forward_and_backward(patient, look)
+    assert sum(reached) > 0.9 * len(reached)
+
+
+def test_the_time_of_a_run(encoder, tmp_path):
+    patient = patient_of(encoder, tmp_path, usual_rows(), accumulate=2)
+    (look,) = looks(patient, 8)
+    tokens = int(look.whole.texts.mask.sum())
+    part = patient.data.parts
+    found = speed_finding(patient, [look], Speed(tokens / 3.0, 0.5), part, 0)
+    assert found.facts["seconds_per_step"] == pytest.approx(2 * 3.5)
+    assert found.facts["seconds"] == pytest.approx(7.0 * patient.data.total_steps // 2)
+    assert (found.level, found.facts["share_of_data"]) == ("note", pytest.approx(1 / 7))
+    ahead = speed_finding(patient, [look], Speed(tokens / 3.0, 0.5), part, 2)
+    assert (ahead.level, ahead.facts["share_of_data"]) == ("ok", 0.0)
+
+
+def test_tokens_are_weighed_by_how_often_a_dataset_trains():
+    def look(task, count):
+        mask = torch.ones(1, count, dtype=torch.bool)
+        return SimpleNamespace(task=task, whole=SimpleNamespace(texts=SimpleNamespace(mask=mask)))
+
+    parts = [Part("a", 1, 1, 3, 3, 0), Part("b", 1, 1, 1, 1, 0)]
+    assert mean_tokens([look("a", 10), look("b", 50)], parts) == 20
+    assert mean_tokens([look("all datasets", 10)], parts) == 10
+    assert [duration(value) for value in (5, 600, 36_000)] == ["5.0 s", "10 min", "10.0 h"]
