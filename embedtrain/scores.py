@@ -1,4 +1,4 @@
-"""scores.jsonl: one `Score` a line, written by evaluation and read by reports.
+"""scores.jsonl: one `Score` a line, written by evaluation and read by reports; tasks.json: of what tasks.
 
 Order carries one fact: of the lines that share (run, step, task, split, layer, dim, dtype) the first holds
 the task's main metric, the others its further ones. `main_scores` reads it back. A line without a dtype is of
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from embedtrain.types import InputError, Score
 
@@ -59,6 +60,42 @@ def append_scores(path: Path, scores: Iterable[Score]) -> None:
         file.write("".join(_line(score) for score in scores))
         file.flush()
         os.fsync(file.fileno())
+
+
+class TaskFacts(NamedTuple):
+    """What a leaderboard and a model card say of a task."""
+
+    type: str  # mteb's: STS, Retrieval, ...
+    hub_type: str  # the hub's: sentence-similarity, text-retrieval, ...
+    dataset: str  # the repository; "local" for one's own data
+    revision: str
+    subset: str  # "default" without any; those of a task of several, joined by commas
+    official: bool  # one of mteb's
+
+
+def read_tasks(path: Path) -> dict[str, TaskFacts]:
+    """What a tasks.json file says, by name; an absent file says nothing.
+
+    Raises:
+        InputError: the file is not what `add_tasks` writes.
+    """
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {name: TaskFacts(**row) for name, row in rows.items()}
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it and evaluate again") from None
+
+
+def add_tasks(path: Path, tasks: Mapping[str, TaskFacts]) -> None:
+    """Puts tasks into the file; those that are there already are replaced."""
+    every = read_tasks(path) | dict(tasks)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    rows = {name: facts._asdict() for name, facts in every.items()}
+    draft.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def main_scores(scores: Sequence[Score]) -> list[Score]:

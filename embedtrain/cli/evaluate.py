@@ -52,6 +52,7 @@ def evaluate(config: dict[str, Any]) -> None:
 def _evaluate(config: dict[str, Any]) -> None:
     from pathlib import Path
 
+    from embedtrain.cli.artefacts import show_leaderboard
     from embedtrain.cli.measure import grid, measure
     from embedtrain.cli.models import model_folder, name_of
     from embedtrain.cli.offline import offline_tasks
@@ -82,6 +83,7 @@ def _evaluate(config: dict[str, Any]) -> None:
         scores, failed = list(error.scores), error
     if rank() == 0 and scores:
         _show(folder, scores, trained, config["rescore_multiplier"])
+        show_leaderboard(folder, scores, encoder)
     if failed is not None:
         raise failed
 

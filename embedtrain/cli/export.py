@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ def main() -> None:
 
 def run(config: dict[str, Any]) -> None:
     """Load a model, cut it, write it."""
-    from embedtrain.cli.models import model_folder
+    from embedtrain.cli.artefacts import index_of
+    from embedtrain.cli.models import model_folder, run_folder
     from embedtrain.model.export import load_encoder, save_encoder
     from embedtrain.types import SubModel
 
@@ -29,7 +31,9 @@ def run(config: dict[str, Any]) -> None:
     if config["onnx"]:
         from embedtrain.model.onnx import export_onnx as write
     else:
-        write = save_encoder
+        write = partial(
+            save_encoder, index=index_of(run_folder(config["model"]), out.name, SubModel(layer, dim))
+        )
     write(encoder, out, SubModel(layer, dim), overwrite=config["overwrite"])
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
     print(f"{out}: {layer} layers, {dim} dims, {size:.1f} MiB")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from embedtrain.cli.artefacts import TASKS
 from embedtrain.evaluate.funnel import Measured
 from embedtrain.evaluate.kept import IN_MEMORY, Keeping
 from embedtrain.evaluate.progress import SweepBar, Tick
@@ -19,6 +20,7 @@ from embedtrain.evaluate.tasks import find_tasks
 from embedtrain.model.describe import weights_hash
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank
+from embedtrain.scores import add_tasks
 from embedtrain.types import DTYPES, Cell, InputError, Score, SubModel
 
 if TYPE_CHECKING:
@@ -75,12 +77,15 @@ def measure(
         InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
     """
     from embedtrain.evaluate.adapter import Serving
+    from embedtrain.evaluate.facts import facts_of
 
     if wanted["normalize"] not in ("post", "pre"):
         raise InputError(f"normalize must be post or pre, got {wanted['normalize']!r}")
     if wanted["rescore_multiplier"] < 1:
         raise InputError(f"rescore_multiplier must be at least 1, got {wanted['rescore_multiplier']}")
     found = tasks or find_tasks(wanted["tasks"], wanted["data_root"], wanted["languages"])
+    if rank() == 0:
+        add_tasks(folder / TASKS, {task.metadata.name: facts_of(task) for task in found})
     leads = show and rank() == 0
     bar = SweepBar(Console(stderr=True)) if leads and sys.stderr.isatty() else None
     with bar or nullcontext():

@@ -21,6 +21,12 @@ def model_folder(name: str) -> str:
     return name
 
 
+def run_folder(name: str) -> Path:
+    """The run that a `model=` belongs to, where its scores are: itself, or the folder around its `model/`."""
+    folder = Path(name)
+    return folder.parent if folder.name == "model" else folder
+
+
 def name_of(name: str) -> str:
     """A short name for score rows: the run's or the folder's."""
     path = Path(name)

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from embedtrain.cli.artefacts import index_of, show_leaderboard
 from embedtrain.cli.measure import grid, measure
 from embedtrain.cli.refreshing import mine_while_training
 from embedtrain.cli.watching import watch, write_cut
@@ -145,10 +146,13 @@ class TrainingRun:
         if not self.leads:
             return
         for cut in self.cuts:
-            write_cut(self.module, self.encoder, self.folder, cut, self.config, say=self._say)
+            own = (cut, self.config, self.final_step, self._say)
+            write_cut(self.module, self.encoder, self.folder, *own)
         if has_lora(self.encoder.backbone):
             save_adapter(self.encoder, self.folder.path / "adapter", overwrite=True)
-        save_encoder(self.encoder, self.folder.model)
+        whole = SubModel(self.encoder.num_layers, self.encoder.width)
+        index = index_of(self.folder.path, self.config["name"], whole, self.final_step)
+        save_encoder(self.encoder, self.folder.model, index=index)
         self._say(f"finished in {_minutes(self.started)}: {self.folder.model}")
         for cut in self.cuts:
             self._say(f"  cut to {cut.layer} layers, {cut.dim} dims: {self.folder.path / f'cut_{cut}'}")
@@ -263,6 +267,7 @@ class TrainingRun:
         Console().print(comparison(before, after, trained=self.plan.sub_models))
         picture = self.folder.path / "heat_map.png"
         save_heat_map(picture, before, after, trained=self.plan.sub_models)
+        show_leaderboard(self.folder.path, after, self.encoder)
         self._say(f"picture: {picture}")
 
     def _say(self, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 
+from embedtrain.cli.artefacts import index_of
 from embedtrain.cli.measure import grid, measure
 from embedtrain.evaluate.development import development_tasks
 from embedtrain.evaluate.tasks import load
@@ -84,15 +85,21 @@ def write_cut(
     folder: RunFolder,
     cut: SubModel,
     config: Mapping[str, Any],
+    step: int,
     say: Callable[[str], None],
 ) -> None:
-    """Write one cut into the run folder, of the weights that were best for it if these were kept."""
+    """Write one cut into the run folder, of the weights that were best for it if these were kept.
+
+    The model has those of `step`, and again afterwards. Scores of other weights are not in the card.
+    """
+    name = f"{config['name']}_{cut}"
     to, own = folder.path / f"cut_{cut}", folder.checkpoints.best_of(str(cut))
     if not (config["during"].get("best_per_cut") and own.exists()):
-        save_encoder(encoder, to, cut, overwrite=True)
+        save_encoder(encoder, to, cut, overwrite=True, index=index_of(folder.path, name, cut, step))
         return
-    say(f"cut {cut} has the weights of step {take_weights(module, own)}, where it was best")
-    save_encoder(encoder, to, cut, overwrite=True)
+    taken = take_weights(module, own)
+    say(f"cut {cut} has the weights of step {taken}, where it was best")
+    save_encoder(encoder, to, cut, overwrite=True, index=index_of(folder.path, name, cut, taken))
     best = config["final_weights"] == "best"
     take_weights(module, folder.checkpoints.best if best else folder.checkpoints.last)
 

@@ -10,10 +10,11 @@ SOURCE = (
 )
 
 
-def model_card(contract: Contract, name: str, *, is_plain: bool = True) -> str:
+def model_card(contract: Contract, name: str, *, is_plain: bool = True, index: str = "") -> str:
     """A short model card: what the model is, how to load it, which sub-models were trained.
 
-    `is_plain` says that sentence-transformers loads it without code from the folder.
+    `is_plain` says that sentence-transformers loads it without code from the folder; `index` is what
+    `model_index` made of its scores.
     """
     unit = "unit vectors" if contract.normalize else "vectors (not normalised)"
     trained = ", ".join(f"({sub.layer}, {sub.dim})" for sub in contract.trained)
@@ -22,6 +23,7 @@ def model_card(contract: Contract, name: str, *, is_plain: bool = True) -> str:
         "library_name: sentence-transformers",
         "pipeline_tag: sentence-similarity",
         "tags: [sentence-transformers, feature-extraction, sentence-similarity, embedtrain]",
+        *([index] if index else []),
         "---",
         "",
         f"# {name}",

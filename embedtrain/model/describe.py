@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from typing import cast
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from embedtrain.model.contract import (
@@ -72,6 +74,16 @@ def shipped_tokenizer(encoder: Encoder) -> PreTrainedTokenizerBase:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def parameter_count(encoder: Encoder, layer: int) -> int:
+    """Parameters of the model cut to `layer` blocks, its pooling's included; adapters count as merged."""
+    backbone = encoder.backbone
+    gone = {id(item) for block in backbone.blocks[layer:] for item in block.parameters()}
+    kept = (item for name, item in backbone.model.named_parameters() if "lora_" not in name)
+    own = sum(item.numel() for item in kept if id(item) not in gone)
+    pooling = cast(nn.Module, encoder.pooling.cut(layer))
+    return own + sum(item.numel() for item in pooling.parameters())
 
 
 def weights_hash(encoder: Encoder) -> str:

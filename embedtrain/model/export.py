@@ -124,13 +124,19 @@ def load_encoder(
 
 
 def save_encoder(
-    encoder: Encoder, folder: str | Path, sub: SubModel | None = None, *, overwrite: bool = False
+    encoder: Encoder,
+    folder: str | Path,
+    sub: SubModel | None = None,
+    *,
+    overwrite: bool = False,
+    index: str = "",
 ) -> Path:
     """Write a folder that sentence-transformers loads: the whole encoder, or one sub-model of it.
 
     A sub-model has blocks 1..layer only and gives unit vectors of `dim` coordinates. LoRA adapters are
     merged. The folder appears whole or not at all; weights are safetensors. Where sentence-transformers has
-    no such pooling, the folder has its source, and `trust_remote_code=True` loads it.
+    no such pooling, the folder has its source, and `trust_remote_code=True` loads it. `index` is what
+    `model_index` made of its scores, for the card.
 
     Raises:
         InputError: for a sub-model out of range, a folder that exists (unless `overwrite`), or a disk that
@@ -152,7 +158,7 @@ def save_encoder(
         tokenizer.save_pretrained(beside)
         write_layout(beside, shipped)
         write_contract(beside, shipped.contract)
-        card = model_card(shipped.contract, folder.name, is_plain=shipped.is_plain)
+        card = model_card(shipped.contract, folder.name, is_plain=shipped.is_plain, index=index)
         (beside / "README.md").write_text(card, encoding="utf-8")
     return folder
 
