@@ -15,7 +15,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from transformers import ByT5Tokenizer
 from embedtrain.config import package_path
 from embedtrain.data.dictionary import prepare
 from embedtrain.data.module import DataModule
-from embedtrain.model.encoder import micro_batches
+from embedtrain.model.encoder import CPU_MAX_TOKENS, CPU_OVERHEAD, micro_batches
 from embedtrain.model.export import load_encoder
 from embedtrain.model.token_cache import CachedTokenize
 from embedtrain.model.tokenizer import TextTokenizer
@@ -62,13 +62,12 @@ def cranfield(folder: Path, data: Path) -> Path:
     return _written(folder / "cranfield.jsonl", rows)
 
 
-def speed(path: Path, count: int) -> list[dict[str, Any]]:
+def speed(path: Path, tokenizers: Mapping[str, TextTokenizer], count: int) -> list[dict[str, Any]]:
     """Texts a CPU second of each tokenizer, with the cache empty and full."""
     rows = _rows(path)
     texts = list(dict.fromkeys(text for row in rows for text in (row["query"], row["positive"])))[:count]
-    made = {name: load_encoder(_path(model)).tokenize for name, model in MODELS.items()}
     found = []
-    for name, tokenize in {**made, "ByT5 (Python)": TextTokenizer(ByT5Tokenizer(), 256)}.items():
+    for name, tokenize in tokenizers.items():
         with tempfile.TemporaryDirectory() as folder:
             result: dict[str, Any] = {"data": path.stem, "tokenizer": name, "texts": len(texts)}
             tokenize(texts[:BATCH], "document")
@@ -98,18 +97,21 @@ def padding(path: Path, tokenize: Tokenize, steps: int) -> list[dict[str, Any]]:
                 tokenize=tokenize,
             )
             data.setup()
-            real, one, cut = 0, 0, dict.fromkeys(BUDGETS, 0)
+            real, one, on_cpu, cut = 0, 0, 0, dict.fromkeys(BUDGETS, 0)
             for batch in data.train_dataloader():
                 lengths = batch.texts.mask.sum(1).tolist()
                 real, one = real + sum(lengths), one + batch.texts.ids.numel()
                 for budget in BUDGETS:
-                    groups = micro_batches(lengths, budget)
-                    cut[budget] += sum(len(group) * max(lengths[row] for row in group) for group in groups)
+                    cut[budget] += _area(lengths, micro_batches(lengths, budget))
+                on_cpu += _area(lengths, micro_batches(lengths, CPU_MAX_TOKENS, CPU_OVERHEAD))
             shares = {str(budget): 1 - real / cut[budget] for budget in BUDGETS}
-            found.append(
-                {"data": path.stem, "rows": size, "by_length": by_length, "one": 1 - real / one, **shares}
-            )
+            facts = {"data": path.stem, "rows": size, "by_length": by_length, "one": 1 - real / one}
+            found.append({**facts, **shares, "on_cpu": 1 - real / on_cpu})
     return found
+
+
+def _area(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> int:
+    return sum(len(group) * max(lengths[row] for row in group) for group in groups)
 
 
 def _rate(tokenize: Callable[..., object], texts: Sequence[str]) -> float:
@@ -157,10 +159,13 @@ def main() -> None:
         paths = [dictionary(Path(folder), 3_000 if options.tiny else 20_000)]
         if options.data is not None:
             paths.append(cranfield(Path(folder), options.data))
-        tokenize = load_encoder(_path(MODELS["MiniLM"])).tokenize
+        made = {name: load_encoder(_path(model)).tokenize for name, model in MODELS.items()}
+        made["ByT5 (Python)"] = TextTokenizer(ByT5Tokenizer(), 256)
         found = {
-            "speed": [row for path in paths for row in speed(path, 500 if options.tiny else 10_000)],
-            "padding": [row for path in paths for row in padding(path, tokenize, 1 if options.tiny else 8)],
+            "speed": [row for path in paths for row in speed(path, made, 500 if options.tiny else 4_000)],
+            "padding": [
+                row for path in paths for row in padding(path, made["MiniLM"], 1 if options.tiny else 6)
+            ],
         }
     show(found)
     if not options.tiny:

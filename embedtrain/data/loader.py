@@ -124,8 +124,8 @@ class StepLoader:
                     raise
                 raise InputError(
                     f"a worker of data.num_workers died at batch {step} or ahead of it ({error}). The rows "
-                    f"of that batch are {self._dataset.places(step)}. Workers that the system kills have mostly "
-                    "run out of memory: lower data.num_workers, or give the job more"
+                    f"of that batch are {self._dataset.places(step)}. Workers that the system kills have "
+                    "mostly run out of memory: lower data.num_workers, or give the job more"
                 ) from error
             if isinstance(batch, _Failed):
                 raise InputError(batch.message) if batch.mendable else RuntimeError(batch.message)

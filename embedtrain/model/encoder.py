@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedtrain.model.backbone import Backbone
@@ -20,6 +22,8 @@ from embedtrain.types import Embeddings, InputError, Role, SubModel, Tokens
 # per CPU second at 256 tokens, 290 at 1,024 and 2,048, 250 at 4,096, 165 at 16,384 (caches overflow).
 CPU_MAX_TOKENS = 2_048
 DEVICE_MAX_TOKENS = 16_384
+# Tokens of padding that are worth one more micro-batch on a CPU (docs/training.md, Padding).
+CPU_OVERHEAD = 128
 WINDOW = 16_384  # texts tokenised and sorted at a time by `encode`, so that memory stays bounded
 
 Progress = Callable[[int, int], None]  # texts done, texts in all
@@ -103,7 +107,7 @@ class Encoder(nn.Module):
         if not len(tokens.ids):
             return Embeddings(self._empty(kept, 0, self.device), kept)
         extents = _extents(tokens.mask)
-        groups = micro_batches([end - start for start, end in extents], self._budget())
+        groups = self._groups([end - start for start, end in extents])
         parts = [self._embed(_rows(tokens, group, extents), kept) for group in groups]
         order = torch.tensor([row for group in groups for row in group], device=parts[0].device)
         return Embeddings(torch.cat(parts, dim=1).index_select(1, order.argsort()), kept)
@@ -129,7 +133,7 @@ class Encoder(nn.Module):
             for begin in range(0, len(texts), WINDOW):
                 window = texts[begin : begin + WINDOW]
                 read = self.tokenize.read(window, role, [prompt] * len(window))
-                for group in micro_batches([len(item.ids) for item in read], self._budget()):
+                for group in self._groups([len(item.ids) for item in read]):
                     tokens = self.tokenize.pad([read[row] for row in group])
                     part = self._embed(Tokens(*(field.to(self.device) for field in tokens)), kept)
                     values[:, torch.tensor(group) + begin] = part.cpu()
@@ -152,29 +156,48 @@ class Encoder(nn.Module):
             ]
         return torch.stack(pooled)[..., : self.width]
 
-    def _budget(self) -> int:
-        if self.max_tokens is not None:
-            return self.max_tokens
-        return CPU_MAX_TOKENS if self.device.type == "cpu" else DEVICE_MAX_TOKENS
+    def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
+        on_cpu = self.device.type == "cpu"
+        fitting = CPU_MAX_TOKENS if on_cpu else DEVICE_MAX_TOKENS
+        budget = fitting if self.max_tokens is None else self.max_tokens
+        return micro_batches(lengths, budget, CPU_OVERHEAD if on_cpu else None)
 
     def _empty(self, layers: tuple[int, ...], texts: int, device: torch.device) -> Tensor:
         wide = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32
         return torch.empty(len(layers), texts, self.width, dtype=wide, device=device)
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], max_tokens: int, overhead: int | None = None) -> list[list[int]]:
     """Row numbers grouped longest first, each group's rows x longest length within `max_tokens`.
 
-    A row that is longer than `max_tokens` gets a group of its own. Equal lengths keep their order.
+    A row that is longer than `max_tokens` gets a group of its own. Equal lengths keep their order. With
+    `overhead` a group ends earlier where that saves more than so many tokens of padding.
     """
+    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
+    descending = np.asarray(lengths, np.int64)[order]
     groups: list[list[int]] = []
-    room = 0
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if not groups or len(groups[-1]) >= room:
-            groups.append([])
-            room = max_tokens // max(lengths[row], 1)
-        groups[-1].append(row)
+    start = 0
+    while start < len(order):
+        end = start + max(1, max_tokens // max(int(descending[start]), 1))
+        end = min(end, len(order))
+        if overhead is not None:
+            end = start + _first_cut(descending[start:end], overhead)
+        groups.append(order[start:end].tolist())
+        start = end
     return groups
+
+
+def _first_cut(descending: NDArray[np.int64], overhead: int) -> int:
+    """How many of the longest rows to take alone, so that each cut saves more padding than `overhead`."""
+    end = len(descending)
+    while end > 1:
+        cuts = np.arange(1, end)
+        saved = (end - cuts) * (descending[0] - descending[1:end])  # tokens that a cut there spares the rest
+        best = int(saved.argmax())
+        if saved[best] <= overhead:
+            break
+        end = best + 1
+    return end
 
 
 def _extents(mask: Tensor) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -140,6 +141,22 @@ def test_micro_batches_are_sorted_and_within_the_budget():
     assert all(len(group) * lengths[group[0]] <= 60 or len(group) == 1 for group in groups)
     assert [row for group in groups for row in group if lengths[row] == 7] == [2, 3, 7]
     assert micro_batches([], 60) == []
+
+
+@pytest.mark.parametrize("overhead", [0, 10, 100])
+def test_a_cut_saves_more_padding_than_it_costs(overhead):
+    def cost(groups):
+        return sum(len(group) * lengths[group[0]] + overhead for group in groups)
+
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        lengths = np.concatenate([draw.integers(2, 6, 40), draw.integers(10, 40, 40)]).tolist()
+        whole, cut = micro_batches(lengths, 800), micro_batches(lengths, 800, overhead)
+        assert [lengths[row] for group in cut for row in group] == sorted(lengths, reverse=True)
+        assert sorted(itertools.chain(*cut)) == list(range(80))
+        assert all(len(group) * lengths[group[0]] <= 800 for group in cut)
+        assert cost(cut) < cost(whole)
+    assert micro_batches([9] * 30, 90, 0) == micro_batches([9] * 30, 90)
 
 
 def test_the_budget_fits_the_device_where_none_is_given(folder, sentences):
