@@ -170,7 +170,10 @@ def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
     assert sorted({score.step for score in scores}) == [2, 4, 6]
     assert {score.split for score in scores} == {"dev"}
     assert not (tmp_path / "with/scores.jsonl").exists()
-    assert sorted(path.name for path in (tmp_path / "with/during").iterdir()) == ["scores.jsonl", "tasks.json"]
+    assert sorted(path.name for path in (tmp_path / "with/during").iterdir()) == [
+        "scores.jsonl",
+        "tasks.json",
+    ]
     assert "eval/mean_L1_D8" in (tmp_path / "with/metrics.csv").read_text("utf-8").splitlines()[0]
 
 
