@@ -100,7 +100,7 @@ class DoctorConfig:
     """Every `doctor.` key of `embedtrain-doctor`, which otherwise reads those of `RunConfig`."""
 
     rows: int = 100_000  # most training rows that are looked at, over all datasets
-    batch_rows: int = 128  # most rows of a batch that are encoded; larger ones are cut
+    batch_rows: int = 64  # most rows of a batch that are encoded; larger ones are cut
     overlap: float = 0.01  # share of an evaluation's texts in training above which it is a warning
     memory_gb: float | None = None  # of the device; None: what it says of itself
     out: str | None = None  # the report; None: <output_root>/<name>-doctor.json

@@ -35,7 +35,7 @@ class Circumstances(NamedTuple):
     memory: int = 0  # bytes of the device
     sharing: int = 1  # ranks that share them
     rows: int = 100_000  # most that are looked at
-    batch_rows: int = 128  # most rows of a batch that are encoded
+    batch_rows: int = 64  # most rows of a batch that are encoded
     overlap: float = 0.01  # share of evaluation texts in training that is a warning
 
 

@@ -12,7 +12,8 @@ from embedtrain.doctor.patient import Look, Patient
 from embedtrain.doctor.training_step import forward_and_backward
 
 CHECK = "speed"
-STEPS = 2  # measured, after one that is only slow because it is the first
+STEPS = 2  # measured, after one that is slow only because it is the first
+ENOUGH = 10.0  # seconds of measuring
 WAITING = 0.1  # share of a step spent on data
 
 
@@ -24,9 +25,12 @@ class Speed(NamedTuple):
 
 
 def measured(patient: Patient, look: Look) -> Speed:
-    """Two steps on a batch and the making of two others; one before to warm up."""
+    """Up to two steps on a batch and the making of two others; one before to warm up."""
+    begun = time.perf_counter()
     forward_and_backward(patient, look)
-    seconds = _seconds(lambda _: forward_and_backward(patient, look))
+    seconds = time.perf_counter() - begun
+    if seconds < ENOUGH:  # a longer one is hardly slower for being the first
+        seconds = _seconds(lambda _: forward_and_backward(patient, look))
     steps = patient.data.steps()
     last = patient.data.total_steps - 1
     making = _seconds(lambda number: steps[min(number, last)])
@@ -88,9 +92,11 @@ def duration(seconds: float) -> str:
 
 def _seconds(run: Callable[[int], object]) -> float:
     """Of one run, the least of a few: whatever else the machine does only adds."""
-    found = []
+    found: list[float] = []
     for number in range(STEPS):
         begun = time.perf_counter()
         run(number)
         found.append(time.perf_counter() - begun)
+        if sum(found) > ENOUGH:
+            break
     return min(found)

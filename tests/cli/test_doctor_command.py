@@ -163,3 +163,13 @@ def test_mistyped_keys_are_named():
     with pytest.raises(InputError, match=r"doctor\."):
         doctor_settings(["rows=many"])
     assert doctor_settings(["rows=7", "memory_gb=2"]).memory_gb == 2.0
+
+
+def test_a_stream_is_sampled_and_the_report_says_so(monkeypatch, small_run, small_data, tmp_path):
+    words = [word for word in small_run if not word.startswith("data.train")]
+    words += [f"data.train=[{{source: {small_data}/train.jsonl, stream: true}}]", "doctor.rows=20"]
+    assert run(monkeypatch, [*words, "name=x", f"output_root={tmp_path}"]) == 0
+    found = report(tmp_path)
+    assert any("20 sampled rows" in item["message"] for item in of_check(found, "rows"))
+    assert of_check(found, "duplicates")[0]["facts"]["of"] == 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".counts", "x-doctor.json"]
