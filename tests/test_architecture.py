@@ -119,14 +119,14 @@ def test_hydra_stops_in_the_commands_and_the_config():
     assert {name for name in users if not name.startswith("cli/")} == {"config.py", "schemas.py"}
 
 
-def test_ranks_talk_in_two_modules_only():
+def test_ranks_talk_in_three_modules_only():
     users = modules_that_import("torch.distributed") | {
         name_of(path)
         for path in MODULES
         for name, _ in used(tree_of(path))
         if name.startswith("torch.distributed")
     }
-    assert users == {"train/distributed.py", "ranks.py"}
+    assert users == {"train/distributed.py", "train/sharding.py", "ranks.py"}
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if part_of(path) != "cli"], ids=name_of)

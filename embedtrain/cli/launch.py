@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from embedtrain.cli.processes import check_processes, requires_no_overwrite
+from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.config import config_dir, nearest, plain, schema
 from embedtrain.schemas import (
     CompareConfig,
@@ -71,6 +71,7 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
             if command == "train":
                 check_processes(settings, os.environ, launcher=_launcher())
                 requires_no_overwrite(settings, os.environ)
+                requires_whole_weights(settings)
                 if settings["data"].get("num_workers"):  # each worker would start a thread a core, and warn
                     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             task(settings)

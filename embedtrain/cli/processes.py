@@ -58,6 +58,20 @@ def requires_no_overwrite(config: Mapping[str, Any], environment: Mapping[str, s
         )
 
 
+def requires_whole_weights(config: Mapping[str, Any]) -> None:
+    """Refuse what runs the model in training on some ranks alone, where no rank holds all of its weights.
+
+    Raises:
+        InputError: naming it.
+    """
+    found = [name for name in ("mining", "during") if config[name]]
+    if config["trainer"].get("shard") and found:
+        raise InputError(
+            f"{' and '.join(found)}: with trainer.shard=true no rank holds the whole model while it "
+            f"trains. Use {' '.join(f'{name}=none' for name in found)}, or trainer.shard=false"
+        )
+
+
 def started_by(environment: Mapping[str, str]) -> tuple[str, int] | None:
     """Who has started the processes, and how many; None where this one was started by itself.
 

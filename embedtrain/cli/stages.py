@@ -60,7 +60,7 @@ class TrainingRun:
         self.failed: list[IncompleteError] = []  # tasks that could not be scored, before or after
         self.folder = RunFolder(config["output_root"], config["name"])
         pl.seed_everything(config["seed"], verbose=False)
-        self.encoder: Encoder = self._build("backbone", pooling=self._pooling())
+        self.encoder = self._encoder()
         size = {"num_layers": self.encoder.num_layers, "width": self.encoder.width}
         self.plan = self._build("plan", seed=config["seed"], **size)
         self.encoder.trained = self.plan.sub_models
@@ -128,6 +128,8 @@ class TrainingRun:
             raise KeyboardInterrupt from ended
         self.stop.obey()
         self.final_step = self.trainer.global_step  # less than planned, if the run ended early
+        if self.leads and self.config["trainer"].get("shard"):
+            self._make_whole()
         if self.leads and self.config["final_weights"] == "best":
             self._take_best()
         self._say(f"trained in {_minutes(begun)}")
@@ -220,6 +222,19 @@ class TrainingRun:
             guide=self.guide,
             queue=self._optional("queue"),
         )
+
+    def _encoder(self) -> Encoder:
+        encoder: Encoder = self._build("backbone", pooling=self._pooling())
+        return encoder
+
+    def _make_whole(self) -> None:
+        """Build the model again, with the last weights: those that were trained are spread over ranks."""
+        pl.seed_everything(self.config["seed"], verbose=False)
+        self.encoder = self._encoder()
+        self.encoder.trained = self.plan.sub_models
+        restrict_pooling(self.encoder.pooling, self.plan)
+        del self.module
+        take_weights(self.module, self.folder.checkpoints.last)
 
     def _trainer(self) -> pl.Trainer:
         logger = self._optional("logger", save_dir=self.folder.path)

@@ -43,6 +43,10 @@ class Encoder(nn.Module):
         source: name of the folder or hub model that this one came from.
         origin: the folder, file or hub name that its backbone was loaded from, for an adapter to find it.
 
+    Attributes:
+        agree: number of micro-batches of a forward to that of the process which has most; where set, all
+            processes run equally many, since running the backbone is a message between them.
+
     Raises:
         InputError: when the longest text of `tokenize`, `width` or `max_tokens` does not fit the backbone.
     """
@@ -76,6 +80,7 @@ class Encoder(nn.Module):
         self.max_tokens = max_tokens
         self.trained = tuple(trained)
         self.source, self.origin = source, origin
+        self.agree: Callable[[int], int] | None = None
 
     @property
     def num_layers(self) -> int:
@@ -104,12 +109,16 @@ class Encoder(nn.Module):
             ValueError: for a text without tokens or a layer outside 0..num_layers.
         """
         kept = tuple(sorted(set(layers)))
-        if not len(tokens.ids):
-            return Embeddings(self._empty(kept, 0, self.device), kept)
-        extents = _extents(tokens.mask)
+        extents = _extents(tokens.mask) if len(tokens.ids) else []
         groups = self._groups([end - start for start, end in extents])
         parts = [self._embed(_rows(tokens, group, extents), kept) for group in groups]
-        order = torch.tensor([row for group in groups for row in group], device=parts[0].device)
+        if self.agree is not None:
+            parts += [self._idle(kept) for _ in range(self.agree(len(groups)) - len(groups))]
+        if not parts:
+            return Embeddings(self._empty(kept, 0, self.device), kept)
+        order = torch.tensor([row for group in groups for row in group], dtype=torch.int64).to(
+            parts[0].device
+        )
         return Embeddings(torch.cat(parts, dim=1).index_select(1, order.argsort()), kept)
 
     def encode(
@@ -155,6 +164,12 @@ class Encoder(nn.Module):
                 for position, layer in enumerate(layers)
             ]
         return torch.stack(pooled)[..., : self.width]
+
+    def _idle(self, layers: tuple[int, ...]) -> Tensor:
+        """No embeddings, (L, 0, D), of a backbone that has run all the same and has a gradient of 0."""
+        one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
+        values = self._embed(Tokens(one * 0, one > 0, one[0] * 0), layers)
+        return values[:, :0] + 0.0 * values.sum()
 
     def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
         on_cpu = self.device.type == "cpu"

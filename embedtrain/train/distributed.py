@@ -109,6 +109,15 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
+def most_over_ranks(count: int, device: torch.device) -> int:
+    """The largest of a number of every rank; all must ask."""
+    if world_size() == 1:
+        return count
+    most = torch.tensor([count], device=device)
+    dist.all_reduce(most, op=dist.ReduceOp.MAX)
+    return int(most)
+
+
 WHOLE = {  # the whole numbers of `Links`, and what each has one of
     "text_ids": "texts",
     "query": "queries",

@@ -27,6 +27,7 @@ FREE = (
     "final_weights",
     "trainer.devices",
     "trainer.num_nodes",
+    "trainer.shard",
     "trainer.timeout_minutes",
     "trainer.checkpoint_every",
     "trainer.keep_last",

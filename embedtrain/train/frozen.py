@@ -42,9 +42,14 @@ class FrozenWeights:
     def __init__(self, module: nn.Module, prefix: str) -> None:
         self._module, self._prefix = module, prefix
 
+    def settle(self) -> None:
+        """Take the hash now, before the weights are cast or spread over ranks."""
+        if self._names:
+            _ = self._hash
+
     def leave_out(self, checkpoint: dict[str, Any]) -> None:
         """Take the frozen weights out of a checkpoint's `state_dict`."""
-        if self._names:
+        if self._names:  # a rank that does not write may hold no state at all
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: state[name] for name in state if name not in self._names}
             checkpoint[KEY] = self._hash

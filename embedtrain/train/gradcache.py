@@ -69,6 +69,7 @@ class GradCache:
         owned: Sequence[nn.Parameter],
         seed: Seed,
         backward: Callable[[Tensor], object],
+        agree: Callable[[int], int] | None = None,
     ) -> Tensor:
         """A scalar whose backward completes the gradient of `score`; its value is no loss.
 
@@ -80,8 +81,13 @@ class GradCache:
             owned: parameters of the loss that train.
             seed: number of a chunk to the seed of its dropout.
             backward: differentiates the surrogates of all chunks but the last.
+            agree: number of chunks to that of the rank which has most, where ranks must run the encoder
+                equally often; a rank with fewer runs empty ones.
         """
         chunks = self.chunks(tokens)
+        if agree is not None:
+            nothing = torch.empty(0, dtype=torch.int64, device=tokens.ids.device)
+            chunks += [nothing] * (agree(len(chunks)) - len(chunks))
         slope = _slopes(score, _first_pass(encoder, tokens, layers, chunks, seed), owned)
         zero = slope.by_layer[0].new_zeros(())
         last = sum(((item * gradient).sum() for item, gradient in slope.owned), zero)

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from embedtrain.model.encoder import Encoder
 from embedtrain.objective.matryoshka import ObjectiveValue
 from embedtrain.objective.plan import Plan
 from embedtrain.train.batch_loss import BatchLoss, averaged
 from embedtrain.train.datasets import dataset_facts, dataset_sums
-from embedtrain.train.distributed import gather_embeddings, gather_links
+from embedtrain.train.distributed import gather_embeddings, gather_links, most_over_ranks
 from embedtrain.train.frozen import FrozenWeights
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.optim import AdamW
+from embedtrain.train.sharding import average_gradients, clip_gradients, shard
 from embedtrain.train.validation import Collected, links_to, sub_model_scores
 from embedtrain.types import Batch, Chosen, Embeddings, InputError, Links, SubModel, distinct_layers
 
@@ -63,7 +66,19 @@ class TrainModule(pl.LightningModule):
         self._collected: Collected = Collected([], [])
         self._noted: dict[str, Tensor | float] = {}
         self._sums: dict[str, Tensor] = {}
+        self._most: Callable[[int], int] | None = None  # over the ranks that share the weights
         self.train()  # a loaded backbone is in eval mode, and Lightning would leave its dropout off
+
+    def configure_model(self) -> None:
+        """Spread the backbone over the ranks, where the trainer's strategy has a mesh of them."""
+        self._frozen.settle()
+        if self._device_mesh is None or self._most is not None:
+            return
+        self._most = partial(most_over_ranks, device=self.trainer.strategy.root_device)
+        encoder = cast(Encoder, self.encoder)
+        encoder.agree = self._most
+        mesh = self._device_mesh["data_parallel"]
+        shard(encoder.backbone, encoder.backbone.blocks, mesh, str(self.trainer.precision))
 
     def on_fit_start(self) -> None:
         """Bring the guide, which is no part of this module, to the device of the batches."""
@@ -116,6 +131,7 @@ class TrainModule(pl.LightningModule):
             owned=owned,
             seed=seed,
             backward=backward,
+            agree=self._most,
         )
         return last + self._untouched()
 
@@ -135,7 +151,9 @@ class TrainModule(pl.LightningModule):
     ) -> None:
         """Clip by the norm over all parameters, and stop before a non-finite gradient reaches the weights."""
         bound = math.inf if gradient_clip_val is None else gradient_clip_val
-        norm = nn.utils.clip_grad_norm_(self.parameters(), bound)
+        if self._most is not None:
+            average_gradients(self.parameters())
+        norm = clip_gradients(self.parameters(), bound)
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if not torch.isfinite(norm) and not scaled:  # a float16 scaler skips such steps by itself
             raise InputError(self._not_finite("gradient norm", norm, self._links))

@@ -16,6 +16,7 @@ from embedtrain.train.callbacks import SaveCheckpoints, StepMetrics, TrainingPro
 from embedtrain.train.checkpoint import SealedCheckpointIO
 from embedtrain.train.checkpoint_folder import CheckpointFolder
 from embedtrain.train.metrics import FileLogger
+from embedtrain.train.sharding import Sharded
 from embedtrain.train.stopping import StopRequest
 from embedtrain.types import InputError
 
@@ -36,6 +37,7 @@ def make_trainer(
     keep_last: int = 2,
     log_every: int = 10,
     timeout_minutes: float = 120.0,
+    shard: bool = False,
 ) -> pl.Trainer:
     """The trainer of one run.
 
@@ -44,7 +46,7 @@ def make_trainer(
         loggers: beside metrics.jsonl, which is always written.
         stop: what signals ask for.
         accelerator: "cpu", "gpu" or "auto".
-        devices: processes per node; more than one trains with DDP.
+        devices: processes per node; more than one trains with DDP, or with FSDP2 if `shard`.
         num_nodes: machines.
         precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it, else 32-true.
         accumulate: batches per optimiser step. They never contrast with each other.
@@ -54,6 +56,8 @@ def make_trainer(
         keep_last: how many of the newest checkpoints are kept.
         log_every: optimiser steps between lines of metrics.jsonl.
         timeout_minutes: how long ranks wait for each other, e.g. while rank 0 evaluates.
+        shard: let each rank keep its share of the backbone's weights, gradients and optimiser state (FSDP2)
+            instead of all of them, for a backbone that does not fit one device.
 
     Raises:
         InputError: if a value is outside its range, or the machine has no such device.
@@ -67,6 +71,12 @@ def make_trainer(
             raise InputError(f"{name} must be at least 1, got {value}")
     if validate_every <= 0:
         raise InputError(f"validate_every must be above 0, got {validate_every}")
+    precision = auto_precision(accelerator) if precision == "auto" else precision
+    if shard and precision == "16-mixed":
+        raise InputError(
+            "trainer.shard does not go with precision=16-mixed: each rank would scale its share of the "
+            "gradients by itself. Use bf16-mixed or 32-true"
+        )
     checkpoints = CheckpointFolder(folder / "checkpoints", keep_last)
     by_share = validate_every < 1  # the run is one epoch, so Lightning's share of an epoch is that of the run
     try:
@@ -74,8 +84,8 @@ def make_trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=num_nodes,
-            strategy=_strategy(accelerator, devices * num_nodes, timeout_minutes),
-            precision=auto_precision(accelerator) if precision == "auto" else precision,  # type: ignore[arg-type]
+            strategy=_strategy(accelerator, devices * num_nodes, timeout_minutes, shard=shard),
+            precision=precision,  # type: ignore[arg-type]
             plugins=[SealedCheckpointIO()],
             callbacks=[
                 TrainingProgress(),
@@ -111,11 +121,11 @@ def auto_precision(accelerator: str) -> str:
     return "bf16-mixed" if fast else "32-true"
 
 
-def _strategy(accelerator: str, ranks: int, timeout_minutes: float) -> Strategy | str:
-    if ranks == 1:
+def _strategy(accelerator: str, ranks: int, timeout_minutes: float, *, shard: bool) -> Strategy | str:
+    if ranks == 1 and not shard:
         return "auto"
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    return DDPStrategy(
-        process_group_backend="nccl" if on_gpu else "gloo",
-        timeout=datetime.timedelta(minutes=timeout_minutes),
-    )
+    backend, timeout = "nccl" if on_gpu else "gloo", datetime.timedelta(minutes=timeout_minutes)
+    if shard:
+        return Sharded(ranks, backend, timeout)
+    return DDPStrategy(process_group_backend=backend, timeout=timeout)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from embedtrain.cli.processes import check_processes, requires_no_overwrite
+from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.types import InputError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}
@@ -68,3 +68,13 @@ def test_a_sweep_with_joblib_makes_a_run_of_each_job(small_run, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     for number in range(2):
         assert (tmp_path / f"run_{number}/model/model.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["mining", "during"])
+def test_ranks_that_share_the_weights_do_not_run_the_model_alone(name):
+    config = {"mining": {}, "during": {}, "trainer": {"shard": True}}
+    requires_whole_weights(config)
+    config[name] = {"every": 10}
+    with pytest.raises(InputError, match=rf"{name}: with trainer.shard=true no rank holds .*{name}=none"):
+        requires_whole_weights(config)
+    requires_whole_weights(config | {"trainer": {}})

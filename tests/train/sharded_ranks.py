@@ -1,0 +1,95 @@
+"""Run by test_sharding.py: training runs on one rank and on two that share the weights, and what they gave.
+
+python sharded_ranks.py WORLD FOLDER WORD..., with what torchrun would set in the environment.
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from pytorch_lightning.callbacks import Callback
+
+from embedtrain.cli.launch import NODES, SCHEMAS
+from embedtrain.cli.stages import TrainingRun
+from embedtrain.config import config_dir, plain, schema
+
+PAIRS = "plan.pairs=[[1,8],[2,16],[4,32]]"
+SMALL = "backbone.max_tokens=24"  # micro-batches of few tokens, of which ranks have different numbers
+CHUNKS = ["gradcache=chunks", "gradcache.max_tokens=40", "trainer.accumulate=2"]
+RECOMPUTE = "backbone.gradient_checkpointing=true"
+CASES = {  # name -> words
+    "whole": [PAIRS, "data.batch_size=6", SMALL],
+    "chunks": [
+        PAIRS,
+        "data.batch_size=6",
+        SMALL,
+        "gradcache=chunks",
+        "gradcache.max_tokens=40",
+        "trainer.accumulate=2",
+    ],
+    "layers": [
+        "plan=random2d",
+        "plan.dims=[8,32]",
+        "data.batch_size=6",
+        "backbone.gradient_checkpointing=true",
+    ],
+    "lora": [PAIRS, "data.batch_size=2", "backbone.lora={rank: 2, dropout: 0.0}", "pooling=last_layer"],
+}
+
+
+class StopError(Exception):
+    """Ends a run early."""
+
+
+class StopAfter(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            raise StopError
+
+
+def compose(words):
+    for name, config_class in SCHEMAS.items():
+        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
+    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
+        return plain(hydra.compose("train", overrides=list(words)))
+
+
+class Exact(TrainingRun):
+    """A run in float64, for which Lightning has no name with FSDP2, and without dropout, drawn by rank."""
+
+    def _encoder(self):
+        encoder = super()._encoder().double()
+        for part in encoder.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        return encoder
+
+
+def train(words, stop=None):
+    run = Exact(compose(words))
+    run.loss.objective.double()
+    if stop is not None:
+        run.trainer.callbacks.append(StopAfter(stop))
+    try:
+        run.fit()
+    except StopError:
+        return
+    run.publish()
+
+
+def main(world, folder, words):
+    torch.set_num_threads(1)
+    shared = [*words, f"trainer.devices={world}", f"trainer.shard={str(world > 1).lower()}"]
+    for name, more in CASES.items():
+        train([*shared, *more, f"name={name}", f"output_root={folder}/{world}"])
+    chunks = [*shared, *CASES["chunks"], "name=chunks"]
+    train([*chunks, f"output_root={folder}/moved"], stop=1 if world > 1 else None)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

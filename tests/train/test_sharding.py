@@ -1,0 +1,129 @@
+"""Weights spread over two ranks: the weights, metrics and checkpoints of one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from embedtrain.train.trainer import make_trainer
+from embedtrain.types import InputError
+
+SCRIPT = Path(__file__).with_name("sharded_ranks.py")
+CASES = ("whole", "chunks", "layers", "lora")
+TOLERANCE = 1e-10  # float64
+LONGEST = 280  # seconds on a busy machine; alone it takes less than 60
+
+
+def start(rank, world, port, folder, words):
+    command = [sys.executable, SCRIPT, str(world), str(folder), *words]
+    environment = {  # as torchrun sets them: Lightning then starts no ranks of its own
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "tests",
+    }
+    with (folder / f"errors{world}{rank}").open("w") as errors:
+        return subprocess.Popen(command, stdout=errors, stderr=errors, env=os.environ | environment)
+
+
+def finished(started, folder):
+    for process, name in started:
+        assert process.wait(LONGEST) == 0, (folder / f"errors{name}").read_text()[-3000:]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def words(small_run):
+    changed = ("data.batch_size", "trainer.precision", "plan.pairs")
+    return [
+        *(word for word in small_run if not word.startswith(changed)),
+        "trainer.accelerator=cpu",
+        "trainer.precision=32-true",
+        "trainer.checkpoint_every=1",
+        "trainer.clip_norm=0.5",
+        "contrast.learn_temperature=true",
+        "data.max_steps=3",
+        "data.validation_rows=6",
+        "evaluation.tasks=[]",
+    ]
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory, words):
+    """Runs on one rank (1/), on two (2/), and of two that stopped and one that went on (moved/)."""
+    folder, port = tmp_path_factory.mktemp("sharded"), free_port()
+    two = [(start(rank, 2, port, folder, words), f"2{rank}") for rank in range(2)]
+    finished(two, folder)
+    finished([(start(0, 1, free_port(), folder, words), "10")], folder)
+    return folder
+
+
+def checkpoint(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+def lines(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
+
+
+def flat(node, name=""):
+    """Every tensor and number of a nested state under its path."""
+    if isinstance(node, dict):
+        return {path: v for key, value in node.items() for path, v in flat(value, f"{name}/{key}").items()}
+    if isinstance(node, list):
+        return flat(dict(enumerate(node)), name)
+    return {name: node}
+
+
+def assert_close(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        if isinstance(value, torch.Tensor | float):
+            torch.testing.assert_close(found[name], value, rtol=0, atol=TOLERANCE, msg=name)
+        else:
+            assert found[name] == value, name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_that_share_the_weights_train_what_one_process_trains(sharded, case):
+    one, two = checkpoint(sharded / "1" / case), checkpoint(sharded / "2" / case)
+    assert_close(two["state_dict"], one["state_dict"])
+    assert_close(flat(two["optimizer_states"]), flat(one["optimizer_states"]))
+    assert len(lines(sharded / "1" / case)) >= 2
+    for found, expected in zip(lines(sharded / "2" / case), lines(sharded / "1" / case), strict=True):
+        assert found == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_published_model_is_whole(sharded, case):
+    one, two = (load_file(sharded / ranks / case / "model/model.safetensors") for ranks in "12")
+    assert_close(two, one)
+
+
+def test_what_two_ranks_began_one_process_ends(sharded):
+    moved, whole = checkpoint(sharded / "moved/chunks"), checkpoint(sharded / "1/chunks")
+    assert "training 3 steps" in (sharded / "errors10").read_text()
+    assert moved["global_step"] == whole["global_step"] == 3
+    assert_close(moved["state_dict"], whole["state_dict"])
+    assert_close(flat(moved["optimizer_states"]), flat(whole["optimizer_states"]))
+
+
+def test_a_scaler_of_float16_is_refused(tmp_path):
+    with pytest.raises(InputError, match="shard does not go with precision=16-mixed"):
+        make_trainer(folder=tmp_path, accelerator="cpu", devices=2, precision="16-mixed", shard=True)
