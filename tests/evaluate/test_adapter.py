@@ -148,10 +148,23 @@ def test_plain_labels_give_stock_classification_scores(make_encoder, data_root):
     (task,) = local_tasks(data_root, ["colours"])
     cell = make_cell(make_encoder(), Cell(1, 4))
     quick = scores_of(cell, task)
-    for method in ("_undersample_data", "_run_experiment"):
+    for method in ("_evaluate_subset", "_undersample_data", "_run_experiment"):
         setattr(type(task), method, getattr(AbsTaskClassification, method))
     assert scores_of(cell, task) == quick
     assert 0 < quick["test"][0]["accuracy"] < 1
+
+
+def test_no_column_of_a_classification_is_read_by_elements(make_encoder, data_root, monkeypatch):
+    from datasets.arrow_dataset import Column
+
+    read = []
+    whole, stock = Column.__getitem__, Column.__iter__
+    monkeypatch.setattr(Column, "__getitem__", lambda self, key: read.append(key) or whole(self, key))
+    monkeypatch.setattr(Column, "__iter__", lambda self: read.append("iter") or stock(self))
+    (task,) = local_tasks(data_root, ["colours"])
+    scores_of(make_cell(make_encoder(), Cell(1, 4)), task)
+    assert read
+    assert all(isinstance(key, slice) for key in read)
 
 
 def test_every_mock_task_of_mteb_passes(make_encoder):
