@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -54,10 +55,16 @@ class RunFolder:
             raise InputError(f"name must be a plain folder name, got '{name}'")
         self.path = Path(root) / name
         self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
+        self._locked: IO[bytes] | None = None
         self.checkpoints, self.model = CheckpointFolder(self.path / "checkpoints"), self.path / "model"
 
     def forget_bad_rows(self) -> None:
-        """Remove the reports of an earlier run that is to be overwritten, before the data is read again."""
+        """Remove the reports of an earlier run that is to be overwritten, before the data is read again.
+
+        Raises:
+            InputError: if another command works on this folder.
+        """
+        self._lock()
         if self.config.exists():
             shutil.rmtree(self.path / BAD_ROWS, ignore_errors=True)
 
@@ -65,8 +72,10 @@ class RunFolder:
         """Make the folder ready for `config`; True if an unfinished run continues.
 
         Raises:
-            InputError: if a finished run, an unfinished one with other settings, or anything else is there.
+            InputError: if another command works on this folder, or it holds a finished run, an unfinished
+                one with other settings, or anything else.
         """
+        self._lock()
         if overwrite and self.config.exists():  # never delete what no run has written
             gone = self.path.with_name(f".{self.path.name}.{os.getpid()}.overwritten")
             self.path.rename(gone)  # at once: half of a run would be nobody's
@@ -90,6 +99,24 @@ class RunFolder:
         text = yaml.safe_dump(facts, sort_keys=False)
         write_atomically(self.config, lambda file: file.write(text.encode()))
         return False
+
+    def _lock(self) -> None:
+        """Keep other commands away until this process ends, in whatever way.
+
+        A POSIX lock beside the folder, which `overwrite` replaces: no forked worker of a killed run has it.
+        """
+        if self._locked is not None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.with_name(f".{self.path.name}.lock").open("ab")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise InputError(
+                f"another command is working on {self.path}: wait for its end, stop it, or use "
+                "another name=..."
+            ) from error
+        self._locked = file
 
     def _require_same(self, config: Mapping[str, Any]) -> None:
         try:

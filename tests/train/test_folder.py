@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -58,3 +61,25 @@ def test_overwrite_never_deletes_what_no_run_has_written(tmp_path):
 def test_a_name_is_one_folder(tmp_path, name):
     with pytest.raises(InputError, match="name must be a plain folder name"):
         RunFolder(tmp_path, name)
+
+
+HOLDER = """
+import sys, time
+from embedtrain.train.folder import RunFolder
+folder = RunFolder(sys.argv[1], "run")
+folder.prepare({"seed": 0}, overwrite=False, world_size=1)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_command_at_a_time(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"ready\n"
+        with pytest.raises(InputError, match="another command is working on"):
+            RunFolder(tmp_path, "run").prepare({"seed": 0}, overwrite=True, world_size=1)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert RunFolder(tmp_path, "run").prepare({"seed": 0}, overwrite=False, world_size=1)
