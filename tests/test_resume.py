@@ -67,8 +67,11 @@ def words(small_run, tmp_path):
 def train(words, *callbacks):
     run = TrainingRun(compose(words))
     run.trainer.callbacks.extend(callbacks)
-    run.fit()
-    run.publish()
+    try:
+        run.fit()
+        run.publish()
+    finally:
+        run.folder.release()
     return run
 
 

@@ -102,8 +102,10 @@ def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path, console
     from embedtrain.doctor.examine import examine
     from embedtrain.doctor.findings import Finding
 
-    logging.getLogger("embedtrain.data.run_plan").setLevel(logging.WARNING)  # the report says the same
     findings = [state_of_folder(config)]
+    plan = logging.getLogger("embedtrain.data.run_plan")
+    level = plan.level
+    plan.setLevel(logging.WARNING)  # the report says the same
     try:
         training = TrainingRun(aside(config, scratch))
         patient, told = examined(training, settings, config, scratch)
@@ -112,6 +114,8 @@ def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path, console
         )
     except InputError as error:
         findings.append(Finding("run", "error", f"it cannot start: {error}"))
+    finally:
+        plan.setLevel(level)
     return findings
 
 

@@ -61,20 +61,28 @@ def benchmark_table(tree: Path, name: str, tasks: Sequence[AbsTask]) -> pd.DataF
     """Mteb's leaderboard of a result tree, a row for each cell (`_experiment_id`, empty for the full model).
 
     mteb makes it of models and tasks that it knows by name, so those of the tree and one's own tasks are made
-    known to it, for the life of the process; its table of models is made anew.
+    known to it for as long as that takes.
 
     Raises:
         InputError: if the tree has no result of these tasks.
     """
     results = results_of(tree, Benchmark(name=name, tasks=tuple(tasks)))
-    for model in results.model_results:
-        if model.model_meta is not None and model.model_name not in MODEL_REGISTRY:
-            plain = {"experiment_kwargs": None}
-            MODEL_REGISTRY[model.model_name] = model.model_meta.model_copy(update=plain)
-    for task in tasks:
-        _TASKS_REGISTRY.setdefault(task.metadata.name, type(task))
-    _forget_models()
-    return results.get_benchmark_result()
+    models, known = dict(MODEL_REGISTRY), dict(_TASKS_REGISTRY)
+    try:
+        for model in results.model_results:
+            if model.model_meta is not None and model.model_name not in MODEL_REGISTRY:
+                plain = {"experiment_kwargs": None}
+                MODEL_REGISTRY[model.model_name] = model.model_meta.model_copy(update=plain)
+        for task in tasks:
+            _TASKS_REGISTRY.setdefault(task.metadata.name, type(task))
+        _forget_models()
+        return results.get_benchmark_result()
+    finally:
+        MODEL_REGISTRY.clear()
+        MODEL_REGISTRY.update(models)
+        _TASKS_REGISTRY.clear()
+        _TASKS_REGISTRY.update(known)
+        _forget_models()
 
 
 def _forget_models() -> None:

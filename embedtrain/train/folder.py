@@ -100,8 +100,14 @@ class RunFolder:
         write_atomically(self.config, lambda file: file.write(text.encode()))
         return False
 
+    def release(self) -> None:
+        """Let other commands in before this process ends; does nothing where nobody was kept out."""
+        if self._locked is not None:
+            self._locked.close()
+            self._locked = None
+
     def _lock(self) -> None:
-        """Keep other commands away until this process ends, in whatever way.
+        """Keep other commands away until `release`, or until this process ends, in whatever way.
 
         A POSIX lock beside the folder, which `overwrite` replaces: no forked worker of a killed run has it.
         """
