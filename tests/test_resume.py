@@ -196,7 +196,7 @@ def test_a_real_kill(words, tmp_path):
     process.communicate()
     assert not (tmp_path / "killed/model").exists(), "the run was over before it could be killed"
     finish(start([*long, "name=killed"], tmp_path))
-    train([*long, "name=whole"])
+    finish(start([*long, "name=whole"], tmp_path))  # a process of its own too: other tests leave traces here
     assert_equal_bits(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
     steps = [row["step"] for row in lines_of(tmp_path / "killed") if "train/loss" in row]
@@ -235,18 +235,15 @@ def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tm
     own = "plan plan.dims backbone.path data.train data.max_steps optim.lr trainer.validate_every".split()
     given = [*without(words, *own), *LARGE_BATCHES, f"backbone.path={calm}", f"data.train={rows}"]
     given += ["data.max_steps=24", "optim.lr=1e-4", "trainer.validate_every=5", "trainer=cpu"]
-    two = start([*given, "name=two_to_one", "trainer.devices=2"], tmp_path)
-    train([*given, "name=one"])
-    with pytest.raises(StopError):
-        train([*given, "name=one_to_two"], StopAfter(10))
-    wait_for_steps(two, tmp_path / "two_to_one", 5)
-    two.send_signal(signal.SIGTERM)  # to the first rank alone, and both stop
-    _, errors = two.communicate(timeout=100)
-    assert two.returncode == 143, errors[-3000:]
-    assert not (tmp_path / "two_to_one/model").exists(), "it was over before it could be stopped"
-    two = start([*given, "name=one_to_two", "trainer.devices=2"], tmp_path)
-    train([*given, "name=two_to_one"])
-    finish(two)
+    for name, first, then in (("two_to_one", 2, 1), ("one_to_two", 1, 2)):
+        run = start([*given, f"name={name}", f"trainer.devices={first}"], tmp_path)
+        wait_for_steps(run, tmp_path / name, 5)
+        run.send_signal(signal.SIGTERM)  # to the first rank alone, and both stop
+        _, errors = run.communicate(timeout=100)
+        assert run.returncode == 143, errors[-3000:]
+        assert not (tmp_path / name / "model").exists(), "it was over before it could be stopped"
+        finish(start([*given, f"name={name}", f"trainer.devices={then}"], tmp_path))
+    finish(start([*given, "name=one"], tmp_path))
     for name in ("two_to_one", "one_to_two"):
         assert_close_weights(tmp_path / name, tmp_path / "one")
         assert [row["step"] for row in lines_of(tmp_path / name)] == [
