@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
-from rich.table import Table
+from tables import show
 
 SIZES = (10**5, 10**6, 10**7, 10**8)
 BATCH = 64
@@ -203,21 +202,6 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
         seconds = time.perf_counter() - begun
         found.append({"workers": workers, "step_ms": 1000 * seconds / steps, "waiting": waited / seconds})
     return found
-
-
-def show(found: dict[str, Any]) -> None:
-    """Three tables."""
-    console = Console()
-    for name, rows in found.items():
-        if isinstance(rows, list):
-            table = Table(title=name)
-            for column in rows[0]:
-                table.add_column(column, justify="right")
-            for row in rows:
-                table.add_row(
-                    *(f"{value:,.4g}" if isinstance(value, float) else f"{value}" for value in row.values())
-                )
-            console.print(table)
 
 
 def main() -> None:

@@ -22,8 +22,7 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from rich.console import Console
-from rich.table import Table
+from tables import show
 from transformers import ByT5Tokenizer
 
 from embedtrain.config import package_path
@@ -132,20 +131,6 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _written(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
-
-
-def show(found: dict[str, list[dict[str, Any]]]) -> None:
-    """A table each."""
-    console = Console()
-    for name, rows in found.items():
-        table = Table(title=name)
-        for column in rows[0]:
-            table.add_column(column, justify="right")
-        for row in rows:
-            table.add_row(
-                *(f"{value:,.3g}" if isinstance(value, float) else f"{value}" for value in row.values())
-            )
-        console.print(table)
 
 
 def main() -> None:
