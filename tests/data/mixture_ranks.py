@@ -6,6 +6,7 @@ python mixture_ranks.py RANK PORT FOLDER
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytorch_lightning as pl
 import torch
@@ -53,7 +54,6 @@ class Watcher(pl.LightningModule):
 
 def run(folder, feature, world, *, save_to=None, start_from=None):
     """Step by step what this rank is given."""
-    windows.WINDOW = 16
     options = {"batch_size": 8, "seed": 3, "tokenize": tokenize, **FEATURES[feature]}
     train = [{"source": str(folder / f"{name}.jsonl"), "task": name} for name in "abc"]
     train[2]["cap"] = 20
@@ -69,9 +69,10 @@ def run(folder, feature, world, *, save_to=None, start_from=None):
         default_root_dir=folder,
     )
     watcher = Watcher(save_to)
-    trainer.fit(
-        watcher, datamodule=DataModule(train=train, **options), ckpt_path=start_from, weights_only=False
-    )
+    with mock.patch.object(windows, "WINDOW", 16):
+        trainer.fit(
+            watcher, datamodule=DataModule(train=train, **options), ckpt_path=start_from, weights_only=False
+        )
     return watcher.seen
 
 
