@@ -7,16 +7,12 @@ import subprocess
 import sys
 import time
 
-import hydra
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
-from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
+from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, without
 
-from embedtrain.cli.launch import NODES, SCHEMAS
 from embedtrain.cli.stages import TrainingRun
-from embedtrain.config import config_dir, plain, schema
 
 STEPS = 6
 EVERYTHING = [  # whatever draws numbers or keeps state between steps
@@ -30,32 +26,6 @@ EVERYTHING = [  # whatever draws numbers or keeps state between steps
     "trainer.validate_every=2",
     "trainer.checkpoint_every=1",
 ]
-
-
-class StopError(Exception):
-    """Stands for whatever ends a run early."""
-
-
-class StopAfter(Callback):
-    """Raise once `step` optimiser steps are done, in the middle of accumulating for the next."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.global_step == self.step and batch_idx % 2 == 1:
-            raise StopError
-
-
-def compose(words):
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
-        return plain(hydra.compose("train", overrides=list(words)))
-
-
-def without(words, *keys):
-    return [word for word in words if word.partition("=")[0] not in keys]
 
 
 @pytest.fixture
@@ -79,17 +49,6 @@ def weights(folder):
     state = load_file(folder / "model/model.safetensors")
     learned = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     return state | {f"checkpoint.{name}": value for name, value in learned.items()}
-
-
-def assert_equal_bits(found, expected):
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
-
-
-def lines_of(folder):
-    """metrics.jsonl without the one thing that is not a function of the run: its speed."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
 
 
 def test_stopping_changes_nothing(words, tmp_path):

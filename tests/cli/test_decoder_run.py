@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from small_runs import StopAfter
 
 from embedtrain.cli import export, train
 from embedtrain.cli.stages import TrainingRun
@@ -84,21 +84,6 @@ def test_a_checkpoint_has_what_is_trained_and_not_the_base(finished):
     assert all("lora_" in name for name in inside)
     assert {name for name in names if name.startswith("encoder.pooling.")}
     assert "frozen_hash" in state
-
-
-class StopError(Exception):
-    """Stands for whatever ends a run early."""
-
-
-class StopAfter(Callback):
-    """Raise once `step` optimiser steps are done."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        if trainer.global_step == self.step:
-            raise StopError
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_weights(finished, words, tmp_path, monkeypatch):

@@ -5,17 +5,13 @@ import os
 import subprocess
 import sys
 
-import hydra
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
+from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of
 
-from embedtrain.cli.launch import NODES, SCHEMAS
 from embedtrain.cli.stages import TrainingRun
-from embedtrain.config import config_dir, plain, schema
 from embedtrain.model.export import load_encoder
 from embedtrain.scores import read_scores
 from embedtrain.train.checkpoint import take_weights
@@ -23,19 +19,6 @@ from embedtrain.train.during import MeasureWhileTraining
 from embedtrain.types import Cell, InputError
 
 SUBS = ["L1_D8", "L2_D16", "L4_D32"]
-
-
-class StopError(Exception):
-    """Stands for whatever ends a run early."""
-
-
-class StopAfter(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise StopError
 
 
 class FakeLogger(Logger):
@@ -88,13 +71,6 @@ def words(small_run, dev_data, tmp_path):
 SWEEP = ["during=sweep", "during.every=2"]
 
 
-def compose(words):
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
-        return plain(hydra.compose("train", overrides=list(words)))
-
-
 def watcher(run):
     return next(item for item in run.trainer.callbacks if isinstance(item, MeasureWhileTraining))
 
@@ -128,16 +104,6 @@ def run_cells(run):
 
 def weights(folder):
     return load_file(folder / "model/model.safetensors")
-
-
-def assert_equal_bits(found, expected):
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
-
-
-def lines_of(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
 
 
 def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):

@@ -9,17 +9,14 @@ import sys
 import time
 from pathlib import Path
 
-import hydra
 import numpy as np
 import pytest
 import torch
-from hydra.core.config_store import ConfigStore
 from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
+from small_runs import StopAfter, StopError, compose
 
-from embedtrain.cli.launch import NODES, SCHEMAS
 from embedtrain.cli.stages import TrainingRun
-from embedtrain.config import config_dir, plain, schema
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
 from embedtrain.mining.rules import Abs
 from embedtrain.mining.selection import Selection
@@ -38,19 +35,6 @@ MINING = [
 ]
 
 
-class StopError(Exception):
-    """Stands for whatever ends a run early."""
-
-
-class StopAfter(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise StopError
-
-
 class Seen(Callback):
     """How many documents each step had."""
 
@@ -59,13 +43,6 @@ class Seen(Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         self.documents[trainer.global_step] = len(batch.links.docs)
-
-
-def compose(words):
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
-        return plain(hydra.compose("train", overrides=list(words)))
 
 
 def train(words, *callbacks):

@@ -6,14 +6,12 @@ python sharded_ranks.py WORLD FOLDER WORD..., with what torchrun would set in th
 import sys
 from pathlib import Path
 
-import hydra
 import torch
-from hydra.core.config_store import ConfigStore
-from pytorch_lightning.callbacks import Callback
 
-from embedtrain.cli.launch import NODES, SCHEMAS
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+from small_runs import StopAfter, StopError, compose
+
 from embedtrain.cli.stages import TrainingRun
-from embedtrain.config import config_dir, plain, schema
 
 PAIRS = "plan.pairs=[[1,8],[2,16],[4,32]]"
 SMALL = "backbone.max_tokens=24"  # micro-batches of few tokens, of which ranks have different numbers
@@ -21,42 +19,10 @@ CHUNKS = ["gradcache=chunks", "gradcache.max_tokens=40", "trainer.accumulate=2"]
 RECOMPUTE = "backbone.gradient_checkpointing=true"
 CASES = {  # name -> words
     "whole": [PAIRS, "data.batch_size=6", SMALL],
-    "chunks": [
-        PAIRS,
-        "data.batch_size=6",
-        SMALL,
-        "gradcache=chunks",
-        "gradcache.max_tokens=40",
-        "trainer.accumulate=2",
-    ],
-    "layers": [
-        "plan=random2d",
-        "plan.dims=[8,32]",
-        "data.batch_size=6",
-        "backbone.gradient_checkpointing=true",
-    ],
+    "chunks": [PAIRS, "data.batch_size=6", SMALL, *CHUNKS],
+    "layers": ["plan=random2d", "plan.dims=[8,32]", "data.batch_size=6", RECOMPUTE],
     "lora": [PAIRS, "data.batch_size=2", "backbone.lora={rank: 2, dropout: 0.0}", "pooling=last_layer"],
 }
-
-
-class StopError(Exception):
-    """Ends a run early."""
-
-
-class StopAfter(Callback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        if trainer.global_step == self.step:
-            raise StopError
-
-
-def compose(words):
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
-        return plain(hydra.compose("train", overrides=list(words)))
 
 
 class Exact(TrainingRun):

@@ -1,0 +1,51 @@
+"""Training runs of tests: composed, ended early, compared. For tests and for the scripts of ranks."""
+
+import json
+
+import hydra
+import torch
+from hydra.core.config_store import ConfigStore
+from pytorch_lightning.callbacks import Callback
+
+from embedtrain.cli.launch import NODES, SCHEMAS
+from embedtrain.config import config_dir, plain, schema
+
+
+class StopError(Exception):
+    """Stands for whatever ends a run early."""
+
+
+class StopAfter(Callback):
+    """Raises once `step` optimiser steps are done, as late in accumulating for the next one as can be."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if trainer.global_step == self.step and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            raise StopError
+
+
+def compose(words):
+    """The plain config of `embedtrain-train WORDS`."""
+    for name, config_class in SCHEMAS.items():
+        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
+    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
+        return plain(hydra.compose("train", overrides=list(words)))
+
+
+def without(words, *keys):
+    """The words that do not choose a group or set a key of these names."""
+    return [word for word in words if word.partition("=")[0] not in keys]
+
+
+def assert_equal_bits(found, expected):
+    """The same tensors under the same names."""
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
+
+
+def lines_of(folder):
+    """metrics.jsonl without the one thing that is not a function of the run: its speed."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
