@@ -11,18 +11,25 @@ Group = dict[str, Any]
 
 
 @dataclass
-class EvaluationConfig:
-    """What `embedtrain-train` measures before and after training."""
+class Measured:
+    """Which cells are measured on which tasks, and how."""
 
-    tasks: list[str] = field(default_factory=list)  # "local", local names, mteb names; empty: no evaluation
+    tasks: list[str] = MISSING  # "local", local names, mteb names
     data_root: str | None = None  # folder in the local data layout, or filled by a prefetch
     languages: list[str] | None = None  # eng, deu, ...: parts of official tasks that are in any; None: all
-    layers: list[int] | None = None  # None: the layers of the plan's sub-models
-    dims: list[int] | None = None  # None: the dims of the plan's sub-models
+    layers: list[int] | None = None  # None: the layers of the trained sub-models, or the full depth
+    dims: list[int] | None = None  # None: the dims of the trained sub-models, or the full width
     dtypes: list[str] = field(default_factory=lambda: ["float32"])  # also int8, binary, binary_rescore, ...
     normalize: str = "post"  # cut, then length one; "pre": length one, then cut, as mteb's embed_dim
     rescore_multiplier: int = 4  # the best so many x k by sign are ranked again by dtypes with rescore
     scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
+
+
+@dataclass
+class EvaluationConfig(Measured):
+    """What `embedtrain-train` measures before and after training."""
+
+    tasks: list[str] = field(default_factory=list)  # empty: no evaluation
     before: bool = True  # also measure the untouched backbone
 
 
@@ -57,22 +64,13 @@ class RunConfig:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Measured):
     """Every key `embedtrain-evaluate` reads."""
 
     model: str | None = None  # needed but to prefetch
-    tasks: list[str] = MISSING
-    data_root: str | None = None
-    languages: list[str] | None = None  # eng, deu, ...: parts of official tasks that are in any; None: all
     prefetch: bool = False  # fill data_root with the data of the tasks (and a hub model), evaluate nothing
     offline: bool = False  # ask nothing of the internet, and prove first that nothing is missing
     verify: bool = False  # offline, prefetch: also compare the hashes of all files, and load every task
-    layers: list[int] | None = None  # None: the layers of the trained sub-models, or the full depth
-    dims: list[int] | None = None  # None: the dims of the trained sub-models, or the full width
-    dtypes: list[str] = field(default_factory=lambda: ["float32"])  # also int8, binary, binary_rescore, ...
-    normalize: str = "post"  # cut, then length one; "pre": length one, then cut, as mteb's embed_dim
-    rescore_multiplier: int = 4  # the best so many x k by sign are ranked again by dtypes with rescore
-    scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
     funnels: list[Any] = field(default_factory=list)  # {cells: [[layer, dim], ...], keep: [k, ...]}
     plan_only: bool = False  # print what each task costs, and stop; `plan=true` says the same
     store: str | None = None  # folder of vectors; None: vectors/ in the output folder; "none": no store
@@ -115,6 +113,7 @@ class MineConfig:
     data_root: str | None = None
     split: str | None = None
     columns: dict[str, str] | None = None
+    on_bad_row: str = "error"  # skip, quarantine: left out and reported in <out>.bad_rows
     corpus: str | None = None  # file of {"text", ["title"]}; None: the documents of the source
     teacher: Group = field(default_factory=dict)
     selection: Group = field(default_factory=dict)
