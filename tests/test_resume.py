@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, without
+from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, train, weights, without
 
 from embedtrain.cli.stages import TrainingRun
 
@@ -32,23 +32,6 @@ EVERYTHING = [  # whatever draws numbers or keeps state between steps
 def words(small_run, tmp_path):
     kept = without(small_run, "plan.pairs", "data.batch_size")
     return [*kept, *EVERYTHING, f"output_root={tmp_path}"]
-
-
-def train(words, *callbacks):
-    run = TrainingRun(compose(words))
-    run.trainer.callbacks.extend(callbacks)
-    try:
-        run.fit()
-        run.publish()
-    finally:
-        run.folder.release()
-    return run
-
-
-def weights(folder):
-    state = load_file(folder / "model/model.safetensors")
-    learned = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    return state | {f"checkpoint.{name}": value for name, value in learned.items()}
 
 
 def test_stopping_changes_nothing(words, tmp_path):

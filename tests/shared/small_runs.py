@@ -6,8 +6,10 @@ import hydra
 import torch
 from hydra.core.config_store import ConfigStore
 from pytorch_lightning.callbacks import Callback
+from safetensors.torch import load_file
 
 from embedtrain.cli.launch import NODES, SCHEMAS
+from embedtrain.cli.stages import TrainingRun
 from embedtrain.config import config_dir, plain, schema
 
 
@@ -37,6 +39,25 @@ def compose(words):
 def without(words, *keys):
     """The words that do not choose a group or set a key of these names."""
     return [word for word in words if word.partition("=")[0] not in keys]
+
+
+def train(words, *callbacks):
+    """A run from its start, or where it was stopped, to its end."""
+    run = TrainingRun(compose(words))
+    run.trainer.callbacks.extend(callbacks)
+    try:
+        run.fit()
+        run.publish()
+    finally:
+        run.folder.release()
+    return run
+
+
+def weights(folder):
+    """What a finished run published, and what its last checkpoint holds."""
+    state = load_file(folder / "model/model.safetensors")
+    learned = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return state | {f"checkpoint.{name}": value for name, value in learned.items()}
 
 
 def assert_equal_bits(found, expected):
