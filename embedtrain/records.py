@@ -208,8 +208,11 @@ def _array_rows(path: Path) -> Iterator[Raw]:
     else:
         for number, row in enumerate(rows, 1):
             where = f"{path}: row {number}"
-            value = row if isinstance(row, dict) else _no_object(row, where)
-            yield Raw(where, number, value, kept=b"" if isinstance(row, dict) else str(row)[:KEPT].encode())
+            if isinstance(row, dict):
+                yield Raw(where, number, row)
+            else:  # half a character may be in it
+                kept = str(row)[:KEPT].encode(errors="backslashreplace")
+                yield Raw(where, number, _no_object(row, where), kept=kept)
         return
     yield Raw(f"{path}: row 1", 1, InputError(wrong))
 

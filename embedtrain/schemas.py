@@ -11,7 +11,7 @@ Group = dict[str, Any]
 
 
 @dataclass
-class Measured:
+class Measurement:
     """Which cells are measured on which tasks, and how."""
 
     tasks: list[str] = MISSING  # "local", local names, mteb names
@@ -26,7 +26,7 @@ class Measured:
 
 
 @dataclass
-class EvaluationConfig(Measured):
+class EvaluationConfig(Measurement):
     """What `embedtrain-train` measures before and after training."""
 
     tasks: list[str] = field(default_factory=list)  # empty: no evaluation
@@ -64,7 +64,7 @@ class RunConfig:
 
 
 @dataclass
-class EvaluateConfig(Measured):
+class EvaluateConfig(Measurement):
     """Every key `embedtrain-evaluate` reads."""
 
     model: str | None = None  # needed but to prefetch

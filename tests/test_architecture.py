@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "objective": {"types", "rows", "scores"},
     "train": {"types", "rows", "scores", "ranks"} | PARTS,
     "evaluate": {"types", "rows", "scores", "ranks"} | PARTS,
-    "mining": {"types", "rows", "scores", "ranks"} | PARTS,
+    "mining": {"types", "records", "rows", "scores", "ranks"} | PARTS,
     "report": {"types", "scores"},
     "doctor": {"types", "rows", "scores", "ranks"} | PARTS | {"train", "evaluate", "mining"},
     "cli": BOTTOM | PARTS | {"train", "evaluate", "mining", "report", "doctor"},

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedtrain.cli.launch import launch
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
-    from embedtrain.data.sources import Example
+    from embedtrain.mining.reading import Reading
 
 
 def main() -> None:
@@ -25,13 +26,12 @@ def mine(config: dict[str, Any]) -> None:
 
 
 def _mine(config: dict[str, Any]) -> None:
-    from pathlib import Path
-
     from embedtrain import ranks
-    from embedtrain.cli.mining_stages import MiningRun
+    from embedtrain.cli.mining_stages import MiningRun, check_config
 
     shard, shards = shard_of(config["shard"])
-    run = MiningRun(config, _rows(config))
+    check_config(config)
+    run = MiningRun(config, _read(config))
     world = ranks.world_size()
     run.encode(shard=shard * world + ranks.rank(), shards=shards * world)
     ranks.wait()
@@ -54,19 +54,27 @@ def shard_of(text: str | None) -> tuple[int, int]:
     return int(first) - 1, int(second)
 
 
-def _rows(config: dict[str, Any]) -> tuple[list[Example], list[str] | None]:
-    """(rows, corpus) that the config names; None for the rows' own documents."""
-    from pathlib import Path
+def _read(config: dict[str, Any]) -> Reading:
+    """Rows and corpus that the config names, bad rows left out as it says."""
+    from embedtrain import ranks
+    from embedtrain.data.bad_rows import BadRows
+    from embedtrain.mining.output import bad_rows_folder
+    from embedtrain.mining.reading import read_retrieval, read_source
 
-    from embedtrain.data.sources import read_examples
-    from embedtrain.mining.problem import read_corpus, read_retrieval
+    def bad() -> BadRows:
+        return BadRows(config["on_bad_row"], bad_rows_folder(Path(config["out"])))
 
-    source, root = config["source"], config["data_root"]
+    if config["overwrite"] and config["shard"] is None and not ranks.rank():
+        bad().forget()
+    ranks.wait()
+    source, root, corpus = config["source"], config["data_root"], config["corpus"]
     if root is not None and source.startswith("retrieval/"):
-        examples, corpus = read_retrieval(Path(root) / source)
+        reading = read_retrieval(Path(root) / source, bad, corpus=corpus)
     else:
-        examples, corpus = read_examples(source, split=config["split"], columns=config["columns"]), None
-    return examples, corpus if config["corpus"] is None else read_corpus(config["corpus"])
+        reading = read_source(source, bad, corpus=corpus, split=config["split"], columns=config["columns"])
+    if not ranks.rank():
+        bad().summary()
+    return reading
 
 
 def _ranks() -> AbstractContextManager[None]:

@@ -17,12 +17,12 @@ from rich.progress import Progress as Bar
 from embedtrain import ranks
 from embedtrain.cli.models import model_folder
 from embedtrain.config import build
-from embedtrain.data.sources import Example
 from embedtrain.mining.backends import check_index
 from embedtrain.mining.blocks import write_whole
-from embedtrain.mining.output import check_output, mined_rows, write_rows
+from embedtrain.mining.output import bad_rows_folder, check_output, mined_rows, statistics_path, write_rows
 from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
 from embedtrain.mining.problem import problems_of
+from embedtrain.mining.reading import Reading
 from embedtrain.mining.rescore import CrossEncoderScores, PairScores
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.statistics import readable
@@ -38,27 +38,21 @@ class MiningRun:
     """Everything `embedtrain-mine` does, built from a plain config.
 
     Args:
-        config: `MineConfig` as plain containers.
-        source: rows, and a corpus or None.
+        config: `MineConfig` as plain containers, checked by `check_config`.
+        reading: rows, and a corpus or None.
 
     Raises:
         InputError: for whatever the user can mend; nothing has been written then.
     """
 
-    def __init__(self, config: dict[str, Any], source: tuple[list[Example], list[str] | None]) -> None:
-        self.config, self.examples = config, source[0]
+    def __init__(self, config: dict[str, Any], reading: Reading) -> None:
+        self.config, self.reading = config, reading
         self.out = Path(config["out"])
-        check_output(self.out)
-        if config["own_negatives"] not in ("drop", "keep"):
-            raise InputError(f"own_negatives must be drop or keep, got {config['own_negatives']!r}")
-        if self.out.exists() and not config["overwrite"]:
-            raise InputError(f"{self.out} exists already: choose another out, or pass overwrite=true")
-        check_index(config["index"])
         self.keep = config["own_negatives"] == "keep"
         self.selection: Selection = build(config["selection"], "selection")
         self.problems = problems_of(
-            enumerate(self.examples),
-            corpus=source[1],
+            enumerate(reading.examples),
+            corpus=reading.corpus,
             keep_negatives=self.keep,
             instructions=config["use_instructions"],
         )
@@ -96,11 +90,12 @@ class MiningRun:
                 seed=self.config["seed"],
             )
         found = list(zip(self.problems, mined, strict=True))
-        rows = write_rows(out, mined_rows(self.examples, found, keep_negatives=self.keep))
+        rows = write_rows(out, mined_rows(self.reading.examples, found, keep_negatives=self.keep))
         self.seconds["mining"] = time.monotonic() - begun
         summary = {
             "out": str(out),
-            "rows_in": len(self.examples),
+            "read": {name: part._asdict() for name, part in self.reading.parts.items()},
+            "rows_in": len(self.reading.examples),
             "rows_out": rows,
             "teacher": {"source": self.teacher.source, "identity": self.teacher.identity},
             "cross_encoder": None if model is None else {"source": path, "identity": model.identity},
@@ -114,7 +109,9 @@ class MiningRun:
         }
         beside = statistics_path(out)
         write_whole(beside, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
-        return [*readable(summary), f"rows: {out}   statistics: {beside}"]
+        lines = [*readable(summary), f"rows: {out}   statistics: {beside}"]
+        left_out = self.reading.left_out
+        return [*lines, *([f"bad rows: {left_out}, in {bad_rows_folder(out)}"] if left_out else [])]
 
     def say(self, text: str) -> None:
         """A line, from one rank."""
@@ -153,9 +150,15 @@ class Shown:
             log.info("%s %d/%d  about %.1f min left", what, done, total, left / 60)
 
 
-def statistics_path(out: Path) -> Path:
-    """Where the statistics of an output file are: mined.statistics.json beside mined.jsonl.gz."""
-    return out.with_name(f"{out.name.partition('.')[0]}.statistics.json")
+def check_config(config: dict[str, Any]) -> None:
+    """Raise InputError for what can be refused before anything is read."""
+    out = Path(config["out"])
+    check_output(out)
+    if config["own_negatives"] not in ("drop", "keep"):
+        raise InputError(f"own_negatives must be drop or keep, got {config['own_negatives']!r}")
+    if out.exists() and not config["overwrite"]:
+        raise InputError(f"{out} exists already: choose another out, or pass overwrite=true")
+    check_index(config["index"])
 
 
 def _teacher(node: dict[str, Any]) -> Teacher:

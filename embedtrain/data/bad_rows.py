@@ -61,6 +61,8 @@ class BadRows:
         self.policy = policy
         self.max_line = max_line
         self._folder = None if folder is None or policy == "error" else Path(folder)
+        self.left_out = 0  # rows that this object let pass, those that others reported before too
+        self._met: set[str] = set()  # their places
         self._seen: set[str] = set()
         self._first: list[str] = []
         self._rows = 0
@@ -74,6 +76,9 @@ class BadRows:
         """
         if self._folder is None:
             raise error
+        if raw.where not in self._met:
+            self._met.add(raw.where)
+            self.left_out += raw.rows
         if raw.where in self._seen:
             return
         with self._locked() as folder:
@@ -85,6 +90,12 @@ class BadRows:
             with (folder / REPORT).open("ab") as file:
                 file.write(json.dumps(entry).encode() + b"\n")
             self._catch_up(folder)
+
+    def forget(self) -> None:
+        """Remove the report and the rows kept: what was read before is done again from the beginning."""
+        if self._folder is not None:
+            for name in (REPORT, QUARANTINE):
+                (self._folder / name).unlink(missing_ok=True)
 
     def summary(self) -> Report:
         """What was left out so far, by any process; logged as a warning when it is anything."""

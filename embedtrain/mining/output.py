@@ -26,6 +26,20 @@ def check_output(path: Path) -> None:
         raise InputError(f"out={path}: its name must end in {', '.join(SUFFIXES)}")
 
 
+def statistics_path(out: Path) -> Path:
+    """Where the statistics of an output file are: mined.statistics.json beside mined.jsonl.gz."""
+    return _beside(out, "statistics.json")
+
+
+def bad_rows_folder(out: Path) -> Path:
+    """Where the rows that could not be used are reported: mined.bad_rows beside mined.jsonl.gz."""
+    return _beside(out, "bad_rows")
+
+
+def _beside(out: Path, suffix: str) -> Path:
+    return out.with_name(f"{out.name.partition('.')[0]}.{suffix}")
+
+
 def mined_rows(
     examples: Sequence[Example], mined: Sequence[tuple[Problem, Mined]], *, keep_negatives: bool
 ) -> Iterator[dict[str, Any]]:

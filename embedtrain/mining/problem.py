@@ -5,19 +5,15 @@ Letters: Q distinct queries, n documents.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedtrain.data.sources import Example
-from embedtrain.rows import read_rows
 from embedtrain.types import InputError, text_id
 
-log = logging.getLogger(__name__)
 Integers = NDArray[np.int64]
 
 
@@ -79,48 +75,6 @@ def problems_of(
     return [_problem(group, corpus, keep_negatives, instructions) for group in groups.values()]
 
 
-def read_corpus(path: str | Path) -> list[str]:
-    """The texts of a corpus file, {"text", ["title"]}, title first; each once, empty ones left out.
-
-    Raises:
-        InputError: naming the row that has no field "text"; when there is no document at all.
-    """
-    texts = _filled([_document(where, row) for where, row in read_rows(path)], path)
-    if not texts:
-        raise InputError(f'{path}: holds no documents. Give a file with rows like {{"text": ...}}.')
-    return texts
-
-
-def read_retrieval(folder: Path) -> tuple[list[Example], list[str]]:
-    """(rows, corpus) of a retrieval set in the local layout: a row for each query with a relevant document.
-
-    Raises:
-        InputError: for a missing file, or a judgement of a query or document that is not there.
-    """
-    documents = {_id(where, row, "id"): _document(where, row) for where, row in _rows(folder, "corpus")}
-    queries = {_id(where, row, "id"): (where, row) for where, row in _rows(folder, "queries")}
-    relevant: dict[str, list[str]] = {}
-    for where, row in _rows(folder, "qrels"):
-        query, document = _id(where, row, "query_id"), _id(where, row, "corpus_id")
-        if query not in queries or document not in documents:
-            missing = f"query {query!r}" if query not in queries else f"document {document!r}"
-            raise InputError(f"{where}: judges the {missing}, which is not there. Repair or drop the row.")
-        if _number(where, row.get("score", 1)) > 0 and documents[document]:
-            relevant.setdefault(query, []).append(documents[document])
-    if not relevant:
-        raise InputError(
-            f"{folder}: qrels call no document relevant, so there are no positives to mine beside."
-        )
-    examples = []
-    for name, texts in relevant.items():
-        where, row = queries[name]
-        positives = tuple(dict.fromkeys(texts))
-        if not _text(where, row).strip():
-            raise InputError(f"{where}: 'text' is empty, and documents are relevant to it. Fill or drop it.")
-        examples.append(Example(_text(where, row), positives, (), None, folder.name, where))
-    return examples, _filled(list(documents.values()), folder)
-
-
 def _problem(
     rows: Sequence[tuple[int, Example]], corpus: Sequence[str] | None, keep: bool, instructions: bool
 ) -> Problem:
@@ -164,39 +118,3 @@ def draw_key(seed: int, step: int, query: str) -> tuple[int, ...]:
 
 def _sorted(numbers: set[int], below: int) -> Integers:
     return np.array(sorted(number for number in numbers if number < below), dtype=np.int64)
-
-
-def _rows(folder: Path, name: str) -> Iterable[tuple[str, dict[str, object]]]:
-    found = sorted(folder.glob(f"{name}.*"))
-    return read_rows(found[0] if found else folder / f"{name}.jsonl")
-
-
-def _id(where: str, row: dict[str, object], field: str) -> str:
-    if not isinstance(row.get(field), str | int):
-        raise InputError(f"{where}: needs {field!r}, a text; the row has {', '.join(map(repr, row))}.")
-    return str(row[field])
-
-
-def _number(where: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where}: 'score' must be a number, got {value!r}.")
-    return float(value)
-
-
-def _document(where: str, row: dict[str, object]) -> str:
-    return f"{row.get('title') or ''} {_text(where, row)}".strip()
-
-
-def _text(where: str, row: dict[str, object]) -> str:
-    text = row.get("text")
-    if not isinstance(text, str):
-        raise InputError(f"{where}: needs a 'text'; the row has {', '.join(map(repr, row))}.")
-    return text
-
-
-def _filled(texts: Sequence[str], place: object) -> list[str]:
-    """Each text once, without empty ones: they are nobody's negative."""
-    found = [text for text in dict.fromkeys(texts) if text]
-    if "" in texts:
-        log.info("%s: left out documents without text", place)
-    return found

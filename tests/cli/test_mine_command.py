@@ -225,6 +225,42 @@ def test_rows_without_positives_are_named(monkeypatch, capsys, words, tmp_path):
     assert "positive" in message
 
 
+def spoil(folder, small_data, bad):
+    """The training rows with bad ones among them, and a corpus with one that is bad and one that is empty."""
+    rows, corpus = folder / "rows.jsonl", folder / "corpus.jsonl"
+    rows.write_text((small_data / "train.jsonl").read_text("utf-8") + "\n".join(bad) + "\n", "utf-8")
+    texts = [{"text": f"a cat of {word}"} for word in "red green blue small big old".split()]
+    lines = [json.dumps(row) for row in (*texts, {"text": ""})]
+    corpus.write_text("\n".join([*lines, "{"]) + "\n", "utf-8")
+    return [f"source={rows}", f"corpus={corpus}"]
+
+
+def reported(folder):
+    return [json.loads(line)["where"].rpartition("/")[2] for line in (folder / "bad_rows.jsonl").open()]
+
+
+def test_bad_rows_are_left_out_once_by_shards_and_restarts(monkeypatch, capsys, words, small_data, tmp_path):
+    again = [*words, *spoil(tmp_path, small_data, ['{"query": ""}', "{"])]
+    assert "rows.jsonl:65" in say(monkeypatch, capsys, again)
+    assert not (tmp_path / "mined.bad_rows").exists()
+    assert "on_bad_row must be one of" in say(monkeypatch, capsys, [*again, "on_bad_row=ignore"])
+    again.append("on_bad_row=quarantine")
+    for shard in ("shard=1/2", "shard=2/2", "seed=0"):
+        run(monkeypatch, [*again, shard])
+        assert reported(tmp_path / "mined.bad_rows") == ["rows.jsonl:65", "rows.jsonl:66", "corpus.jsonl:8"]
+    assert len((tmp_path / "mined.bad_rows/quarantine.jsonl").read_text("utf-8").splitlines()) == 3
+    facts = json.loads((tmp_path / "mined.statistics.json").read_text("utf-8"))
+    assert facts["read"] == {
+        "rows": {"rows": 66, "used": 64, "left_out": 2, "without_text": 0},
+        "corpus": {"rows": 8, "used": 6, "left_out": 1, "without_text": 1},
+    }
+    assert facts["rows_in"] == facts["rows_out"] == 64 == len(read_examples(tmp_path / "mined.jsonl"))
+    assert "bad rows: 3, in" in capsys.readouterr().out
+    spoil(tmp_path, small_data, ["{"])
+    run(monkeypatch, [*again, "overwrite=true"])
+    assert reported(tmp_path / "mined.bad_rows") == ["rows.jsonl:65", "corpus.jsonl:8"], "begun again"
+
+
 def test_an_output_that_is_there_is_kept(monkeypatch, capsys, words, tmp_path):
     (tmp_path / "mined.jsonl").write_text("mine")
     assert "overwrite=true" in say(monkeypatch, capsys, words)

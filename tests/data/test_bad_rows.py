@@ -167,3 +167,12 @@ def test_settings_that_make_no_sense_are_refused(tmp_path):
         BadRows("skip")
     with pytest.raises(InputError, match="max_line must be 1 byte or more, got 0"):
         BadRows(max_line=0)
+
+
+def test_an_entry_of_an_array_that_is_no_row_and_no_text_that_can_be_written(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'["q\\ud800", {"query": "q", "positive": "p"}]')
+    bad_rows = BadRows("quarantine", tmp_path / "out")
+    assert [example.query for example in read_examples(path, bad_rows=bad_rows)] == ["q"]
+    assert [entry["where"] for entry in reports(tmp_path / "out")] == [f"{path}: row 1"]
+    assert bad_rows.left_out == 1

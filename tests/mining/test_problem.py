@@ -1,11 +1,9 @@
 """Who may not be whose negative."""
 
-import json
-
 import pytest
 
 from embedtrain.data.sources import Prompts
-from embedtrain.mining.problem import problems_of, read_corpus, read_retrieval
+from embedtrain.mining.problem import problems_of
 from embedtrain.types import InputError
 
 
@@ -70,38 +68,3 @@ def test_rows_that_cannot_be_mined(example):
         problems_of(enumerate([example("cat", ["feline"], score=0.5)]))
     with pytest.raises(InputError, match="no rows to mine"):
         problems_of([])
-
-
-def write(path, *rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def test_a_corpus_file(tmp_path, caplog):
-    caplog.set_level("INFO")
-    rows = [{"text": "a", "title": "t"}, {"text": "b"}, {"text": "b", "title": ""}, {"text": " "}]
-    assert read_corpus(write(tmp_path / "corpus.jsonl", *rows)) == ["t a", "b"]
-    assert "left out documents without text" in caplog.text
-    with pytest.raises(InputError, match=r"corpus.jsonl:1: needs a 'text'; the row has 'txt'"):
-        read_corpus(write(tmp_path / "corpus.jsonl", {"txt": "a"}))
-    with pytest.raises(InputError, match="holds no documents"):
-        read_corpus(write(tmp_path / "corpus.jsonl", {"text": ""}))
-
-
-def test_a_retrieval_set_gives_a_row_for_each_judged_query(tmp_path):
-    folder = tmp_path / "retrieval/r"
-    write(folder / "corpus.jsonl", {"id": "1", "text": "a"}, {"id": 2, "text": "b"}, {"id": "3", "text": ""})
-    write(folder / "queries.jsonl", {"id": "x", "text": "q"}, {"id": "y", "text": "p"})
-    judged = [("x", "2", 2), ("x", "1", 0), ("x", "3", 1), ("y", "1", 0)]
-    names = ("query_id", "corpus_id", "score")
-    write(folder / "qrels.jsonl", *(dict(zip(names, row, strict=True)) for row in judged))
-    rows, corpus = read_retrieval(folder)
-    assert [(row.query, row.positives, row.task) for row in rows] == [("q", ("b",), "r")]
-    assert corpus == ["a", "b"]
-    write(folder / "qrels.jsonl", {"query_id": "x", "corpus_id": "9"})
-    with pytest.raises(InputError, match=r"qrels.jsonl:1: judges the document '9', which is not there"):
-        read_retrieval(folder)
-    write(folder / "qrels.jsonl", {"query_id": "x", "corpus_id": "1", "score": 0})
-    with pytest.raises(InputError, match="no positives to mine beside"):
-        read_retrieval(folder)
