@@ -59,9 +59,12 @@ def _redirected(target: Callable[..., None], folder: Path, log: Path, given: tup
 
 
 def _command(words: list[str], environment: dict[str, str]) -> None:
+    from pytorch_lightning.utilities import rank_zero_only
+
     from embedtrain.cli import train
 
     os.environ.update(environment)
+    rank_zero_only.rank = int(environment.get("RANK", 0))  # Lightning looked when it was imported
     sys.argv = ["embedtrain-train", *words]
     train.main()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -10,8 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import assert_equal_bits, compose, lines_of, weights
 
+from embedtrain.cli import train
 from embedtrain.cli.stopping import job_to_requeue
+from embedtrain.train import checkpoint
+from embedtrain.train.seal import fault_of
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 GO_ON = "the same command continues from the last checkpoint"
@@ -94,6 +99,89 @@ def test_a_signal_during_validation_waits_for_its_end(start, tmp_path):
         "a resumed run does not repeat a validation, so none is left out"
     )
     assert best.exists()
+
+
+class Interrupting:
+    """A file whose writer is sent a signal once some of it is written."""
+
+    def __init__(self, file):
+        self._file = file
+
+    def write(self, data):
+        written = self._file.write(data)
+        if self._file.tell() > 20_000 and not self.sent:
+            type(self).sent = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        return written
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "ends_at"), [("step_000000002.ckpt", 3), ("best.ckpt", 4), ("step_000000006.ckpt", 6)]
+)
+def test_a_signal_while_a_checkpoint_is_written(small_run, tmp_path, monkeypatch, interrupted, ends_at):
+    """What is being written is finished; the run ends with the next step, or at its end."""
+    words = [*small_run, "data.max_steps=6", "trainer.checkpoint_every=2", "data.validation_rows=8"]
+    words += ["trainer.validate_every=4", "trainer.keep_last=9", f"output_root={tmp_path}"]
+    write, sizes = checkpoint.write_atomically, []
+
+    def interrupt(path, fill):
+        if path.name != interrupted:
+            return write(path, fill)
+        write(path, lambda file: fill(Interrupting(file)))
+        sizes.append(path.stat().st_size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Interrupting, "sent", False, raising=False)
+        patch.setattr(checkpoint, "write_atomically", interrupt)
+        with pytest.raises(SystemExit) as ended:
+            train.run(compose([*words, "name=x"]))
+        assert Interrupting.sent
+    assert ended.value.code == 143
+    assert sizes[0] > 40_000, "the signal came in the middle"
+    kept = tmp_path / "x/checkpoints"
+    assert [path.name for path in kept.iterdir() if path.name.endswith(".tmp")] == []
+    assert {path.name: fault_of(path) for path in kept.glob("*.ckpt") if fault_of(path)} == {}
+    assert (kept / interrupted).exists()
+    assert saved_step(tmp_path / "x") == ends_at
+    assert not (tmp_path / "x/model").exists()
+    for name in ("x", "whole"):
+        train.run(compose([*words, f"name={name}"]))
+    assert_equal_bits(weights(tmp_path / "x"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "x") == lines_of(tmp_path / "whole")
+
+
+def ranks_of_two(start, tmp_path, name, *words):
+    """Both ranks of a run, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    job = meet | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "x"}
+    more = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", *words]
+    return [start(name, *more, **job, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+
+
+def test_a_signal_to_another_rank_than_the_first_ends_both(start, tmp_path):
+    """Dropout is on: it depends on the rank, and on the step."""
+    words = ["data.max_steps=60", "data.validation_rows=8", "trainer.validate_every=7"]
+    first, second = ranks_of_two(start, tmp_path, "x", *words)
+    wait_for(lambda: len(lines(tmp_path / "x")) > 3, first)
+    assert stop(second) == 0, "a launcher would take another status for a crash"
+    first.join(60)
+    assert first.exitcode == 143
+    step = saved_step(tmp_path / "x")
+    assert 3 < step < 60
+    log = (tmp_path / "x.log").read_text()
+    assert log.count(f"stopped by SIGTERM at step {step}, which is saved; {GO_ON}") == 1
+    assert "Traceback" not in log
+    for name in ("x", "whole"):
+        for process in ranks_of_two(start, tmp_path, name, *words):
+            process.join(100)
+            assert process.exitcode == 0
+    assert_equal_bits(weights(tmp_path / "x"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "x") == lines_of(tmp_path / "whole")
 
 
 def test_a_signal_during_evaluation_ends_at_once(start, tmp_path, small_data):
