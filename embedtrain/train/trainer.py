@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 from embedtrain.train.callbacks import SaveCheckpoints, StepMetrics, TrainingProgress
 from embedtrain.train.checkpoint import SealedCheckpointIO
 from embedtrain.train.checkpoint_folder import CheckpointFolder
+from embedtrain.train.loggers import KeepVersions
 from embedtrain.train.metrics import FileLogger
 from embedtrain.train.sharding import Sharded
 from embedtrain.train.stopping import StopRequest
@@ -91,6 +92,7 @@ def make_trainer(
                 TrainingProgress(),
                 StepMetrics(),  # after what notes the speed
                 SaveCheckpoints(checkpoints, checkpoint_every, stop),
+                KeepVersions(folder),
             ],
             logger=[FileLogger(folder), *loggers],
             max_epochs=1,  # the data module lays all epochs end to end, which makes resuming exact
