@@ -15,7 +15,12 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-IMPORTED = ("embedtrain.cli.logs", "embedtrain.cli.stages", "embedtrain.cli.stopping", "embedtrain.cli.train")
+IMPORTED = (
+    "embedtrain.cli.logs",
+    "embedtrain.cli.outcome",
+    "embedtrain.cli.stopping",
+    "embedtrain.cli.train",
+)
 PHASES = ("start", "step", "save", "validation", "end")
 START, STEP, SAVE, VALIDATION, END = range(len(PHASES))
 

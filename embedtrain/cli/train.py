@@ -13,19 +13,27 @@ def main() -> None:
 
 
 def run(config: dict[str, Any]) -> None:
-    """One run: measure, train, measure again, save, cut."""
+    """One run: measure, train, measure again, save, cut.
+
+    Raises:
+        IncompleteError: once all is written, if a task could not be scored.
+    """
     # torch and friends are slow to import; --help is not
-    from embedtrain.cli.stages import TrainingRun, leads
+    from embedtrain.cli.outcome import evaluate_after, evaluate_before, publish
+    from embedtrain.cli.stages import TrainingRun
     from embedtrain.cli.stopping import leave
+    from embedtrain.cli.telling import leads
     from embedtrain.train.stopping import Stopped, StopRequest
 
     try:
         with StopRequest() as stop:
-            stages = TrainingRun(config, stop)
-            stages.evaluate_before()
-            stages.fit()
-            stages.evaluate_after()
-            stages.publish()
+            training = TrainingRun(config, stop)
+            failed = evaluate_before(training)
+            training.fit()
+            failed = evaluate_after(training) or failed
+            publish(training)
+            if failed:
+                raise failed
     except Stopped as stopped:
         leave(stopped, leads=leads())
 

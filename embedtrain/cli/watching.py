@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytorch_lightning as pl
 
-from embedtrain.cli.artefacts import index_of
 from embedtrain.cli.measure import grid, measure
 from embedtrain.evaluate.development import development_tasks
 from embedtrain.evaluate.tasks import load
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import save_encoder
 from embedtrain.scores import main_scores
 from embedtrain.train.callbacks import SaveCheckpoints
-from embedtrain.train.checkpoint import take_weights
 from embedtrain.train.during import ByTask, During, MeasureWhileTraining
 from embedtrain.train.folder import RunFolder
-from embedtrain.types import Cell, Dtype, InputError, Score, SubModel
+from embedtrain.types import Cell, Dtype, InputError, Score
 
 FOLDER = "during"  # in the run folder; its scores.jsonl has lines of every step that was measured
 
@@ -77,31 +74,6 @@ def watch(
     saves.keeps_best = False
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(callbacks.index(saves), MeasureWhileTraining(during, take, folder.checkpoints))
-
-
-def write_cut(
-    module: pl.LightningModule,
-    encoder: Encoder,
-    folder: RunFolder,
-    cut: SubModel,
-    config: Mapping[str, Any],
-    step: int,
-    say: Callable[[str], None],
-) -> None:
-    """Write one cut into the run folder, of the weights that were best for it if these were kept.
-
-    The model has those of `step`, and again afterwards. Scores of other weights are not in the card.
-    """
-    name = f"{config['name']}_{cut}"
-    to, own = folder.path / f"cut_{cut}", folder.checkpoints.best_of(str(cut))
-    if not (config["during"].get("best_per_cut") and own.exists()):
-        save_encoder(encoder, to, cut, overwrite=True, index=index_of(folder.path, name, cut, step))
-        return
-    taken = take_weights(module, own)
-    say(f"cut {cut} has the weights of step {taken}, where it was best")
-    save_encoder(encoder, to, cut, overwrite=True, index=index_of(folder.path, name, cut, taken))
-    best = config["final_weights"] == "best"
-    take_weights(module, folder.checkpoints.best if best else folder.checkpoints.last)
 
 
 def by_task(scores: list[Score]) -> dict[str, dict[Cell, float]]:

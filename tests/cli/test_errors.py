@@ -218,12 +218,14 @@ def test_a_full_disk_while_publishing(say, words, tmp_path, monkeypatch):
     assert sorted(path.name for path in (tmp_path / "x").iterdir() if "model" in path.name) == []
 
 
-@pytest.mark.parametrize("part", [TrainingRun, InfoNCE], ids=["between_steps", "in_a_step"])
-def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part):
+@pytest.mark.parametrize(
+    ("part", "name"), [(TrainingRun, "fit"), (InfoNCE, "scale")], ids=["between_steps", "in_a_step"]
+)
+def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part, name):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(part, "scale" if part is InfoNCE else "evaluate_before", interrupted)
+    monkeypatch.setattr(part, name, interrupted)
     handler = signal.getsignal(signal.SIGINT)  # Lightning leaves the signal ignored
     try:
         message = say("train", *words)

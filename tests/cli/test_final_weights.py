@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, compose, train
 
+from embedtrain.cli.outcome import evaluate_after, publish
 from embedtrain.cli.stages import TrainingRun
 from embedtrain.scores import read_scores
 
@@ -56,8 +57,8 @@ def same(one, other):
 def test_the_best_weights_are_measured_and_published(words, tmp_path):
     run = TrainingRun(compose([*words, "name=run"]))
     run.fit()
-    run.evaluate_after()
-    run.publish()
+    evaluate_after(run)
+    publish(run)
     published, kept = load_file(tmp_path / "run/model/model.safetensors"), tmp_path / "run/checkpoints"
     assert torch.load(kept / "best.ckpt", weights_only=True)["global_step"] == 4
     assert len(published.keys() & backbone_of(kept / "best.ckpt").keys()) > 50

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of
 
+from embedtrain.cli.outcome import publish
 from embedtrain.cli.stages import TrainingRun
 from embedtrain.model.export import load_encoder
 from embedtrain.scores import read_scores
@@ -82,7 +83,7 @@ def train(words, *callbacks, values=None):
     if values is not None:
         watcher(run).measure = given(run, values)
     run.fit()
-    run.publish()
+    publish(run)
     return run
 
 
@@ -114,7 +115,7 @@ def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
     run = TrainingRun(compose([*words, *SWEEP, "name=with"]))
     run.trainer.loggers = [*run.trainer.loggers, logger]
     run.fit()
-    run.publish()
+    publish(run)
     assert_equal_bits(weights(tmp_path / "with"), weights(tmp_path / "without"))
     states = [
         torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"]

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, compose
 
+from embedtrain.cli.outcome import publish
 from embedtrain.cli.stages import TrainingRun
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
 from embedtrain.mining.rules import Abs
@@ -49,7 +50,7 @@ def train(words, *callbacks):
     run = TrainingRun(compose(words))
     run.trainer.callbacks.extend(callbacks)
     run.fit()
-    run.publish()
+    publish(run)
     return run
 
 

@@ -9,6 +9,7 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 
 from embedtrain.cli.launch import NODES, SCHEMAS
+from embedtrain.cli.outcome import publish
 from embedtrain.cli.stages import TrainingRun
 from embedtrain.config import config_dir, plain, schema
 
@@ -47,7 +48,7 @@ def train(words, *callbacks):
     run.trainer.callbacks.extend(callbacks)
     try:
         run.fit()
-        run.publish()
+        publish(run)
     finally:
         run.folder.release()
     return run

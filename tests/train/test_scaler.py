@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, weights
 
+from embedtrain.cli.outcome import publish
 from embedtrain.cli.stages import TrainingRun
 
 STEPS, TOO_LARGE = 8, 2.0**40  # float16 overflows: the first steps are left out, each halves the scale
@@ -28,7 +29,7 @@ def train(words, *callbacks):
     run.trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
     run.trainer.callbacks.extend(callbacks)
     run.fit()
-    run.publish()
+    publish(run)
     return scaler
 
 
