@@ -3,7 +3,9 @@
 python sharded_ranks.py WORLD FOLDER WORD..., with what torchrun would set in the environment.
 """
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -11,8 +13,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "shared"))
 from small_runs import StopAfter, StopError, compose
 
-from embedtrain.cli import parts
-from embedtrain.cli.outcome import publish
+from embedtrain.cli.logs import set_up_logs
 from embedtrain.cli.stages import TrainingRun
 
 PAIRS = "plan.pairs=[[1,8],[2,16],[4,32]]"
@@ -27,38 +28,51 @@ CASES = {  # name -> words
 }
 
 
-make_encoder = parts.make_encoder
+class Exact(TrainingRun):
+    """A run in float64, for which Lightning has no name with FSDP2, and without dropout, drawn by rank."""
 
-
-def exact(config):
-    """An encoder in float64, for which Lightning has no name with FSDP2, and without dropout."""
-    encoder = make_encoder(config).double()
-    for part in encoder.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0  # each rank draws its own
-    return encoder
+    def _encoder(self):
+        encoder = super()._encoder().double()
+        for part in encoder.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0
+        return encoder
 
 
 def train(words, stop=None):
-    run = TrainingRun(compose(words))
+    run = Exact(compose(words))
     run.loss.objective.double()
     if stop is not None:
         run.trainer.callbacks.append(StopAfter(stop))
     try:
         run.fit()
+        run.publish()
     except StopError:
-        return
-    publish(run)
+        assert stop is not None
+    finally:
+        run.folder.release()
+
+
+def wait_for(file):
+    end = time.monotonic() + 200
+    while not file.exists():
+        assert time.monotonic() < end, f"the others did not write {file}"
+        time.sleep(0.05)
 
 
 def main(world, folder, words):
+    """Every case; then begin a run that the other number of ranks ends, and end what that began."""
     torch.set_num_threads(1)
-    parts.make_encoder = exact
+    set_up_logs()
     shared = [*words, f"trainer.devices={world}", f"trainer.shard={str(world > 1).lower()}"]
     for name, more in CASES.items():
         train([*shared, *more, f"name={name}", f"output_root={folder}/{world}"])
-    chunks = [*shared, *CASES["chunks"], "name=chunks"]
-    train([*chunks, f"output_root={folder}/moved"], stop=1 if world > 1 else None)
+    chunks, other = [*shared, *CASES["chunks"], f"output_root={folder}/moved"], 3 - world
+    train([*chunks, f"name=from_{world}"], stop=1)
+    (folder / f"stopped.{world}.{os.environ['RANK']}").touch()
+    for rank in range(other):
+        wait_for(folder / f"stopped.{other}.{rank}")
+    train([*chunks, f"name=from_{other}"])
 
 
 if __name__ == "__main__":

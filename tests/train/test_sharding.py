@@ -65,11 +65,10 @@ def words(small_run):
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory, words):
-    """Runs on one rank (1/), on two (2/), and of two that stopped and one that went on (moved/)."""
+    """Runs on one rank (1/), on two (2/), and what the others ended of these (moved/from_1, moved/from_2)."""
     folder, port = tmp_path_factory.mktemp("sharded"), free_port()
-    two = [(start(rank, 2, port, folder, words), f"2{rank}") for rank in range(2)]
-    finished(two, folder)
-    finished([(start(0, 1, free_port(), folder, words), "10")], folder)
+    started = [(start(rank, 2, port, folder, words), f"2{rank}") for rank in range(2)]
+    finished([*started, (start(0, 1, free_port(), folder, words), "10")], folder)
     return folder
 
 
@@ -116,12 +115,18 @@ def test_the_published_model_is_whole(sharded, case):
     assert_close(two, one)
 
 
-def test_what_two_ranks_began_one_process_ends(sharded):
-    moved, whole = checkpoint(sharded / "moved/chunks"), checkpoint(sharded / "1/chunks")
-    assert "training 3 steps" in (sharded / "errors10").read_text()
+@pytest.mark.parametrize(("began", "ended"), [(2, 1), (1, 2)])
+def test_another_number_of_ranks_ends_what_one_began(sharded, began, ended):
+    moved, whole = checkpoint(sharded / f"moved/from_{began}"), checkpoint(sharded / "1/chunks")
+    log = (sharded / f"errors{ended}0").read_text()
+    assert log.count("resuming at step 1") == 1
     assert moved["global_step"] == whole["global_step"] == 3
     assert_close(moved["state_dict"], whole["state_dict"])
     assert_close(flat(moved["optimizer_states"]), flat(whole["optimizer_states"]))
+    for found, expected in zip(
+        lines(sharded / f"moved/from_{began}"), lines(sharded / "1/chunks"), strict=True
+    ):
+        assert found == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_scaler_of_float16_is_refused(tmp_path):
