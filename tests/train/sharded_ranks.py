@@ -13,7 +13,9 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "shared"))
 from small_runs import StopAfter, StopError, compose
 
+from embedtrain.cli import parts
 from embedtrain.cli.logs import set_up_logs
+from embedtrain.cli.outcome import publish
 from embedtrain.cli.stages import TrainingRun
 
 PAIRS = "plan.pairs=[[1,8],[2,16],[4,32]]"
@@ -28,25 +30,26 @@ CASES = {  # name -> words
 }
 
 
-class Exact(TrainingRun):
-    """A run in float64, for which Lightning has no name with FSDP2, and without dropout, drawn by rank."""
+make_encoder = parts.make_encoder
 
-    def _encoder(self):
-        encoder = super()._encoder().double()
-        for part in encoder.modules():
-            if isinstance(part, torch.nn.Dropout):
-                part.p = 0.0
-        return encoder
+
+def exact(config):
+    """An encoder in float64, for which Lightning has no name with FSDP2, and without dropout."""
+    encoder = make_encoder(config).double()
+    for part in encoder.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0  # each rank draws its own
+    return encoder
 
 
 def train(words, stop=None):
-    run = Exact(compose(words))
+    run = TrainingRun(compose(words))
     run.loss.objective.double()
     if stop is not None:
         run.trainer.callbacks.append(StopAfter(stop))
     try:
         run.fit()
-        run.publish()
+        publish(run)
     except StopError:
         assert stop is not None
     finally:
@@ -64,6 +67,7 @@ def main(world, folder, words):
     """Every case; then begin a run that the other number of ranks ends, and end what that began."""
     torch.set_num_threads(1)
     set_up_logs()
+    parts.make_encoder = exact
     shared = [*words, f"trainer.devices={world}", f"trainer.shard={str(world > 1).lower()}"]
     for name, more in CASES.items():
         train([*shared, *more, f"name={name}", f"output_root={folder}/{world}"])
