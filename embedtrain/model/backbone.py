@@ -10,11 +10,11 @@ last one only, because that is what a physically cut model computes: blocks 1..l
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,13 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from embedtrain.model.attention import Attention, attention_of, check_attention, probe
+from embedtrain.model.block_states import kept_states
 from embedtrain.model.families import family_of, shorten
 from embedtrain.model.loading import load_model
 from embedtrain.model.lora import merged_adapters
 from embedtrain.model.modes import evaluating
+from embedtrain.model.packed_attention import check_packing, packed_inputs
+from embedtrain.model.packing import Packed
 from embedtrain.types import InputError, Tokens
 
 
@@ -61,10 +64,8 @@ class Backbone(nn.Module):
         self.num_layers = len(self.blocks)
         self.max_positions = self._max_positions()
         self.attention: Attention = attention_of(config)
-        self._probed = False
-        # Flash attention runs on the device only, where the model is not yet: then the first forward probes.
-        if not self._implementation().startswith("flash") or self.model.device.type != "cpu":
-            self.check_attention()
+        self._due: list[Callable[[], None]] = []
+        self._probe(self.check_attention)
 
     @classmethod
     def load(
@@ -87,8 +88,10 @@ class Backbone(nn.Module):
         model = load_model(path, dtype=dtype, attn_implementation=attn_implementation, attention=attention)
         return cls(model)
 
-    def forward(self, tokens: Tokens, layers: Sequence[int]) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Tokens | Packed, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """States after each of `layers`, in the order asked, each (M, T, H) with the final norm applied.
+
+        Those of packed rows are (R, W, H).
 
         Blocks above the deepest requested layer are not run. Not thread-safe: the block list is shortened
         while the model runs.
@@ -98,18 +101,18 @@ class Backbone(nn.Module):
         """
         if not layers or not all(0 <= layer <= self.num_layers for layer in layers):
             raise ValueError(f"layers must be in 0..{self.num_layers} and not empty, got {list(layers)}")
-        if not self._probed:
-            self.check_attention()
+        due, self._due = self._due, []
+        for check in due:
+            check()
         deepest = max(layers)
         with ExitStack() as stack:
             stack.enter_context(self._cut_to(deepest))
-            inner = stack.enter_context(self._kept({layer for layer in layers if layer < deepest}))
+            inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}))
             last = self.model(
                 input_ids=tokens.ids,
-                attention_mask=tokens.mask.to(torch.int64),
                 return_dict=True,
                 **({"use_cache": False} if self._family.decoder else {}),
-                **self._positions(tokens.mask),
+                **(self._packed(tokens) if isinstance(tokens, Packed) else self._padded(tokens)),
             ).last_hidden_state  # (M, T, H), normed by the model itself
         norm = self.final_norm
         states = {layer: state if norm is None else norm(state) for layer, state in inner.items()}
@@ -170,7 +173,6 @@ class Backbone(nn.Module):
 
         Six texts of three tokens; random state, modes and gradients are as before afterwards.
         """
-        self._probed = True
         config = self.model.config
         with evaluating(self):
             findings = probe(
@@ -182,6 +184,25 @@ class Backbone(nn.Module):
             )
             name = f"model type {config.model_type!r}"
             check_attention(findings, self.attention, name, self._implementation())
+
+    def expect_packing(self) -> None:
+        """Raises InputError when packed rows do not give the states that their texts have alone."""
+        self._probe(self._check_packing)
+
+    def _check_packing(self) -> None:
+        config = self.model.config
+        name = f"model type {config.model_type!r} with attn_implementation={self._implementation()}"
+        with evaluating(self):
+            deepest = (self.num_layers,)
+            check_packing(lambda tokens: self(tokens, deepest)[0], config.vocab_size, self.model.device, name)
+
+    def _probe(self, check: Callable[[], None]) -> None:
+        """Run a check now, or before the first forward."""
+        # Flash attention runs on the device only, where the model is not yet: then the first forward probes.
+        if self._implementation().startswith("flash") and self.model.device.type == "cpu":
+            self._due.append(check)
+        else:
+            check()
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -237,41 +258,22 @@ class Backbone(nn.Module):
         finally:
             self.model.register_module("pooler", None)
 
-    @contextmanager
-    def _kept(self, layers: set[int]) -> Iterator[dict[int, Tensor]]:
-        """While open, collects the state after each of `layers`, before any final norm.
-
-        Hooks live for one forward only, so a recomputation in backward finds none and keeps nothing alive.
-        """
-        states: dict[int, Tensor] = {}
-
-        def keep_output(layer: int, _block: nn.Module, _args: object, output: object) -> None:
-            states[layer] = cast(Tensor, output[0] if isinstance(output, tuple) else output)
-
-        def keep_input(_block: nn.Module, args: tuple[Tensor, ...]) -> None:
-            states[0] = args[0]
-
-        blocks = self.blocks
-        handles = [
-            blocks[layer - 1].register_forward_hook(partial(keep_output, layer)) for layer in layers - {0}
-        ]
-        if 0 in layers:
-            handles.append(blocks[0].register_forward_pre_hook(keep_input))
-        try:
-            yield states
-        finally:
-            for handle in handles:
-                handle.remove()
-
     def _check_cut(self, layer: int) -> None:
         if not 1 <= layer <= self.num_layers:
             raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
 
-    def _positions(self, mask: Tensor) -> dict[str, Tensor]:
+    def _padded(self, tokens: Tokens) -> dict[str, Tensor]:
         """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
-        if self._family.positions == "relative":
-            return {}
-        return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0) + self._first_position()}  # (M, T)
+        given = {"attention_mask": tokens.mask.to(torch.int64)}
+        if self._family.positions != "relative":
+            counted = (tokens.mask.cumsum(1) - 1).clamp(min=0)
+            given["position_ids"] = counted + self._first_position()  # (M, T)
+        return given
+
+    def _packed(self, packed: Packed) -> dict[str, Any]:
+        """Position ids that begin anew with each text, and what keeps the texts of a row apart."""
+        inputs = packed_inputs(self.model.config, packed, self.model.dtype)
+        return inputs | {"position_ids": packed.positions + self._first_position()}
 
     def _first_position(self) -> int:
         if self._family.positions == "after_padding":

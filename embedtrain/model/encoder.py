@@ -6,6 +6,8 @@ Letters: M texts, T tokens, L layers kept, D embedding width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.modes import evaluating
+from embedtrain.model.packing import pack, rows_of, unpack
 from embedtrain.model.pooling import Pooling, pool_mask
 from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.types import Embeddings, InputError, Role, SubModel, Tokens
@@ -24,6 +27,7 @@ CPU_MAX_TOKENS = 2_048
 DEVICE_MAX_TOKENS = 16_384
 # Tokens of padding that are worth one more micro-batch on a CPU (docs/training.md, Padding).
 CPU_OVERHEAD = 128
+PACKED_WIDTH = 64  # columns that a row of several texts has at most (docs/training.md, Padding)
 WINDOW = 16_384  # texts tokenised and sorted at a time by `encode`, so that memory stays bounded
 
 Progress = Callable[[int, int], None]  # texts done, texts in all
@@ -39,6 +43,7 @@ class Encoder(nn.Module):
         width: D, leading coordinates of the pooled vector that exist; None for all of them.
         normalize: whether a shipped full model ends in a unit vector.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
+        packing: whether texts may share a row, each with attention inside itself. It changes no embedding.
         trained: sub-models that training aimed at.
         source: name of the folder or hub model that this one came from.
         origin: the folder, file or hub name that its backbone was loaded from, for an adapter to find it.
@@ -48,7 +53,8 @@ class Encoder(nn.Module):
             processes run equally many, since running the backbone is a message between them.
 
     Raises:
-        InputError: when the longest text of `tokenize`, `width` or `max_tokens` does not fit the backbone.
+        InputError: when the longest text of `tokenize`, `width` or `max_tokens` does not fit the backbone,
+            or it cannot pack.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class Encoder(nn.Module):
         width: int | None = None,
         normalize: bool = True,
         max_tokens: int | None = None,
+        packing: bool = False,
         trained: Sequence[SubModel] = (),
         source: str = "",
         origin: str = "",
@@ -78,6 +85,9 @@ class Encoder(nn.Module):
         self.width = backbone.hidden_size if width is None else width
         self.normalize = normalize
         self.max_tokens = max_tokens
+        self.packing = packing
+        if packing:
+            backbone.expect_packing()
         self.trained = tuple(trained)
         self.source, self.origin = source, origin
         self.agree: Callable[[int], int] | None = None
@@ -110,16 +120,13 @@ class Encoder(nn.Module):
         """
         kept = tuple(sorted(set(layers)))
         extents = _extents(tokens.mask) if len(tokens.ids) else []
-        groups = self._groups([end - start for start, end in extents])
-        parts = [self._embed(_rows(tokens, group, extents), kept) for group in groups]
+        groups = self._groups([real for _, _, real in extents])
+        parts = [self._embed(_rows(tokens, group.texts, extents), kept, group) for group in groups]
         if self.agree is not None:
             parts += [self._idle(kept) for _ in range(self.agree(len(groups)) - len(groups))]
         if not parts:
             return Embeddings(self._empty(kept, 0, self.device), kept)
-        order = torch.tensor([row for group in groups for row in group], dtype=torch.int64).to(
-            parts[0].device
-        )
-        return Embeddings(torch.cat(parts, dim=1).index_select(1, order.argsort()), kept)
+        return Embeddings(_in_order(parts, [group.texts for group in groups]), kept)
 
     def encode(
         self,
@@ -143,24 +150,39 @@ class Encoder(nn.Module):
                 window = texts[begin : begin + WINDOW]
                 read = self.tokenize.read(window, role, [prompt] * len(window))
                 for group in self._groups([len(item.ids) for item in read]):
-                    tokens = self.tokenize.pad([read[row] for row in group])
-                    part = self._embed(Tokens(*(field.to(self.device) for field in tokens)), kept)
-                    values[:, torch.tensor(group) + begin] = part.cpu()
-                    done += len(group)
+                    tokens = self.tokenize.pad([read[text] for text in group.texts])
+                    part = self._embed(Tokens(*(field.to(self.device) for field in tokens)), kept, group)
+                    values[:, torch.tensor(group.texts) + begin] = part.cpu()
+                    done += len(group.texts)
                     if progress is not None:
                         progress(done, len(texts))
         return Embeddings(values, kept)
 
-    def _embed(self, tokens: Tokens, layers: tuple[int, ...]) -> Tensor:
+    def _embed(self, tokens: Tokens, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
         """One micro-batch, (L, m, D)."""
+        asked = tuple(range(1, max(layers) + 1)) if self.pooling.needs_all_layers else layers
+        if len(group.counts) == len(group.texts):  # nobody shares a row
+            return self._pooled(self.backbone(tokens, asked), tokens.mask, tokens.prompt_len, layers)
+        packed = pack(tokens, group.counts, group.lengths)
+        states = self.backbone(packed, asked)
+        alike = micro_batches(group.lengths, *self._budget())  # rectangles with little padding
+        parts = []
+        for some in alike:
+            own, mask = unpack(packed, states, some)
+            prompt_len = tokens.prompt_len[torch.tensor(some).to(mask.device)]
+            parts.append(self._pooled(own, mask, prompt_len, layers))
+        return _in_order(parts, alike)
+
+    def _pooled(
+        self, states: Sequence[Tensor], mask: Tensor, prompt_len: Tensor, layers: tuple[int, ...]
+    ) -> Tensor:
+        """Vectors (L, m, D) of states that are (m, T, H) each."""
         every = self.pooling.needs_all_layers
-        asked = tuple(range(1, max(layers) + 1)) if every else layers
-        states = self.backbone(tokens, asked)
-        mask = pool_mask(tokens.mask, tokens.prompt_len)
+        pooled_mask = pool_mask(mask, prompt_len)
         # Autocast would run the products of a pooling in bfloat16; sums over tokens need float32.
         with torch.autocast(mask.device.type, enabled=False):
             pooled = [
-                self.pooling(states[:layer] if every else states[position : position + 1], mask, layer)
+                self.pooling(states[:layer] if every else states[position : position + 1], pooled_mask, layer)
                 for position, layer in enumerate(layers)
             ]
         return torch.stack(pooled)[..., : self.width]
@@ -168,18 +190,36 @@ class Encoder(nn.Module):
     def _idle(self, layers: tuple[int, ...]) -> Tensor:
         """No embeddings, (L, 0, D), of a backbone that has run all the same and has a gradient of 0."""
         one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
-        values = self._embed(Tokens(one * 0, one > 0, one[0] * 0), layers)
+        values = self._embed(Tokens(one * 0, one > 0, one[0] * 0), layers, _MicroBatch([0], [1], [1]))
         return values[:, :0] + 0.0 * values.sum()
 
-    def _groups(self, lengths: Sequence[int]) -> list[list[int]]:
+    def _groups(self, lengths: Sequence[int]) -> list[_MicroBatch]:
+        rows = rows_of(lengths, PACKED_WIDTH) if self.packing else [[text] for text in range(len(lengths))]
+        in_rows = [sum(lengths[text] for text in row) for row in rows]
+        groups = []
+        for some in micro_batches(in_rows, *self._budget()):
+            texts = list(chain.from_iterable(rows[row] for row in some))
+            counts = [len(rows[row]) for row in some]
+            groups.append(_MicroBatch(texts, counts, [lengths[text] for text in texts]))
+        return groups
+
+    def _budget(self) -> tuple[int, int | None]:
+        """Tokens of a micro-batch, and what of padding is worth another one."""
         on_cpu = self.device.type == "cpu"
         fitting = CPU_MAX_TOKENS if on_cpu else DEVICE_MAX_TOKENS
-        budget = fitting if self.max_tokens is None else self.max_tokens
-        return micro_batches(lengths, budget, CPU_OVERHEAD if on_cpu else None)
+        return fitting if self.max_tokens is None else self.max_tokens, CPU_OVERHEAD if on_cpu else None
 
     def _empty(self, layers: tuple[int, ...], texts: int, device: torch.device) -> Tensor:
         wide = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32
         return torch.empty(len(layers), texts, self.width, dtype=wide, device=device)
+
+
+class _MicroBatch(NamedTuple):
+    """What the backbone runs at a time."""
+
+    texts: list[int]  # row numbers among all texts, those of the first row of tokens first
+    counts: list[int]  # texts of each row of tokens
+    lengths: list[int]  # real tokens of each text
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int, overhead: int | None = None) -> list[list[int]]:
@@ -215,19 +255,25 @@ def _first_cut(descending: NDArray[np.int64], overhead: int) -> int:
     return end
 
 
-def _extents(mask: Tensor) -> list[tuple[int, int]]:
-    """First column with a real token and one past the last, per text. One transfer from the device."""
+def _extents(mask: Tensor) -> list[tuple[int, int, int]]:
+    """First column with a real token, one past the last, and real tokens. One transfer from the device."""
     real = mask.to(torch.int32)
     first = real.argmax(1)
     end = mask.shape[1] - real.flip(1).argmax(1)
-    rows = torch.stack([first, end, real.amax(1)], dim=1).tolist()
-    for row, (_, _, some) in enumerate(rows):
-        if not some:
+    rows = torch.stack([first, end, real.sum(1)], dim=1).tolist()
+    for row, (_, _, count) in enumerate(rows):
+        if not count:
             raise ValueError(f"text {row} of {len(rows)} has no tokens")
-    return [(first, end) for first, end, _ in rows]
+    return [(first, end, count) for first, end, count in rows]
 
 
-def _rows(tokens: Tokens, group: Sequence[int], extents: Sequence[tuple[int, int]]) -> Tokens:
+def _in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:
+    """Parts (L, m, D) as one (L, M, D), given the row numbers of each; a part beyond those has no rows."""
+    order = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
+    return torch.cat(list(parts), dim=1).index_select(1, order.argsort().to(parts[0].device))
+
+
+def _rows(tokens: Tokens, group: Sequence[int], extents: Sequence[tuple[int, int, int]]) -> Tokens:
     """Some texts, without the columns in which all of them are padding."""
     index = torch.tensor(group, device=tokens.ids.device)
     columns = slice(min(extents[row][0] for row in group), max(extents[row][1] for row in group))

@@ -52,6 +52,7 @@ def load_encoder(
     freeze_blocks: int = 0,
     gradient_checkpointing: bool = False,
     max_tokens: int | None = None,
+    packing: bool = False,
 ) -> Encoder:
     """The encoder of a sentence-transformers, embedtrain, adapter or plain Hugging Face folder, or hub name.
 
@@ -77,6 +78,8 @@ def load_encoder(
         freeze_blocks: do not train the first so many blocks.
         gradient_checkpointing: keep less of each block and compute it again in backward: same gradients.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
+        packing: let short texts share a row of tokens, each with attention inside itself: the same
+            embeddings from fewer tokens. A probe refuses a model that cannot.
 
     Raises:
         InputError: for a missing folder, missing weights, an unknown model type, module or pooling, a
@@ -116,6 +119,7 @@ def load_encoder(
         width=layout.width,
         normalize=layout.normalize if normalize is None else normalize,
         max_tokens=max_tokens,
+        packing=packing,
         trained=() if contract is None else contract.trained,
         source=_source(path) if contract is None else contract.source,
         origin=_origin(layout, path, base),

@@ -148,11 +148,11 @@ def _mask(config: PreTrainedConfig, packed: Packed, dtype: torch.dtype, kind: st
     if config._attn_implementation == "flex_attention":
         return make(config, states, and_mask_function=_within_texts(packed), **given)
     # The same condition on the whole mask takes a tenth of the time that an overlay takes.
-    open_mask = make(config, states, **given, **{skip: False})  # (R, 1, W, W)
+    given[skip] = False
+    open_mask = make(config, states, **given)  # (R, 1, W, W)
     assert isinstance(open_mask, Tensor)
-    of_one_text = packed.text.unsqueeze(2) == packed.text.unsqueeze(
-        1
-    )  # padding sees padding: no row is empty
+    # Padding sees padding, so that no row of the mask is empty.
+    of_one_text = packed.text.unsqueeze(2) == packed.text.unsqueeze(1)
     closed = torch.finfo(open_mask.dtype).min if open_mask.is_floating_point() else False
     return open_mask.masked_fill(~of_one_text.unsqueeze(1), closed)
 
