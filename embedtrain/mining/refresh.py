@@ -27,7 +27,8 @@ from embedtrain.mining.mine import BLOCK, Miner
 from embedtrain.mining.problem import Problem, Query, problems_of
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.store import in_memory
-from embedtrain.mining.tables import Table, path_of, read_table, steps_of, write_table
+from embedtrain.mining.tables import Table, forget_after, path_of, read_table, write_table
+from embedtrain.steps import whole_step
 from embedtrain.types import InputError, Role
 
 log = logging.getLogger(__name__)
@@ -110,9 +111,7 @@ class RefreshNegatives(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what was mined after the step that a run continues from, and make up for what is missing."""
         if not ranks.rank():
-            for step in steps_of(self.folder):
-                if step > trainer.global_step:
-                    path_of(self.folder, step).unlink()
+            forget_after(self.folder, trainer.global_step)
         ranks.wait()
         self._if_due(trainer)
 
@@ -125,7 +124,7 @@ class RefreshNegatives(Callback):
         batch_idx: int,
     ) -> None:
         """Mine after an optimiser step that is due, before it can be saved."""
-        if not trainer.fit_loop._should_accumulate():
+        if whole_step(trainer):
             self._if_due(trainer)
 
     def _if_due(self, trainer: pl.Trainer) -> None:

@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from embedtrain.ranks import everyone
+from embedtrain.steps import whole_step
 from embedtrain.train.checkpoint_folder import CheckpointFolder
 from embedtrain.train.metrics import FileLogger
 from embedtrain.train.module import TrainModule
@@ -66,10 +67,9 @@ class SaveCheckpoints(Checkpoint):
         Raises:
             Stopped: when that was asked for, after saving.
         """
-        stepped = not trainer.fit_loop._should_accumulate()
         interval = trainer.val_check_batch
         validates = interval is not None and trainer.enable_validation and (batch_idx + 1) % interval == 0
-        if stepped and not validates:
+        if whole_step(trainer) and not validates:
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -153,9 +153,8 @@ class StepMetrics(Callback):
         batch_idx: int,
     ) -> None:
         """Write the line of a whole step, if it is one of those that are written."""
-        stepped = not trainer.fit_loop._should_accumulate()
         due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if stepped and due and isinstance(pl_module, TrainModule):
+        if whole_step(trainer) and due and isinstance(pl_module, TrainModule):
             facts = pl_module.facts()
             for logger in trainer.loggers:
                 logger.log_metrics(facts, trainer.global_step - 1)

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from embedtrain.ranks import alone, everyone, rank
+from embedtrain.steps import whole_step
 from embedtrain.train.checkpoint_folder import CheckpointFolder
 from embedtrain.types import Cell, InputError, SubModel
 
@@ -142,7 +143,7 @@ class MeasureWhileTraining(Callback):
         batch_idx: int,
     ) -> None:
         """Measure after an optimiser step that is due, before it can be saved."""
-        if trainer.fit_loop._should_accumulate():
+        if not whole_step(trainer):
             return
         ends = batch_idx + 1 == int(trainer.num_training_batches)
         if ends or (trainer.global_step % self.during.every == 0 and self._affordable()):
