@@ -58,6 +58,15 @@ def steps_of(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("step_")) for path in folder.glob("step_*.npz"))
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Remove the files of later steps, and what a process that was killed had not finished."""
+    for later in steps_of(folder):
+        if later > step:
+            path_of(folder, later).unlink()
+    for unfinished in [*folder.glob(".step_*.part"), *folder.glob("rank_*.npz")]:
+        unfinished.unlink()
+
+
 def read_table(folder: Path, step: int, per_row: int, *, must_exist: bool = False) -> Table:
     """The table of a step; an empty one where there is no file.
 
