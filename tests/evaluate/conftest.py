@@ -56,6 +56,39 @@ def sentence(number):
     return " ".join(WORDS[(number * step + step) % len(WORDS)] for step in (1, 3, 7))
 
 
+def clustering_task(rows, **settings):
+    """An mteb clustering of (text, label) rows; `settings` are those of its class."""
+    from datasets import Dataset, DatasetDict
+    from mteb.abstasks import AbsTaskClustering
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    class Groups(AbsTaskClustering):
+        max_fraction_of_documents_to_embed = None
+        metadata = TaskMetadata(
+            name="Groups",
+            description="-",
+            dataset={"path": "none", "revision": "1"},
+            type="Clustering",
+            category="t2c",
+            eval_splits=["test"],
+            eval_langs=["eng-Latn"],
+            main_score="v_measure",
+        )
+
+        def load_data(self, num_proc=None, **_):
+            table = {"sentences": [text for text, _ in rows], "labels": [label for _, label in rows]}
+            self.dataset, self.data_loaded = DatasetDict(test=Dataset.from_dict(table)), True
+
+    for name, value in settings.items():
+        setattr(Groups, name, value)
+    return Groups()
+
+
+@pytest.fixture
+def make_clustering():
+    return clustering_task
+
+
 @pytest.fixture
 def data_root(tmp_path):
     """One small data set of each kind, in the local layout."""

@@ -95,38 +95,11 @@ def test_an_official_ranking_metric_is_made_of_its_queries(make_encoder, data_ro
         assert kept.sample().score() == pytest.approx(result.scores["test"][0]["main_score"], abs=5e-6)
 
 
-def test_clusterings_keep_their_experiments(make_encoder, about, tmp_path):
-    from datasets import Dataset, DatasetDict
-    from mteb.abstasks import AbsTaskClustering
-    from mteb.abstasks.task_metadata import TaskMetadata
-
+def test_clusterings_keep_their_experiments(make_encoder, make_clustering, about):
     words = "red green blue".split()
-    rows = [(f"{word} {number % 7} {number % 5}", word) for number, word in product(range(20), words)]
-    task = type(
-        "Groups",
-        (AbsTaskClustering,),
-        {
-            "metadata": TaskMetadata(
-                name="Groups",
-                description="-",
-                dataset={"path": "a/b", "revision": "1"},
-                type="Clustering",
-                category="t2c",
-                eval_splits=["test"],
-                eval_langs=["eng-Latn"],
-                main_score="v_measure",
-            ),
-            "max_fraction_of_documents_to_embed": None,
-            "load_data": lambda self, **_: vars(self).update(
-                dataset=DatasetDict(
-                    test=Dataset.from_dict(
-                        {"sentences": [r[0] for r in rows], "labels": [r[1] for r in rows]}
-                    )
-                ),
-                data_loaded=True,
-            ),
-        },
-    )()
+    task = make_clustering(
+        [(f"{word} {number % 7} {number % 5}", word) for number, word in product(range(20), words)]
+    )
     ((result, items),) = measured(make_encoder(), task, about, CELLS[1:])
     kept = items["test"]
     assert kept.ids.tolist() == list(range(10))

@@ -124,37 +124,15 @@ def test_a_table_that_averages_the_cells(make_encoder, data_root, tmp_path, task
     assert table_cells(scores) == pytest.approx({FULL: 100 * full, Cell(3, 4): 100 * small}, abs=1e-3)
 
 
-def clustering():
-    from datasets import Dataset, DatasetDict
-    from mteb.abstasks import AbsTaskClustering
-    from mteb.abstasks.task_metadata import TaskMetadata
-
-    class Words(AbsTaskClustering):
-        max_fraction_of_documents_to_embed = None
-        max_document_to_embed = 40
-        max_documents_per_cluster = 15
-        n_clusters = 5
-        metadata = TaskMetadata(
-            name="Words",
-            description="Words",
-            dataset={"path": "none", "revision": "1"},
-            type="Clustering",
-            category="t2c",
-            eval_splits=["test"],
-            eval_langs=["eng-Latn"],
-            main_score="v_measure",
-        )
-
-        def load_data(self, num_proc=None, **_):
-            words = "red green blue cat dog bird house river stone".split()
-            rows = [(f"{words[n % 9]} {words[(n * n) % 7]} {n % 11}", n % 9) for n in range(180)]
-            table = {"sentences": [text for text, _ in rows], "labels": [label for _, label in rows]}
-            self.dataset, self.data_loaded = DatasetDict(test=Dataset.from_dict(table)), True
-
-    return Words()
+@pytest.fixture
+def clustering(make_clustering):
+    words = "red green blue cat dog bird house river stone".split()
+    rows = [(f"{words[n % 9]} {words[(n * n) % 7]} {n % 11}", n % 9) for n in range(180)]
+    drawn = {"max_document_to_embed": 40, "max_documents_per_cluster": 15, "n_clusters": 5}
+    return lambda: make_clustering(rows, **drawn)
 
 
-def test_clustering_that_draws_other_samples_each_time(make_encoder, tmp_path):
+def test_clustering_that_draws_other_samples_each_time(make_encoder, clustering, tmp_path):
     task, encoder = clustering(), make_encoder()
     drawn = [stock(Stock(encoder), task, None) for _ in range(3)]
     assert len(set(drawn)) > 1
