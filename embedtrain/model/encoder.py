@@ -194,10 +194,12 @@ class Encoder(nn.Module):
         return values[:, :0] + 0.0 * values.sum()
 
     def _groups(self, lengths: Sequence[int]) -> list[_MicroBatch]:
-        rows = rows_of(lengths, PACKED_WIDTH) if self.packing else [[text] for text in range(len(lengths))]
+        budget, overhead = self._budget()
+        alone = [[text] for text in range(len(lengths))]
+        rows = rows_of(lengths, min(PACKED_WIDTH, budget)) if self.packing else alone
         in_rows = [sum(lengths[text] for text in row) for row in rows]
         groups = []
-        for some in micro_batches(in_rows, *self._budget()):
+        for some in micro_batches(in_rows, budget, overhead):
             texts = list(chain.from_iterable(rows[row] for row in some))
             counts = [len(rows[row]) for row in some]
             groups.append(_MicroBatch(texts, counts, [lengths[text] for text in texts]))

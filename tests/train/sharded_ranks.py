@@ -24,7 +24,7 @@ CHUNKS = ["gradcache=chunks", "gradcache.max_tokens=40", "trainer.accumulate=2"]
 RECOMPUTE = "backbone.gradient_checkpointing=true"
 CASES = {  # name -> words
     "whole": [PAIRS, "data.batch_size=6", SMALL],
-    "chunks": [PAIRS, "data.batch_size=6", SMALL, *CHUNKS],
+    "chunks": [PAIRS, "data.batch_size=6", SMALL, *CHUNKS, "backbone.packing=true"],
     "layers": ["plan=random2d", "plan.dims=[8,32]", "data.batch_size=6", RECOMPUTE],
     "lora": [PAIRS, "data.batch_size=2", "backbone.lora={rank: 2, dropout: 0.0}", "pooling=last_layer"],
 }
