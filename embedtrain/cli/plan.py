@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -25,7 +26,7 @@ def keeping_of(config: Mapping[str, Any], folder: Path) -> Keeping:
     """Where vectors are kept, by `store`, `store_gb`, `memory_gb` and `store_dtype`.
 
     Raises:
-        InputError: a budget below zero or another dtype.
+        InputError: a budget below zero, another dtype, a store that is no folder or cannot be one.
     """
     if config["store_dtype"] not in get_args(VectorType):
         raise InputError(f"store_dtype must be float32 or float16, got {config['store_dtype']!r}")
@@ -34,7 +35,23 @@ def keeping_of(config: Mapping[str, Any], folder: Path) -> Keeping:
             raise InputError(f"{key} must not be negative, got {config[key]}")
     store = config["store"]
     place = None if store == "none" else Path(store).expanduser() if store else folder / "vectors"
+    if place is not None:
+        _check_folder("store", place)
     return Keeping(place, config["store_gb"], config["memory_gb"], config["store_dtype"])
+
+
+def _check_folder(key: str, place: Path) -> None:
+    """Nothing, if this is a folder, or can become one.
+
+    Raises:
+        InputError: if it is or lies below a file, or nothing can be written there.
+    """
+    there = next(path for path in (place, *place.absolute().parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        below = "" if there == place else f" ({there} is one)"
+        raise InputError(f"{key}={place}: this must be a folder, not a file{below}. Say another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{key}={place}: nothing can be written in {there}. Say another folder")
 
 
 def show_plan(
