@@ -106,4 +106,4 @@ def measure(
 
 def _log_tick(tick: Tick) -> None:
     if tick.cells_done == tick.cells:
-        log.info("%s: %d cells, %d texts encoded once", tick.task, tick.cells, tick.texts)
+        log.info("%s: %d cells, %s", tick.task, tick.cells, tick.told)

@@ -74,6 +74,7 @@ class GridBank:
         encoded: told how many texts are done.
         keeping: where vectors are kept; in memory, without limit, by default.
         identity: names the encoder's weights and settings, for a store that outlives the process.
+        found: told how many texts the store had.
 
     Raises:
         InputError: from `vectors` too, for a store that cannot be read or written.
@@ -86,6 +87,7 @@ class GridBank:
         encoded: Callable[[int], None],
         keeping: Keeping = IN_MEMORY,
         identity: str = "",
+        found: Callable[[int], None] | None = None,
     ) -> None:
         self.encoder = encoder
         self.layers = tuple(sorted(set(layers)))
@@ -95,7 +97,8 @@ class GridBank:
         self.searched: dict[Hashable, Any] = {}
         self._held: dict[int, tuple[object, bool]] = {}
         self._encoded = encoded
-        self._done = 0  # texts encoded
+        self._done = self._found = 0  # texts encoded, and found in the store
+        self._tell_found = found
         self._handles: dict[tuple[Role, str | None], dict[str, int]] = {}
         self._threads = torch.get_num_threads()
         self._corpus: tuple[object, tuple[list[str], list[str]]] = (None, ([], []))
@@ -167,6 +170,9 @@ class GridBank:
             check_agreement(keys)
             handles = self.kept.find(keys)
             missing = np.flatnonzero(handles == ABSENT).tolist()
+            self._found += len(some) - len(missing)
+            if self._tell_found is not None and len(missing) < len(some):
+                self._tell_found(self._found)
             if missing:
                 lacking = [some[row] for row in missing]
                 handles[missing] = self._encoded_by_all(lacking, [keys[row] for row in missing], role, prompt)

@@ -16,6 +16,14 @@ class Tick(NamedTuple):
     cells_done: int  # of this task
     cells: int
     texts: int  # distinct texts of this task encoded so far
+    found: int = 0  # texts of this task whose vectors were in the store already
+
+    @property
+    def told(self) -> str:
+        """Where its vectors came from, in words."""
+        parts = [f"{self.texts:,} texts encoded"] if self.texts else []
+        parts += [f"{self.found:,} found in the store"] if self.found else []
+        return ", ".join(parts) or "nothing to encode"
 
 
 class SweepBar:
@@ -26,7 +34,7 @@ class SweepBar:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("cells · {task.fields[texts]:,} texts encoded"),
+            TextColumn("cells · {task.fields[told]}"),
             TimeElapsedColumn(),
             console=console,
         )
@@ -44,5 +52,5 @@ class SweepBar:
     def __call__(self, tick: Tick) -> None:
         """Shows the new state."""
         if tick.task not in self._lines:
-            self._lines[tick.task] = self._progress.add_task(tick.task, total=tick.cells, texts=0)
-        self._progress.update(self._lines[tick.task], completed=tick.cells_done, texts=tick.texts)
+            self._lines[tick.task] = self._progress.add_task(tick.task, total=tick.cells, told="")
+        self._progress.update(self._lines[tick.task], completed=tick.cells_done, told=tick.told)

@@ -38,7 +38,7 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
     """
     counter = _Counter(task, shared, len(pending))
     layers = [sub.layer for cell in shared.cells for sub in sub_models_of(cell)]
-    bank = GridBank(shared.encoder, layers, counter.texts, shared.keeping, shared.revision)
+    bank = GridBank(shared.encoder, layers, counter.texts, shared.keeping, shared.revision, counter.found)
     collector = Collector(task)
     loaded_before = task.data_loaded
     _load_everywhere(task)
@@ -163,6 +163,10 @@ class _Counter:
 
     def texts(self, encoded: int) -> None:
         self._tick = self._tick._replace(texts=encoded)
+        self._tell(self._tick)
+
+    def found(self, texts: int) -> None:
+        self._tick = self._tick._replace(found=texts)
         self._tell(self._tick)
 
     def cell(self) -> None:
