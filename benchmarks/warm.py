@@ -21,8 +21,8 @@ IMPORTED = (
     "embedtrain.cli.stopping",
     "embedtrain.cli.train",
 )
-PHASES = ("start", "step", "save", "validation", "end")
-START, STEP, SAVE, VALIDATION, END = range(len(PHASES))
+PHASES = ("start", "step", "save", "validation", "mining", "measuring", "end")
+START, STEP, SAVE, VALIDATION, MINING, MEASURING, END = range(len(PHASES))
 
 
 def start(
@@ -41,7 +41,7 @@ def start_run(
         config: plain containers.
         folder: where it works.
         log: what it prints to.
-        watch: shared numbers that it keeps up to date: its phase, optimiser steps done, phases seen.
+        watch: what it keeps up to date: its phase, optimiser steps done, how often each phase has begun.
     """
     return _forked(_run, folder, log, dict(config), watch)
 
@@ -84,14 +84,16 @@ def _run(config: dict[str, Any], watch: tuple[Any, Any, Any] | None) -> None:
     train.run(config)
 
 
-def _watch(phase: Any, done: Any, seen: Any) -> None:
+def _watch(phase: Any, done: Any, begun: Any) -> None:
     """Have the run say what it is at."""
+    from embedtrain.mining.refresh import RefreshNegatives
     from embedtrain.train import trainer
     from embedtrain.train.callbacks import TrainingProgress
+    from embedtrain.train.during import MeasureWhileTraining
 
     def enter(number: int, steps: int) -> None:
         phase.value, done.value = number, steps
-        seen.value += 1
+        begun[number] += 1
 
     class Watched(TrainingProgress):
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
@@ -107,4 +109,19 @@ def _watch(phase: Any, done: Any, seen: Any) -> None:
             super().on_train_end(trainer, *given)
             enter(END, trainer.global_step)
 
+    mine, measure = RefreshNegatives.mine, MeasureWhileTraining._measured
+
+    def mined(self: Any, step: int) -> None:
+        enter(MINING, step)
+        mine(self, step)
+        phase.value = STEP
+
+    def measured(self: Any, step: int) -> Any:
+        enter(MEASURING, step)
+        found = measure(self, step)
+        phase.value = STEP
+        return found
+
     trainer.TrainingProgress = Watched  # type: ignore[misc]
+    RefreshNegatives.mine = mined  # type: ignore[method-assign]
+    MeasureWhileTraining._measured = measured  # type: ignore[method-assign]
