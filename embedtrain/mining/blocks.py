@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.model.atomic import sync
 from embedtrain.types import InputError
 
 MAGIC = b"ETBLOCK1"
@@ -59,7 +60,7 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-        _fsync(path.parent)
+        sync(path.parent)
     except OSError as error:
         beside.unlink(missing_ok=True)
         full = "the disk is full" if error.errno in FULL else str(error.strerror)
@@ -102,11 +103,3 @@ def sweep_abandoned(folder: Path) -> None:
                 path.unlink()
         except FileNotFoundError:  # another process was faster
             continue
-
-
-def _fsync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -60,7 +60,7 @@ def _rename(beside: Path, folder: Path) -> None:
             os.replace(aside, folder)
             raise
         shutil.rmtree(aside, ignore_errors=True)
-    _fsync(folder.parent)
+    sync(folder.parent)
 
 
 def _share(folder: Path) -> None:
@@ -73,11 +73,12 @@ def _share(folder: Path) -> None:
 
 def _flush(folder: Path) -> None:
     for path in folder.rglob("*"):
-        _fsync(path)
-    _fsync(folder)
+        sync(path)
+    sync(folder)
 
 
-def _fsync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk when it returns."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
