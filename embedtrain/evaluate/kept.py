@@ -5,7 +5,6 @@ Letters: L layers kept, M texts, D embedding width.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from embedtrain.model.contract import digits
 from embedtrain.model.vector_cache import VectorCache, VectorType
 from embedtrain.ranks import everyone, wait, world_size
 from embedtrain.types import InputError
@@ -62,7 +62,7 @@ class Kept:
             name = f"{identity} layers {list(self.layers)} width {width}"
             self.cache = VectorCache(
                 keeping.folder,
-                identity=hashlib.sha256(name.encode()).hexdigest()[:40],
+                identity=digits(name),
                 width=len(layers) * width,
                 dtype=keeping.dtype,
                 limit=None if keeping.store_gb is None else int(keeping.store_gb * GIB),

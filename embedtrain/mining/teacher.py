@@ -5,7 +5,6 @@ Letters: n texts, G width of its vectors.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedtrain.model.contract import tokenizer_hash
+from embedtrain.model.contract import digits, tokenizer_hash
 from embedtrain.model.guide import GuideModel, load_guide
 from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Role
@@ -109,4 +108,4 @@ def _identity(guide: GuideModel) -> str:
         reads, prompts = static.tokenizer.to_str(), sorted(static.prompts.items())
     kind = next(guide.model.module.parameters()).dtype
     text = f"{guide.model.identity} {kind} dim {guide.width} {reads} {prompts}"
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    return digits(text)

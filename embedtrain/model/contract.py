@@ -156,6 +156,11 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(behaviour).encode()).hexdigest()[:16]
 
 
+def digits(text: str) -> str:
+    """40 hexadecimal digits that stand for a text which says all that decides some vectors or tokens."""
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
 def tensors_hash(state: Mapping[str, Tensor]) -> str:
     """A hash of every tensor by name, shape, dtype and bytes; the same in every process."""
     digest = hashlib.sha256()

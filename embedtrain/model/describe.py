@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from typing import cast
 
 from torch import nn
@@ -13,6 +12,7 @@ from embedtrain.model.contract import (
     Base,
     Contract,
     deciding,
+    digits,
     package_versions,
     special_tokens,
     tensors_hash,
@@ -89,4 +89,4 @@ def parameter_count(encoder: Encoder, layer: int) -> int:
 def weights_hash(encoder: Encoder) -> str:
     """40 hexadecimal digits that name these weights and settings, the same in every process."""
     text = f"{tensors_hash(encoder.state_dict())} {deciding(contract_of(encoder))}"
-    return hashlib.sha256(text.encode()).hexdigest()[:40]
+    return digits(text)

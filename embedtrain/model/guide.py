@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedtrain.model.contract import digits
 from embedtrain.model.describe import weights_hash
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.export import load_encoder
@@ -67,7 +68,7 @@ class EncoderVectors:
     @property
     def identity(self) -> str:
         """Of weights, settings and layer."""
-        return _digits(f"{weights_hash(self.encoder)} layer {self.layer}")
+        return digits(f"{weights_hash(self.encoder)} layer {self.layer}")
 
     def vectors(self, tokens: Tokens) -> Tensor:
         """(M, D), not normalised."""
@@ -105,7 +106,7 @@ class GuideModel:
         self.cache: VectorCache | None = None
         if cache is not None:
             kind = next(model.module.parameters()).dtype
-            identity = _digits(f"{model.identity} {kind} dim {self.width}")
+            identity = digits(f"{model.identity} {kind} dim {self.width}")
             self.cache = VectorCache(cache, identity=identity, width=self.width, dtype=cache_dtype)
 
     def to(self, device: torch.device) -> GuideModel:
@@ -240,7 +241,3 @@ def _sentence_model(
         raise InputError(
             f"{folder} is no guide: {refused}; sentence-transformers says {type(error).__name__}: {error}"
         ) from error
-
-
-def _digits(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -5,7 +5,6 @@ Letters: M texts, T tokens, D width of the vectors.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from embedtrain.model.contract import tensors_hash
+from embedtrain.model.contract import digits, tensors_hash
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
 from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Role, Tokenize, Tokens
@@ -112,7 +111,7 @@ class SentenceVectors:
         parts = [f"{type(part).__name__} {getattr(part, 'config_keys', '')} {part}" for part in self.module]
         settings: list[object] = [getattr(part, "get_config_dict", dict)() for part in self.module]
         text = f"{tensors_hash(self.module.state_dict())} {parts} {settings}"
-        return hashlib.sha256(text.encode()).hexdigest()[:40]
+        return digits(text)
 
     def vectors(self, tokens: Tokens) -> Tensor:
         """(M, D), not normalised, texts of like length and prompt together."""

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from embedtrain.model.contract import tokenizer_hash
+from embedtrain.model.contract import digits, tokenizer_hash
 from embedtrain.model.token_file import (
     HEADER_WORDS,
     KEY_BYTES,
@@ -213,7 +213,7 @@ def tokenizer_identity(tokenize: TextTokenizer) -> str:
         version("tokenizers"),
         version("transformers"),
     )
-    return hashlib.sha256(repr(deciding).encode()).hexdigest()[:40]
+    return digits(repr(deciding))
 
 
 def _description(tokenizer: PreTrainedTokenizerBase) -> str:
