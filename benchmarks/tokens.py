@@ -1,11 +1,12 @@
-"""What tokenising costs, what the cache of tokens saves, and how much of a micro-batch is padding.
+"""What tokenising costs, what the cache of tokens saves, how much is padding, and what packing saves.
 
     python benchmarks/tokens.py [--tiny] [--data FOLDER] [--out benchmarks/results/tokens.json]
 
 On one thread: texts a CPU second with MiniLM's and SmolLM2's tokenizers and one without Rust (ByT5's), as
 they are and with the cache, over dictionary texts and Cranfield abstracts (`FOLDER/retrieval/cranfield`, left
-out where there is none). Then the share of padding in the micro-batches of training batches. Nothing here
-passes or fails.
+out where there is none). Then the share of padding in the micro-batches of training batches, and the time of
+MiniLM over a batch (forward and backward) and over texts to encode, without packing and with it, in turns.
+Nothing here passes or fails.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +24,16 @@ from typing import Any
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import torch
 from tables import show
 from transformers import ByT5Tokenizer
 
 from embedtrain.config import package_path
 from embedtrain.data.dictionary import prepare
 from embedtrain.data.module import DataModule
-from embedtrain.model.encoder import CPU_MAX_TOKENS, CPU_OVERHEAD, micro_batches
+from embedtrain.model.encoder import CPU_MAX_TOKENS, CPU_OVERHEAD, PACKED_WIDTH, Encoder, micro_batches
 from embedtrain.model.export import load_encoder
+from embedtrain.model.packing import rows_of
 from embedtrain.model.token_cache import CachedTokenize
 from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.rows import read_rows
@@ -42,6 +46,7 @@ MODELS = {
 BATCH = 128  # texts of a call, as many as 64 rows have
 SIZES = (64, 256, 1024)
 BUDGETS = (1024, 2048, 4096, 16384)
+REPEATS = 3
 
 
 def dictionary(folder: Path, rows: int) -> Path:
@@ -96,16 +101,54 @@ def padding(path: Path, tokenize: Tokenize, steps: int) -> list[dict[str, Any]]:
                 tokenize=tokenize,
             )
             data.setup()
-            real, one, on_cpu, cut = 0, 0, 0, dict.fromkeys(BUDGETS, 0)
+            real, one, on_cpu, packed, cut = 0, 0, 0, 0, dict.fromkeys(BUDGETS, 0)
             for batch in data.train_dataloader():
                 lengths = batch.texts.mask.sum(1).tolist()
                 real, one = real + sum(lengths), one + batch.texts.ids.numel()
                 for budget in BUDGETS:
                     cut[budget] += _area(lengths, micro_batches(lengths, budget))
                 on_cpu += _area(lengths, micro_batches(lengths, CPU_MAX_TOKENS, CPU_OVERHEAD))
+                shared = [sum(lengths[text] for text in row) for row in rows_of(lengths, PACKED_WIDTH)]
+                packed += _area(shared, micro_batches(shared, CPU_MAX_TOKENS, CPU_OVERHEAD))
             shares = {str(budget): 1 - real / cut[budget] for budget in BUDGETS}
             facts = {"data": path.stem, "rows": size, "by_length": by_length, "one": 1 - real / one}
-            found.append({**facts, **shares, "on_cpu": 1 - real / on_cpu})
+            found.append({**facts, **shares, "on_cpu": 1 - real / on_cpu, "packed": 1 - real / packed})
+    return found
+
+
+def packing(path: Path, encoder: Encoder, count: int, repeats: int) -> list[dict[str, Any]]:
+    """CPU-seconds of a training batch of 64 rows and of encoding `count` texts, the least of `repeats`.
+
+    Without and with packing in turns, so that both suffer alike from what else the machine does, which only
+    adds: hence the least.
+    """
+    rows = _rows(path)
+    pairs = random.Random(0).sample(rows, 64)
+    batch = encoder.tokenize([row[part] for part in ("query", "positive") for row in pairs], "document")
+    texts = list(dict.fromkeys(row["positive" if path.stem == "cranfield" else "query"] for row in rows))
+    chosen = random.Random(0).sample(texts, min(count, len(texts)))
+    encoder.train()
+
+    def step() -> None:
+        encoder.zero_grad()
+        encoder(batch, (encoder.num_layers,)).values.square().sum().backward()
+
+    def encode() -> None:
+        encoder.encode(chosen, (encoder.num_layers,))
+
+    found = []
+    for name, work in (("forward and backward, 64 rows", step), (f"encode {len(chosen)} texts", encode)):
+        times: dict[bool, list[float]] = {False: [], True: []}
+        work()
+        for _ in range(repeats):
+            for packed, spent in times.items():
+                encoder.packing = packed
+                begun = time.process_time()
+                work()
+                spent.append(time.process_time() - begun)
+        without, packed_time = (min(spent) for spent in times.values())
+        facts = {"data": path.stem, "work": name, "repeats": repeats}
+        found.append({**facts, "without": without, "packed": packed_time, "ratio": packed_time / without})
     return found
 
 
@@ -144,12 +187,19 @@ def main() -> None:
         paths = [dictionary(Path(folder), 3_000 if options.tiny else 20_000)]
         if options.data is not None:
             paths.append(cranfield(Path(folder), options.data))
+        torch.set_num_threads(1)
+        minilm = load_encoder(_path(MODELS["MiniLM"]), packing=True)
         made = {name: load_encoder(_path(model)).tokenize for name, model in MODELS.items()}
         made["ByT5 (Python)"] = TextTokenizer(ByT5Tokenizer(), 256)
         found = {
             "speed": [row for path in paths for row in speed(path, made, 500 if options.tiny else 4_000)],
             "padding": [
                 row for path in paths for row in padding(path, made["MiniLM"], 1 if options.tiny else 6)
+            ],
+            "packing": [
+                row
+                for path, count in zip(paths, (1_000, 100), strict=False)
+                for row in packing(path, minilm, *((20, 1) if options.tiny else (count, REPEATS)))
             ],
         }
     show(found)
