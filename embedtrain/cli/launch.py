@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ValidationError
 from omegaconf.errors import OmegaConfBaseException
 
+from embedtrain.cli.mistyped import mistyped
 from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.config import config_dir, nearest, plain, schema
 from embedtrain.schemas import (
@@ -128,13 +129,22 @@ def _check(command: str, arguments: list[str]) -> None:
     with hydra.initialize_config_dir(str(home), version_base="1.3", job_name=command):
         try:
             hydra.compose(parsed.config_name or command, overrides=overrides)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(_explain(command, error)) from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise InputError(_explain(command, error, parsed.overrides)) from error
 
 
-def _explain(command: str, error: Exception) -> str:
-    """Hydra's message in one or two lines, with the nearest known key or option."""
+def _explain(command: str, error: Exception, words: list[str]) -> str:
+    """Hydra's message in one or two lines, with the nearest known key or option, or the type expected."""
     text = str(error.__cause__ or error)
+    if isinstance(error.__cause__, ValidationError):
+        told = mistyped(error.__cause__, SCHEMAS[command], words)
+        if told is not None:
+            return told
+    if isinstance(error, OverrideParseException):
+        reason = str(error).partition("\n")[0]
+        return f"{error.override}: cannot be read ({reason}). Close brackets, braces and quotes"
+    if text.startswith("Config group override must be"):
+        return _no_option(words)
     if found := re.search(r"Key '([^']+)' (?:is )?not in '?([A-Za-z]+)", text):
         strict = (*SCHEMAS.values(), EvaluationConfig)
         keys = [key for config in strict if config.__name__ == found[2] for key in _keys(config)]
@@ -149,6 +159,17 @@ def _explain(command: str, error: Exception) -> str:
         return f"unknown config key '{found[1]}'{nearest(found[1].split('.')[0], keys)}" + _list(keys)
     lines = [line.strip() for line in text.split("Set the environment variable")[0].splitlines()]
     return "; ".join(line for line in lines if line and not line.startswith("object_type="))
+
+
+def _no_option(words: list[str]) -> str:
+    """What to say of a number where the name of an option belongs."""
+    home = config_dir("conf")
+    numbers = [word for word in words if re.fullmatch(r"\w+=[-+.\d]+", word)]
+    word = next((word for word in numbers if (home / word.partition("=")[0]).is_dir()), words[-1])
+    group = word.partition("=")[0]
+    return f"{word}: {group} is chosen by name." + _list(
+        sorted(path.stem for path in (home / group).glob("*.yaml"))
+    )
 
 
 def _keys(config_class: type) -> list[str]:

@@ -1,0 +1,85 @@
+"""A value of another type than its key has: what came, and what is expected, with an example."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+from collections.abc import Sequence
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import ValidationError
+
+ONE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+MANY = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts", list: "lists"}
+EXAMPLES = {int: "2", float: "0.5", bool: "true", str: "name"}
+
+
+def mistyped(error: ValidationError, schema: type, words: Sequence[str]) -> str | None:
+    """The sentence for a value that does not fit its key, None where the key is none of the schema's.
+
+    Args:
+        error: of OmegaConf.
+        schema: the dataclass of all keys.
+        words: what stood on the command line, KEY=VALUE each.
+    """
+    found = re.match(r"[\w.]+", str(error.full_key or ""))
+    hint = None if found is None else _hint(schema, found[0].split("."))
+    if found is None or hint is None:
+        return None
+    key = found[0]
+    word = next((word for word in reversed(words) if word.lstrip("+").partition("=")[0] == key), key)
+    entry = re.match(r"Value '(.*?)' ", str(error))
+    culprit = f"{entry[1]!r} does not fit: " if entry and "[" in str(error.full_key) else ""
+    return f"{word}: {culprit}{key} must be {described(hint)}, e.g. {key}={_example(hint)}"
+
+
+def described(hint: Any) -> str:  # noqa: ANN401
+    """A type in words: "a list of whole numbers, or null"."""
+    inner, optional = _without_none(hint)
+    if dataclasses.is_dataclass(inner):
+        text = f"the keys {', '.join(field.name for field in dataclasses.fields(inner))}"
+    elif get_origin(inner) is list:
+        text = f"a list of {_many(get_args(inner)[0])}"
+    elif get_origin(inner) is dict:
+        text = "a mapping"
+    else:
+        text = ONE.get(inner, "a value")
+    return f"{text}, or null" if optional else text
+
+
+def _many(hint: Any) -> str:  # noqa: ANN401
+    if get_origin(hint) is list:
+        return f"lists of {_many(get_args(hint)[0])}"
+    return MANY.get(hint, "values")
+
+
+def _example(hint: Any) -> str:  # noqa: ANN401
+    inner, _ = _without_none(hint)
+    if dataclasses.is_dataclass(inner):
+        first = dataclasses.fields(inner)[0].name
+        return f"{{{first}: {_example(get_type_hints(inner)[first])}}}"
+    if get_origin(inner) is list:
+        item = _example(get_args(inner)[0])
+        return f"[{item}]" if get_args(inner)[0] is str else f"[{item},{item.replace('2', '4')}]"
+    if get_origin(inner) is dict:
+        return "{name: name}"
+    return EXAMPLES.get(inner, "VALUE")
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint, False
+    rest = [part for part in get_args(hint) if part is not type(None)]
+    return (rest[0] if len(rest) == 1 else hint), type(None) in get_args(hint)
+
+
+def _hint(schema: type, path: Sequence[str]) -> Any:  # noqa: ANN401
+    """The type of a key inside a dataclass; None where there is no such key."""
+    hint: Any = schema
+    for name in path:
+        hint, _ = _without_none(hint)
+        if not dataclasses.is_dataclass(hint):
+            return None
+        hint = get_type_hints(hint).get(name)
+    return hint

@@ -1,0 +1,53 @@
+"""A value of the wrong type is answered with the key, what came and what is expected."""
+
+import sys
+
+import pytest
+
+from embedtrain.cli import doctor, evaluate, train
+
+MAIN = {"train": train.main, "evaluate": evaluate.main, "doctor": doctor.main}
+
+
+@pytest.mark.parametrize(
+    ("command", "word", "said"),
+    [
+        (
+            "evaluate",
+            "layers=[two]",
+            "layers=[two]: 'two' does not fit: layers must be a list of whole numbers, or null, "
+            "e.g. layers=[2,4]",
+        ),
+        ("evaluate", "dims=64", "dims=64: dims must be a list of whole numbers, or null, e.g. dims=[2,4]"),
+        ("evaluate", "tasks=local", "tasks=local: tasks must be a list of texts, e.g. tasks=[name]"),
+        ("evaluate", "offline=maybe", "offline=maybe: offline must be true or false, e.g. offline=true"),
+        ("evaluate", "store_gb=much", "store_gb=much: store_gb must be a number, e.g. store_gb=0.5"),
+        (
+            "train",
+            "evaluation.layers=[1,x]",
+            "evaluation.layers=[1,x]: 'x' does not fit: evaluation.layers must be a list of whole numbers, "
+            "or null, e.g. evaluation.layers=[2,4]",
+        ),
+        ("train", "seed=abc", "seed=abc: seed must be a whole number, e.g. seed=2"),
+        (
+            "train",
+            "exports=[[a,2]]",
+            "exports=[[a,2]]: 'a' does not fit: exports must be a list of lists of whole numbers, "
+            "e.g. exports=[[2,4],[4,4]]",
+        ),
+        ("train", "optim=3", "optim=3: optim is chosen by name. There are: adamw"),
+        ("train", "plan.pairs=[[1,8]", "plan.pairs=[[1,8]: cannot be read"),
+        ("doctor", "doctor.rows=many", "doctor.rows=many: rows must be a whole number, e.g. rows=2"),
+        ("evaluate", "layer=[1]", "unknown config key 'layer'; did you mean 'layers'?"),
+    ],
+)
+def test_a_value_of_another_type(monkeypatch, capsys, command, word, said):
+    monkeypatch.setattr(sys, "argv", [f"embedtrain-{command}", word])
+    with pytest.raises(SystemExit) as left:
+        MAIN[command]()
+    assert left.value.code == 1
+    shown = capsys.readouterr().err
+    assert f"error: {said}" in shown
+    assert "Traceback" not in shown
+    assert "full_key" not in shown
+    assert len(shown.splitlines()) == 1
