@@ -7,16 +7,17 @@ import logging
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf, ValidationError
 from rich.console import Console
 
 from embedtrain.cli.launch import fail, launch
+from embedtrain.cli.mistyped import mistyped
 from embedtrain.config import nearest
 from embedtrain.schemas import DoctorConfig
 from embedtrain.types import InputError
@@ -60,8 +61,9 @@ def doctor_settings(words: Sequence[str]) -> DoctorConfig:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(DoctorConfig), OmegaConf.from_dotlist(list(words)))
         settings = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        raise InputError(f"{PREFIX}{str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        told = mistyped(error, DoctorConfig, words) or str(error).splitlines()[0]
+        raise InputError(f"{PREFIX}{told}") from error
     assert isinstance(settings, DoctorConfig)
     for name in ("rows", "batch_rows"):
         if getattr(settings, name) < 2:
@@ -107,7 +109,9 @@ def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path, console
     level = plan.level
     plan.setLevel(logging.WARNING)  # the report says the same
     try:
+        begun = time.perf_counter()
         training = TrainingRun(aside(config, scratch))
+        console.print(f"rows read, run built: {time.perf_counter() - begun:.1f} s", highlight=False)
         patient, told = examined(training, settings, config, scratch)
         findings += examine(
             patient, told, lambda name, seconds: console.print(f"{name}: {seconds:.1f} s", highlight=False)
@@ -180,12 +184,19 @@ def examined(
         on_bad_row=config["data"].get("on_bad_row", "error"),
         workers=config["data"].get("num_workers", 0),
         memory=memory_of(device) if own is None else int(own * 2**30),
+        resident=resident() if device.type == "cpu" else 0,
         sharing=trainer.num_devices if device.type == "cpu" else 1,
         rows=settings.rows,
         batch_rows=settings.batch_rows,
         overlap=settings.overlap,
     )
     return patient, told
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now; 0 where the system does not say."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.exists() else 0
 
 
 def memory_of(device: torch.device) -> int:

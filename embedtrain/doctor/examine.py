@@ -33,6 +33,7 @@ class Circumstances(NamedTuple):
     on_bad_row: str = "error"
     workers: int = 0
     memory: int = 0  # bytes of the device
+    resident: int = 0  # bytes that the process held on it once the run was built
     sharing: int = 1  # ranks that share them
     rows: int = 100_000  # most that are looked at
     batch_rows: int = 64  # most rows of a batch that are encoded
@@ -99,7 +100,7 @@ def _batches(patient: Patient, every: Sequence[Look]) -> Iterator[Finding]:
 def _step(patient: Patient, told: Circumstances, every: Sequence[Look]) -> Iterator[Finding]:
     patient.encoder.train()
     try:
-        yield memory_finding(patient, estimated(patient, every), told.memory, told.sharing)
+        yield memory_finding(patient, estimated(patient, every, told.resident), told.memory, told.sharing)
         speed = measured(patient, max(every, key=lambda look: int(look.batch.texts.mask.sum())))
         yield speed_finding(patient, every, speed, patient.data.parts, told.workers)
     finally:

@@ -31,9 +31,11 @@ COPIES = 6  # of a block of similarities at a time: scores, masks, softmax, grad
 class Memory(NamedTuple):
     """Bytes of one rank."""
 
+    process: float  # interpreter, libraries, data that were read; weights not
     weights: float
     gradients: float
     optimiser: float
+    update: float  # what AdamW makes for its largest parameter on the way
     activations: float
     embeddings: float  # of all ranks, with their gradient
     similarities: float
@@ -69,8 +71,14 @@ def padded(lengths: Sequence[int], budget: int) -> int:
     return sum(len(group) * lengths[group[0]] for group in groups)
 
 
-def estimated(patient: Patient, every: Sequence[Look]) -> Memory:
-    """The memory of the largest of these batches, on the rank that has its share of it."""
+def estimated(patient: Patient, every: Sequence[Look], resident: float = 0.0) -> Memory:
+    """The memory of the largest of these batches, on the rank that has its share of it.
+
+    Args:
+        patient: whose step it is.
+        every: its first batches.
+        resident: bytes that a process holds once the run is built, its weights included.
+    """
     trained = [item for item in _parameters(patient) if item.requires_grad]
     look = max(every, key=lambda item: int(item.whole.texts.mask.sum()))
     lengths = look.whole.texts.mask.sum(1).tolist()  # of all ranks
@@ -87,11 +95,14 @@ def estimated(patient: Patient, every: Sequence[Look]) -> Memory:
     queue = 0 if patient.loss.queue is None else patient.loss.queue.size
     guide = patient.loss.guide
     module = getattr(getattr(guide, "model", None), "module", None)
+    guide_bytes = 0.0 if module is None else _bytes(module.parameters())
     columns = len(look.whole.links.docs) + queue
     return Memory(
+        process=max(0.0, resident - _bytes(_parameters(patient)) - guide_bytes),
         weights=_bytes(_parameters(patient)),
         gradients=_bytes(trained),
         optimiser=2 * _bytes(trained),
+        update=2.0 * max((_bytes([item]) for item in trained), default=0.0),
         activations=_per_token(patient, look) * tokens,
         embeddings=float(held * vectors * (len(lengths) + len(look.whole.links.docs))),
         similarities=4.0
@@ -99,7 +110,7 @@ def estimated(patient: Patient, every: Sequence[Look]) -> Memory:
         * max(1, blocks)
         * min(patient.loss.objective.budget, columns * len(look.whole.links.query)),
         queue=float(queue * (vectors + (0 if guide is None else 4 * guide.width))),
-        guide=0.0 if module is None else _bytes(module.parameters()),
+        guide=guide_bytes,
     )
 
 

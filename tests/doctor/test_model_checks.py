@@ -301,6 +301,8 @@ def test_memory_grows_with_the_batch_and_not_with_gradcache(encoder, tmp_path):
     assert found[2].activations < found[1].activations / 4
     assert found[3].activations == pytest.approx(found[1].activations / 2, rel=0.1)
     assert found[1].total == sum(found[1])
+    process = estimated(small, looks(small, 8), weights + 1000.0)
+    assert (process.process, process.total) == (1000.0, found[0].total + 1000.0)
 
 
 def test_frozen_weights_have_no_gradient(tiny_bert, tmp_path):
@@ -313,9 +315,9 @@ def test_frozen_weights_have_no_gradient(tiny_bert, tmp_path):
 
 def test_memory_beyond_the_machine_is_a_warning(encoder, tmp_path):
     patient = patient_of(encoder, tmp_path, usual_rows())
-    need = Memory(*[100.0] * 8)
-    assert memory_finding(patient, need, 1_999, 1).level == "ok"
-    found = memory_finding(patient, need, 1_999, 2)
+    need = Memory(*[100.0] * 10)
+    assert memory_finding(patient, need, 2_199, 1).level == "ok"
+    found = memory_finding(patient, need, 2_199, 2)
     assert (found.level, "gradcache=chunks" in found.cure) == ("warning", True)
     assert "smaller chunks" in memory_finding(patient._replace(gradcache=GradCache()), need, 100, 1).cure
 
