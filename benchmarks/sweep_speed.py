@@ -47,8 +47,8 @@ def ours(root: Path, names: tuple[str, ...], whole: bool) -> dict[str, Any]:
     import mteb  # noqa: F401  (their 10 seconds of import are nobody's)
     import sentence_transformers  # noqa: F401
 
-    from embedtrain.evaluate.sweep import sweep
-    from embedtrain.evaluate.tasks import find_tasks
+    from embedtrain.evaluate.catalogue.tasks import find_tasks
+    from embedtrain.evaluate.sweeping.sweep import sweep
     from embedtrain.model.encoder import Encoder
     from embedtrain.model.export import load_encoder
     from embedtrain.scores import main_scores
@@ -93,8 +93,8 @@ def naive(root: Path, names: tuple[str, ...], cells: list[tuple[int, int]]) -> d
     import mteb
     from sentence_transformers import SentenceTransformer
 
+    from embedtrain.evaluate.catalogue.tasks import find_tasks
     from embedtrain.evaluate.quiet import quiet
-    from embedtrain.evaluate.tasks import find_tasks
 
     taken, scores = {}, {}
     with quiet():

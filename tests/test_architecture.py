@@ -99,6 +99,27 @@ def test_a_forbidden_import_would_be_seen(part, line):
     assert len(list(forbidden_imports(part, ast.parse(line)))) == 1
 
 
+def edges_inside(part):
+    """Which packages of a part import which; modules that lie beside them count as one, named ''."""
+    for path in (PACKAGE / part).rglob("*.py"):
+        mine, found = path.relative_to(PACKAGE / part).parts, imported(tree_of(path))
+        for pieces in (name.split(".") for name, _ in found):
+            if pieces[:2] == ["embedtrain", part] and len(pieces) > 2:
+                other = pieces[2] if (PACKAGE / part / pieces[2]).is_dir() else ""
+                yield mine[0] if len(mine) > 1 else "", other
+
+
+@pytest.mark.parametrize("part", ["evaluate", "model", "objective"])
+def test_packages_of_a_part_depend_one_way(part):
+    edges = {(one, other) for one, other in edges_inside(part) if one != other}
+    assert edges, "nothing was looked at"
+    left = {end for edge in edges for end in edge}
+    while left:
+        lowest = {name for name in left if not any(one == name and other in left for one, other in edges)}
+        assert lowest, f"these packages import each other in a circle: {sorted(left)}"
+        left -= lowest
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_are_absolute(path):
     relative = [node.lineno for node in ast.walk(tree_of(path)) if getattr(node, "level", 0)]

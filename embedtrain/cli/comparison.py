@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embedtrain.evaluate.compare import (
+from embedtrain.evaluate.comparing.compare import (
     Judgement,
     OverTasks,
     Pairs,
@@ -19,10 +19,10 @@ from embedtrain.evaluate.compare import (
     over_tasks,
     smallest_cells,
 )
-from embedtrain.evaluate.families import CORRECTIONS
-from embedtrain.evaluate.runs import Run, cells_of, read_run, read_seeds, same_tasks
-from embedtrain.evaluate.statistics import Settings
-from embedtrain.evaluate.subset import select_subset
+from embedtrain.evaluate.comparing.families import CORRECTIONS
+from embedtrain.evaluate.comparing.runs import Run, cells_of, read_run, read_seeds, same_tasks
+from embedtrain.evaluate.comparing.statistics import Settings
+from embedtrain.evaluate.comparing.subset import select_subset
 from embedtrain.types import Cell, InputError
 
 

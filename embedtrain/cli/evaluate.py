@@ -68,8 +68,8 @@ def _evaluate(config: dict[str, Any]) -> None:
     from embedtrain.cli.offline import offline_tasks
     from embedtrain.cli.plan import keeping_of, show_plan
     from embedtrain.cli.prefetch import prefetched_model
-    from embedtrain.evaluate.funnel import Measured, funnel_of
-    from embedtrain.evaluate.sweep import IncompleteError
+    from embedtrain.evaluate.sweeping.funnel import Measured, funnel_of
+    from embedtrain.evaluate.sweeping.sweep import IncompleteError
     from embedtrain.model.export import load_encoder
     from embedtrain.ranks import rank
     from embedtrain.types import InputError, SubModel

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from embedtrain.cli.artefacts import TASKS
-from embedtrain.evaluate.funnel import Measured
-from embedtrain.evaluate.kept import IN_MEMORY, Keeping
+from embedtrain.evaluate.catalogue.tasks import find_tasks
 from embedtrain.evaluate.progress import SweepBar, Tick
-from embedtrain.evaluate.sweep import sweep
-from embedtrain.evaluate.tasks import find_tasks
+from embedtrain.evaluate.sweeping.funnel import Measured
+from embedtrain.evaluate.sweeping.sweep import sweep
+from embedtrain.evaluate.vectors.kept import IN_MEMORY, Keeping
 from embedtrain.model.describe import weights_hash
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank
@@ -76,8 +76,8 @@ def measure(
     Raises:
         InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
     """
-    from embedtrain.evaluate.adapter import Serving
-    from embedtrain.evaluate.facts import facts_of
+    from embedtrain.evaluate.catalogue.facts import facts_of
+    from embedtrain.evaluate.sweeping.adapter import Serving
 
     if wanted["normalize"] not in ("post", "pre"):
         raise InputError(f"normalize must be post or pre, got {wanted['normalize']!r}")

@@ -33,8 +33,8 @@ def offline_tasks(config: Mapping[str, Any]) -> list[AbsTask]:
     Raises:
         InputError: naming what is missing, and the command that fetches it.
     """
-    from embedtrain.evaluate.offline import settle_offline
-    from embedtrain.evaluate.tasks import find_tasks
+    from embedtrain.evaluate.catalogue.offline import settle_offline
+    from embedtrain.evaluate.catalogue.tasks import find_tasks
     from embedtrain.model.locate import locate
 
     root = None if config["data_root"] is None else Path(config["data_root"]).expanduser()

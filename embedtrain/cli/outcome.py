@@ -10,7 +10,7 @@ from embedtrain.cli.artefacts import index_of, show_leaderboard
 from embedtrain.cli.measure import grid, measure
 from embedtrain.cli.stages import TrainingRun
 from embedtrain.cli.telling import say, since
-from embedtrain.evaluate.sweep import IncompleteError
+from embedtrain.evaluate.sweeping.sweep import IncompleteError
 from embedtrain.model.adapter import save_adapter
 from embedtrain.model.export import save_encoder
 from embedtrain.model.lora import has_lora

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from embedtrain.evaluate.cost import Cost, costs
-from embedtrain.evaluate.kept import GIB, Keeping
-from embedtrain.evaluate.tasks import find_tasks
+from embedtrain.evaluate.catalogue.tasks import find_tasks
+from embedtrain.evaluate.sweeping.cost import Cost, costs
+from embedtrain.evaluate.vectors.kept import GIB, Keeping
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.vector_cache import VectorType
 from embedtrain.ranks import rank, world_size

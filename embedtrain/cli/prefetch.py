@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
-    from embedtrain.evaluate.prefetch import Wanted
+    from embedtrain.evaluate.catalogue.prefetch import Wanted
 
 MODELS = "models"  # the folder of fetched models under the data root
 
@@ -20,9 +20,9 @@ def prefetch_all(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: no data_root, an unknown task, or, once all else is fetched, what could not be had.
     """
-    from embedtrain.evaluate.manifest import NAME
-    from embedtrain.evaluate.prefetch import prefetch, wanted_data
-    from embedtrain.evaluate.tasks import find_tasks
+    from embedtrain.evaluate.catalogue.manifest import NAME
+    from embedtrain.evaluate.catalogue.prefetch import prefetch, wanted_data
+    from embedtrain.evaluate.catalogue.tasks import find_tasks
 
     if config["data_root"] is None:
         raise InputError("prefetch=true needs data_root=DIR, the folder to fill")
@@ -53,7 +53,7 @@ def _wanted_model(name: str | None) -> list[Wanted]:
     """The repository of a hub model with its safetensors, or other weights where it has none."""
     import huggingface_hub
 
-    from embedtrain.evaluate.prefetch import Wanted
+    from embedtrain.evaluate.catalogue.prefetch import Wanted
     from embedtrain.model.locate import DESCRIPTION
 
     if name is None or Path(name).expanduser().exists():

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytorch_lightning as pl
 
 from embedtrain.cli.measure import grid, measure
-from embedtrain.evaluate.development import development_tasks
-from embedtrain.evaluate.tasks import load
+from embedtrain.evaluate.catalogue.development import development_tasks
+from embedtrain.evaluate.catalogue.tasks import load
 from embedtrain.model.encoder import Encoder
 from embedtrain.scores import main_scores
 from embedtrain.train.callbacks import SaveCheckpoints

@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from embedtrain.cli.plan import keeping_of, plan_table
-from embedtrain.evaluate.cost import Cost
-from embedtrain.evaluate.kept import Keeping
+from embedtrain.evaluate.sweeping.cost import Cost
+from embedtrain.evaluate.vectors.kept import Keeping
 from embedtrain.types import InputError
 
 KEYS = {"store": None, "store_gb": 20.0, "memory_gb": 8.0, "store_dtype": "float32"}

@@ -15,7 +15,7 @@ from embedtrain.doctor.findings import Finding, counted, percent, worst
 from embedtrain.doctor.lengths import histogram, length_findings, suggested
 from embedtrain.doctor.rows import bad_row_finding, dataset_findings, reason_kind
 from embedtrain.doctor.sampling import Sample, dealt, sampled
-from embedtrain.evaluate.texts import Placed
+from embedtrain.evaluate.catalogue.texts import Placed
 from embedtrain.model.tokenizer import TextTokenizer
 
 

@@ -1,0 +1,1 @@
+"""What a score is made of: values by query, pair or text."""

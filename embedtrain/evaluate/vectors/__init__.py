@@ -1,0 +1,1 @@
+"""Embeddings kept, dealt to ranks, made smaller and searched."""

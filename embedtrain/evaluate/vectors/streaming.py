@@ -1,0 +1,117 @@
+"""A corpus too large to keep, searched for all cells at once while it is encoded.
+
+A chunk of documents is encoded for all layers, searched by every cell, and dropped; what stays is the best of
+each query and cell. So a corpus is encoded once and nothing of it is stored. Several ranks take a chunk each
+in turn and merge what they found. int8 needs the ranges of the whole corpus first: with such cells it is
+encoded twice.
+
+Letters: Q queries, m documents of a chunk, D embedding width, d coordinates of a cell.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from embedtrain.evaluate.vectors.bank import GridBank
+from embedtrain.evaluate.vectors.quantize import ranges_of
+from embedtrain.evaluate.vectors.ranking import Best, Order, no_best, order_of
+from embedtrain.evaluate.vectors.search import Found, as_kept, best_of, told
+from embedtrain.ranks import everyone, rank, world_size
+from embedtrain.types import Cell, Embeddings, Role, SubModel
+
+LOG = logging.getLogger(__name__)
+_CHUNK_BYTES = 2**28  # float32 vectors of a chunk
+_MOST_TEXTS = 8_192
+
+
+class Documents(NamedTuple):
+    """A corpus, its texts read when they are needed."""
+
+    ids: Sequence[str]
+    texts: Callable[[int, int], list[str]]  # those of documents start..end
+    role: Role
+    prompt: str | None  # as `GridBank.vectors` takes it
+
+
+class Asked(NamedTuple):
+    """What is searched for."""
+
+    query_ids: Sequence[str]
+    queries: Mapping[Cell, Tensor]  # (Q, d) of every cell that will be scored
+    top_k: int
+    cut_first: bool  # vectors have length one after the cut, not before it alone
+    rescore_multiplier: int
+
+    def unit(self, values: Embeddings, cell: Cell) -> Tensor:
+        """The vectors (m, d) of a cell."""
+        if self.cut_first:
+            return values.at(cell.sub)
+        return values.at(SubModel(cell.layer, values.values.shape[-1]))[:, : cell.dim].contiguous()
+
+
+def search_all(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell, Found]:
+    """What `search.best` finds for each cell, from one pass over the corpus. All ranks must call alike."""
+    ranges = _ranges(bank, documents, asked)
+    order = order_of(documents.ids)
+    best = {cell: no_best(len(asked.query_ids)) for cell in asked.queries}
+    for start, values in _chunks(bank, documents):
+        ids = list(documents.ids[start : start + values.values.shape[1]])
+        places = partial(order.narrow, 0, start, len(ids))
+        for cell, queries in asked.queries.items():
+            unit = asked.unit(values, cell)
+            docs = as_kept(ids, unit, cell.dtype, asked.rescore_multiplier, ranges.get(cell))
+            found = best_of(queries, docs, places, asked.top_k)
+            found = found._replace(columns=found.columns + start)
+            best[cell] = best[cell].merged(found, lambda: order, docs.shortlist(asked.top_k))
+    best = _of_all_ranks(best, asked, lambda: order)
+    return {
+        cell: told(asked.query_ids, found, documents.ids, lambda: order, asked.top_k)
+        for cell, found in best.items()
+    }
+
+
+def _of_all_ranks(best: dict[Cell, Best], asked: Asked, order: Order) -> dict[Cell, Best]:
+    """What every rank found in its chunks, merged alike on all."""
+    first, *others = everyone(best)
+    for other in others:
+        for cell, found in other.items():
+            again = asked.rescore_multiplier if "rescore" in cell.dtype else 1
+            first[cell] = first[cell].merged(found, order, again * asked.top_k)
+    return first
+
+
+def _ranges(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell, Tensor]:
+    """The smallest and largest value of each coordinate over the corpus, (2, d) a cell of int8."""
+    cells = [cell for cell in asked.queries if "int8" in cell.dtype]
+    if not cells:
+        return {}
+    LOG.info("int8 needs the ranges of the whole corpus, which is therefore encoded twice")
+    found: dict[Cell, Tensor] = {}
+    for _, values in _chunks(bank, documents):
+        for cell in cells:
+            part = ranges_of(asked.unit(values, cell))
+            found[cell] = _joined(found[cell], part) if cell in found else part
+    whole: dict[Cell, Tensor] = {}
+    for other in everyone(found):
+        for cell, part in other.items():
+            whole[cell] = _joined(whole[cell], part) if cell in whole else part
+    return whole
+
+
+def _joined(left: Tensor, right: Tensor) -> Tensor:
+    return torch.stack([torch.minimum(left[0], right[0]), torch.maximum(left[1], right[1])])
+
+
+def _chunks(bank: GridBank, documents: Documents) -> Iterator[tuple[int, Embeddings]]:
+    """The first number and the vectors (L, m, D) of the chunks that this rank takes."""
+    per_text = len(bank.layers) * bank.encoder.width * 4
+    size = max(1, min(_MOST_TEXTS, _CHUNK_BYTES // per_text))
+    for start in range(rank() * size, len(documents.ids), world_size() * size):
+        texts = documents.texts(start, min(start + size, len(documents.ids)))
+        yield start, bank.passing(texts, documents.role, documents.prompt)

@@ -1,0 +1,127 @@
+"""One of several ranks that share a bank: what it finds is saved for the test to compare."""
+
+import importlib.util
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from embedtrain.evaluate.vectors import streaming
+from embedtrain.evaluate.vectors.bank import GridBank
+from embedtrain.evaluate.vectors.kept import Keeping
+from embedtrain.evaluate.vectors.streaming import Asked, Documents, search_all
+from embedtrain.model.vector_cache import VectorCache
+from embedtrain.types import Cell, SubModel
+
+SUB = SubModel(3, 10)
+TEXTS = [" ".join(["cat"] * (1 + number % 9) + [str(number)]) for number in range(101)]
+FORMS = {
+    "memory": {},
+    "written": {"folder": "store"},
+    "found": {"folder": "store"},
+    "disk": {"folder": "other", "memory_gb": 0.0},
+    "found_on_disk": {"folder": "other", "memory_gb": 0.0},
+    "damaged_meanwhile": {"folder": "other", "memory_gb": 0.0},
+    "mended": {"folder": "other", "memory_gb": 0.0},
+    "float16": {"dtype": "float16"},
+}
+
+
+def fake_encoder():
+    spec = importlib.util.spec_from_file_location("fakes", Path(__file__).parents[1] / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.FakeEncoder()
+
+
+def vectors(folder, form):
+    """The vectors of all texts, and what this rank encoded."""
+    settings = dict(FORMS[form])
+    if "folder" in settings:
+        settings["folder"] = folder / settings["folder"]
+    encoder, told = fake_encoder(), []
+    bank = GridBank(encoder, [1, 3], told.append, Keeping(**settings), "weights")
+    found = [bank.vectors(TEXTS[:1], "query", SUB), bank.vectors(TEXTS + TEXTS[:9], "query", SUB)]
+    return found, encoder.texts, told
+
+
+def disagreement(rank):
+    bank = GridBank(fake_encoder(), [3], lambda count: None)
+    try:
+        bank.vectors(TEXTS[rank:], "query", SUB)
+    except RuntimeError as error:
+        return str(error)
+    return None
+
+
+def streamed():
+    """What both ranks find in a corpus that neither keeps, and what this one encoded."""
+    streaming._MOST_TEXTS = 16
+    encoder = fake_encoder()
+    bank = GridBank(encoder, [1, 3], lambda count: None)
+    cells = [Cell(1, 10), Cell(3, 16, "int8"), Cell(3, 16, "binary"), Cell(3, 16, "binary_rescore_int8")]
+    values = encoder.encode(TEXTS[:7], [1, 3], "query")
+    asked = Asked([f"q{number}" for number in range(7)], {}, 5, True, 2)
+    asked = asked._replace(queries={cell: asked.unit(values, cell) for cell in cells})
+    encoder.texts.clear()
+    ids = [f"d{(number * 7) % len(TEXTS)}" for number in range(len(TEXTS))]
+    documents = Documents(ids, lambda start, end: TEXTS[start:end], "document", None)
+    return search_all(bank, documents, asked), encoder.texts
+
+
+def damage(folder, back):
+    """Turn a bit so many bytes before the end of the first large file, in place."""
+    path = max(sorted((folder / "other").rglob("*.vectors")), key=lambda path: path.stat().st_size)
+    with path.open("r+b") as file:
+        file.seek(-back, 2)
+        byte = file.read(1)[0]
+        file.seek(-back, 2)
+        file.write(bytes([byte ^ 1]))
+
+
+def damaged_while_both_look(folder, rank):
+    """`vectors`, a record being damaged before rank 1 looks and most often after rank 0 has."""
+    stock = VectorCache.locate
+
+    def late(cache, keys):
+        if rank == 1 and len(keys) > 1:
+            damage(folder, 400)
+        return stock(cache, keys)
+
+    VectorCache.locate = late
+    try:
+        return vectors(folder, "damaged_meanwhile")
+    finally:
+        VectorCache.locate = stock
+
+
+def main(rank, world, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder / 'rendezvous'}",
+        rank=rank,
+        world_size=world,
+        timeout=timedelta(seconds=60),
+    )
+    results = {}
+    for form in FORMS:
+        dist.barrier()  # the other rank has read what is damaged now
+        if form == "mended" and rank == 0:
+            damage(folder, 20)
+        dist.barrier()
+        if form == "damaged_meanwhile":
+            results[form] = damaged_while_both_look(folder, rank)
+        else:
+            results[form] = vectors(folder, form)
+    results["disagreement"] = disagreement(rank)
+    results["streamed"] = streamed()
+    torch.save(results, folder / f"rank{rank}.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
