@@ -57,21 +57,23 @@ def main() -> None:
         return
     if given.data_root is None:
         parser.error("give --data-root DIR, or set EMBEDTRAIN_DATA")
+    out = given.out or (None if given.tiny else Path(__file__).parent / "results" / "mining.json")
+    root, sizes = given.data_root, (60, 200, 40) if given.tiny else (None, 80_000, 4_000)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sizes = (60, 200, 40) if given.tiny else (None, 80_000, 4_000)
-        result = {
-            "cranfield": compared(folder / "cranfield", *cranfield(given.data_root, folder, sizes[0])),
-            "definitions": compared(folder / "words", *definitions(folder, sizes[1], sizes[2])),
-            "training": training(
-                folder / "training", given.data_root, 1 if given.tiny else given.seeds, tiny=given.tiny
+        parts = {
+            "cranfield": lambda: compared(folder / "cranfield", *cranfield(root, folder, sizes[0])),
+            "definitions": lambda: compared(folder / "words", *definitions(folder, *sizes[1:])),
+            "training": lambda: training(
+                folder / "training", root, 1 if given.tiny else given.seeds, tiny=given.tiny
             ),
         }
-    text = json.dumps(result, indent=1)
-    print(text)
-    out = given.out or (None if given.tiny else Path(__file__).parent / "results" / "mining.json")
-    if out is not None:
-        out.write_text(text + "\n", "utf-8")
+        result = {}
+        for part, measure in parts.items():
+            result[part] = measure()
+            print(json.dumps({part: result[part]}, indent=1), flush=True)
+            if out is not None:  # after each: a part takes many minutes
+                out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 
 
 def cranfield(root: Path, folder: Path, most: int | None) -> tuple[Path, Path]:

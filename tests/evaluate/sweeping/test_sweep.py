@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from embedtrain.evaluate.catalogue.tasks import local_tasks
+from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.scores import main_scores, read_scores
 from embedtrain.types import Cell, InputError
@@ -132,8 +133,8 @@ def test_progress_tells_tasks_cells_and_texts(make_encoder, data_root, tmp_path)
     ticks = []
     encoder = make_encoder()
     run_sweep(encoder, data_root, tmp_path, names=["find"], progress=ticks.append)
-    assert ticks[0] == ("find", 0, len(GRID), 0)
-    assert ticks[-1] == ("find", len(GRID), len(GRID), len(encoder.texts))
+    assert ticks[0] == Tick("find", 0, len(GRID), texts=0)
+    assert ticks[-1] == Tick("find", len(GRID), len(GRID), texts=len(encoder.texts))
 
 
 def test_nothing_is_printed_and_the_random_state_is_kept(make_encoder, data_root, tmp_path, capfd):
