@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from embedtrain.config import config_dir
 from embedtrain.schemas import (
@@ -96,3 +97,19 @@ def test_every_option_is_named(path):
 def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
         assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_readme_has_every_group_of_a_run():
+    groups = {
+        next(iter(entry))
+        for entry in yaml.safe_load((config_dir("conf") / "train.yaml").read_text("utf-8"))["defaults"]
+        if isinstance(entry, dict)
+    }
+    rows = re.findall(
+        r"^\| `(\w+)` \| ((?:`\w+` ?)+)(\.\.\.)? \|", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert {group for group, _, _ in rows} == groups
+    for group, options, more in rows:
+        named = set(re.findall(r"\w+", options))
+        there = {path.stem for path in OPTIONS if path.parent.name == group}
+        assert named <= there if more else named == there, group

@@ -138,7 +138,7 @@ def test_a_real_kill(words, tmp_path):
     process.communicate()
     assert not (tmp_path / "killed/model").exists(), "the run was over before it could be killed"
     finish(start([*long, "name=killed"], tmp_path))
-    finish(start([*long, "name=whole"], tmp_path))  # a process of its own too: other tests leave traces here
+    finish(start([*long, "name=whole"], tmp_path))
     assert_equal_bits(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
     steps = [row["step"] for row in lines_of(tmp_path / "killed") if "train/loss" in row]
