@@ -3,13 +3,13 @@
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from rank_group import as_torchrun, free_port
 from safetensors.torch import load_file
 from small_runs import assert_equal_bits, compose, lines_of, weights
 
@@ -155,12 +155,9 @@ def test_a_signal_while_a_checkpoint_is_written(small_run, tmp_path, monkeypatch
 
 def ranks_of_two(start, tmp_path, name, *words):
     """Both ranks of a run, as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    job = meet | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "x"}
+    port = free_port()
     more = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", *words]
-    return [start(name, *more, **job, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    return [start(name, *more, **as_torchrun(rank, 2, port)) for rank in range(2)]
 
 
 def test_a_signal_to_another_rank_than_the_first_ends_both(start, tmp_path):

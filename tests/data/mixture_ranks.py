@@ -11,6 +11,9 @@ from unittest import mock
 import pytorch_lightning as pl
 import torch
 
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+from rank_group import as_torchrun
+
 from embedtrain.data import windows
 from embedtrain.data.module import DataModule
 from embedtrain.types import Tokens
@@ -78,16 +81,7 @@ def run(folder, feature, world, *, save_to=None, start_from=None):
 
 def main(rank, port, folder):
     torch.set_num_threads(1)
-    os.environ |= {  # as torchrun sets them: Lightning then starts no ranks of its own
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "tests",
-    }
+    os.environ |= as_torchrun(rank, 2, port)
     found = {
         feature: (
             run(folder, feature, 2, save_to=folder / f"two {feature}.ckpt"),

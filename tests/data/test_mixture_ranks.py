@@ -1,19 +1,16 @@
 """Mixtures under Lightning on two real ranks: one global batch, also where the number of ranks changes."""
 
-import importlib.util
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rank_group import free_port, module_at
 
 SCRIPT = Path(__file__).with_name("mixture_ranks.py")
-SPEC = importlib.util.spec_from_file_location("mixture_ranks", SCRIPT)
-ranks = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(ranks)
+ranks = module_at(SCRIPT)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +37,7 @@ def seen(folder):
         feature: ranks.run(folder, feature, 1, save_to=folder / f"one {feature}.ckpt")
         for feature in ranks.FEATURES
     }
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = [
         subprocess.Popen(
             [sys.executable, SCRIPT, str(rank), str(port), folder], stderr=subprocess.PIPE, text=True

@@ -1,6 +1,5 @@
 """What several ranks make of the same cases: started once, all cases inside."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,19 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rank_group import module_at
 
 SCRIPT = Path(__file__).with_name("two_ranks.py")
 LONGEST = 280  # seconds on a busy machine; alone it takes less than 60
 RANKS = ((0, 1), (0, 2), (1, 2))  # (rank, ranks in all)
-
-
-def module_at(path):
-    """The Python file at `path`, which no package holds."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,13 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rank_group import as_torchrun, free_port
 from safetensors.torch import load_file
 
 from embedtrain.train.trainer import make_trainer
@@ -22,29 +22,15 @@ LONGEST = 280  # seconds on a busy machine; alone it takes less than 60
 
 def start(rank, world, port, folder, words):
     command = [sys.executable, SCRIPT, str(world), str(folder), *words]
-    environment = {  # as torchrun sets them: Lightning then starts no ranks of its own
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(world),
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": "tests",
-    }
     with (folder / f"errors{world}{rank}").open("w") as errors:
-        return subprocess.Popen(command, stdout=errors, stderr=errors, env=os.environ | environment)
+        return subprocess.Popen(
+            command, stdout=errors, stderr=errors, env=os.environ | as_torchrun(rank, world, port)
+        )
 
 
 def finished(started, folder):
     for process, name in started:
         assert process.wait(LONGEST) == 0, (folder / f"errors{name}").read_text()[-3000:]
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

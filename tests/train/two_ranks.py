@@ -7,18 +7,19 @@ import itertools
 import os
 import sys
 from contextlib import nullcontext
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 import yaml
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+
+sys.path.append(str(Path(__file__).parents[1] / "shared"))
+from rank_group import as_torchrun, joined
 
 from embedtrain.config import build, config_dir
 from embedtrain.data.collate import collate
@@ -315,34 +316,16 @@ def fit(fit_case, rank, world, folder, change=None):
 def main(rank, world, rendezvous, out):
     torch.set_num_threads(1)
     torch.manual_seed = torch.default_generator.manual_seed  # the other writes down the stack for each device
-    if world > 1:
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{rendezvous}",
-            rank=rank,
-            world_size=world,
-            timeout=timedelta(seconds=60),
-        )
-    torch.save(results(rank, world), f"{out}.{world}.{rank}")
-    if world > 1:
-        torch.save(reductions(rank, world), f"{out}.reductions.{rank}")
-    os.environ |= {  # as torchrun sets them: Lightning then starts no ranks of its own
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(world),
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29500",
-        "TORCHELASTIC_RUN_ID": "tests",
-    }
-    fits = {
-        tuple(case): fit(case, rank, world, f"{out}.fit{world}.{number}") for number, case in enumerate(FITS)
-    }
-    torch.save(fits, f"{out}.fits.{world}.{rank}")
-    if world > 1:
-        dist.barrier()
-        dist.destroy_process_group()  # its threads must not outlive the interpreter
+    with joined(rank, world, rendezvous) if world > 1 else nullcontext():
+        torch.save(results(rank, world), f"{out}.{world}.{rank}")
+        if world > 1:
+            torch.save(reductions(rank, world), f"{out}.reductions.{rank}")
+        os.environ |= as_torchrun(rank, world)
+        fits = {
+            tuple(case): fit(case, rank, world, f"{out}.fit{world}.{number}")
+            for number, case in enumerate(FITS)
+        }
+        torch.save(fits, f"{out}.fits.{world}.{rank}")
 
 
 if __name__ == "__main__":

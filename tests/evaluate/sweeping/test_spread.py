@@ -1,7 +1,6 @@
 """A sweep spread over processes and ranks, stopped and failing: always the scores of one process."""
 
 import errno
-import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rank_group import module_at
 
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping import scoring
@@ -28,10 +28,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="scores 
 
 @pytest.fixture(scope="module")
 def ranks():
-    spec = importlib.util.spec_from_file_location("sweep_ranks", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(SCRIPT)
 
 
 def run_sweep(ranks, encoder, root, folder, names=None, **changes):

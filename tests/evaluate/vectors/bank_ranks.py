@@ -1,12 +1,13 @@
 """One of several ranks that share a bank: what it finds is saved for the test to compare."""
 
-import importlib.util
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+
+sys.path.append(str(Path(__file__).parents[2] / "shared"))
+from rank_group import joined, module_at
 
 from embedtrain.evaluate.vectors import streaming
 from embedtrain.evaluate.vectors.bank import GridBank
@@ -30,10 +31,7 @@ FORMS = {
 
 
 def fake_encoder():
-    spec = importlib.util.spec_from_file_location("fakes", Path(__file__).parents[1] / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.FakeEncoder()
+    return module_at(Path(__file__).parents[1] / "conftest.py").FakeEncoder()
 
 
 def vectors(folder, form):
@@ -98,29 +96,20 @@ def damaged_while_both_look(folder, rank):
 
 
 def main(rank, world, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'rendezvous'}",
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(seconds=60),
-    )
-    results = {}
-    for form in FORMS:
-        dist.barrier()  # the other rank has read what is damaged now
-        if form == "mended" and rank == 0:
-            damage(folder, 20)
-        dist.barrier()
-        if form == "damaged_meanwhile":
-            results[form] = damaged_while_both_look(folder, rank)
-        else:
-            results[form] = vectors(folder, form)
-    results["disagreement"] = disagreement(rank)
-    results["streamed"] = streamed()
-    torch.save(results, folder / f"rank{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    with joined(rank, world, folder / "rendezvous"):
+        results = {}
+        for form in FORMS:
+            dist.barrier()  # the other rank has read what is damaged now
+            if form == "mended" and rank == 0:
+                damage(folder, 20)
+            dist.barrier()
+            if form == "damaged_meanwhile":
+                results[form] = damaged_while_both_look(folder, rank)
+            else:
+                results[form] = vectors(folder, form)
+        results["disagreement"] = disagreement(rank)
+        results["streamed"] = streamed()
+        torch.save(results, folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":

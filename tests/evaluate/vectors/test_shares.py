@@ -1,10 +1,10 @@
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from rank_group import module_at
 
 from embedtrain.evaluate.vectors.shares import check_agreement, share_of
 
@@ -13,10 +13,7 @@ SCRIPT = Path(__file__).with_name("bank_ranks.py")
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("bank_ranks", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module_at(SCRIPT)
 
 
 @pytest.fixture(scope="module")
