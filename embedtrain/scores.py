@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from embedtrain.atomic import write_text
 from embedtrain.types import InputError, Score
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,7 @@ def read_scores(path: Path) -> list[Score]:
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
     """Replaces the file by these rows at once: a reader sees the old rows or the new ones, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.writelines(_line(score) for score in scores)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    write_text(path, "".join(_line(score) for score in scores))
 
 
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
@@ -91,11 +86,8 @@ def read_tasks(path: Path) -> dict[str, TaskFacts]:
 def add_tasks(path: Path, tasks: Mapping[str, TaskFacts]) -> None:
     """Puts tasks into the file; those that are there already are replaced."""
     every = read_tasks(path) | dict(tasks)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
     rows = {name: facts._asdict() for name, facts in every.items()}
-    draft.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
 
 
 def main_scores(scores: Sequence[Score]) -> list[Score]:

@@ -11,24 +11,25 @@ PACKAGE = Path(embedtrain.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # What each part may import besides itself. The bottom row knows only types.
-BOTTOM = {"types", "config", "schemas", "records", "rows", "scores", "ranks", "steps"}
+BOTTOM = {"types", "atomic", "config", "schemas", "records", "rows", "scores", "ranks", "steps"}
 PARTS = {"data", "model", "objective"}
 MAY_IMPORT = {
     "__init__": set(),
     "types": set(),
+    "atomic": {"types"},
     "config": {"types"},
     "schemas": set(),
     "ranks": set(),
     "steps": set(),
     "records": {"types"},
     "rows": {"types", "records"},
-    "scores": {"types"},
-    "data": {"types", "records", "rows", "scores"},
-    "model": {"types", "rows", "scores"},
+    "scores": {"types", "atomic"},
+    "data": {"types", "atomic", "records", "rows", "scores"},
+    "model": {"types", "atomic", "rows", "scores"},
     "objective": {"types", "rows", "scores"},
-    "train": {"types", "rows", "scores", "ranks", "steps"} | PARTS,
-    "evaluate": {"types", "rows", "scores", "ranks"} | PARTS,
-    "mining": {"types", "records", "rows", "scores", "ranks", "steps"} | PARTS,
+    "train": {"types", "atomic", "rows", "scores", "ranks", "steps"} | PARTS,
+    "evaluate": {"types", "atomic", "rows", "scores", "ranks"} | PARTS,
+    "mining": {"types", "atomic", "records", "rows", "scores", "ranks", "steps"} | PARTS,
     "report": {"types", "scores"},
     "doctor": {"types", "rows", "scores", "ranks"} | PARTS | {"train", "evaluate", "mining"},
     "cli": BOTTOM | PARTS | {"train", "evaluate", "mining", "report", "doctor"},

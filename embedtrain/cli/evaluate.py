@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -44,19 +43,10 @@ def evaluate(config: dict[str, Any]) -> None:
         go_offline()
 
     from embedtrain.ranks import process_group
-    from embedtrain.types import InputError
 
     started_together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     with process_group() if started_together else nullcontext():
-        try:
-            _evaluate(config)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise InputError(
-                f"{error.filename or config['output'] or config['output_root']}: the disk is full; free some "
-                "space and run the same command again, which keeps the finished cells"
-            ) from error
+        _evaluate(config)
 
 
 def _evaluate(config: dict[str, Any]) -> None:

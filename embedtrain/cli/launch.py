@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ValidationError
 from omegaconf.errors import OmegaConfBaseException
 
+from embedtrain.atomic import is_disk_full
 from embedtrain.cli.mistyped import mistyped
 from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.config import config_dir, nearest, plain, schema
@@ -44,6 +46,7 @@ NODES = {
     "mine": "mine_schema",
     "compare": "compare_schema",
 }
+AGAIN = "free some space and run the same command again, which keeps what was finished"
 HYDRA_ONLY = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 
 
@@ -66,9 +69,10 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
     def run(config: DictConfig) -> None:
         from embedtrain.cli.logs import set_up_logs  # imports what --help need not wait for
 
-        try:
+        settings: dict[str, Any] = {}
+        with _errors_in_one_line(settings):
             set_up_logs()
-            settings = plain(config)
+            settings |= plain(config)
             if command == "train":
                 check_processes(settings, os.environ, launcher=_launcher())
                 requires_no_overwrite(settings, os.environ)
@@ -76,13 +80,25 @@ def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
                 if settings["data"].get("num_workers"):  # each worker would start a thread a core, and warn
                     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             task(settings)
-        except InputError as error:
-            fail(error)
-        except KeyboardInterrupt:
-            fail(InputError("stopped; the same command continues from the last checkpoint"))
 
     folder = str(config_dir("conf"))
     hydra.main(version_base="1.3", config_path=folder, config_name=command)(run)()
+
+
+@contextmanager
+def _errors_in_one_line(settings: dict[str, Any]) -> Iterator[None]:
+    """Say what a user can mend without a traceback, and leave with status 1."""
+    try:
+        yield
+    except InputError as error:
+        fail(error)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        places = (settings.get(key) for key in ("out", "output", "output_root"))
+        fail(InputError(f"{error.filename or next(filter(None, places), '')}: the disk is full; {AGAIN}"))
+    except KeyboardInterrupt:
+        fail(InputError("stopped; the same command continues from the last checkpoint"))
 
 
 def _launcher() -> str | None:

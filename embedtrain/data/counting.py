@@ -9,16 +9,16 @@ Names are hashes of the file's path, and of its size, time of change and the lon
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.atomic import atomic_file
 from embedtrain.data.ids import id_of
 from embedtrain.data.locks import locked
 from embedtrain.records import lines, parquet_rows, parse_line
@@ -74,8 +74,10 @@ def counted(path: Path, state: Stamp, folder: Path, *, max_line: int) -> Counted
             for old in folder.glob(f"{file}-*"):
                 old.unlink(missing_ok=True)
             rows, marks, ids = found
-            _write(_ids_of(place), lambda stream: np.save(stream, ids))
-            _write(place, lambda stream: np.savez(stream, rows=rows, marks=marks, ids=len(ids)))
+            with atomic_file(_ids_of(place)) as stream:
+                np.save(stream, ids)
+            with atomic_file(place) as stream:
+                np.savez(stream, rows=rows, marks=marks, ids=len(ids))
     return found
 
 
@@ -185,11 +187,3 @@ def _load(place: Path) -> Counted | None:
             return Counted(int(found["rows"]), found["marks"], ids)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
-
-
-def _write(path: Path, save: Callable[[Any], None]) -> None:
-    """A file that is whole or not there; should the machine die, `_load` finds it damaged."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        save(stream)
-    os.replace(part, path)

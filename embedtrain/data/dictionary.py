@@ -14,15 +14,13 @@ import argparse
 import importlib.metadata
 import json
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from embedtrain.atomic import atomic_folder
 from embedtrain.data.definitions import pairs
 from embedtrain.types import InputError
 
@@ -164,18 +162,12 @@ def _prepared(folder: Path) -> dict[str, Any]:
 
 def _write(folder: Path, files: Mapping[str, list[dict[str, Any]]], mark: dict[str, Any]) -> None:
     """The whole folder or nothing: written beside its place, then moved there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
-        fresh = Path(beside) / "new"
+    with atomic_folder(folder, overwrite=True) as fresh:
         for name, rows in files.items():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (fresh / name).write_text(text, encoding="utf-8")
         (fresh / MARK).write_text(json.dumps(mark, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            os.replace(folder, Path(beside) / "old")
-        os.replace(fresh, folder)
-        shutil.rmtree(Path(beside) / "old", ignore_errors=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

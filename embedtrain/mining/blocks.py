@@ -6,9 +6,7 @@ block that was written for something else is never taken for this one.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
 import time
 import uuid
 import zlib
@@ -17,13 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.model.atomic import sync
+from embedtrain.atomic import UNFINISHED, atomic_file, is_disk_full
 from embedtrain.types import InputError
 
 MAGIC = b"ETBLOCK1"
 HEADER_BYTES = 64
 ABANDONED_SECONDS = 3_600.0
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DamagedError(Exception):
@@ -52,18 +49,11 @@ def write_block(path: Path, key: bytes, array: NDArray[np.generic]) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """A file with that content at `path`, which appears at once. Raises InputError as `write_block`."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
+        with atomic_file(path, mark=f".{uuid.uuid4().hex}") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        sync(path.parent)
     except OSError as error:
-        beside.unlink(missing_ok=True)
-        full = "the disk is full" if error.errno in FULL else str(error.strerror)
+        full = "the disk is full" if is_disk_full(error) else str(error.strerror)
         raise InputError(f"cannot write {path}: {full}. Free some space, or choose another folder") from error
 
 
@@ -97,7 +87,7 @@ def mapped(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> N
 
 def sweep_abandoned(folder: Path) -> None:
     """Delete what killed processes left half-written in a folder: files of an hour ago and older."""
-    for path in folder.glob(".*.part"):
+    for path in folder.glob(f".*{UNFINISHED}"):
         try:
             if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                 path.unlink()

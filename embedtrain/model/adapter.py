@@ -14,8 +14,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from embedtrain.atomic import atomic_folder
 from embedtrain.model import lora
-from embedtrain.model.atomic import atomic_folder
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.contract import FILE, Base, Contract, read_contract, tensors_hash, write_contract
 from embedtrain.model.describe import contract_of, shipped_tokenizer

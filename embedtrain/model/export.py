@@ -13,8 +13,8 @@ from typing import Any, cast
 
 import torch
 
+from embedtrain.atomic import atomic_folder
 from embedtrain.model.adapter import base_hash, is_adapter, read_adapter
-from embedtrain.model.atomic import atomic_folder
 from embedtrain.model.attention import Attention
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.card import model_card

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.model.atomic import atomic_folder
+from embedtrain.atomic import atomic_folder
 from embedtrain.model.backbone import Backbone
 from embedtrain.model.contract import write_contract
 from embedtrain.model.describe import contract_of, shipped_tokenizer

@@ -9,7 +9,6 @@ Letters: n records, W coordinates of a vector.
 
 from __future__ import annotations
 
-import errno
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.atomic import is_disk_full
 from embedtrain.types import InputError
 
 KEY_BYTES = 16
 HEADER_BYTES = 64
 MAGIC = b"ETVEC002"
 BURIED = np.full(KEY_BYTES, 255, np.uint8)  # no text has this key
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _AT_ONCE = 2**24  # bytes of records checked or written at a time
 _WORD = np.dtype("<u4")
 
@@ -108,7 +107,7 @@ def append(
         if path.exists():  # half a record would shift all that follow
             with path.open("r+b") as file:
                 file.truncate(size)
-        full = "the disk is full" if error.errno in FULL else str(error.strerror)
+        full = "the disk is full" if is_disk_full(error) else str(error.strerror)
         raise InputError(
             f"cannot write vectors to {path}: {full}. What was written before is kept: make room there, or "
             "give another folder, and run again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from embedtrain.model.atomic import sync
+from embedtrain.atomic import atomic_file, is_disk_full
 from embedtrain.train.seal import fault_of, write_sealed
 from embedtrain.types import InputError
 
@@ -71,30 +70,14 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     Raises:
         InputError: if the disk is full; nothing is left behind and an existing `path` is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w+b") as file:
+        with atomic_file(path) as file:
             write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        if not _is_disk_full(error):
+        if not is_disk_full(error):
             raise
         free = shutil.disk_usage(path.parent).free / 2**20
         raise InputError(
             f"no space left while saving {path} ({free:.0f} MiB free). The checkpoint saved before it is "
             "complete: free some space and run the same command again to continue from it"
         ) from error
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """torch.save wraps the OSError of a failed write in RuntimeErrors, so look through the whole chain."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

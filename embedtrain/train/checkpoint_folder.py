@@ -12,7 +12,7 @@ from embedtrain.types import InputError
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"step_(\d{9,})\.ckpt")
-LEFT_OVER = re.compile(r"\..*\.ckpt\.\d+\.tmp")  # what a killed process had not finished writing
+LEFT_OVER = re.compile(r"\..*\.ckpt\.tmp")  # what a killed process had not finished writing
 
 
 class CheckpointFolder:

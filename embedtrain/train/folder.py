@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 import yaml
 
-from embedtrain.train.checkpoint import write_atomically
+from embedtrain.atomic import write_text
 from embedtrain.train.checkpoint_folder import CheckpointFolder
 from embedtrain.types import InputError
 
@@ -34,7 +33,7 @@ FREE = (
     "trainer.keep_last",
     "trainer.log_every",
 )
-LEFT_OVER = re.compile(r"\.config\.yaml\.\d+\.tmp")  # of a run that was killed as it began
+LEFT_OVER = ".config.yaml.tmp"  # of a run that was killed as it began
 BAD_ROWS = "bad_rows"  # written as the data is read, before the folder is prepared
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers", "pytorch-lightning", "mteb")
 
@@ -96,8 +95,7 @@ class RunFolder:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         facts = {"config": dict(config), "versions": versions(), "commit": commit(), "world_size": world_size}
-        text = yaml.safe_dump(facts, sort_keys=False)
-        write_atomically(self.config, lambda file: file.write(text.encode()))
+        write_text(self.config, yaml.safe_dump(facts, sort_keys=False))
         return False
 
     def release(self) -> None:
@@ -144,7 +142,7 @@ class RunFolder:
 
 def _is_free(name: str) -> bool:
     """Whether a file may be in a folder that holds no run yet."""
-    return name == BAD_ROWS or LEFT_OVER.fullmatch(name) is not None
+    return name in (BAD_ROWS, LEFT_OVER)
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from embedtrain.train.checkpoint import write_atomically
+from embedtrain.atomic import write_text
 from embedtrain.train.metrics import FileLogger
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class KeepVersions(pl.Callback):
             type(one).__name__: one.version for one in trainer.loggers if not isinstance(one, FileLogger)
         }
         if found:
-            write_atomically(self.file, lambda file: file.write((json.dumps(found) + "\n").encode()))
+            write_text(self.file, json.dumps(found) + "\n")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """End the wandb run."""

@@ -14,6 +14,8 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from embedtrain.atomic import write_text
+
 
 class FileLogger(Logger):
     """Appends each logged step to `<folder>/metrics.jsonl`; `metrics.csv` is made from it when training ends.
@@ -64,9 +66,7 @@ class FileLogger(Logger):
         if not self.path.exists():
             return
         kept = [line for line in self.path.read_text("utf-8").splitlines() if _step_of(line) < step]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), "utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

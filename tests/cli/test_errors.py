@@ -15,6 +15,7 @@ from embedtrain.model.export import load_encoder
 from embedtrain.objective.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.train import checkpoint
+from embedtrain.train.metrics import FileLogger
 
 MAIN = {"train": train.main, "evaluate": evaluate.main, "export": export.main}
 
@@ -207,6 +208,15 @@ def test_a_full_disk_while_saving(say, words, tmp_path, monkeypatch):
     assert "no space left while saving" in message
     saved = sorted(path.name for path in (tmp_path / "x/checkpoints").iterdir())
     assert saved == ["last.ckpt", "step_000000001.ckpt", "step_000000002.ckpt"]
+
+
+def test_a_full_disk_while_logging(say, words, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FileLogger, "log_metrics", full)
+    message = say("train", *words)
+    assert f"{tmp_path}: the disk is full; free some space and run the same command again" in message
 
 
 def test_a_full_disk_while_publishing(say, words, tmp_path, monkeypatch):

@@ -101,7 +101,7 @@ def test_failed_write_leaves_what_was_there(entries, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(dictionary.Path, "write_text", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="out: the disk is full"):
         dictionary.prepare(folder, entries=entries, **SIZES, seed=9)
     assert contents(folder) == before
     assert {item.name for item in tmp_path.iterdir()} == {"words", "out"}

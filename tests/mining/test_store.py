@@ -1,5 +1,8 @@
 """Vectors on disk: the same again, of nothing but the texts and the teacher they were made for."""
 
+import os
+import time
+
 import numpy as np
 import pytest
 
@@ -84,7 +87,7 @@ def test_a_block_is_whole_or_absent(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(blocks.os, "replace", full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(InputError, match="the disk is full"):
             write_block(path, key, array)
     assert list(tmp_path.iterdir()) == []
@@ -96,12 +99,9 @@ def test_a_block_is_whole_or_absent(tmp_path, monkeypatch):
 
 
 def test_half_written_files_of_killed_processes_go_in_time(tmp_path, teacher):
-    import os
-    import time
-
     kept = store(tmp_path, teacher)
     kept.fill()
-    old, young = kept.folder / ".a.part", kept.folder / ".b.part"
+    old, young = kept.folder / ".a.tmp", kept.folder / ".b.tmp"
     for path, age in ((old, 2 * blocks.ABANDONED_SECONDS), (young, 0)):
         path.write_bytes(b"half")
         os.utime(path, (time.time() - age, time.time() - age))

@@ -89,7 +89,7 @@ def test_a_last_that_was_copied_alone_is_continued_from(folder):
 
 def test_a_save_that_was_killed_leaves_nothing_for_long(folder):
     save(folder, 5)
-    (folder.path / ".step_000000010.ckpt.4711.tmp").write_bytes(b"half")
+    (folder.path / ".step_000000010.ckpt.tmp").write_bytes(b"half")
     assert folder.newest_whole(repair=True) == folder.at(5)
     assert names(folder) == ["last.ckpt", "step_000000005.ckpt"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from embedtrain.atomic import write_text
 from embedtrain.types import InputError
 
 NAME = "manifest.json"
@@ -72,9 +72,8 @@ def write_manifest(root: Path, repos: Iterable[Repo]) -> Path:
         }
         for repo in sorted(repos)
     ]
-    file, part = root / NAME, root / f"{NAME}.partial"
-    part.write_text(json.dumps({"format": FORMAT, "repos": entries}, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, file)
+    file = root / NAME
+    write_text(file, json.dumps({"format": FORMAT, "repos": entries}, indent=1) + "\n")
     return file
 
 

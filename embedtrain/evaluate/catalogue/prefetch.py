@@ -6,11 +6,11 @@ that name is whole: fetching goes on in `<...>.partial`, and continues there whe
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from embedtrain.atomic import is_disk_full
 from embedtrain.evaluate.catalogue.manifest import Repo, faults, files_of, read_manifest, write_manifest
 from embedtrain.evaluate.catalogue.sources import source_of
 from embedtrain.types import InputError
@@ -72,7 +72,7 @@ def prefetch(
             try:
                 repo = _fetch(root, want)
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                if is_disk_full(error):
                     raise InputError(
                         f"{root}: the disk is full while fetching {want.repo}; make room and run this again, "
                         "it continues where it stopped"

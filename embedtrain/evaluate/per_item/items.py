@@ -7,7 +7,6 @@ each item bears a hash of its text (of a query, its id), and the file says of wh
 from __future__ import annotations
 
 import json
-import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.atomic import atomic_file
 from embedtrain.evaluate.per_item.weighted import Floats, Sample
 from embedtrain.types import InputError
 
@@ -69,8 +69,6 @@ def items_file(folder: Path, task: str, *, step: int, cell: str, split: str) -> 
 
 def write_items(path: Path, items: Items) -> None:
     """The file, whole or not at all; numbers that fit are kept in 4 bytes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
     arrays: dict[str, NDArray[Any]] = {
         "about": np.array(json.dumps(items.about._asdict())),
         "ids": items.ids,
@@ -79,11 +77,8 @@ def write_items(path: Path, items: Items) -> None:
     }
     for number, metric in enumerate(items.about.statistics):
         arrays[f"values{number}"] = _short(items.values[metric])
-    with draft.open("wb") as file:
+    with atomic_file(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
 
 
 def read_items(path: Path) -> Items:

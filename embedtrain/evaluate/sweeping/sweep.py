@@ -11,13 +11,13 @@ again it reads what the tree has and measures the rest. Several ranks share the 
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from embedtrain.atomic import is_disk_full
 from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.quiet import kept_random_state, quiet
 from embedtrain.evaluate.sweeping.funnel import Measured, measured_as, sub_models_of
@@ -113,7 +113,7 @@ def sweep(
         try:
             return _sweep(shared, tasks, Path(folder) / "scores.jsonl")
         except OSError as error:
-            if not _disk_is_full(error):
+            if not is_disk_full(error):
                 raise
             raise InputError(
                 f"{folder}: the disk is full; free some space and run the same command again, which keeps "
@@ -158,17 +158,10 @@ def _measure_missing(shared: Sweep, tasks: Sequence[AbsTask], found: Found, file
                 if rank() == 0:
                     append_scores(file, scores)
         except Exception as error:
-            if _disk_is_full(error):
+            if is_disk_full(error):
                 raise
             failures.append(_failure(name, error))
     return failures
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether that is the cause of an error, or its cause's."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__
-    return error is not None and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _remove_drafts(results: Path, prefix: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from embedtrain.model.atomic import atomic_folder
+from embedtrain.atomic import atomic_file, atomic_folder, is_disk_full, write_text
 from embedtrain.types import InputError
 
 
@@ -16,6 +16,12 @@ def content(folder: Path) -> dict[str, str]:
 def write_half(folder: Path, error: BaseException, *, overwrite: bool = False) -> None:
     with atomic_folder(folder, overwrite=overwrite) as beside:
         (beside / "half.txt").write_text("half")
+        raise error
+
+
+def write_half_file(path: Path, error: BaseException) -> None:
+    with atomic_file(path) as file:
+        file.write(b"half")
         raise error
 
 
@@ -133,3 +139,55 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path, monkeypatch):
 def test_other_safetensors_errors_are_not_called_a_full_disk(tmp_path):
     with pytest.raises(SafetensorError, match="other"), atomic_folder(tmp_path / "model"):
         raise SafetensorError("other")
+
+
+def test_a_file_appears_whole(tmp_path):
+    path = tmp_path / "new" / "a.bin"
+    with atomic_file(path) as file:
+        file.write(b"abc")
+        file.seek(-1, os.SEEK_END)
+        assert file.read() == b"c"
+        assert not path.exists()
+    assert path.read_bytes() == b"abc"
+    write_text(path, "caf\u00e9\n")
+    assert path.read_bytes() == "caf\u00e9\n".encode()
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("there", [False, True])
+def test_an_error_leaves_a_file_as_it_was(tmp_path, error, there):
+    path = tmp_path / "a.txt"
+    if there:
+        path.write_text("old")
+    with pytest.raises(type(error)):
+        write_half_file(path, error)
+    assert content(tmp_path) == ({"a.txt": "old"} if there else {})
+
+
+def test_what_a_killed_writer_left_is_replaced_and_others_are_let_be(tmp_path):
+    path = tmp_path / "a.txt"
+    (tmp_path / ".a.txt.tmp").write_text("a long half of a file")
+    (tmp_path / ".a.txt.other.tmp").write_text("of another writer")
+    write_text(path, "new")
+    assert content(tmp_path) == {"a.txt": "new", ".a.txt.other.tmp": "of another writer"}
+
+
+def test_two_writers_with_marks_do_not_meet(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_file(path, mark=".1") as one, atomic_file(path, mark=".2") as two:
+        one.write(b"one")
+        two.write(b"two")
+    assert content(tmp_path) == {"a.txt": "one"}  # which ended last
+
+
+def test_a_full_disk_is_known_through_what_wraps_it():
+    full = OSError(errno.ENOSPC, "No space left on device")
+    wrapped = RuntimeError("cannot write")
+    wrapped.__cause__ = RuntimeError("file write failed")
+    wrapped.__cause__.__context__ = full
+    assert is_disk_full(full)
+    assert is_disk_full(wrapped)
+    assert not is_disk_full(RuntimeError("cannot write"))
+    assert not is_disk_full(OSError(errno.EIO, "broken disk"))
+    assert not is_disk_full(None)

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,12 +9,49 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from safetensors import SafetensorError
 
 from embedtrain.types import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+UNFINISHED = ".tmp"  # ends the names of files that are being written, which begin with a dot
+
+
+@contextmanager
+def atomic_file(path: Path, *, mark: str = "") -> Iterator[IO[bytes]]:
+    """Gives an empty file, open to write and read bytes, that takes the name `path` when all went well.
+
+    On any error, an interrupt too, what was written is removed and what was at `path` is untouched. It is
+    flushed to the disk before it takes the name. Folders above `path` are made.
+
+    Args:
+        path: what to write.
+        mark: of this writer, where several may write `path` at once; a killed one then leaves a file of its
+            own, else one that the next writer replaces.
+
+    Raises:
+        OSError: as the disk refused it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}{mark}{UNFINISHED}")
+    try:
+        with beside.open("w+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+        sync(path.parent)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Let `path` hold that text in UTF-8; see `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
 
 
 @contextmanager
@@ -88,10 +125,20 @@ def sync(path: Path) -> None:
 
 def _disk_reason(error: BaseException) -> str | None:
     """What the user must mend when the disk refused; None for every other error."""
-    # safetensors writes in Rust and says "No space left on device (os error 28)" in an error of its own.
-    full = isinstance(error, SafetensorError) and any(f"os error {code}" in str(error) for code in FULL)
-    if full or (isinstance(error, OSError) and error.errno in FULL):
+    if is_disk_full(error):
         return "the disk is full; nothing was left behind. Free some space, or choose another disk"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return f"{error.strerror} ({error.filename}). Choose a folder you may write to"
     return None
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether a full disk is the cause of an error, or its cause's: libraries wrap what they were told."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        # safetensors writes in Rust and says "No space left on device (os error 28)" in an error of its own.
+        if isinstance(error, SafetensorError) and any(f"os error {code}" in str(error) for code in FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
