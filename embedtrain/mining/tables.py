@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.atomic import UNFINISHED
 from embedtrain.mining.blocks import write_whole
 from embedtrain.types import InputError
 
@@ -63,7 +64,7 @@ def forget_after(folder: Path, step: int) -> None:
     for later in steps_of(folder):
         if later > step:
             path_of(folder, later).unlink()
-    for unfinished in [*folder.glob(".step_*.part"), *folder.glob("rank_*.npz")]:
+    for unfinished in [*folder.glob(f".step_*{UNFINISHED}"), *folder.glob("rank_*.npz")]:
         unfinished.unlink()
 
 

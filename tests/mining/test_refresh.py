@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, compose
 
+from embedtrain.atomic import UNFINISHED
 from embedtrain.cli.outcome import publish
 from embedtrain.cli.stages import TrainingRun
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
@@ -72,7 +73,8 @@ def test_batches_carry_what_was_mined_and_stopping_changes_nothing(words, tmp_pa
             train([*words, f"name={name}"], StopAfter(stop))
         mined = tmp_path / name / "mined"
         if stop == 4:
-            for left in ("step_6.npz", ".step_6.npz.5eed.part", "rank_1.npz"):  # of a run that went further
+            unfinished = f".step_6.npz.5eed{UNFINISHED}"
+            for left in ("step_6.npz", unfinished, "rank_1.npz"):  # of a run that went further
                 (mined / left).write_bytes(b"half")
         train([*words, f"name={name}"])
         found = load_file(tmp_path / name / "model/model.safetensors")
