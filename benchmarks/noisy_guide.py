@@ -45,15 +45,15 @@ from scipy.stats import spearmanr
 
 from embedtrain.cli.logs import set_up_logs
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder
-from embedtrain.model.guide import load_guide
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.guides.guide import load_guide
+from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.negatives import Negatives
-from embedtrain.objective.pairing import Queued, pair, whole
 from embedtrain.objective.plan import FixedPairs
-from embedtrain.objective.rules import Margin, Rule
-from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.objective.similarity.pairing import Queued, pair, whole
+from embedtrain.rules.batch import Margin, Rule
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Guide, Links, Pairing, SubModel
 
 LEAST_SCORE = 4.0  # of a pair that trains

@@ -51,12 +51,12 @@ from rich.table import Table
 
 from embedtrain.cli.logs import set_up_logs
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder
+from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import POOLINGS, Pooling, named_pooling
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import Full
-from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 
 LEAST_SCORE = 4.0  # of a pair that trains
 MEAN, UNTOUCHED = "mean", "mean, untrained"

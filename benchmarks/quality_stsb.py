@@ -40,19 +40,19 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from embedtrain.cli.logs import set_up_logs
-from embedtrain.config import package_path
 from embedtrain.data.module import DataModule
+from embedtrain.files.rows import read_rows
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder
-from embedtrain.objective.distillation import Distill, LayerKL, PrefixKL
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
+from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
-from embedtrain.objective.scored import CoSENT
-from embedtrain.rows import read_rows
-from embedtrain.train.batch_loss import BatchLoss
-from embedtrain.train.callbacks import SaveCheckpoints
+from embedtrain.settings.build import package_path
+from embedtrain.train.callbacks.saving import SaveCheckpoints
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import SubModel
 

@@ -49,9 +49,9 @@ def ours(root: Path, names: tuple[str, ...], whole: bool) -> dict[str, Any]:
 
     from embedtrain.evaluate.catalogue.tasks import find_tasks
     from embedtrain.evaluate.sweeping.sweep import sweep
+    from embedtrain.files.scores import main_scores
     from embedtrain.model.encoder import Encoder
-    from embedtrain.model.export import load_encoder
-    from embedtrain.scores import main_scores
+    from embedtrain.model.folder.export import load_encoder
     from embedtrain.types import Cell, Embeddings
 
     encoder = load_encoder(folder())

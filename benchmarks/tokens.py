@@ -28,15 +28,15 @@ import torch
 from tables import show
 from transformers import ByT5Tokenizer
 
-from embedtrain.config import package_path
 from embedtrain.data.dictionary import prepare
 from embedtrain.data.module import DataModule
+from embedtrain.files.rows import read_rows
 from embedtrain.model.encoder import CPU_MAX_TOKENS, CPU_OVERHEAD, PACKED_WIDTH, Encoder, micro_batches
-from embedtrain.model.export import load_encoder
-from embedtrain.model.packing import rows_of
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.inputs.packing import rows_of
+from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.token_cache import CachedTokenize
-from embedtrain.model.tokenizer import TextTokenizer
-from embedtrain.rows import read_rows
+from embedtrain.settings.build import package_path
 from embedtrain.types import Tokenize
 
 MODELS = {

@@ -17,7 +17,7 @@ from typing import Any
 
 IMPORTED = (
     "embedtrain.cli.logs",
-    "embedtrain.cli.outcome",
+    "embedtrain.run.publish",
     "embedtrain.cli.stopping",
     "embedtrain.cli.train",
 )
@@ -88,8 +88,8 @@ def _watch(phase: Any, done: Any, begun: Any) -> None:
     """Have the run say what it is at."""
     from embedtrain.mining.refresh import RefreshNegatives
     from embedtrain.train import trainer
-    from embedtrain.train.callbacks import TrainingProgress
-    from embedtrain.train.during import MeasureWhileTraining
+    from embedtrain.train.callbacks.during import MeasureWhileTraining
+    from embedtrain.train.callbacks.saving import TrainingProgress
 
     def enter(number: int, steps: int) -> None:
         phase.value, done.value = number, steps

@@ -39,6 +39,11 @@ def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
 
 
+def local_rank() -> int:
+    """The number of this process on its machine, as a launcher says it; 0 without a launcher."""
+    return dist.get_node_local_rank(fallback_rank=0) if dist.is_available() else 0
+
+
 def everyone(value: Value) -> list[Value]:
     """What every rank gives, in rank order; all must call. Small values only: they travel pickled."""
     if world_size() == 1:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from embedtrain.config import config_dir
-from embedtrain.schemas import (
+from embedtrain.settings.build import config_dir
+from embedtrain.settings.schemas import (
     CompareConfig,
     DoctorConfig,
     EvaluateConfig,

@@ -9,12 +9,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from embedtrain.cli.launch import NODES, SCHEMAS
-from embedtrain.config import build, config_dir, plain, schema
 from embedtrain.data.module import DataModule
 from embedtrain.model.pooling import Pooling
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.schemas import RunConfig
+from embedtrain.settings.build import build, config_dir, plain, schema
+from embedtrain.settings.schemas import RunConfig
 from embedtrain.types import InputError
 
 CONF = config_dir("conf")
@@ -22,7 +22,8 @@ RECIPES = sorted(path.stem for path in config_dir("recipes").glob("*.yaml"))
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 GIVEN = {"data.train": "rows.jsonl", "name": "x"}  # what a person must say, for options composed alone
 PAIRS = "{_target_: embedtrain.objective.plan.FixedPairs}"
-TERM = "{_target_: embedtrain.objective.terms.Term, loss: {_target_: embedtrain.objective.scored.CoSENT}}"
+COSENT = "{_target_: embedtrain.objective.losses.scored.CoSENT}"
+TERM = f"{{_target_: embedtrain.objective.losses.terms.Term, loss: {COSENT}}}"
 MUST_GIVE = {  # and with one option
     ("guide", "model"): {"guide.path": "model"},
     ("contrast", "weighted_sum"): {"contrast.terms": f"[{TERM}]"},
@@ -84,7 +85,7 @@ def test_a_recipe_composes_and_builds(name, tmp_path):
     for layer, dim in config["exports"]:
         assert 1 <= layer <= full.layer
         assert 1 <= dim <= full.dim
-    assert config["backbone"]["_target_"] == "embedtrain.model.export.load_encoder"
+    assert config["backbone"]["_target_"] == "embedtrain.model.folder.export.load_encoder"
 
 
 @pytest.mark.parametrize("name", RECIPES)

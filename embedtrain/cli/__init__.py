@@ -1,1 +1,1 @@
-"""The commands. Hydra stops here and in `embedtrain.config`."""
+"""The commands. Hydra stops here and in `embedtrain.settings.build`."""

@@ -19,8 +19,8 @@ def compare(config: dict[str, Any]) -> None:
 
     from rich.console import Console
 
-    from embedtrain.cli.comparison import comparison_of, subset_of
     from embedtrain.report.verdicts import smallest_table, subset_table, tasks_table, verdict_table
+    from embedtrain.run.compare import comparison_of, subset_of
 
     console = Console()
     if config["subset"]:

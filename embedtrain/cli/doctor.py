@@ -18,8 +18,8 @@ from rich.console import Console
 
 from embedtrain.cli.launch import fail, launch
 from embedtrain.cli.mistyped import mistyped
-from embedtrain.config import nearest
-from embedtrain.schemas import DoctorConfig
+from embedtrain.settings.build import nearest
+from embedtrain.settings.schemas import DoctorConfig
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def run(settings: DoctorConfig, config: dict[str, Any]) -> None:
 def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path, console: Console) -> list[Finding]:
     """All findings. A run that cannot be built is one finding, an error."""
     # torch and friends are slow to import; --help is not
-    from embedtrain.cli.stages import TrainingRun
     from embedtrain.doctor.examine import examine
     from embedtrain.doctor.findings import Finding
+    from embedtrain.run.run import TrainingRun
 
     findings = [state_of_folder(config)]
-    plan = logging.getLogger("embedtrain.data.run_plan")
+    plan = logging.getLogger("embedtrain.data.order.run_plan")
     level = plan.level
     plan.setLevel(logging.WARNING)  # the report says the same
     try:
@@ -138,7 +138,7 @@ def aside(config: dict[str, Any], scratch: Path) -> dict[str, Any]:
 def state_of_folder(config: dict[str, Any]) -> Finding:
     """Whether the run's own folder is free; nothing in it is touched."""
     from embedtrain.doctor.findings import Finding
-    from embedtrain.train.folder import RunFolder
+    from embedtrain.files.run_folder import RunFolder
 
     folder = RunFolder(config["output_root"], config["name"])
     if folder.model.exists() and not config["overwrite"]:

@@ -52,16 +52,16 @@ def evaluate(config: dict[str, Any]) -> None:
 def _evaluate(config: dict[str, Any]) -> None:
     from pathlib import Path
 
-    from embedtrain.cli.artefacts import show_leaderboard
-    from embedtrain.cli.measure import grid, measure
-    from embedtrain.cli.models import model_folder, name_of
     from embedtrain.cli.offline import offline_tasks
-    from embedtrain.cli.plan import keeping_of, show_plan
     from embedtrain.cli.prefetch import prefetched_model
     from embedtrain.evaluate.sweeping.funnel import Measured, funnel_of
     from embedtrain.evaluate.sweeping.sweep import IncompleteError
-    from embedtrain.model.export import load_encoder
+    from embedtrain.model.folder.export import load_encoder
     from embedtrain.ranks import rank
+    from embedtrain.run.artefacts import show_leaderboard
+    from embedtrain.run.cost import keeping_of, show_plan
+    from embedtrain.run.measure import grid, measure
+    from embedtrain.run.models import model_folder, name_of
     from embedtrain.types import InputError, SubModel
 
     if config["model"] is None:

@@ -19,9 +19,9 @@ def main() -> None:
 
 def run(config: dict[str, Any]) -> None:
     """Load a model, cut it, write it."""
-    from embedtrain.cli.artefacts import index_of
-    from embedtrain.cli.models import model_folder, run_folder
-    from embedtrain.model.export import load_encoder, save_encoder
+    from embedtrain.model.folder.export import load_encoder, save_encoder
+    from embedtrain.run.artefacts import index_of
+    from embedtrain.run.models import model_folder, run_folder
     from embedtrain.types import SubModel
 
     encoder = load_encoder(model_folder(config["model"]))
@@ -29,7 +29,7 @@ def run(config: dict[str, Any]) -> None:
     dim = encoder.width if config["dim"] is None else config["dim"]
     out = Path(config["out"])
     if config["onnx"]:
-        from embedtrain.model.onnx import export_onnx as write
+        from embedtrain.model.folder.onnx import export_onnx as write
     else:
         write = partial(
             save_encoder, index=index_of(run_folder(config["model"]), out.name, SubModel(layer, dim))

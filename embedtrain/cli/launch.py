@@ -18,11 +18,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ValidationError
 from omegaconf.errors import OmegaConfBaseException
 
-from embedtrain.atomic import is_disk_full
 from embedtrain.cli.mistyped import mistyped
 from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
-from embedtrain.config import config_dir, nearest, plain, schema
-from embedtrain.schemas import (
+from embedtrain.files.atomic import is_disk_full
+from embedtrain.settings.build import config_dir, nearest, plain, schema
+from embedtrain.settings.schemas import (
     CompareConfig,
     EvaluateConfig,
     EvaluationConfig,

@@ -27,7 +27,7 @@ def mine(config: dict[str, Any]) -> None:
 
 def _mine(config: dict[str, Any]) -> None:
     from embedtrain import ranks
-    from embedtrain.cli.mining_stages import MiningRun, check_config
+    from embedtrain.run.mine import MiningRun, check_config
 
     shard, shards = shard_of(config["shard"])
     check_config(config)
@@ -57,7 +57,7 @@ def shard_of(text: str | None) -> tuple[int, int]:
 def _read(config: dict[str, Any]) -> Reading:
     """Rows and corpus that the config names, bad rows left out as it says."""
     from embedtrain import ranks
-    from embedtrain.data.bad_rows import BadRows
+    from embedtrain.data.read.bad_rows import BadRows
     from embedtrain.mining.output import bad_rows_folder
     from embedtrain.mining.reading import read_retrieval, read_source
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedtrain.cli.models import model_folder
 from embedtrain.cli.prefetch import prefetched_model
+from embedtrain.run.models import model_folder
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:

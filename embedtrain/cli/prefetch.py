@@ -20,7 +20,7 @@ def prefetch_all(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: no data_root, an unknown task, or, once all else is fetched, what could not be had.
     """
-    from embedtrain.evaluate.catalogue.manifest import NAME
+    from embedtrain.evaluate.catalogue.official.manifest import NAME
     from embedtrain.evaluate.catalogue.prefetch import prefetch, wanted_data
     from embedtrain.evaluate.catalogue.tasks import find_tasks
 

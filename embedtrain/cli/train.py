@@ -19,11 +19,11 @@ def run(config: dict[str, Any]) -> None:
         IncompleteError: once all is written, if a task could not be scored.
     """
     # torch and friends are slow to import; --help is not
-    from embedtrain.cli.outcome import evaluate_after, evaluate_before, publish
-    from embedtrain.cli.stages import TrainingRun
     from embedtrain.cli.stopping import leave
-    from embedtrain.cli.telling import leads
-    from embedtrain.train.stopping import Stopped, StopRequest
+    from embedtrain.console import leads
+    from embedtrain.run.publish import evaluate_after, evaluate_before, publish
+    from embedtrain.run.run import TrainingRun
+    from embedtrain.train.callbacks.stopping import Stopped, StopRequest
 
     try:
         with StopRequest() as stop:

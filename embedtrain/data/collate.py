@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from embedtrain.data.draw import Pick
-from embedtrain.data.sources import Example
+from embedtrain.data.order.draw import Pick
+from embedtrain.data.read.sources import Example
 from embedtrain.types import Batch, Links, Role, Tokenize, Tokens, stack_tokens, text_id
 
 ROLES: tuple[Role, ...] = ("query", "document")

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embedtrain.atomic import atomic_folder
 from embedtrain.data.definitions import pairs
+from embedtrain.files.atomic import atomic_folder
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)

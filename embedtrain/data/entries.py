@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.data.bad_rows import BadRows
-from embedtrain.data.draw import ALL, Draw
-from embedtrain.data.mixture import Dataset, Use
+from embedtrain.data.order.draw import ALL, Draw
+from embedtrain.data.order.mixture import Dataset, Use
 from embedtrain.data.permutation import Permutation
-from embedtrain.data.sources import Example, check_all_scored_or_none, read_examples, task_name
-from embedtrain.data.stores import MemoryRows, Order, Store
-from embedtrain.data.streaming import StreamedRows
-from embedtrain.rows import nearest
+from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.read.sources import Example, check_all_scored_or_none, read_examples, task_name
+from embedtrain.data.stores.memory import MemoryRows, Order, Store
+from embedtrain.data.stores.streaming import StreamedRows
+from embedtrain.files.rows import nearest
 from embedtrain.types import InputError
 
 Source = str | Mapping[str, Any]

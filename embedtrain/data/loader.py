@@ -10,10 +10,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from embedtrain.data.collate import collate
-from embedtrain.data.draw import ALL, Draw, pick
-from embedtrain.data.sampler import Batches
-from embedtrain.data.sources import Example
-from embedtrain.data.windows import Drawn
+from embedtrain.data.order.draw import ALL, Draw, pick
+from embedtrain.data.order.sampler import Batches
+from embedtrain.data.order.windows import Drawn
+from embedtrain.data.read.sources import Example
 from embedtrain.types import Batch, InputError, Tokenize
 
 Cut = Callable[[Sequence[Drawn], int, int], Sequence[Drawn]]

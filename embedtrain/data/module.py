@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 
-from embedtrain.data.bad_rows import BadRows, Policy
 from embedtrain.data.collate import offered
-from embedtrain.data.draw import Draw, How
 from embedtrain.data.entries import Source, datasets_of, entries_of, read_entry, read_sources, sample
 from embedtrain.data.loader import Cut, Revise, StepDataset, StepLoader
-from embedtrain.data.mixture import Dataset, Mix, Sampling
-from embedtrain.data.run_plan import BatchesOf, Composition, Part, RunPlan
-from embedtrain.data.sampler import EvenBatches, part_for_rank, slice_for_rank
-from embedtrain.data.sources import Example
+from embedtrain.data.order.draw import Draw, How
+from embedtrain.data.order.mixture import Dataset, Mix, Sampling
+from embedtrain.data.order.run_plan import BatchesOf, Composition, Part, RunPlan
+from embedtrain.data.order.sampler import EvenBatches, part_for_rank, slice_for_rank
+from embedtrain.data.read.bad_rows import BadRows, Policy
+from embedtrain.data.read.sources import Example
 from embedtrain.data.split_off import split_off
-from embedtrain.data.stores import some_rows
+from embedtrain.data.stores.memory import some_rows
 from embedtrain.types import InputError, Tokenize
 
 READ = 1_024  # rows taken together where all are read

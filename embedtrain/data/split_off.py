@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from embedtrain.data.entries import Entry
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.data.splitting import held_out
-from embedtrain.data.stores import Store
+from embedtrain.data.stores.memory import Store
 from embedtrain.types import InputError
 
 Part = tuple[Entry, Store | list[Example]]

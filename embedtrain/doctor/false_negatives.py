@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.doctor.duplicates import normalised
 from embedtrain.doctor.findings import SHOWN, Finding, Level, clip
 from embedtrain.doctor.sampling import Sample

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal
 
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
 from embedtrain.doctor.sampling import Sample
-from embedtrain.model.tokenizer import TextTokenizer
+from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import Role
 
 CHECK = "lengths"

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, percent, spread
 from embedtrain.doctor.patient import Look, Patient, Seen, paired
-from embedtrain.objective.negatives import Negatives
-from embedtrain.objective.pairing import QUERY_DOCS, BatchCandidates
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.objective.similarity.pairing import QUERY_DOCS, BatchCandidates
 from embedtrain.types import Allowed, BlockName, Blocks, Embeddings, Links, Pairing, SubModel
 
 CHECK = "negatives"

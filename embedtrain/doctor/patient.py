@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from embedtrain.data.module import DataModule
-from embedtrain.data.windows import Drawn
+from embedtrain.data.order.windows import Drawn
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, Encoder
 from embedtrain.model.modes import evaluating
 from embedtrain.objective.plan import Plan
-from embedtrain.train.batch_loss import BatchLoss
 from embedtrain.train.gradcache import GradCache
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Batch, Chosen, Embeddings, Guide, Pairing, distinct_layers
 
 SCANNED = 512  # first batches that are searched for one of each dataset

@@ -16,10 +16,10 @@ from embedtrain.doctor.findings import Finding, Level
 from embedtrain.doctor.negatives import mean_cosine
 from embedtrain.doctor.patient import Patient
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder, save_encoder
+from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.model.inputs.tokenizer import Read
 from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import pool_mask
-from embedtrain.model.tokenizer import Read
 from embedtrain.types import InputError, Role, SubModel, Tokens
 
 CHECK = "model"

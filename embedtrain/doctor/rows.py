@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from embedtrain.data.run_plan import Part
-from embedtrain.data.sources import Example
+from embedtrain.data.order.run_plan import Part
+from embedtrain.data.read.sources import Example
 from embedtrain.doctor.findings import SHOWN, Finding, percent, spread
 from embedtrain.doctor.sampling import Sample
 

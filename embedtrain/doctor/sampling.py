@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embedtrain.data.mixture import Dataset
-from embedtrain.data.sources import Example
-from embedtrain.data.stores import MemoryRows
+from embedtrain.data.order.mixture import Dataset
+from embedtrain.data.read.sources import Example
+from embedtrain.data.stores.memory import MemoryRows
 
 READ = 1_024  # rows taken together
 

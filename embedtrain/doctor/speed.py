@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from embedtrain.data.run_plan import Part
+from embedtrain.data.order.run_plan import Part
 from embedtrain.doctor.findings import Finding, percent
 from embedtrain.doctor.patient import Look, Patient
 from embedtrain.doctor.training_step import forward_and_backward

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.atomic import UNFINISHED, atomic_file, is_disk_full
+from embedtrain.files.atomic import UNFINISHED, atomic_file, is_disk_full
 from embedtrain.types import InputError
 
 MAGIC = b"ETBLOCK1"

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from embedtrain.mining.problem import Problem, draw_key
 from embedtrain.mining.rescore import PairScores
-from embedtrain.mining.rules import Candidates
 from embedtrain.mining.search import Fetch, nearest, pair_scores
 from embedtrain.mining.selection import Selection, Verdict
 from embedtrain.mining.store import Vectors
+from embedtrain.rules.mining import Candidates
 
 BLOCK = 1_024  # queries searched together
 

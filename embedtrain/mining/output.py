@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.mining.blocks import write_whole
 from embedtrain.mining.mine import Mined
 from embedtrain.mining.problem import Problem

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.types import InputError, text_id
 
 Integers = NDArray[np.int64]

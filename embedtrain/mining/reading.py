@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from embedtrain.data.bad_rows import BadRows
-from embedtrain.data.fields import number_of, text_of
-from embedtrain.data.ids import same_id
-from embedtrain.data.sources import Example, read_examples
-from embedtrain.records import parsed
-from embedtrain.rows import raw_rows
+from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.read.fields import number_of, text_of
+from embedtrain.data.read.ids import same_id
+from embedtrain.data.read.sources import Example, read_examples
+from embedtrain.files.records import parsed
+from embedtrain.files.rows import raw_rows
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)

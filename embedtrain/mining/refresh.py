@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 
 from embedtrain import ranks
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.mining.backends import Index, backend, check_index
 from embedtrain.mining.mine import BLOCK, Miner
 from embedtrain.mining.problem import Problem, Query, problems_of
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.store import in_memory
 from embedtrain.mining.tables import Table, forget_after, path_of, read_table, write_table
-from embedtrain.steps import whole_step
 from embedtrain.types import InputError, Role
+from embedtrain.whole_step import whole_step
 
 log = logging.getLogger(__name__)
 WINDOW = 1_024  # texts between two looks at the clock

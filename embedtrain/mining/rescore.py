@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedtrain.mining.blocks import DamagedError, block_key, read_block, write_block
-from embedtrain.model.contract import digits, tensors_hash, tokenizer_hash
+from embedtrain.model.folder.contract import digits, tensors_hash, tokenizer_hash
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)

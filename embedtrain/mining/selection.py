@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.mining.rules import Candidates, Mask, Rule, SkipTop
+from embedtrain.rules.mining import Candidates, Mask, Rule, SkipTop
 from embedtrain.types import InputError
 
 Reference = Literal["lowest", "highest"]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.atomic import UNFINISHED
+from embedtrain.files.atomic import UNFINISHED
 from embedtrain.mining.blocks import write_whole
 from embedtrain.types import InputError
 

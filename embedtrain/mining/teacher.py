@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedtrain.model.contract import digits, tokenizer_hash
-from embedtrain.model.guide import GuideModel, load_guide
-from embedtrain.model.tokenizer import TextTokenizer
+from embedtrain.model.folder.contract import digits, tokenizer_hash
+from embedtrain.model.guides.guide import GuideModel, load_guide
+from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Role
 
 

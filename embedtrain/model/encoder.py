@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from embedtrain.model.backbone import Backbone
+from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.inputs.packing import pack, rows_of, unpack
+from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import evaluating
-from embedtrain.model.packing import pack, rows_of, unpack
 from embedtrain.model.pooling import Pooling, pool_mask
-from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.types import Embeddings, InputError, Role, SubModel, Tokens
 
 # Rows x padded length of one micro-batch where none is given. MiniLM on two cores encoded 215 short texts

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from embedtrain.model.contract import digits, tokenizer_hash
-from embedtrain.model.token_file import (
+from embedtrain.model.folder.contract import digits, tokenizer_hash
+from embedtrain.model.inputs.token_file import (
     HEADER_WORDS,
     KEY_BYTES,
     Block,
@@ -35,9 +35,9 @@ from embedtrain.model.token_file import (
     read,
     spans,
 )
-from embedtrain.model.tokenizer import TextTokenizer, ragged
-from embedtrain.model.vector_index import VectorIndex
+from embedtrain.model.inputs.tokenizer import TextTokenizer, ragged
 from embedtrain.types import InputError, Role, Tokenize, Tokens
+from embedtrain.vectors.index import VectorIndex
 
 LOG = logging.getLogger(__name__)
 _FILE_BITS = 40  # a place is the number of a file, shifted so far, and a word in it

@@ -11,12 +11,12 @@ from typing import Literal, NamedTuple, Protocol, cast, get_args, runtime_checka
 import torch
 from torch import Tensor, nn
 
-from embedtrain.objective import blocks
-from embedtrain.objective.distillation import Distill
-from embedtrain.objective.row_terms import BUDGET, RowDistill, RowLoss, RowReport, RowTerm, Step
+from embedtrain.objective.distill.kl import Distill
+from embedtrain.objective.losses.terms import Sum, Term, subset
+from embedtrain.objective.losses.weighting import Weighting
 from embedtrain.objective.schedule import at
-from embedtrain.objective.terms import Sum, Term, subset
-from embedtrain.objective.weighting import Weighting
+from embedtrain.objective.similarity import blocks
+from embedtrain.objective.similarity.row_terms import BUDGET, RowDistill, RowLoss, RowReport, RowTerm, Step
 from embedtrain.types import Chosen, Embeddings, InputError, Pairing, SubModel, Weighted
 
 Reduction = Literal["sum", "mean"]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple, cast
 
-from embedtrain.scores import main_scores
+from embedtrain.files.scores import main_scores
 from embedtrain.types import DTYPES, Cell, Dtype, InputError, Score
 
 Cells = Mapping[Cell, float]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from embedtrain.scores import main_scores
+from embedtrain.files.scores import main_scores
 from embedtrain.types import Score
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import cast
 
-from embedtrain.scores import TaskFacts, main_scores
+from embedtrain.files.scores import TaskFacts, main_scores
 from embedtrain.types import DTYPES, Cell, Dtype, Score
 
 Row = dict[str, str | int | float | None]

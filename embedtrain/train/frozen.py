@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from embedtrain.model.contract import tensors_hash
+from embedtrain.model.folder.contract import tensors_hash
 from embedtrain.model.pooling import Pooling
 from embedtrain.objective.plan import Plan, layers_of
 from embedtrain.types import InputError

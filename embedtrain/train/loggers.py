@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from embedtrain.atomic import write_text
+from embedtrain.files.atomic import write_text
 from embedtrain.train.metrics import FileLogger
 
 log = logging.getLogger(__name__)

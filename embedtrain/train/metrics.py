@@ -14,7 +14,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from embedtrain.atomic import write_text
+from embedtrain.files.atomic import write_text
 
 
 class FileLogger(Logger):

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.matryoshka import ObjectiveValue
 from embedtrain.objective.plan import Plan
-from embedtrain.train.batch_loss import BatchLoss, averaged
-from embedtrain.train.datasets import dataset_facts, dataset_sums
 from embedtrain.train.distributed import gather_embeddings, gather_links, most_over_ranks
 from embedtrain.train.frozen import FrozenWeights
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.optim import AdamW
 from embedtrain.train.sharding import average_gradients, clip_gradients, shard
-from embedtrain.train.validation import Collected, links_to, sub_model_scores
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss, averaged
+from embedtrain.train.steps.contrastive.datasets import dataset_facts, dataset_sums
+from embedtrain.train.steps.contrastive.validation import Collected, links_to, sub_model_scores
 from embedtrain.types import Batch, Chosen, Embeddings, InputError, Links, SubModel, distinct_layers
 
 

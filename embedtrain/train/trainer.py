@@ -12,13 +12,13 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
-from embedtrain.train.callbacks import SaveCheckpoints, StepMetrics, TrainingProgress
-from embedtrain.train.checkpoint import SealedCheckpointIO
-from embedtrain.train.checkpoint_folder import CheckpointFolder
+from embedtrain.files.checkpoint_folder import CheckpointFolder
+from embedtrain.train.callbacks.saving import SaveCheckpoints, StepMetrics, TrainingProgress
+from embedtrain.train.callbacks.stopping import StopRequest
+from embedtrain.train.checkpoints import SealedCheckpointIO
 from embedtrain.train.loggers import KeepVersions
 from embedtrain.train.metrics import FileLogger
 from embedtrain.train.sharding import Sharded
-from embedtrain.train.stopping import StopRequest
 from embedtrain.types import InputError
 
 

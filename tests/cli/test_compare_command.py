@@ -6,7 +6,7 @@ import pytest
 
 from embedtrain.cli.compare import main
 from embedtrain.evaluate.per_item.items import About, Items, items_file, write_items
-from embedtrain.scores import append_scores
+from embedtrain.files.scores import append_scores
 from embedtrain.types import Cell, Score
 
 FULL, HALF, SMALL = Cell(6, 384), Cell(6, 96), Cell(2, 32)

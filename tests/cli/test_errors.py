@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from embedtrain.cli import evaluate, export, train
-from embedtrain.cli.stages import TrainingRun
-from embedtrain.model.backbone import Backbone
-from embedtrain.model.export import load_encoder
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.train import checkpoint
+from embedtrain.run.run import TrainingRun
+from embedtrain.train import checkpoints as checkpoint
 from embedtrain.train.metrics import FileLogger
 
 MAIN = {"train": train.main, "evaluate": evaluate.main, "export": export.main}

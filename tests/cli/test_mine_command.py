@@ -13,7 +13,7 @@ import time
 import pytest
 
 from embedtrain.cli import mine
-from embedtrain.data.sources import read_examples
+from embedtrain.data.read.sources import read_examples
 from embedtrain.mining import pipeline
 from embedtrain.types import InputError
 

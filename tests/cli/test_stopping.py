@@ -15,8 +15,8 @@ from small_runs import assert_equal_bits, compose, lines_of, weights
 
 from embedtrain.cli import train
 from embedtrain.cli.stopping import job_to_requeue
-from embedtrain.train import checkpoint
-from embedtrain.train.seal import fault_of
+from embedtrain.files.checksum import fault_of
+from embedtrain.train import checkpoints as checkpoint
 
 BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 GO_ON = "the same command continues from the last checkpoint"

@@ -12,8 +12,8 @@ import yaml
 from sentence_transformers import SentenceTransformer
 
 from embedtrain.cli import evaluate, export, train
-from embedtrain.model.export import load_encoder
-from embedtrain.scores import read_scores
+from embedtrain.files.scores import read_scores
+from embedtrain.model.folder.export import load_encoder
 from embedtrain.types import SubModel
 
 STEPS = 16  # two epochs of 64 rows in batches of 8

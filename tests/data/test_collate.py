@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from embedtrain.data import collate as collating
-from embedtrain.data.draw import Draw, pick
-from embedtrain.data.sources import Example, Prompts
+from embedtrain.data.order.draw import Draw, pick
+from embedtrain.data.read.sources import Example, Prompts
 from embedtrain.types import Tokens, text_id
 
 

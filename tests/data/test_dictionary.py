@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from embedtrain.data import dictionary
-from embedtrain.data.sources import read_examples
-from embedtrain.rows import read_rows
+from embedtrain.data.read.sources import read_examples
+from embedtrain.files.rows import read_rows
 from embedtrain.types import InputError
 
 SIZES = {"test_words": 5, "validation_words": 4, "corpus_words": 15}

@@ -10,8 +10,8 @@ import torch
 
 from embedtrain.data.loader import StepDataset, StepLoader
 from embedtrain.data.module import DataModule
-from embedtrain.data.sampler import EvenBatches, slice_for_rank
-from embedtrain.data.sources import Example
+from embedtrain.data.order.sampler import EvenBatches, slice_for_rank
+from embedtrain.data.read.sources import Example
 from embedtrain.types import InputError, Tokens
 
 ROWS = [Example(f"q{n}", (f"p{n}",), (), None, "task", f"rows.jsonl:{n + 1}") for n in range(24)]

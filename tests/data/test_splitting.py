@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.data.splitting import held_out
 from embedtrain.types import InputError
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from embedtrain.data.module import DataModule
-from embedtrain.data.run_plan import Part
+from embedtrain.data.order.run_plan import Part
 from embedtrain.doctor.first_loss import first_losses, judged, loss_finding
 from embedtrain.doctor.memory import Memory, activation_bytes, estimated, memory_finding, padded
 from embedtrain.doctor.negatives import mean_cosine, negative_findings, negatives_of
@@ -23,16 +23,16 @@ from embedtrain.doctor.probes import (
 )
 from embedtrain.doctor.speed import Speed, duration, mean_tokens, measured, speed_finding
 from embedtrain.doctor.training_step import forward_and_backward
-from embedtrain.model.export import load_encoder
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.objective.losses.contrastive import InfoNCE
+from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.negatives import Negatives
-from embedtrain.objective.pairing import whole
 from embedtrain.objective.plan import FixedPairs
-from embedtrain.objective.rules import Margin
-from embedtrain.objective.scored import CoSENT
-from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.objective.similarity.pairing import whole
+from embedtrain.rules.batch import Margin
 from embedtrain.train.gradcache import GradCache
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import SubModel, Tokens
 
 WORDS = "cat dog bird fish man woman child guitar piano ball tree house river sun rain money".split()

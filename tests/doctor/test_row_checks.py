@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from embedtrain.data.mixture import Dataset
-from embedtrain.data.run_plan import Part
-from embedtrain.data.sources import Example, Prompts
-from embedtrain.data.stores import MemoryRows
+from embedtrain.data.order.mixture import Dataset
+from embedtrain.data.order.run_plan import Part
+from embedtrain.data.read.sources import Example, Prompts
+from embedtrain.data.stores.memory import MemoryRows
 from embedtrain.doctor.contamination import contamination_findings, overlap_finding, training_places
 from embedtrain.doctor.duplicates import duplicate_findings
 from embedtrain.doctor.false_negatives import false_negative_findings
@@ -16,7 +16,7 @@ from embedtrain.doctor.lengths import histogram, length_findings, suggested
 from embedtrain.doctor.rows import bad_row_finding, dataset_findings, reason_kind
 from embedtrain.doctor.sampling import Sample, dealt, sampled
 from embedtrain.evaluate.catalogue.texts import Placed
-from embedtrain.model.tokenizer import TextTokenizer
+from embedtrain.model.inputs.tokenizer import TextTokenizer
 
 
 def row(number, query, positives, negatives=(), score=None, task="t"):

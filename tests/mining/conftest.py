@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 
 
 class CountingTeacher:

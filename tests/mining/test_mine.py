@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from embedtrain.data.sources import read_examples
+from embedtrain.data.read.sources import read_examples
 from embedtrain.mining.backends import backend
 from embedtrain.mining.mine import Miner, mine
 from embedtrain.mining.output import mined_rows, write_rows
 from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
 from embedtrain.mining.problem import problems_of
 from embedtrain.mining.rescore import CrossEncoderScores, PairScores
-from embedtrain.mining.rules import Abs, MarginPos, MinScore, PercPos, SkipTop
 from embedtrain.mining.selection import Sample, Selection
 from embedtrain.mining.statistics import readable
 from embedtrain.mining.store import in_memory
+from embedtrain.rules.mining import Abs, MarginPos, MinScore, PercPos, SkipTop
 from embedtrain.types import InputError
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedtrain.data.sources import Prompts
+from embedtrain.data.read.sources import Prompts
 from embedtrain.mining.problem import problems_of
 from embedtrain.types import InputError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedtrain.data.bad_rows import BadRows
+from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.mining.reading import Part, read_corpus, read_retrieval, read_source
 from embedtrain.types import InputError
 
@@ -85,7 +85,9 @@ def test_bad_rows_of_a_retrieval_set_are_reported_and_the_rest_is_mined(tmp_path
 
 def fuzz():
     """The damage that training data is tested with."""
-    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[1] / "data/test_fuzz.py")
+    spec = importlib.util.spec_from_file_location(
+        "fuzz", Path(__file__).parents[1] / "data/read/test_fuzz.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

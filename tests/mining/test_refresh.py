@@ -16,13 +16,13 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, compose
 
-from embedtrain.atomic import UNFINISHED
-from embedtrain.cli.outcome import publish
-from embedtrain.cli.stages import TrainingRun
+from embedtrain.files.atomic import UNFINISHED
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
-from embedtrain.mining.rules import Abs
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.tables import Table, path_of, read_table, steps_of, write_table
+from embedtrain.rules.mining import Abs
+from embedtrain.run.publish import publish
+from embedtrain.run.run import TrainingRun
 from embedtrain.types import InputError
 
 MINING = [
@@ -207,7 +207,7 @@ spec = importlib.util.spec_from_file_location("c", sys.argv[2])
 c = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(c)
 from contextlib import nullcontext
-from embedtrain.data.sources import Example
+from embedtrain.data.read.sources import Example
 from embedtrain.mining import refresh as R
 from embedtrain.mining.selection import Selection
 from embedtrain import ranks

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedtrain.model.encoder import Encoder, micro_batches
-from embedtrain.model.export import load_encoder
+from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import Cls, LatentAttention
 from embedtrain.types import InputError, SubModel, Tokens, stack_tokens
 

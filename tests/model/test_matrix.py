@@ -14,12 +14,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from embedtrain.model.backbone import Backbone
+from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder, save_encoder
-from embedtrain.model.onnx import FILE, export_onnx, run
+from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.model.folder.onnx import FILE, export_onnx, run
+from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.pooling import POOLINGS, named_pooling
-from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.types import SubModel, Tokens
 
 LAYERS = (1, 2, 4)  # first, middle, last

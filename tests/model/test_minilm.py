@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
-from embedtrain.model.describe import weights_hash
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder, save_encoder
+from embedtrain.model.folder.describe import weights_hash
+from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import SubModel
 
 LAYERS = (1, 2, 3, 4, 5, 6)

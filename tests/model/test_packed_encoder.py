@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.export import load_encoder
+from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import POOLINGS
 from embedtrain.train.gradcache import GradCache
 from embedtrain.types import Embeddings, InputError, Tokens
@@ -217,7 +217,7 @@ def test_dropout_is_drawn_alike_when_a_chunk_runs_again(tiny_bert, sentences):
 
 
 def test_a_model_that_cannot_pack_is_refused_when_it_is_loaded(tiny_bert, monkeypatch):
-    monkeypatch.setattr("embedtrain.model.packed_attention.DENSE", ("eager",))
+    monkeypatch.setattr("embedtrain.model.backbone.packed_attention.DENSE", ("eager",))
     with pytest.raises(InputError, match=r"cannot be packed with attn_implementation=sdpa: .*packing=false"):
         load_encoder(tiny_bert, packing=True)
     assert not load_encoder(tiny_bert).packing

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from embedtrain.model import token_cache
+from embedtrain.model.inputs.token_file import HEADER_WORDS
+from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.token_cache import CachedTokenize, cached_tokenize, tokenizer_identity
-from embedtrain.model.token_file import HEADER_WORDS
-from embedtrain.model.tokenizer import TextTokenizer
 from embedtrain.types import InputError
 
 LONG = "the dog runs in the house of the man " * 9

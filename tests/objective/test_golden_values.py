@@ -6,11 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedtrain.objective import plan
-from embedtrain.objective.contrastive import InfoNCE
-from embedtrain.objective.distillation import LayerKL, PrefixKL
+from embedtrain.objective.distill.kl import LayerKL, PrefixKL
+from embedtrain.objective.losses.contrastive import InfoNCE
+from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.pairing import fixed
-from embedtrain.objective.scored import CoSENT
+from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings
 
 DOUBLE = {"rtol": 1e-9, "atol": 1e-11}

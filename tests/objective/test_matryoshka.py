@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 from embedtrain.objective import plan
-from embedtrain.objective.blocks import contrast
-from embedtrain.objective.contrastive import InfoNCE
-from embedtrain.objective.distillation import LayerKL, PrefixKL
+from embedtrain.objective.distill.kl import LayerKL, PrefixKL
+from embedtrain.objective.distill.scores import ScoreKL
+from embedtrain.objective.losses.contrastive import InfoNCE
+from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.pairing import fixed, pair, whole
-from embedtrain.objective.score_distillation import ScoreKL
-from embedtrain.objective.scored import CoSENT
+from embedtrain.objective.similarity.blocks import contrast
+from embedtrain.objective.similarity.pairing import fixed, pair, whole
 from embedtrain.types import Embeddings, RowFacts, SubModel, Weighted
 
 MODEL = {"num_layers": 3, "width": 8}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from embedtrain.config import build
 from embedtrain.objective.plan import FixedPairs, Scheduled
 from embedtrain.objective.schedule import Cosine, Linear, Stairs, at
+from embedtrain.settings.build import build
 from embedtrain.types import InputError, SubModel
 
 SIZE = {"num_layers": 4, "width": 8}

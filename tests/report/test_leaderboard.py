@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
+from embedtrain.files.scores import TaskFacts
 from embedtrain.report.leaderboard import leaderboard, write_leaderboard
-from embedtrain.scores import TaskFacts
 from embedtrain.types import Score
 
 

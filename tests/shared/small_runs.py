@@ -9,9 +9,9 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 
 from embedtrain.cli.launch import NODES, SCHEMAS
-from embedtrain.cli.outcome import publish
-from embedtrain.cli.stages import TrainingRun
-from embedtrain.config import config_dir, plain, schema
+from embedtrain.run.publish import publish
+from embedtrain.run.run import TrainingRun
+from embedtrain.settings.build import config_dir, plain, schema
 
 
 class StopError(Exception):

@@ -13,10 +13,10 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "shared"))
 from small_runs import StopAfter, StopError, compose
 
-from embedtrain.cli import parts
 from embedtrain.cli.logs import set_up_logs
-from embedtrain.cli.outcome import publish
-from embedtrain.cli.stages import TrainingRun
+from embedtrain.run import build as parts
+from embedtrain.run.publish import publish
+from embedtrain.run.run import TrainingRun
 
 PAIRS = "plan.pairs=[[1,8],[2,16],[4,32]]"
 SMALL = "backbone.max_tokens=24"  # micro-batches of few tokens, of which ranks have different numbers

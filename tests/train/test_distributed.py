@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from embedtrain.objective.negatives import Negatives
-from embedtrain.train.batch_loss import BatchLoss, with_labels_of_twins
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss, with_labels_of_twins
 from embedtrain.types import Embeddings, Guide, InputError, distinct_layers
 
 TOLERANCE = 1e-10
@@ -43,7 +43,7 @@ def own_loss(two_ranks, module, case, own, other):
 
 
 def queued_of(links):
-    from embedtrain.objective.pairing import Queued
+    from embedtrain.objective.similarity.pairing import Queued
 
     hard = [row not in links.positive.tolist() for row in range(len(links.docs))]
     return Queued(links.text_ids[links.docs], links.task[links.owner], torch.tensor(hard))

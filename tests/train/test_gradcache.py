@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from embedtrain.model.export import load_encoder
-from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.model.folder.export import load_encoder
 from embedtrain.train.gradcache import GradCache
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Embeddings, InputError, Tokens, distinct_layers
 
 

@@ -6,7 +6,7 @@ float64, to 1e-10. The cases are those of two_ranks.py: every option of conf/con
 import pytest
 import torch
 
-from embedtrain.config import config_dir
+from embedtrain.settings.build import config_dir
 
 CONTRASTS = sorted(path.stem for path in config_dir("conf").glob("contrast/*.yaml"))
 DISTILLS = sorted(path.stem for path in config_dir("conf").glob("distill/*.yaml") if path.stem != "none")

@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.plugins.precision import MixedPrecision
 from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, weights
 
-from embedtrain.cli.outcome import publish
-from embedtrain.cli.stages import TrainingRun
+from embedtrain.run.publish import publish
+from embedtrain.run.run import TrainingRun
 
 STEPS, TOO_LARGE = 8, 2.0**40  # float16 overflows: the first steps are left out, each halves the scale
 

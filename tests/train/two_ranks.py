@@ -21,21 +21,21 @@ from torch.utils.data import DataLoader
 sys.path.append(str(Path(__file__).parents[1] / "shared"))
 from rank_group import as_torchrun, joined
 
-from embedtrain.config import build, config_dir
 from embedtrain.data.collate import collate
-from embedtrain.data.draw import pick
-from embedtrain.data.sampler import slice_for_rank
-from embedtrain.data.sources import Example
-from embedtrain.objective.contrastive import InfoNCE
+from embedtrain.data.order.draw import pick
+from embedtrain.data.order.sampler import slice_for_rank
+from embedtrain.data.read.sources import Example
+from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.negatives import Negatives
 from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Random2d
-from embedtrain.objective.rules import Margin
-from embedtrain.train.batch_loss import BatchLoss
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.rules.batch import Margin
+from embedtrain.settings.build import build, config_dir
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
-from embedtrain.train.queue import Queue
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.queue import Queue
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import Embeddings, InputError, Tokens, text_id
 
@@ -53,15 +53,15 @@ RULES = {
     "margin": (Margin(0.0, by="student"),),
 }
 CHUNKS = (None, 1, 3)
-TERM = "embedtrain.objective.terms.Term"
+TERM = "embedtrain.objective.losses.terms.Term"
 SETTINGS = {  # of options that cannot do without
     "espresso": {"compress_dim": 2},
     "weighted_sum": {
         "terms": [
-            {"_target_": TERM, "loss": {"_target_": "embedtrain.objective.contrastive.InfoNCE"}},
+            {"_target_": TERM, "loss": {"_target_": "embedtrain.objective.losses.contrastive.InfoNCE"}},
             {
                 "_target_": TERM,
-                "loss": {"_target_": "embedtrain.objective.scored.CoSENT"},
+                "loss": {"_target_": "embedtrain.objective.losses.scored.CoSENT"},
                 "weight": 0.5,
                 "tasks": ["one"],
             },

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedtrain.evaluate.catalogue.local_sets import RANKINGS, local_sets
+from embedtrain.evaluate.catalogue.local.sets import RANKINGS, local_sets
 from embedtrain.evaluate.catalogue.presets import PRESETS
 from embedtrain.evaluate.catalogue.tasks import find_tasks
 from embedtrain.types import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mteb.abstasks import AbsTask
 from mteb.get_tasks import _TASKS_REGISTRY
 
-from embedtrain.scores import TaskFacts
+from embedtrain.files.scores import TaskFacts
 
 
 def facts_of(task: AbsTask) -> TaskFacts:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedtrain.evaluate.catalogue.manifest import Repo, faults, read_manifest
-from embedtrain.evaluate.catalogue.mirror import from_folder
+from embedtrain.evaluate.catalogue.official.manifest import Repo, faults, read_manifest
+from embedtrain.evaluate.catalogue.official.mirror import from_folder
 from embedtrain.evaluate.catalogue.sources import Source, source_of
 from embedtrain.evaluate.catalogue.tasks import load
 from embedtrain.types import InputError

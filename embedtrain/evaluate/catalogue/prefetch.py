@@ -10,9 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedtrain.atomic import is_disk_full
-from embedtrain.evaluate.catalogue.manifest import Repo, faults, files_of, read_manifest, write_manifest
+from embedtrain.evaluate.catalogue.official.manifest import (
+    Repo,
+    faults,
+    files_of,
+    read_manifest,
+    write_manifest,
+)
 from embedtrain.evaluate.catalogue.sources import source_of
+from embedtrain.files.atomic import is_disk_full
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:

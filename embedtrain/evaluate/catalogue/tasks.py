@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedtrain.evaluate.catalogue.local_sets import (
+from embedtrain.evaluate.catalogue.local.sets import (
     LocalSet,
     choose_set,
     content_hash,
@@ -141,15 +141,15 @@ def _is_local(name: str, sets: Sequence[LocalSet]) -> bool:
         return False
     if "/" in name:
         return True
-    from embedtrain.evaluate.catalogue.official import official
-    from embedtrain.evaluate.catalogue.official_rows import rows_for
+    from embedtrain.evaluate.catalogue.official.rows import rows_for
+    from embedtrain.evaluate.catalogue.official.tasks import official
 
     found = official(name)
     return found is None or len(found) > 1 or rows_for(found[0], sets) is None
 
 
 def _official(name: str, sets: Iterable[LocalSet], languages: Sequence[str] | None) -> list[AbsTask]:
-    from embedtrain.evaluate.catalogue.official import official, official_names
+    from embedtrain.evaluate.catalogue.official.tasks import official, official_names
 
     found = official(name, languages)
     if found is None:
@@ -181,8 +181,8 @@ def _placed(task: AbsTask, root: Path | None, sets: Sequence[LocalSet]) -> AbsTa
     """The task as the data root serves it; as it is where the root has nothing of it."""
     if root is None:
         return task
-    from embedtrain.evaluate.catalogue.mirror import folder_of, from_folder
-    from embedtrain.evaluate.catalogue.official_rows import from_rows, rows_for
+    from embedtrain.evaluate.catalogue.official.mirror import folder_of, from_folder
+    from embedtrain.evaluate.catalogue.official.rows import from_rows, rows_for
 
     address = task.metadata.dataset
     if folder := folder_of(root, address["path"], address["revision"]):
@@ -217,7 +217,7 @@ def _evaluable(root: Path | None, sets: Sequence[LocalSet]) -> list[LocalSet]:
 
 
 def _local_task(item: LocalSet, splits: Sequence[str | None], sets: Sequence[LocalSet]) -> AbsTask:
-    from embedtrain.evaluate.catalogue.local import build
+    from embedtrain.evaluate.catalogue.local.tasks import build
 
     chosen = [name for split in splits for name in evaluated_splits(item, None if split is None else [split])]
     evaluated = list(dict.fromkeys(chosen))

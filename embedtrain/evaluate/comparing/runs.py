@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from embedtrain.scores import main_scores, read_scores
+from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.types import Cell, Dtype, InputError, Score
 
 TaskSplit = tuple[str, str]

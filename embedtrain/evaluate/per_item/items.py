@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.atomic import atomic_file
 from embedtrain.evaluate.per_item.weighted import Floats, Sample
+from embedtrain.files.atomic import atomic_file
 from embedtrain.types import InputError
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedtrain.atomic import is_disk_full
 from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.quiet import kept_random_state, quiet
 from embedtrain.evaluate.sweeping.funnel import Measured, measured_as, sub_models_of
@@ -25,8 +24,9 @@ from embedtrain.evaluate.sweeping.order import longest_first
 from embedtrain.evaluate.sweeping.workers import usable_workers
 from embedtrain.evaluate.vectors.bank import Encodes
 from embedtrain.evaluate.vectors.kept import Keeping
+from embedtrain.files.atomic import is_disk_full
+from embedtrain.files.scores import append_scores, read_scores, write_scores
 from embedtrain.ranks import everyone, rank
-from embedtrain.scores import append_scores, read_scores, write_scores
 from embedtrain.types import DTYPES, Cell, InputError, Score
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedtrain.model.contract import digits
-from embedtrain.model.vector_cache import VectorCache, VectorType
+from embedtrain.model.folder.contract import digits
 from embedtrain.ranks import everyone, wait, world_size
 from embedtrain.types import InputError
+from embedtrain.vectors.cache import VectorCache, VectorType
 
 LOG = logging.getLogger(__name__)
 ABSENT = -1  # the handle of a vector that is nowhere; others are rows in memory (0..) or on disk (..-2)

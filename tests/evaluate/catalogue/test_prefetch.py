@@ -6,13 +6,13 @@ import shutil
 import pytest
 from datasets import Dataset
 
-from embedtrain.evaluate.catalogue.manifest import read_manifest
+from embedtrain.evaluate.catalogue.official.manifest import read_manifest
 from embedtrain.evaluate.catalogue.offline import settle_offline
 from embedtrain.evaluate.catalogue.prefetch import prefetch, wanted_data
 from embedtrain.evaluate.catalogue.sources import source_of
 from embedtrain.evaluate.catalogue.tasks import find_tasks, load
 from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.scores import main_scores
+from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
 
 STS, SCIFACT = "mteb/stsbenchmark-sts", "mteb/scifact"

@@ -13,7 +13,7 @@ from embedtrain.evaluate.comparing.compare import (
 from embedtrain.evaluate.comparing.runs import cells_of, read_run, read_seeds
 from embedtrain.evaluate.comparing.statistics import Settings
 from embedtrain.evaluate.per_item.items import About, Items, items_file, write_items
-from embedtrain.scores import append_scores
+from embedtrain.files.scores import append_scores
 from embedtrain.types import Cell, InputError, Score
 
 FULL, HALF, SMALL = Cell(6, 384), Cell(6, 96), Cell(2, 32)

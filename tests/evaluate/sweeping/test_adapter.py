@@ -175,7 +175,7 @@ def test_every_mock_task_of_mteb_passes(make_encoder):
 
 
 def test_a_stock_classification_task_of_mteb_gets_plain_labels_others_stay():
-    from embedtrain.evaluate.catalogue.plain_labels import PlainLabels
+    from embedtrain.evaluate.catalogue.official.plain_labels import PlainLabels
     from embedtrain.evaluate.catalogue.tasks import official_tasks
 
     banking, sts = official_tasks(["Banking77Classification", "STSBenchmark"])

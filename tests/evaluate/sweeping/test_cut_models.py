@@ -7,9 +7,9 @@ import torch
 
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.model.export import load_encoder, save_encoder
+from embedtrain.files.scores import main_scores
+from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.pooling import LatentAttention
-from embedtrain.scores import main_scores
 from embedtrain.types import Cell
 
 CELLS = (Cell(2, 8), Cell(3, 32), Cell(4, 32))

@@ -13,7 +13,7 @@ from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.evaluate.vectors.bank import GridBank
 from embedtrain.evaluate.vectors.quantize import from_int8, int8, ranges_of, signs, through_int8
 from embedtrain.evaluate.vectors.search import Corpus, best, rerank
-from embedtrain.scores import main_scores
+from embedtrain.files.scores import main_scores
 from embedtrain.types import DTYPES, Cell, SearchCost, search_cost
 
 

@@ -6,9 +6,9 @@ from embedtrain.evaluate.comparing.runs import cells_of, read_run
 from embedtrain.evaluate.per_item.items import read_items
 from embedtrain.evaluate.sweeping.funnel import Funnel, measured_as
 from embedtrain.evaluate.sweeping.sweep import sweep
+from embedtrain.files.scores import read_scores
 from embedtrain.report.cells import cells
 from embedtrain.report.funnels import funnel_table
-from embedtrain.scores import read_scores
 from embedtrain.types import Cell, InputError, SubModel
 
 SMALL, LARGE = SubModel(1, 4), SubModel(3, 16)

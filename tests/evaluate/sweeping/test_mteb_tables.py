@@ -7,7 +7,7 @@ from embedtrain.evaluate.catalogue.facts import facts_of
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.mteb_tables import benchmark_table, results_of, tidy
 from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.scores import main_scores
+from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
 
 CELLS = (Cell(1, 4), Cell(1, 16, "int8"), Cell(3, 4, "binary_rescore"), Cell(3, 16))

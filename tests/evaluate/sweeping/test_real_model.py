@@ -9,7 +9,7 @@ import pytest
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.adapter import Serving
 from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.scores import main_scores
+from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell
 
 DATA = os.environ.get("EMBEDTRAIN_DATA")
@@ -29,7 +29,7 @@ def folder():
 
 
 def swept(folder, tasks, tmp_path, serving=None, cells=CELLS, metrics=()):
-    from embedtrain.model.export import load_encoder
+    from embedtrain.model.folder.export import load_encoder
 
     settings = {"run": "minilm", "step": 0, "revision": "w", "serving": serving}
     scores = sweep(load_encoder(folder), tasks, cells, folder=tmp_path, **settings)

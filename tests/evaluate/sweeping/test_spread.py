@@ -19,7 +19,7 @@ from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping import scoring
 from embedtrain.evaluate.sweeping.sweep import IncompleteError, sweep
 from embedtrain.evaluate.sweeping.workers import forked, usable_workers
-from embedtrain.scores import read_scores
+from embedtrain.files.scores import read_scores
 from embedtrain.types import Cell, InputError
 
 SCRIPT = Path(__file__).with_name("sweep_ranks.py")

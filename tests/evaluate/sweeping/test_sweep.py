@@ -6,7 +6,7 @@ import torch
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.scores import main_scores, read_scores
+from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.types import Cell, InputError
 
 GRID = tuple(Cell(layer, dim) for layer in (1, 3) for dim in (4, 16))

@@ -6,7 +6,7 @@ from embedtrain.evaluate.comparing.runs import cell_of, read_run
 from embedtrain.evaluate.comparing.statistics import Settings
 from embedtrain.evaluate.per_item.items import items_file, read_items
 from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.scores import main_scores
+from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell
 
 CELLS = (Cell(1, 4), Cell(3, 16), Cell(3, 16, "int8"))

@@ -9,8 +9,8 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.scoring import _set_seed
 from embedtrain.evaluate.sweeping.sweep import sweep
+from embedtrain.files.scores import main_scores
 from embedtrain.report.cells import cells as table_cells
-from embedtrain.scores import main_scores
 from embedtrain.types import Cell
 
 FULL = Cell(3, 16)

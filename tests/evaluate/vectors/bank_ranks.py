@@ -13,8 +13,8 @@ from embedtrain.evaluate.vectors import streaming
 from embedtrain.evaluate.vectors.bank import GridBank
 from embedtrain.evaluate.vectors.kept import Keeping
 from embedtrain.evaluate.vectors.streaming import Asked, Documents, search_all
-from embedtrain.model.vector_cache import VectorCache
 from embedtrain.types import Cell, SubModel
+from embedtrain.vectors.cache import VectorCache
 
 SUB = SubModel(3, 10)
 TEXTS = [" ".join(["cat"] * (1 + number % 9) + [str(number)]) for number in range(101)]

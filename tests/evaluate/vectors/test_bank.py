@@ -129,7 +129,7 @@ def test_a_full_disk_is_named_and_loses_nothing(make_encoder, expected, tmp_path
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("embedtrain.model.vector_file.make_records", full)
+        patch.setattr("embedtrain.vectors.file.make_records", full)
         with pytest.raises(InputError, match=r"the disk is full\. What was written before is kept"):
             bank.vectors(TEXTS, "document", SUB)
     again = make_encoder()

@@ -1,0 +1,1 @@
+"""Which rows a batch has, computed from the seed and the step."""

@@ -1,0 +1,153 @@
+"""Full batches from windows of consecutive positions: what a step costs and holds is one window.
+
+The positions of an epoch are cut into windows of about `WINDOW` rows. The rows of a window are read together,
+shuffled, and made into batches (see `filling`). Nothing is kept of the rest of the epoch, so how many rows
+there are makes no difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from embedtrain.data.order.filling import filled
+from embedtrain.data.order.interleaving import Interleaved
+from embedtrain.data.read.sources import Example, check_all_scored_or_none
+from embedtrain.data.stores.memory import Store
+from embedtrain.types import InputError
+
+WINDOW = 8192  # rows
+
+
+class Drawn(NamedTuple):
+    """One row of a global batch."""
+
+    dataset: int  # its number among the datasets
+    row: int  # in its dataset
+    epoch: int  # of its dataset
+    example: Example
+
+
+class Line(Protocol):
+    """Rows at the positions of an epoch; a row is missing where the policy let a bad one pass."""
+
+    def __len__(self) -> int:
+        """Positions of an epoch."""
+        ...
+
+    def rows(self, epoch: int, first: int, last: int) -> list[Drawn]:
+        """The rows at positions first..last-1."""
+        ...
+
+
+class OneDataset:
+    """The rows of one dataset, every epoch in a new order.
+
+    Args:
+        number: of the dataset.
+        store: its rows.
+        seed: 0 or more.
+    """
+
+    def __init__(self, number: int, store: Store, seed: int) -> None:
+        self._number, self._store, self._seed = number, store, seed
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def rows(self, epoch: int, first: int, last: int) -> list[Drawn]:
+        """The rows at positions first..last-1."""
+        numbers = self._store.order(self._seed, epoch)(np.arange(first, last)).tolist()
+        found = self._store.take(numbers)
+        return [Drawn(self._number, row, epoch, found[row]) for row in numbers if row in found]
+
+
+class Several:
+    """Rows of several datasets in one line as long as the run, each dataset spread evenly over it.
+
+    Args:
+        stores: the datasets, D of them.
+        counts: rows that each gives to the run (D,); more than it has go through it again.
+        seed: 0 or more.
+    """
+
+    def __init__(self, stores: Sequence[Store], counts: Sequence[int], seed: int) -> None:
+        self._stores, self._seed = stores, seed
+        self._line = Interleaved(counts, seed)
+
+    def __len__(self) -> int:
+        return self._line.total
+
+    def rows(self, epoch: int, first: int, last: int) -> list[Drawn]:
+        """The rows at positions first..last-1, dataset by dataset; the line has one epoch, 0."""
+        start, end = self._line.before(first).tolist(), self._line.before(last).tolist()
+        drawn: list[Drawn] = []
+        for number, store in enumerate(self._stores):
+            one, here = OneDataset(number, store, self._seed), start[number]
+            while here < end[number]:
+                turn, position = divmod(here, len(store))
+                stop = min(len(store), position + end[number] - here)
+                drawn += one.rows(turn, position, stop)
+                here += stop - position
+        return drawn
+
+
+class Windows:
+    """The batches of one line; keeps the last window, nothing else.
+
+    Args:
+        line: the rows.
+        size: rows of a batch, not more than the line has.
+        seed: 0 or more.
+        alone: datasets whose rows never are each other's negatives.
+        by_length: rows of similar length share batches of a window.
+    """
+
+    def __init__(
+        self, line: Line, *, size: int, seed: int, alone: Collection[str] = (), by_length: bool = False
+    ) -> None:
+        self._line, self._size, self._seed = line, size, seed
+        self._alone, self._by_length = frozenset(alone), by_length
+        self.batches_per_epoch = len(line) // size
+        self._windows = max(1, round(self.batches_per_epoch * size / WINDOW))
+        self._cached: tuple[tuple[int, int], list[list[Drawn]]] | None = None
+        self.sharing = 0  # rows of the cached window that had to join a batch with one of their texts
+
+    def batch(self, number: int) -> list[Drawn]:
+        """The rows of a batch counted over all epochs, from 0."""
+        epoch, batch = divmod(number, self.batches_per_epoch)
+        window = ((batch + 1) * self._windows - 1) // self.batches_per_epoch
+        if self._cached is None or self._cached[0] != (epoch, window):
+            self._cached = (epoch, window), self._filled(epoch, window)
+        return self._cached[1][batch - self._first(window)]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_cached": None}
+
+    def _first(self, window: int) -> int:
+        """The first batch of a window."""
+        return window * self.batches_per_epoch // self._windows
+
+    def _filled(self, epoch: int, window: int) -> list[list[Drawn]]:
+        first, last = self._first(window), self._first(window + 1)
+        end = len(self._line) if last == self.batches_per_epoch else last * self._size
+        rows = self._line.rows(epoch, first * self._size, end)
+        if not rows:
+            raise InputError(
+                f"none of the {end - first * self._size} rows that come next can be read: see the reports of "
+                "bad rows, and mend the data or its columns."
+            )
+        examples = [row.example for row in rows]
+        check_all_scored_or_none(examples)
+        made = filled(
+            examples,
+            last - first,
+            self._size,
+            key=(self._seed, epoch, window),
+            alone=self._alone,
+            by_length=self._by_length,
+        )
+        self.sharing = made.sharing
+        return [[rows[place] for place in batch] for batch in made.batches]

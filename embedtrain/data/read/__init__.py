@@ -1,0 +1,1 @@
+"""Files and hub rows to checked examples."""

@@ -1,0 +1,219 @@
+"""Rows of any source to `Example`s: names settled, values checked, every error with its place.
+
+Row forms: {"query", "positive" | "positives", ["negative" | "negatives"], ["score"], ["instruction"],
+["task"], ["teacher_scores"]}.
+Other names are understood as well: "anchor" for the query, "sentence1"/"sentence2" for the two texts of a
+scored pair, "negative_1", "negative_2", ... for several negatives; any other name through `columns`.
+
+A prompt is never part of a text, so that equal texts are known as equal whatever stands before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.read.fields import (
+    checked_columns,
+    known_fields,
+    number_of,
+    numbered_negatives,
+    teacher_scores,
+    text_of,
+    texts,
+)
+from embedtrain.data.read.hub import hub_rows, is_hub_name
+from embedtrain.data.read.ids import Ids
+from embedtrain.files.records import parsed
+from embedtrain.files.rows import nearest, raw_rows
+from embedtrain.types import InputError
+
+
+class Prompts(NamedTuple):
+    """What stands before the texts of a row: None is the model's own prompt of that role, "" is none."""
+
+    query: str | None = None
+    document: str | None = None
+
+
+class Example(NamedTuple):
+    """One labelled row: a query, what belongs to it, what does not."""
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+    score: float | None  # graded similarity of the query and its one positive
+    task: str
+    where: str  # "file.jsonl:12"
+    prompts: Prompts = Prompts()
+    teacher: tuple[float, ...] = ()  # a teacher's score of each positive, then of each negative; or none
+
+
+class RowForm:
+    """How the rows of one dataset become examples.
+
+    Args:
+        source: for messages.
+        task: task of rows that name none.
+        columns: our field name -> the name it has in the rows, e.g. {"query": "question"}.
+        prompts: as in `read_examples`.
+
+    Raises:
+        InputError: for a field or role that does not exist, a prompt that is no text.
+    """
+
+    def __init__(
+        self,
+        source: object,
+        *,
+        task: str,
+        columns: Mapping[str, str] | None = None,
+        prompts: Mapping[str, str | None] | None = None,
+    ) -> None:
+        self._columns = checked_columns(columns or {})
+        self.task = task
+        self._prompts = _checked_prompts(str(source), prompts or {})
+
+    def example(self, where: str, row: dict[str, Any]) -> Example:
+        """The example that a row is.
+
+        Raises:
+            InputError: naming the row for a missing field, an empty text, a wrong type, a number that is not
+                finite.
+        """
+        return _example(where, row, self._columns, self.task, self._prompts)
+
+
+def read_examples(
+    source: str | Path,
+    *,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    task: str | None = None,
+    prompts: Mapping[str, str | None] | None = None,
+    bad_rows: BadRows | None = None,
+) -> list[Example]:
+    """The examples of one dataset, in its order; of each task either all are scored or none is.
+
+    Args:
+        source: a file, a folder or a hub name "owner/name" or "owner/name:config"; what exists on disk wins.
+        split: part of a folder or hub dataset (hub: "train" when None).
+        columns: our field name -> the name it has in the rows, e.g. {"query": "question"}.
+        task: task of rows that name none; `task_name(source)` when None.
+        prompts: "query" and "document" -> what stands before these texts ("" is nothing); the model's own
+            prompt where one is not given. The "instruction" of a row wins over the query's.
+        bad_rows: what becomes of rows that cannot be used; the first one is an error when None.
+
+    Raises:
+        InputError: naming the row for a missing field, an empty text, a wrong type, a score that is not
+            finite, an id that another row has, scored and unscored rows together, unless `bad_rows` lets
+            them pass; naming the source when it is missing or has no row to use, or for a prompt that is no
+            text of a role.
+    """
+    bad_rows = bad_rows or BadRows()
+    name = task if task is not None else task_name(source)
+    form = RowForm(source, task=name, columns=columns, prompts=prompts)
+    hub = is_hub_name(source)
+    raws = hub_rows(str(source), split) if hub else raw_rows(source, split=split, max_line=bad_rows.max_line)
+    examples: list[Example] = []
+    ids, kinds, left_out = Ids(), Kinds(), 0
+    for raw in raws:
+        try:
+            row = parsed(raw)
+            ids.check(raw.where, row)
+            example = form.example(raw.where, row)
+            kinds.check(example.task, example)
+        except InputError as error:
+            bad_rows.add(raw, error)
+            left_out += raw.rows
+        else:
+            examples.append(example)
+    if not examples:
+        raise InputError(nothing_to_use(source, left_out))
+    return examples
+
+
+def nothing_to_use(source: object, left_out: int) -> str:
+    """What to say of a dataset without a single example."""
+    if left_out:
+        return f"{source}: none of its {left_out} rows can be used. The report of bad rows says why."
+    return f"{source}: holds no rows. Give a dataset with at least one row."
+
+
+def task_name(source: str | Path) -> str:
+    """The task of rows that name none: folder and stem of a file, name of a folder, or the hub name."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return f"{path.resolve().parent.name}/{path.name.partition('.')[0]}"
+    return path.resolve().name if path.is_dir() else str(source)
+
+
+class Kinds:
+    """Whether the rows of each task have scores: its first row decides."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, tuple[bool, str]] = {}
+
+    def check(self, task: str, example: Example) -> None:
+        """Take down the kind of the task's first row.
+
+        Raises:
+            InputError: naming one row of each kind, when this one is of the other.
+        """
+        scored = example.score is not None
+        first, there = self._first.setdefault(task, (scored, example.where))
+        if first != scored:
+            where = (example.where, there) if scored else (there, example.where)
+            raise InputError(
+                f"{where[0]} has a score and {where[1]} has none: scored and unscored rows need different "
+                "losses. Give all rows of a data set a score or none, or name them as different tasks."
+            )
+
+
+def check_all_scored_or_none(examples: Iterable[Example]) -> None:
+    """Raise InputError naming one row of each kind when scored and unscored rows of a task come together."""
+    kinds = Kinds()
+    for example in examples:
+        kinds.check(example.task, example)
+
+
+def _checked_prompts(source: str, prompts: Mapping[str, str | None]) -> Prompts:
+    for role, prompt in prompts.items():
+        if role not in Prompts._fields:
+            raise InputError(
+                f"{source}: prompts: {role!r} is no role of a text, only {' and '.join(Prompts._fields)}."
+                f"{nearest(role, list(Prompts._fields))}"
+            )
+        if prompt is not None:
+            text_of(source, f"prompts.{role}", prompt, may_be_empty=True)
+    return Prompts(**prompts)
+
+
+def _example(
+    where: str, row: dict[str, Any], columns: Mapping[str, str], task: str, prompts: Prompts
+) -> Example:
+    fields = known_fields(where, row, columns)
+    query = text_of(where, "query", fields.get("query"))
+    positives = texts(where, "positive", fields)
+    negatives = texts(where, "negative", fields) + numbered_negatives(where, row)
+    score = None if "score" not in fields else number_of(where, "score", fields["score"])
+    if score is not None and (len(positives) != 1 or negatives):
+        raise InputError(
+            f"{where}: a scored row is one pair, this one has {len(positives)} positives and "
+            f"{len(negatives)} negatives. Drop the score or write one row a pair."
+        )
+    if "instruction" in fields:
+        instruction = text_of(where, "instruction", fields["instruction"], may_be_empty=True)
+        prompts = prompts._replace(query=_instruction_prompt(instruction))
+    name = task if "task" not in fields else text_of(where, "task", fields["task"])
+    teacher = teacher_scores(where, fields.get("teacher_scores", ()), (*positives, *negatives))
+    return Example(query, positives, negatives, score, name, where, prompts, teacher)
+
+
+@lru_cache(maxsize=1024)
+def _instruction_prompt(instruction: str) -> str:
+    """The prompt of instruction-tuned embedders (E5-instruct, Qwen3-Embedding). Decided only here."""
+    return f"Instruct: {instruction}\nQuery: " if instruction else ""

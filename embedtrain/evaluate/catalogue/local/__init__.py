@@ -1,0 +1,1 @@
+"""One's own data sets in the local layout."""

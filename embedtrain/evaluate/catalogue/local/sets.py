@@ -1,0 +1,149 @@
+"""The data sets under a local root: what there is, which splits are evaluated, what identifies the content.
+
+The layout, `<suffix>` being .jsonl, .jsonl.gz, .parquet or whatever else `embedtrain.files.rows` reads; a
+split may also be a folder written by `datasets.save_to_disk`:
+
+    sts/<name>/<split><suffix>               {"sentence1", "sentence2", "score"}
+    pairs/<name>/<split><suffix>             {"sentence1", "sentence2", "label"}
+    classification/<name>/<split><suffix>    {"text", "label"}
+    clustering/<name>/<split><suffix>        {"text", "label"}
+    bitext/<name>/<split><suffix>            {"sentence1", "sentence2"}
+    summarization/<name>/<split><suffix>     {"text", "human_summaries", "machine_summaries", "relevance"}
+    retrieval/<name>/corpus<suffix>          {"id", "title", "text"}
+    retrieval/<name>/queries<suffix>         {"id", "text", "instruction"}
+    retrieval/<name>/qrels<suffix>           {"query_id", "corpus_id", "score"}
+    reranking/<name>/                        the same, and top_ranked<suffix> {"query_id", "corpus_ids"}
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from embedtrain.files.rows import SUFFIXES
+from embedtrain.types import InputError
+
+RANKINGS = {
+    "retrieval": ("corpus", "queries", "qrels"),
+    "reranking": ("corpus", "queries", "qrels", "top_ranked"),
+}
+KINDS = ("sts", "pairs", "classification", "clustering", "bitext", "summarization", *RANKINGS)
+PREFERRED = (
+    "test",
+    "dev",
+    "val",
+    "validation",
+)  # without a choice of splits, the first that exists is evaluated
+
+
+class LocalSet(NamedTuple):
+    """One data set folder: `files` by split name (a ranking: corpus, queries, qrels, top_ranked)."""
+
+    kind: str
+    name: str
+    files: dict[str, Path]
+
+    @property
+    def path(self) -> str:
+        """Where it is under the root, sts/stsbenchmark."""
+        return f"{self.kind}/{self.name}"
+
+
+def local_sets(root: Path) -> list[LocalSet]:
+    """Every data set folder under the root, by kind and name; none is no error.
+
+    Raises:
+        InputError: the root is no folder, or a split stands in two files.
+    """
+    if not root.is_dir():
+        raise InputError(
+            f"data_root {root} is not a folder; it should hold {', '.join(f'{kind}/' for kind in KINDS)}"
+        )
+    folders = [(kind, folder) for kind in KINDS for folder in sorted((root / kind).glob("*/"))]
+    return [LocalSet(kind, folder.name, _files(folder)) for kind, folder in folders]
+
+
+def choose_set(name: str, sets: Sequence[LocalSet], root: Path) -> LocalSet:
+    """The set of this name or path.
+
+    Raises:
+        InputError: none (with the nearest names), or several kinds have it.
+    """
+    found = [item for item in sets if name in (item.path, item.name)]
+    if not found:
+        names = [known for item in sets for known in (item.path, item.name)]
+        raise InputError(f"no local task {name!r} under {root}{nearest_names(name, names)}")
+    if len(found) > 1:
+        raise InputError(f"{name!r} is {' and '.join(item.path for item in found)}; say which")
+    return found[0]
+
+
+def evaluated_splits(item: LocalSet, splits: Sequence[str] | None) -> list[str]:
+    """The splits to evaluate: those asked for, else the first there is of `PREFERRED`; a ranking has one.
+
+    Raises:
+        InputError: a split, or what its kind needs beside it, is not there.
+    """
+    there = ", ".join(item.files) or "no file"
+    if item.kind in RANKINGS:
+        missing = [file for file in RANKINGS[item.kind] if file not in item.files]
+        if missing:
+            raise InputError(f"{item.path} lacks {', '.join(missing)}; it has {there}")
+        return ["test"]
+    if item.kind == "classification" and "train" not in item.files:
+        raise InputError(f"{item.path} has no train file to learn the labels from; it has {there}")
+    if splits is not None:
+        missing = [split for split in splits if split not in item.files]
+        if missing:
+            raise InputError(f"{item.path} has no split {', '.join(missing)}; it has {there}")
+        return list(splits)
+    first = next((split for split in PREFERRED if split in item.files), None)
+    if first is None and item.kind != "classification":
+        raise InputError(f"{item.path} has no split to evaluate ({', '.join(PREFERRED)}); it has {there}")
+    return [first or "test"]
+
+
+def used_files(item: LocalSet, evaluated: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+    """The files that an evaluation of these splits reads."""
+    wanted = set(RANKINGS.get(item.kind, evaluated))
+    if item.kind == "classification":
+        wanted.add("train")
+    return {split: (path,) for split, path in item.files.items() if split in wanted}
+
+
+def content_hash(files: Mapping[str, Sequence[Path]]) -> str:
+    """Identifies what the files say: changed data are another revision, whose old scores are never served."""
+    digest = hashlib.sha256()
+    for split in sorted(files):
+        for path in files[split]:
+            for part in sorted(path.rglob("*.arrow")) if path.is_dir() else [path]:
+                digest.update(f"{split}\n{part.stat().st_size}\n".encode())
+                with part.open("rb") as file:
+                    while piece := file.read(1 << 20):
+                        digest.update(piece)
+    return digest.hexdigest()[:40]
+
+
+def nearest_names(name: str, names: Iterable[str]) -> str:
+    """; nearest are a, b: letter case does not count."""
+    by_lower = {known.lower(): known for known in names}
+    close = [by_lower[found] for found in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    return f"; nearest: {', '.join(close)}" if close else f"; there are {len(by_lower)} tasks, none like it"
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
+        if not suffix and not (path / "state.json").is_file():
+            continue
+        split = path.name.removesuffix(suffix)
+        if split in files:
+            raise InputError(
+                f"{folder}: {files[split].name} and {path.name} are one split twice; keep one of them"
+            )
+        files[split] = path
+    return files

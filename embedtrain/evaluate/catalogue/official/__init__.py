@@ -1,0 +1,1 @@
+"""mteb's tasks, and where their data come from."""

@@ -1,0 +1,104 @@
+"""The checkpoints of a run: one file a save, named by its step, and which of them to continue from."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+from embedtrain.files.checksum import fault_of
+from embedtrain.types import InputError
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"step_(\d{9,})\.ckpt")
+LEFT_OVER = re.compile(r"\..*\.ckpt\.tmp")  # what a killed process had not finished writing
+
+
+class CheckpointFolder:
+    """`step_<step>.ckpt`, the newest `keep_last` of them; `last.ckpt`, a link to the newest; `best.ckpt`.
+
+    Args:
+        path: the folder; it need not exist.
+        keep_last: how many are kept.
+
+    Raises:
+        InputError: if `keep_last` is below 1.
+    """
+
+    def __init__(self, path: str | Path, keep_last: int = 2) -> None:
+        if keep_last < 1:
+            raise InputError(f"keep_last must be at least 1, got {keep_last}")
+        self.path, self.keep_last = Path(path), keep_last
+        self.last, self.best = self.path / "last.ckpt", self.path / "best.ckpt"
+
+    def at(self, step: int) -> Path:
+        """Where the checkpoint of a step goes."""
+        return self.path / f"step_{step:09d}.ckpt"
+
+    def best_of(self, cut: str) -> Path:
+        """Where the weights go that are best for one sub-model, as L3_D96."""
+        return self.path / f"best_{cut}.ckpt"
+
+    def newest_first(self) -> list[Path]:
+        """The checkpoints there are; where there is none, a `last.ckpt` that was copied here as a file."""
+        found = sorted(self.path.glob("step_*.ckpt"), key=_step, reverse=True)
+        copied = [self.last] if self.last.is_file() and not self.last.is_symlink() else []
+        return [path for path in found if NAME.fullmatch(path.name)] or copied
+
+    def keep(self, newest: Path) -> None:
+        """Let `last.ckpt` be `newest`, which has just been written, and remove what is too old."""
+        self._link(newest)
+        for old in self.newest_first()[self.keep_last :]:
+            old.unlink(missing_ok=True)
+
+    def newest_whole(self, *, repair: bool) -> Path | None:
+        """The newest checkpoint that is what was written; None if there is none to begin with.
+
+        Args:
+            repair: warn of damaged files and give them another name (`.damaged`), let `last.ckpt` be what is
+                returned, and remove what a killed process had not finished. For one process of the run alone.
+
+        Raises:
+            InputError: if there are checkpoints and none is whole.
+        """
+        found = self.newest_first()
+        faults: list[str] = []
+        for path in found:
+            try:
+                fault = fault_of(path)
+            except FileNotFoundError:  # the process that repairs was faster
+                continue
+            if fault is None:
+                if repair:
+                    self._repair(path, faults)
+                return path
+            faults.append(f"{path} {fault}")
+        if faults:
+            raise InputError(
+                f"no checkpoint is whole: {'; '.join(faults)}. Put back a copy under its name and run the "
+                "same command again, or start anew with overwrite=true"
+            )
+        return None
+
+    def _repair(self, whole: Path, faults: list[str]) -> None:
+        for fault in faults:
+            log.warning("%s; continuing from %s, which is whole", fault, whole.name)
+        for damaged in self.newest_first()[: len(faults)]:
+            damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
+        for torn in self.path.iterdir():
+            if LEFT_OVER.fullmatch(torn.name):
+                torn.unlink(missing_ok=True)
+        if whole != self.last:
+            self._link(whole)
+
+    def _link(self, newest: Path) -> None:
+        link = self.path / ".last.ckpt.link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(newest.name)
+        link.replace(self.last)
+
+
+def _step(path: Path) -> int:
+    found = NAME.fullmatch(path.name)
+    return int(found[1]) if found else -1

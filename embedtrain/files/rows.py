@@ -1,0 +1,134 @@
+"""Rows of any file or folder a person may have, one at a time, each with the place it came from.
+
+Read are .jsonl, .ndjson, .json (one object a line, or one array), the same with .gz, .parquet, a folder
+written by `datasets.save_to_disk`, and a folder of such files. Lines and rows are counted from 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from embedtrain.files.records import MAX_LINE, Raw, file_rows, parse_line, parsed
+from embedtrain.types import InputError
+
+Row = tuple[str, dict[str, Any]]
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet")
+SPLITS = ("train", "validation", "valid", "val", "dev", "test")
+
+
+def read_rows(path: str | Path, *, split: str | None = None) -> Iterator[Row]:
+    """(where, row) of every row; `where` is "path:line", and "path: row 12" where there are no lines.
+
+    Args:
+        path: a file, a folder saved by `datasets.save_to_disk`, or a folder of files.
+        split: which part of a folder that holds several; a single file has none.
+
+    Raises:
+        InputError: at the call for a missing path or split; on the way for a row that cannot be read.
+    """
+    return ((raw.where, parsed(raw)) for raw in raw_rows(path, split=split))
+
+
+def raw_rows(path: str | Path, *, split: str | None = None, max_line: int = MAX_LINE) -> Iterator[Raw]:
+    """The same rows unread, so that one that cannot be read does not stop those after it.
+
+    Raises:
+        InputError: at the call for a missing path or split.
+    """
+    path = Path(path).expanduser()
+    if (path / "dataset_dict.json").is_file():
+        names = parse_line((path / "dataset_dict.json").read_bytes(), str(path)).get("splits", [])
+        return _saved_rows(path / _one_split(path, names, split))
+    if (path / "state.json").is_file():
+        return _saved_rows(path)
+    return (raw for file in row_files(path, split=split) for raw in file_rows(file, max_line=max_line))
+
+
+def row_files(path: str | Path, *, split: str | None = None) -> list[Path]:
+    """The files that hold the rows: the one at `path`, or those of a folder and split in the order of names.
+
+    Raises:
+        InputError: for a missing path, a folder without rows, a split that is missing or not said.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise InputError(_missing(path))
+    if not path.is_dir():
+        if not path.name.endswith(SUFFIXES):
+            raise InputError(f"{path}: what is inside? Its name must end in {', '.join(SUFFIXES)}.")
+        return [path]
+    files = _files(path)
+    if not files:
+        raise InputError(
+            f"{path}: no rows here: neither a saved dataset nor files ending in {', '.join(SUFFIXES)}."
+        )
+    names = sorted({name for name in map(_split_of, files) if name})
+    if split is not None or len(names) > 1:
+        wanted = _one_split(path, names or sorted({_stem(file) for file in files}), split)
+        files = [file for file in files if wanted in (_split_of(file), _stem(file))]
+    return files
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """' Did you mean ...?' with the closest of `names`, or '' when none is close."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _one_split(folder: Path, names: list[str], split: str | None) -> str:
+    """The split to read: the one asked for, or the only one there is."""
+    if split in names:
+        return str(split)
+    listed = ", ".join(names)
+    if split is None and len(names) == 1:
+        return names[0]
+    if split is None:
+        raise InputError(f"{folder}: holds the splits {listed}; say which one with split=NAME.")
+    raise InputError(f"{folder}: has no split {split!r}, only {listed}.{nearest(split, names)}")
+
+
+def _files(folder: Path) -> list[Path]:
+    """Row files of a folder, sorted; of its subfolders when it has none itself (the hub's own layout)."""
+    found = sorted(file for file in folder.iterdir() if file.is_file() and file.name.endswith(SUFFIXES))
+    return found or sorted(file for file in folder.glob("*/*") if file.name.endswith(SUFFIXES))
+
+
+def _stem(file: Path) -> str:
+    return file.name[: -len(max((s for s in SUFFIXES if file.name.endswith(s)), key=len))]
+
+
+def _split_of(file: Path) -> str:
+    """'train' of train.jsonl, train-00000-of-00002.parquet and train/part.jsonl; '' when nothing says so."""
+    head = _stem(file).split("-")[0].split(".")[0]
+    return next((name for name in (head, file.parent.name) if name in SPLITS), "")
+
+
+def _saved_rows(folder: Path) -> Iterator[Raw]:
+    import datasets  # seconds to import, and only saved datasets need it
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder}: not a dataset that can be loaded ({error}). Save it again.") from error
+    return (Raw(f"{folder}: row {number}", number, dict(row)) for number, row in enumerate(saved, 1))
+
+
+def _missing(path: Path) -> str:
+    """What is there instead: the nearest name beside the first part of the path that is missing."""
+    part = path
+    while not part.parent.exists():
+        part = part.parent
+    names = sorted(item.name for item in part.parent.iterdir()) if part.parent.is_dir() else []
+    close = difflib.get_close_matches(part.name, names, n=1, cutoff=0.5)
+    if close:
+        return f"{path}: no such file or folder. Did you mean {part.parent / close[0]}?"
+    return f"{path}: no such file or folder; {part.parent.resolve()} holds {_listed(names)}."
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more if names else "nothing"

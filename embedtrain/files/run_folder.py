@@ -1,0 +1,183 @@
+"""The run folder: what state it is in, and whether a run may start, continue or must stop."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from embedtrain.files.atomic import write_text
+from embedtrain.files.checkpoint_folder import CheckpointFolder
+from embedtrain.types import InputError
+
+# Keys that may change between a run and its continuation without changing what is computed.
+FREE = (
+    "overwrite",
+    "output_root",
+    "logger",
+    "evaluation",
+    "exports",
+    "final_weights",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.shard",
+    "trainer.timeout_minutes",
+    "trainer.checkpoint_every",
+    "trainer.keep_last",
+    "trainer.log_every",
+)
+LEFT_OVER = ".config.yaml.tmp"  # of a run that was killed as it began
+BAD_ROWS = "bad_rows"  # written as the data is read, before the folder is prepared
+PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers", "pytorch-lightning", "mteb")
+
+
+class RunFolder:
+    """`<output_root>/<name>` and the paths inside it (see ARCHITECTURE.md, "Run folder").
+
+    Args:
+        root: the folder of all runs.
+        name: the run's name, one path component.
+
+    Raises:
+        InputError: if `name` is not a plain folder name.
+    """
+
+    def __init__(self, root: str | Path, name: str) -> None:
+        if not name or name in (".", "..") or "/" in name or "\\" in name:
+            raise InputError(f"name must be a plain folder name, got '{name}'")
+        self.path = Path(root) / name
+        self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
+        self._locked: IO[bytes] | None = None
+        self.checkpoints, self.model = CheckpointFolder(self.path / "checkpoints"), self.path / "model"
+
+    def forget_bad_rows(self) -> None:
+        """Remove the reports of an earlier run that is to be overwritten, before the data is read again.
+
+        Raises:
+            InputError: if another command works on this folder.
+        """
+        self._lock()
+        if self.config.exists():
+            shutil.rmtree(self.path / BAD_ROWS, ignore_errors=True)
+
+    def prepare(self, config: Mapping[str, Any], *, overwrite: bool, world_size: int) -> bool:
+        """Make the folder ready for `config`; True if an unfinished run continues.
+
+        Raises:
+            InputError: if another command works on this folder, or it holds a finished run, an unfinished
+                one with other settings, or anything else.
+        """
+        self._lock()
+        if overwrite and self.config.exists():  # never delete what no run has written
+            gone = self.path.with_name(f".{self.path.name}.{os.getpid()}.overwritten")
+            self.path.rename(gone)  # at once: half of a run would be nobody's
+            if (gone / BAD_ROWS).exists():  # of the data as this run has just read it
+                self.path.mkdir()
+                (gone / BAD_ROWS).rename(self.path / BAD_ROWS)
+            shutil.rmtree(gone)
+        if self.model.exists():
+            raise InputError(
+                f"{self.path} holds a finished run. Use another name=..., or overwrite=true to replace it"
+            )
+        if self.config.exists():
+            self._require_same(config)
+            return True
+        if self.path.exists() and not all(_is_free(item.name) for item in self.path.iterdir()):
+            raise InputError(
+                f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        facts = {"config": dict(config), "versions": versions(), "commit": commit(), "world_size": world_size}
+        write_text(self.config, yaml.safe_dump(facts, sort_keys=False))
+        return False
+
+    def release(self) -> None:
+        """Let other commands in before this process ends; does nothing where nobody was kept out."""
+        if self._locked is not None:
+            self._locked.close()
+            self._locked = None
+
+    def _lock(self) -> None:
+        """Keep other commands away until `release`, or until this process ends, in whatever way.
+
+        A POSIX lock beside the folder, which `overwrite` replaces: no forked worker of a killed run has it.
+        """
+        if self._locked is not None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.with_name(f".{self.path.name}.lock").open("ab")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise InputError(
+                f"another command is working on {self.path}: wait for its end, stop it, or use "
+                "another name=..."
+            ) from error
+        self._locked = file
+
+    def _require_same(self, config: Mapping[str, Any]) -> None:
+        try:
+            before = _flat(yaml.safe_load(self.config.read_text("utf-8"))["config"])
+        except (yaml.YAMLError, KeyError, TypeError) as error:
+            raise InputError(f"{self.config} cannot be read ({error}); overwrite=true starts anew") from error
+        now = _flat(config)
+        changed = [
+            f"{key}: was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key) and not key.startswith(FREE)
+        ]
+        if changed:
+            raise InputError(
+                f"{self.path} holds an unfinished run with other settings ({'; '.join(changed)}). Repeat its "
+                "settings to continue it, use another name=..., or overwrite=true to start anew"
+            )
+
+
+def _is_free(name: str) -> bool:
+    """Whether a file may be in a folder that holds no run yet."""
+    return name in (BAD_ROWS, LEFT_OVER)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that decide a result."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """Git commit of the embedtrain checkout, with "+changes" where it has any; None outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+changes", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,120 @@
+"""scores.jsonl: one `Score` a line, written by evaluation and read by reports; tasks.json: of what tasks.
+
+Order carries one fact: of the lines that share (run, step, task, split, layer, dim, dtype) the first holds
+the task's main metric, the others its further ones. `main_scores` reads it back. A line without a dtype is of
+float32 vectors.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from embedtrain.files.atomic import write_text
+from embedtrain.types import InputError, Score
+
+logger = logging.getLogger(__name__)
+
+_TYPES: dict[str, type | tuple[type, ...]] = {"step": int, "layer": int, "dim": int, "value": (int, float)}
+
+
+def read_scores(path: Path) -> list[Score]:
+    """The rows of a scores.jsonl file in file order; an absent file has none.
+
+    A last line without its newline is what a killed writer leaves: it is left out and logged.
+
+    Raises:
+        InputError: a line is no JSON object, or lacks a field, or a field has the wrong type; names file
+        and line.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    if lines[-1]:
+        logger.warning("%s: the last line was cut off while it was written; it is left out", path)
+    return [
+        _parse(line, f"{path.name}:{number}")
+        for number, line in enumerate(lines[:-1], start=1)
+        if line.strip()
+    ]
+
+
+def write_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Replaces the file by these rows at once: a reader sees the old rows or the new ones, never a part."""
+    write_text(path, "".join(_line(score) for score in scores))
+
+
+def append_scores(path: Path, scores: Iterable[Score]) -> None:
+    """Adds rows at the end of the file; they are on disk when it returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(_line(score) for score in scores))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class TaskFacts(NamedTuple):
+    """What a leaderboard and a model card say of a task."""
+
+    type: str  # mteb's: STS, Retrieval, ...
+    hub_type: str  # the hub's: sentence-similarity, text-retrieval, ...
+    dataset: str  # the repository; "local" for one's own data
+    revision: str
+    subset: str  # "default" without any; those of a task of several, joined by commas
+    official: bool  # one of mteb's
+
+
+def read_tasks(path: Path) -> dict[str, TaskFacts]:
+    """What a tasks.json file says, by name; an absent file says nothing.
+
+    Raises:
+        InputError: the file is not what `add_tasks` writes.
+    """
+    if not path.exists():
+        return {}
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {name: TaskFacts(**row) for name, row in rows.items()}
+    except (json.JSONDecodeError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} cannot be read ({error}); remove it and evaluate again") from None
+
+
+def add_tasks(path: Path, tasks: Mapping[str, TaskFacts]) -> None:
+    """Puts tasks into the file; those that are there already are replaced."""
+    every = read_tasks(path) | dict(tasks)
+    rows = {name: facts._asdict() for name, facts in every.items()}
+    write_text(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+
+
+def main_scores(scores: Sequence[Score]) -> list[Score]:
+    """The rows that hold the main metric: the first of each (run, step, task, split, layer, dim, dtype)."""
+    first: dict[tuple[object, ...], Score] = {}
+    for score in scores:
+        first.setdefault((*score[:6], score.dtype), score)
+    return list(first.values())
+
+
+def _line(score: Score) -> str:
+    return json.dumps(score._asdict(), ensure_ascii=False) + "\n"
+
+
+def _parse(line: str, where: str) -> Score:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg}); remove the line or evaluate again") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: a score is a JSON object, got {type(row).__name__}")
+    row = Score._field_defaults | row
+    missing = [field for field in Score._fields if field not in row]
+    if missing:
+        raise InputError(f"{where}: no {', '.join(missing)}; a score has {', '.join(Score._fields)}")
+    for field in Score._fields:
+        expected = _TYPES.get(field, str)
+        if not isinstance(row[field], expected):
+            raise InputError(f"{where}: {field} has the wrong type, got {row[field]!r}")
+    return Score(**{field: row[field] for field in Score._fields})

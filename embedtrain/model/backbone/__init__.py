@@ -1,0 +1,1 @@
+"""A Hugging Face model as blocks whose states can be kept and cut."""

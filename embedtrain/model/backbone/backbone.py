@@ -1,0 +1,285 @@
+"""The states of a Hugging Face model after each requested block, in one forward that stops at the deepest.
+
+Letters: M texts, T tokens, H hidden width. A layer is a count of transformer blocks run, 1..num_layers;
+layer 0 is the output of the embedding part.
+
+Pre-norm models keep one norm after their last block. It is applied to EVERY state returned here, not to the
+last one only, because that is what a physically cut model computes: blocks 1..l, then the norm.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from embedtrain.model.backbone.attention import Attention, attention_of, check_attention, probe
+from embedtrain.model.backbone.block_states import kept_states
+from embedtrain.model.backbone.families import family_of, shorten
+from embedtrain.model.backbone.loading import load_model
+from embedtrain.model.backbone.lora import merged_adapters
+from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs
+from embedtrain.model.inputs.packing import Packed
+from embedtrain.model.modes import evaluating
+from embedtrain.types import InputError, Tokens
+
+
+class Backbone(nn.Module):
+    """A Hugging Face encoder or decoder that gives the states after any of its blocks.
+
+    The model's own pooler plays no part in an embedding: it is kept beside the model, frozen, so that it is
+    neither trained (DDP would miss its gradients) nor lost from a saved folder. Building one probes that its
+    attention is what its config says.
+
+    Attributes:
+        attention: causal, or bidirectional.
+        num_layers: transformer blocks.
+        hidden_size: H.
+        max_positions: longest text in tokens that the position table allows; None when there is no limit.
+
+    Raises:
+        InputError: for a model type that is not in `FAMILIES`, an encoder configured as a decoder, or a
+            model whose attention is not what its config says.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        config = model.config
+        self._family = family_of(config)
+        self.pooler: nn.Module | None = getattr(model, "pooler", None)
+        if self.pooler is not None:
+            model.register_module("pooler", None)
+            self.pooler.requires_grad_(False)
+        self.model = model
+        self.hidden_size: int = config.hidden_size
+        self.num_layers = len(self.blocks)
+        self.max_positions = self._max_positions()
+        self.attention: Attention = attention_of(config)
+        self._due: list[Callable[[], None]] = []
+        self._probe(self.check_attention)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        attn_implementation: str | None = None,
+        attention: Attention | None = None,
+    ) -> Backbone:
+        """The backbone of a local Hugging Face folder or GGUF file.
+
+        Without `attn_implementation` it is sdpa where the model type has it, else eager (MPNet, Gemma 2).
+        Without `attention` it is what the folder's config says: causal for a decoder that says nothing.
+
+        Raises:
+            InputError: when the model type is not supported or cannot have that attention, the folder lacks
+                some of its weights, or a package that it needs is missing.
+        """
+        model = load_model(path, dtype=dtype, attn_implementation=attn_implementation, attention=attention)
+        return cls(model)
+
+    def forward(self, tokens: Tokens | Packed, layers: Sequence[int]) -> tuple[Tensor, ...]:
+        """States after each of `layers`, in the order asked, each (M, T, H) with the final norm applied.
+
+        Those of packed rows are (R, W, H).
+
+        Blocks above the deepest requested layer are not run. Not thread-safe: the block list is shortened
+        while the model runs.
+
+        Raises:
+            ValueError: if `layers` is empty or one lies outside 0..num_layers.
+        """
+        if not layers or not all(0 <= layer <= self.num_layers for layer in layers):
+            raise ValueError(f"layers must be in 0..{self.num_layers} and not empty, got {list(layers)}")
+        due, self._due = self._due, []
+        for check in due:
+            check()
+        deepest = max(layers)
+        with ExitStack() as stack:
+            stack.enter_context(self._cut_to(deepest))
+            inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}))
+            last = self.model(
+                input_ids=tokens.ids,
+                return_dict=True,
+                **({"use_cache": False} if self._family.decoder else {}),
+                **(self._packed(tokens) if isinstance(tokens, Packed) else self._padded(tokens)),
+            ).last_hidden_state  # (M, T, H), normed by the model itself
+        norm = self.final_norm
+        states = {layer: state if norm is None else norm(state) for layer, state in inner.items()}
+        states[deepest] = last
+        return tuple(states[layer] for layer in layers)
+
+    def cut(self, layer: int) -> PreTrainedModel:
+        """A copy of the Hugging Face model with blocks 1..layer only, its config shortened to match.
+
+        Its `last_hidden_state` is our state after block `layer`. The pooler, where there is one, is back, and
+        LoRA adapters are merged.
+
+        Raises:
+            ValueError: if `layer` is outside 1..num_layers.
+        """
+        self._check_cut(layer)
+        # The blocks above are not even copied.
+        with self._cut_to(layer), self._with_pooler(), merged_adapters(self.model):
+            model = copy.deepcopy(self.model)
+        shorten(model.config, layer)
+        return model
+
+    def save(self, folder: Path, layer: int) -> None:
+        """Write what `cut` would give as a Hugging Face folder, without a copy in memory; safetensors only.
+
+        Raises:
+            ValueError: if `layer` is outside 1..num_layers.
+        """
+        self._check_cut(layer)
+        whole = self.model.config
+        with self._cut_to(layer), self._with_pooler(), merged_adapters(self.model):
+            self.model.config = copy.deepcopy(whole)
+            shorten(self.model.config, layer)
+            try:
+                self.model.save_pretrained(folder)
+            finally:
+                self.model.config = whole
+
+    def gradient_checkpointing(self, enabled: bool) -> None:
+        """Recompute the inside of each block in backward instead of keeping it (same gradients, less memory).
+
+        Raises:
+            InputError: if the blocks of this model type cannot be recomputed.
+        """
+        # Re-entrant checkpointing gives a block no gradient when its input needs none (frozen embeddings).
+        recompute = partial(checkpoint, use_reentrant=False)
+        for block in self.blocks:
+            if not isinstance(block, GradientCheckpointingLayer):
+                raise InputError(
+                    f"model type {self.model.config.model_type!r} has no gradient checkpointing in "
+                    "transformers: switch it off, or lower the encoder's max_tokens to save memory"
+                )
+            block.gradient_checkpointing = enabled
+            vars(block)["_gradient_checkpointing_func"] = recompute
+
+    def check_attention(self) -> None:
+        """Raises InputError when the first token sees the last one and should not, or the other way round.
+
+        Six texts of three tokens; random state, modes and gradients are as before afterwards.
+        """
+        config = self.model.config
+        with evaluating(self):
+            findings = probe(
+                self,
+                num_layers=self.num_layers,
+                vocabulary=config.vocab_size,
+                pad=config.pad_token_id or 0,
+                device=self.model.device,
+            )
+            name = f"model type {config.model_type!r}"
+            check_attention(findings, self.attention, name, self._implementation())
+
+    def expect_packing(self) -> None:
+        """Raises InputError when packed rows do not give the states that their texts have alone."""
+        self._probe(self._check_packing)
+
+    def _check_packing(self) -> None:
+        config = self.model.config
+        name = f"model type {config.model_type!r} with attn_implementation={self._implementation()}"
+        with evaluating(self):
+            deepest = (self.num_layers,)
+            check_packing(lambda tokens: self(tokens, deepest)[0], config.vocab_size, self.model.device, name)
+
+    def _probe(self, check: Callable[[], None]) -> None:
+        """Run a check now, or before the first forward."""
+        # Flash attention runs on the device only, where the model is not yet: then the first forward probes.
+        if self._implementation().startswith("flash") and self.model.device.type == "cpu":
+            self._due.append(check)
+        else:
+            check()
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks."""
+        return cast(nn.ModuleList, self.model.get_submodule(self._family.blocks))
+
+    @property
+    def block_path(self) -> str:
+        """Where the blocks are in the Hugging Face model, e.g. `encoder.layer`."""
+        return self._family.blocks
+
+    @property
+    def pads_anywhere(self) -> bool:
+        """Whether the model itself, without our position ids, may be given padding on either side."""
+        return self._family.decoder or self._family.positions == "relative"
+
+    def embedding_parameters(self) -> Iterator[nn.Parameter]:
+        """All that is learnt before the first block: token, position and type tables, their norm."""
+        inside = (f"{self._family.blocks}.", f"{self._family.final_norm}.")
+        return (value for name, value in self.model.named_parameters() if not name.startswith(inside))
+
+    def _implementation(self) -> str:
+        return str(self.model.config._attn_implementation)
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The norm after the last block of a pre-norm model."""
+        path = self._family.final_norm
+        return None if path is None else self.model.get_submodule(path)
+
+    @contextmanager
+    def _cut_to(self, layer: int) -> Iterator[None]:
+        """While open, the model has only its first `layer` blocks (the same modules, not copies)."""
+        owner_path, _, name = self._family.blocks.rpartition(".")
+        owner = self.model.get_submodule(owner_path)
+        blocks = self.blocks
+        if layer < len(blocks):
+            owner._modules[name] = blocks[:layer]
+        try:
+            yield
+        finally:
+            owner._modules[name] = blocks
+
+    @contextmanager
+    def _with_pooler(self) -> Iterator[None]:
+        """While open, the model has the pooler it came with."""
+        if self.pooler is None:
+            yield
+            return
+        self.model.register_module("pooler", self.pooler)
+        try:
+            yield
+        finally:
+            self.model.register_module("pooler", None)
+
+    def _check_cut(self, layer: int) -> None:
+        if not 1 <= layer <= self.num_layers:
+            raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
+
+    def _padded(self, tokens: Tokens) -> dict[str, Tensor]:
+        """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
+        given = {"attention_mask": tokens.mask.to(torch.int64)}
+        if self._family.positions != "relative":
+            counted = (tokens.mask.cumsum(1) - 1).clamp(min=0)
+            given["position_ids"] = counted + self._first_position()  # (M, T)
+        return given
+
+    def _packed(self, packed: Packed) -> dict[str, Any]:
+        """Position ids that begin anew with each text, and what keeps the texts of a row apart."""
+        inputs = packed_inputs(self.model.config, packed, self.model.dtype)
+        return inputs | {"position_ids": packed.positions + self._first_position()}
+
+    def _first_position(self) -> int:
+        if self._family.positions == "after_padding":
+            return cast(int, self.model.get_submodule("embeddings").padding_idx) + 1
+        return 0
+
+    def _max_positions(self) -> int | None:
+        table = getattr(self.model.config, "max_position_embeddings", None)
+        return None if table is None else int(table) - self._first_position()

@@ -1,0 +1,101 @@
+"""The Hugging Face model of a local folder or GGUF file, in the attention that is asked for."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from embedtrain.model.backbone.attention import Attention, with_attention
+from embedtrain.model.backbone.families import TEXT_PARTS
+from embedtrain.model.backbone.gguf import Source, pretrained_source, quiet_unpacking
+from embedtrain.types import InputError
+
+# What provides an attention implementation that does not come with torch.
+PACKAGES = {"flash_attention_2": "flash-attn --no-build-isolation"}
+
+
+def load_model(
+    path: str | Path, *, dtype: torch.dtype, attn_implementation: str | None, attention: Attention | None
+) -> PreTrainedModel:
+    """The model at `path`, whose config asks for `attention`; of a model of several inputs, its text part.
+
+    A GGUF file is unpacked: what comes out is a plain model in `dtype`.
+
+    Raises:
+        InputError: when the model type is not supported, cannot have that attention, the folder lacks some
+            of its weights, or a package that it needs is missing.
+    """
+    source = pretrained_source(path)
+    try:
+        # Code that a folder brings along is never run, nor asked about on the terminal.
+        config = AutoConfig.from_pretrained(source.folder, **source.options, trust_remote_code=False)
+        part = TEXT_PARTS.get(config.model_type)
+        if part is None:
+            config = with_attention(config, attention)
+        else:
+            config.text_config = with_attention(config.text_config, attention)
+        model, missing = _read(source, config, dtype, attn_implementation)
+    except InputError:
+        raise
+    except (ImportError, OSError, SafetensorError, ValueError, struct.error) as error:
+        raise InputError(
+            f"cannot load the Hugging Face model in {path}: {error}{_cure(error, attn_implementation)}"
+        ) from error
+    if part is not None:
+        model = model.get_submodule(part)
+        missing = [key.removeprefix(f"{part}.") for key in missing if key.startswith(f"{part}.")]
+    _check_missing(path, model, missing)
+    return _plain(model)
+
+
+def _read(
+    source: Source, config: PreTrainedConfig, dtype: torch.dtype, attn_implementation: str | None
+) -> tuple[Any, list[str]]:
+    """The model and the names of the weights that its folder lacks."""
+    options: dict[str, Any] = dict(source.options)
+    unpacked = getattr(transformers, "GgufConfig", None)
+    if options and unpacked is not None:  # newer releases would keep some weights packed
+        options["quantization_config"] = unpacked(dequantize=True)
+    # Weights that the folder lacks are drawn at random; the caller's generator must not feel it.
+    with torch.random.fork_rng(devices=[]), quiet_unpacking():
+        model, info = AutoModel.from_pretrained(
+            source.folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            **options,
+        )
+    return model, sorted(info["missing_keys"])
+
+
+def _check_missing(path: str | Path, model: PreTrainedModel, missing: list[str]) -> None:
+    if any(not key.startswith("pooler.") for key in missing):
+        raise InputError(
+            f"{path} lacks {len(missing)} weights of its {model.config.num_hidden_layers} blocks, among them "
+            f"{missing[0]!r}: the file is incomplete or config.json describes another model. Fetch or "
+            "save the folder again."
+        )
+    if missing:
+        model.register_module("pooler", None)  # the folder has none: do not ship a random one
+
+
+def _plain(model: PreTrainedModel) -> PreTrainedModel:
+    """The model without what is left of a quantised file, so that it is saved and loaded as any other."""
+    for owner, name in ((model.config, "quantization_config"), (model, "hf_quantizer")):
+        if name in vars(owner):
+            delattr(owner, name)
+    return model
+
+
+def _cure(error: Exception, attn_implementation: str | None) -> str:
+    package = PACKAGES.get(attn_implementation or "")
+    if package is None or not isinstance(error, ImportError):
+        return ""
+    return f" To install it: pip install {package}. Or leave attn_implementation out: sdpa needs nothing."

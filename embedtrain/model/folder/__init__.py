@@ -1,0 +1,1 @@
+"""A model on disk: its contract, loading, saving and export."""

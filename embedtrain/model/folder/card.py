@@ -1,0 +1,69 @@
+"""The README.md that travels with a saved model."""
+
+from __future__ import annotations
+
+from embedtrain.model.folder.contract import Contract
+
+SOURCE = (
+    "sentence-transformers has no such pooling, so its source is in the `embedtrain_*.py` files here, which "
+    "`trust_remote_code=True` runs. `embedtrain.model.folder.export.load_encoder` needs none of them."
+)
+
+
+def model_card(contract: Contract, name: str, *, is_plain: bool = True, index: str = "") -> str:
+    """A short model card: what the model is, how to load it, which sub-models were trained.
+
+    `is_plain` says that sentence-transformers loads it without code from the folder; `index` is what
+    `model_index` made of its scores.
+    """
+    unit = "unit vectors" if contract.normalize else "vectors (not normalised)"
+    trained = ", ".join(f"({sub.layer}, {sub.dim})" for sub in contract.trained)
+    lines = [
+        "---",
+        "library_name: sentence-transformers",
+        "pipeline_tag: sentence-similarity",
+        "tags: [sentence-transformers, feature-extraction, sentence-similarity, embedtrain]",
+        *([index] if index else []),
+        "---",
+        "",
+        f"# {name}",
+        "",
+        f"A text-embedding model of {contract.num_layers} transformer blocks that gives {unit} of "
+        f"{contract.width} coordinates.",
+        "",
+        f"- Pooling: {contract.pooling}; texts longer than {contract.max_length} tokens are cut off.",
+        *_prompts(contract),
+        f"- Starting model: {contract.source or 'not recorded'}.",
+        f"- Trained sub-models (layer, dim): {trained or 'none recorded'}.",
+        "",
+        "```python",
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        f'model = SentenceTransformer("{name}"{"" if is_plain else ", trust_remote_code=True"})',
+        *_calls(contract),
+        "```",
+        "",
+        *([] if is_plain else [SOURCE, ""]),
+        "`embedtrain.json` holds the settings that decide an embedding.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _prompts(contract: Contract) -> list[str]:
+    """A line on prompts; none without any."""
+    if not contract.prompts:
+        return []
+    said = ", ".join(f"{name} {prompt!r}" for name, prompt in sorted(contract.prompts.items()))
+    pooled = "" if contract.pool_prompt else "; their tokens are not pooled"
+    return [f"- Prompts: {said}{pooled}."]
+
+
+def _calls(contract: Contract) -> list[str]:
+    """How to encode: by role where there are prompts."""
+    if not contract.prompts:
+        return ['embeddings = model.encode(["first text", "second text"])']
+    return [
+        'queries = model.encode_query(["a question"])',
+        'documents = model.encode_document(["first text", "second text"])',
+    ]

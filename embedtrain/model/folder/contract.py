@@ -1,0 +1,171 @@
+"""What decides an embedding: written beside the weights as `embedtrain.json`, compared when read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from embedtrain.model.backbone.attention import Attention
+from embedtrain.model.pooling import Setting
+from embedtrain.types import InputError, SubModel
+
+FILE = "embedtrain.json"
+FORMAT = 2  # of the file: raised when a field is added, so that an older file is not read as if it said all
+PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers")
+# Case, accents, digits, scripts, white space, unknown signs and the special words: where tokenizers differ.
+PROBE = "Élan, the 12 QUICK foxes' naïve_re-run: 北京 \t\n Ünïcode—🙂 [MASK] </s> supercalifragilistic"
+# What names a model or tells its history, but decides nothing.
+HISTORY = ("trained", "source", "base", "versions")
+
+
+class Base(NamedTuple):
+    """The model that an adapter belongs to."""
+
+    source: str  # the folder, file or hub name to load it from
+    weights_hash: str
+
+
+class Contract(NamedTuple):
+    """The settings of one saved model."""
+
+    pooling: str
+    pooling_settings: dict[str, Setting]
+    pool_prompt: bool  # whether the tokens of a prompt are pooled
+    prompts: dict[str, str]  # by role, or by the name of a task
+    attention: Attention
+    special_tokens: tuple[
+        tuple[str, ...], tuple[str, ...]
+    ]  # that the tokenizer puts before and behind a text
+    padding_side: str
+    max_length: int
+    normalize: bool
+    num_layers: int
+    width: int  # D, leading coordinates that the model gives
+    dtype: str
+    tokenizer_hash: str
+    trained: tuple[SubModel, ...]
+    source: str  # the folder or hub name that training began from
+    base: Base | None  # of an adapter folder, which lacks the weights of its base
+    versions: dict[str, str]
+
+
+def write_contract(folder: Path, contract: Contract) -> None:
+    """Write `embedtrain.json` into a folder."""
+    fields = {"format": FORMAT, **contract._asdict()}
+    fields["base"] = None if contract.base is None else contract.base._asdict()
+    (folder / FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_contract(folder: Path) -> Contract | None:
+    """The contract of a folder, None when it has none.
+
+    Raises:
+        InputError: if the file is not what `write_contract` writes.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    fields = read_object(path)
+    try:
+        found = fields.pop("format", 1)
+        if found != FORMAT:
+            raise ValueError(f"its format is {found}, this version reads {FORMAT}")
+        before, behind = fields["special_tokens"]
+        parsed = {
+            "trained": tuple(SubModel(int(layer), int(dim)) for layer, dim in fields["trained"]),
+            "special_tokens": (tuple(before), tuple(behind)),
+            "base": None if fields["base"] is None else Base(**fields["base"]),
+        }
+        return Contract(**{**fields, **parsed})
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a contract this version of embedtrain reads ({error}): save the model again, or "
+            "remove the file to load the folder as plain sentence-transformers"
+        ) from error
+
+
+def compare(folder: Path, contract: Contract, found: Mapping[str, object]) -> None:
+    """Refuse a folder whose parts were changed after it was saved.
+
+    Args:
+        folder: for the message.
+        contract: what the folder says of itself.
+        found: what its other files say, by field; a field that no file states is left out.
+
+    Raises:
+        InputError: naming the first field that differs, and both values.
+    """
+    for field, value in found.items():
+        said = getattr(contract, field)
+        if said != value:
+            raise InputError(
+                f"{folder}: {FILE} says {field} is {said!r} but the folder has {value!r}; its parts were "
+                "changed after it was saved. Save the model again"
+            )
+
+
+def deciding(contract: Contract) -> str:
+    """All fields that decide an embedding, as text that is the same in every process."""
+    fields = {key: value for key, value in contract._asdict().items() if key not in HISTORY}
+    return json.dumps(fields, sort_keys=True)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises InputError naming the file and line when it is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}. Fetch or save the model again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} must hold a JSON object. Fetch or save the model again")
+    return value
+
+
+def package_versions() -> dict[str, str]:
+    """The installed versions of the packages that shape an embedding."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tokens that the tokenizer puts before a text, and those it puts behind it."""
+    read = tokenizer("a", return_special_tokens_mask=True, truncation=False)
+    added = [bool(mark) for mark in read["special_tokens_mask"]]
+    tokens = tokenizer.convert_ids_to_tokens(read["input_ids"])
+    first = added.index(False) if False in added else len(added)
+    last = len(added) - (added[::-1].index(False) if False in added else 0)
+    return tuple(tokens[:first]), tuple(tokens[last:])
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what the tokenizer does: its vocabulary and how it reads a probe text, added tokens included.
+
+    Not of its file, which differs between versions of one and the same tokenizer.
+    """
+    behaviour = [
+        sorted(tokenizer.get_vocab().items()),
+        tokenizer(PROBE, truncation=False, verbose=False)["input_ids"],
+    ]
+    return hashlib.sha256(json.dumps(behaviour).encode()).hexdigest()[:16]
+
+
+def digits(text: str) -> str:
+    """40 hexadecimal digits that stand for a text which says all that decides some vectors or tokens."""
+    return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def tensors_hash(state: Mapping[str, Tensor]) -> str:
+    """A hash of every tensor by name, shape, dtype and bytes; the same in every process."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""What an encoder would write of itself: its contract, and a name for its weights and settings."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.contract import (
+    Base,
+    Contract,
+    deciding,
+    digits,
+    package_versions,
+    special_tokens,
+    tensors_hash,
+    tokenizer_hash,
+)
+from embedtrain.types import SubModel
+
+
+def contract_of(
+    encoder: Encoder, sub: SubModel | None = None, *, normalize: bool | None = None, base: Base | None = None
+) -> Contract:
+    """The contract of an encoder, or of one sub-model of it.
+
+    Args:
+        encoder: whose settings they are.
+        sub: the whole encoder when none.
+        normalize: whether vectors have length one; as the encoder says when none.
+        base: the model that an adapter is for.
+    """
+    sub = SubModel(encoder.num_layers, encoder.width) if sub is None else sub
+    tokenize = encoder.tokenize
+    return Contract(
+        pooling=encoder.pooling.name,
+        pooling_settings=encoder.pooling.settings(),
+        pool_prompt=tokenize.pool_prompt,
+        prompts={name: prompt for name, prompt in tokenize.prompts.items() if prompt},
+        attention=encoder.backbone.attention,
+        special_tokens=special_tokens(tokenize.tokenizer),
+        padding_side=shipped_side(encoder),
+        max_length=encoder.max_length,
+        normalize=encoder.normalize if normalize is None else normalize,
+        num_layers=sub.layer,
+        width=sub.dim,
+        dtype=str(next(encoder.backbone.parameters()).dtype).removeprefix("torch."),
+        tokenizer_hash=tokenizer_hash(tokenize.tokenizer),
+        trained=tuple(item for item in encoder.trained if item.layer <= sub.layer and item.dim <= sub.dim),
+        source=encoder.source,
+        base=base,
+        versions=package_versions(),
+    )
+
+
+def shipped_side(encoder: Encoder) -> str:
+    """The padding side that a saved folder asks for.
+
+    Right for a backbone that counts positions from the first column: other libraries number left padding
+    too. The side changes no embedding here.
+    """
+    return encoder.tokenize.padding_side if encoder.backbone.pads_anywhere else "right"
+
+
+def shipped_tokenizer(encoder: Encoder) -> PreTrainedTokenizerBase:
+    """A copy that says our maximum length and carries no truncation left over from its last call."""
+    tokenizer = copy.deepcopy(encoder.tokenize.tokenizer)
+    tokenizer.model_max_length = encoder.max_length
+    tokenizer.padding_side = shipped_side(encoder)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
+
+
+def parameter_count(encoder: Encoder, layer: int) -> int:
+    """Parameters of the model cut to `layer` blocks, its pooling's included; adapters count as merged."""
+    backbone = encoder.backbone
+    gone = {id(item) for block in backbone.blocks[layer:] for item in block.parameters()}
+    kept = (item for name, item in backbone.model.named_parameters() if "lora_" not in name)
+    own = sum(item.numel() for item in kept if id(item) not in gone)
+    pooling = cast(nn.Module, encoder.pooling.cut(layer))
+    return own + sum(item.numel() for item in pooling.parameters())
+
+
+def weights_hash(encoder: Encoder) -> str:
+    """40 hexadecimal digits that name these weights and settings, the same in every process."""
+    text = f"{tensors_hash(encoder.state_dict())} {deciding(contract_of(encoder))}"
+    return digits(text)

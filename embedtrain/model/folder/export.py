@@ -1,0 +1,240 @@
+"""An encoder from a folder or hub name, and back: whole, or physically cut to one sub-model.
+
+What is trained is what is shipped: the folder of sub-model (layer, dim), loaded by plain
+sentence-transformers, gives `Embeddings.at(SubModel(layer, dim))`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from embedtrain.files.atomic import atomic_folder
+from embedtrain.model.backbone.attention import Attention
+from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.backbone.freezing import freeze
+from embedtrain.model.backbone.lora import add_lora, load_adapter
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
+from embedtrain.model.folder.card import model_card
+from embedtrain.model.folder.contract import Contract, compare, write_contract
+from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
+from embedtrain.model.folder.layout import Layout, read_layout
+from embedtrain.model.folder.parts import Given, facts_of, longest_text, pooling_for, read_tokenizer
+from embedtrain.model.folder.st_folder import Shipped, miscounted_prompts, write_layout
+from embedtrain.model.inputs.tokenizer import Side, TextTokenizer
+from embedtrain.model.locate import locate
+from embedtrain.types import InputError, SubModel
+
+LOG = logging.getLogger(__name__)
+
+
+def load_encoder(
+    path: str | Path,
+    *,
+    pooling: Given = None,
+    attention: Attention | None = None,
+    prompts: Mapping[str, str] | None = None,
+    pool_prompt: bool | None = None,
+    append_eos: bool | None = None,
+    padding_side: Side | None = None,
+    max_length: int | None = None,
+    normalize: bool | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    attn_implementation: str | None = None,
+    base: str | Path | None = None,
+    lora: Mapping[str, Any] | None = None,
+    freeze_embeddings: bool = False,
+    freeze_blocks: int = 0,
+    gradient_checkpointing: bool = False,
+    max_tokens: int | None = None,
+    packing: bool = False,
+) -> Encoder:
+    """The encoder of a sentence-transformers, embedtrain, adapter or plain Hugging Face folder, or hub name.
+
+    What the caller does not give is taken from the folder. A plain Hugging Face folder or GGUF file says
+    nothing about pooling: it gets the mean and unit length, with a line in the log.
+
+    Args:
+        path: folder, hub name, or `.gguf` file.
+        pooling: one that is built, the name of one, or what builds one from `hidden_size` and `num_layers`.
+        attention: causal or bidirectional, for decoders.
+        prompts: text put before every text of a role, or of a task of that name; replaces the folder's.
+        pool_prompt: whether the tokens of a prompt are pooled; they are where the folder does not say.
+        append_eos: end every text in the end token; None where a pooling that is given needs it, and
+            otherwise as the folder's tokenizer does.
+        padding_side: right or left. It changes no embedding.
+        max_length: longest text in tokens, prompt and special ones included.
+        normalize: whether a shipped full model ends in a unit vector.
+        dtype: of the backbone; the parameters of a pooling stay as they are.
+        attn_implementation: sdpa, eager, flash_attention_2, ...; sdpa where the model has it when none.
+        base: where the model of an adapter folder is now; the folder names where it was.
+        lora: settings of `add_lora`: train adapters instead of the backbone's own weights.
+        freeze_embeddings: do not train what comes before the first block.
+        freeze_blocks: do not train the first so many blocks.
+        gradient_checkpointing: keep less of each block and compute it again in backward: same gradients.
+        max_tokens: rows x padded length of a micro-batch; None fits the device.
+        packing: let short texts share a row of tokens, each with attention inside itself: the same
+            embeddings from fewer tokens. A probe refuses a model that cannot.
+
+    Raises:
+        InputError: for a missing folder, missing weights, an unknown model type, module or pooling, a
+            setting that the model cannot have, or a folder that is not what its `embedtrain.json` says.
+    """
+    folder = locate(path)
+    layout, contract = _read(folder, base, pooling_given=pooling is not None)
+    if attention is None and layout.adapter is not None and contract is not None:
+        attention = contract.attention  # the base's own config may say another
+    backbone = Backbone.load(
+        layout.weights, dtype=_as_dtype(dtype), attn_implementation=attn_implementation, attention=attention
+    )
+    tokenizer = read_tokenizer(layout)
+    if contract is not None:
+        compare(folder, contract, facts_of(layout, backbone, tokenizer))
+    _adapt(backbone, layout, lora)
+    freeze(backbone, embeddings=freeze_embeddings, first_blocks=freeze_blocks)
+    if gradient_checkpointing:
+        backbone.gradient_checkpointing(True)
+    if pooling is None and layout.pooling is None:
+        LOG.info("%s does not say how to pool: taking the mean of the tokens", path)
+    built = pooling_for(pooling, layout.pooling, backbone)
+    ends = pooling is not None and built.needs_eos if append_eos is None else append_eos
+    said = layout.include_prompt
+    tokenize = TextTokenizer(
+        tokenizer,
+        longest_text(layout, backbone, tokenizer) if max_length is None else max_length,
+        prompts=layout.prompts if prompts is None else prompts,
+        pool_prompt=(True if said is None else said) if pool_prompt is None else pool_prompt,
+        append_eos=ends,
+        padding_side=cast(Side, tokenizer.padding_side) if padding_side is None else padding_side,
+    )
+    encoder = Encoder(
+        backbone,
+        built,
+        tokenize,
+        width=layout.width,
+        normalize=layout.normalize if normalize is None else normalize,
+        max_tokens=max_tokens,
+        packing=packing,
+        trained=() if contract is None else contract.trained,
+        source=_source(path) if contract is None else contract.source,
+        origin=_origin(layout, path, base),
+    )
+    return encoder.eval()
+
+
+def save_encoder(
+    encoder: Encoder,
+    folder: str | Path,
+    sub: SubModel | None = None,
+    *,
+    overwrite: bool = False,
+    index: str = "",
+) -> Path:
+    """Write a folder that sentence-transformers loads: the whole encoder, or one sub-model of it.
+
+    A sub-model has blocks 1..layer only and gives unit vectors of `dim` coordinates. LoRA adapters are
+    merged. The folder appears whole or not at all; weights are safetensors. Where sentence-transformers has
+    no such pooling, the folder has its source, and `trust_remote_code=True` loads it. `index` is what
+    `model_index` made of its scores, for the card.
+
+    Raises:
+        InputError: for a sub-model out of range, a folder that exists (unless `overwrite`), or a disk that
+            is full.
+    """
+    folder = Path(folder).expanduser()
+    chosen = check_sub_model(encoder, sub) if sub is not None else SubModel(encoder.num_layers, encoder.width)
+    backbone = encoder.backbone
+    shipped = Shipped(
+        contract=contract_of(encoder, chosen, normalize=encoder.normalize or sub is not None),
+        hidden_size=backbone.hidden_size,
+        pooling=encoder.pooling.cut(chosen.layer),
+        norm=backbone.final_norm,
+        prompt_lengths=miscounted_prompts(encoder.tokenize),
+    )
+    tokenizer = shipped_tokenizer(encoder)
+    with atomic_folder(folder, overwrite=overwrite) as beside:
+        backbone.save(beside, chosen.layer)
+        tokenizer.save_pretrained(beside)
+        write_layout(beside, shipped)
+        write_contract(beside, shipped.contract)
+        card = model_card(shipped.contract, folder.name, is_plain=shipped.is_plain, index=index)
+        (beside / "README.md").write_text(card, encoding="utf-8")
+    return folder
+
+
+def check_sub_model(encoder: Encoder, sub: SubModel) -> SubModel:
+    """`sub` itself. Raises InputError when it is out of range; one that was never trained is only logged."""
+    trained = ", ".join(map(str, encoder.trained)) or "not recorded"
+    if not (1 <= sub.layer <= encoder.num_layers and 1 <= sub.dim <= encoder.width):
+        raise InputError(
+            f"there is no sub-model {sub}: layer must be in 1..{encoder.num_layers} and dim in "
+            f"1..{encoder.width} (trained sub-models: {trained})"
+        )
+    if encoder.trained and sub not in encoder.trained:
+        LOG.warning("sub-model %s was not trained (trained: %s); measure it before you use it", sub, trained)
+    return sub
+
+
+def _read(folder: Path, base: str | Path | None, *, pooling_given: bool) -> tuple[Layout, Contract | None]:
+    if is_adapter(folder):
+        return read_adapter(folder, base)
+    if base is not None:
+        raise InputError(f"{folder} is no folder of adapters, so it has no use for base={base}: leave it out")
+    layout = read_layout(folder, pooling_given=pooling_given)
+    return layout, layout.contract
+
+
+def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -> None:
+    """Put the folder's adapters, or new ones, into a backbone."""
+    if layout.adapter is None:
+        if lora is not None:
+            try:
+                add_lora(backbone, **lora)
+            except TypeError as error:
+                raise InputError(f"lora: {error}; see the settings of add_lora") from error
+        return
+    contract = layout.contract
+    assert contract is not None
+    assert contract.base is not None
+    dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
+    if dtype != contract.dtype:
+        LOG.warning(
+            "the adapters were trained on weights in %s, not %s, so the base is not compared",
+            contract.dtype,
+            dtype,
+        )
+    elif (found := base_hash(backbone)) != contract.base.weights_hash:
+        raise InputError(
+            f"{layout.weights} is not the model that the adapters in {layout.adapter} were trained on: "
+            f"embedtrain.json says base weights_hash is {contract.base.weights_hash[:12]}..., this one has "
+            f"{found[:12]}.... Give the right one as base=..."
+        )
+    load_adapter(backbone, layout.adapter)
+
+
+def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype!r}")
+    return found
+
+
+def _source(path: str | Path) -> str:
+    """A hub name as it is; of a local folder the last two names, which say little about the machine."""
+    local = Path(path).expanduser()
+    return "/".join(local.resolve().parts[-2:]) if local.exists() else str(path)
+
+
+def _origin(layout: Layout, path: str | Path, base: str | Path | None) -> str:
+    """What `load_encoder` would find the backbone's own weights by, from any working folder."""
+    if layout.adapter is not None:
+        assert layout.contract is not None
+        assert layout.contract.base is not None
+        path = layout.contract.base.source if base is None else base
+    local = Path(path).expanduser()
+    return str(local.resolve()) if local.exists() else str(path)

@@ -1,0 +1,103 @@
+"""The parts of an encoder as a layout describes them: tokenizer, pooling, length, and what its files say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file
+from tokenizers.normalizers import Lowercase, Sequence
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from embedtrain.model.backbone.attention import attention_of
+from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.backbone.gguf import pretrained_source
+from embedtrain.model.folder.contract import special_tokens, tokenizer_hash
+from embedtrain.model.folder.layout import FoundPooling, Layout
+from embedtrain.model.pooling import Pooling, named_pooling
+from embedtrain.types import InputError
+
+LONGEST_DEFAULT = 512  # tokens, where neither the folder nor the caller says
+
+Given = Pooling | str | Callable[..., Pooling] | None  # a pooling as a caller may say it
+
+
+def facts_of(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
+    """What the files of a folder, other than its contract, say of the contract's fields."""
+    found: dict[str, object] = {
+        "num_layers": backbone.num_layers,
+        "special_tokens": special_tokens(tokenizer),
+        "padding_side": tokenizer.padding_side,
+        "tokenizer_hash": tokenizer_hash(tokenizer),
+    }
+    if layout.adapter is not None:
+        return found  # its other fields are written in the contract alone
+    config = AutoConfig.from_pretrained(layout.weights, trust_remote_code=False)
+    found |= {
+        "attention": attention_of(config),
+        "dtype": str(config.dtype).removeprefix("torch."),
+        "max_length": layout.max_length,
+        "normalize": layout.normalize,
+        "width": backbone.hidden_size if layout.width is None else layout.width,
+        "prompts": dict(layout.prompts),
+        "pool_prompt": layout.include_prompt,
+    }
+    if layout.pooling is not None:
+        found |= {"pooling": layout.pooling.name, "pooling_settings": layout.pooling.settings}
+    return found
+
+
+def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) -> Pooling:
+    """The pooling that is given, else the folder's with its trained parameters, else the mean."""
+    size = {"hidden_size": backbone.hidden_size, "num_layers": backbone.num_layers}
+    if isinstance(given, str):
+        return named_pooling(given, **size)
+    if given is not None:
+        if isinstance(given, nn.Module):
+            return cast(Pooling, given)
+        try:
+            return cast(Callable[..., Pooling], given)(**size)
+        except ValueError as error:
+            raise error if isinstance(error, InputError) else InputError(f"pooling: {error}") from error
+    if found is None:
+        return named_pooling("mean", **size)
+    settings: dict[str, Any] = {**found.settings, **size}
+    with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
+        pooling = named_pooling(found.name, **settings)
+    assert isinstance(pooling, nn.Module)
+    state = {} if found.weights is None else load_file(found.weights)
+    own = {
+        name.removeprefix("pooling."): value for name, value in state.items() if name.startswith("pooling.")
+    }
+    try:
+        pooling.load_state_dict(own, assign=True)
+    except RuntimeError as error:
+        raise InputError(f"{found.weights} does not fit pooling {found.name!r}: {error}") from error
+    return pooling
+
+
+def read_tokenizer(layout: Layout) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer. Raises InputError when it cannot be read."""
+    source = pretrained_source(layout.tokenizer)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.folder, **source.options, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot load the tokenizer in {layout.tokenizer}: {error}") from error
+    if layout.lower_case:
+        backend = tokenizer.backend_tokenizer
+        steps = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = Sequence([Lowercase(), *steps])
+    return tokenizer
+
+
+def longest_text(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The folder's own limit, else the tokenizer's, never more than the positions allow."""
+    said = layout.max_length
+    if said is None:
+        # A tokenizer without a limit says 10^30.
+        said = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else LONGEST_DEFAULT
+    return said if backbone.max_positions is None else min(said, backbone.max_positions)

@@ -1,0 +1,1 @@
+"""Frozen models beside the one in training."""

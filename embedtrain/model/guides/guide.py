@@ -1,0 +1,243 @@
+"""A guide: a frozen model that says which texts are alike, beside the model in training.
+
+Any model that `load_encoder` or sentence-transformers reads, with its own tokenizer and prompts, whole or cut
+to a cheap sub-model. It is no `nn.Module`, so that no optimiser, checkpoint or DDP sees it.
+
+Letters: M texts, T tokens, D width of the model, G width of its vectors as guide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.contract import digits
+from embedtrain.model.folder.describe import weights_hash
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.locate import locate
+from embedtrain.types import Embeddings, InputError, Tokenize, Tokens
+from embedtrain.vectors.cache import KEY_BYTES, VectorCache, VectorType
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Vectors(Protocol):
+    """A model on `Tokens`."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What holds the weights."""
+        ...
+
+    @property
+    def tokenize(self) -> Tokenize:
+        """Texts to tokens; picklable, without the model."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """40 hexadecimal digits that name whatever decides a vector but the tokens."""
+        ...
+
+    def vectors(self, tokens: Tokens) -> Tensor:
+        """(M, D), not normalised; M is 1 or more."""
+        ...
+
+
+class EncoderVectors:
+    """One layer of an `Encoder`; the blocks above it are not run."""
+
+    def __init__(self, encoder: Encoder, layer: int) -> None:
+        self.module: nn.Module = encoder
+        self.encoder, self.layer = encoder, layer
+        self.tokenize: Tokenize = encoder.tokenize
+        self.width = encoder.width
+
+    @property
+    def identity(self) -> str:
+        """Of weights, settings and layer."""
+        return digits(f"{weights_hash(self.encoder)} layer {self.layer}")
+
+    def vectors(self, tokens: Tokens) -> Tensor:
+        """(M, D), not normalised."""
+        embeddings: Embeddings = self.encoder(tokens, (self.layer,))
+        return embeddings.values[0]
+
+
+class GuideModel:
+    """Unit vectors of a frozen model, each distinct text encoded once a call, or not at all if cached.
+
+    Args:
+        model: gives vectors; frozen here, in eval mode for good.
+        dim: G, leading coordinates kept before normalising; all of them when None.
+        cache: folder of vectors on disk; none when None.
+        cache_dtype: how they are kept there.
+
+    Raises:
+        InputError: for a dim out of range, or a cache that is not to be used.
+    """
+
+    def __init__(
+        self,
+        model: Vectors,
+        *,
+        dim: int | None = None,
+        cache: str | Path | None = None,
+        cache_dtype: VectorType = "float32",
+    ) -> None:
+        if dim is not None and not 1 <= dim <= model.width:
+            raise InputError(f"dim must be in 1..{model.width} for this guide, got {dim}")
+        self.model = model
+        model.module.eval().requires_grad_(False)
+        self.tokenize = model.tokenize  # what data workers take along
+        self.width = model.width if dim is None else dim
+        self.cache: VectorCache | None = None
+        if cache is not None:
+            kind = next(model.module.parameters()).dtype
+            identity = digits(f"{model.identity} {kind} dim {self.width}")
+            self.cache = VectorCache(cache, identity=identity, width=self.width, dtype=cache_dtype)
+
+    def to(self, device: torch.device) -> GuideModel:
+        """Move the model; `embed` does so by itself."""
+        if next(self.model.module.parameters()).device != device:
+            self.model.module.to(device)
+        return self
+
+    @torch.no_grad()
+    def embed(self, tokens: Tokens) -> Tensor:
+        """Unit vectors (M, G), float32, where the tokens are; a text of no tokens may have the zero vector.
+
+        Equal tokens are encoded once. With a cache, vectors are rounded to its dtype whether or not they were
+        in it, so that a resumed run sees what an unbroken one saw.
+
+        Raises:
+            InputError: for a cache that cannot be written.
+        """
+        device = tokens.ids.device
+        keys = text_keys(tokens)
+        rows: dict[bytes, int] = {}  # first text of each of the U distinct ones
+        for row, key in enumerate(keys):
+            rows.setdefault(key, row)
+        index = torch.tensor(list(rows.values()), dtype=torch.int64, device=device)  # (U,)
+        distinct = Tokens(*(part[index] for part in tokens))
+        if self.cache is None:
+            found = self._encoded(distinct)  # (U, G)
+        else:
+            found = self._cached(self.cache, list(rows), distinct)
+        place = {key: number for number, key in enumerate(rows)}
+        return found[torch.tensor([place[key] for key in keys], dtype=torch.int64, device=device)]
+
+    def _cached(self, cache: VectorCache, keys: Sequence[bytes], tokens: Tokens) -> Tensor:
+        """As `_encoded`, with a forward for those texts only that the cache does not have."""
+        there, known = cache.find(keys)
+        hit = torch.from_numpy(there)  # (U,)
+        result = torch.empty(len(keys), self.width)
+        result[hit] = torch.from_numpy(known).float()
+        if not bool(hit.all()):
+            miss = (~hit).nonzero()[:, 0]
+            index = miss.to(tokens.ids.device)
+            fresh = self._encoded(Tokens(*(part[index] for part in tokens))).cpu().numpy()
+            result[miss] = torch.from_numpy(cache.rounded(fresh)).float()
+            cache.add([keys[row] for row in miss.tolist()], fresh)
+        return result.to(tokens.ids.device)
+
+    def _encoded(self, tokens: Tokens) -> Tensor:
+        device = tokens.ids.device
+        if not len(tokens.ids):
+            return torch.empty(0, self.width, device=device)
+        self.to(device)
+        # The guide's precision is its own: that of the training run would make its opinion depend on it.
+        with torch.autocast(device.type, enabled=False):
+            return F.normalize(self.model.vectors(tokens).float()[:, : self.width], dim=-1)
+
+
+def load_guide(
+    path: str | Path,
+    *,
+    layer: int | None = None,
+    dim: int | None = None,
+    max_length: int | None = None,
+    dtype: str = "float32",
+    prompts: Mapping[str, str] | None = None,
+    cache: str | Path | None = None,
+    cache_dtype: VectorType = "float32",
+) -> GuideModel:
+    """The guide in a folder or of a hub name: one that `load_encoder` reads, or else sentence-transformers.
+
+    Args:
+        path: folder or hub name; the model that training starts from is one like any other.
+        layer: run only the first so many blocks.
+        dim: keep only the first so many coordinates.
+        max_length: longest text in tokens; the model's own when none.
+        dtype: float32, bfloat16 or float16, of its weights.
+        prompts: text put before every text, by role ("query", "document"); the model's own when none. Prompts
+            of the training data are not given to it.
+        cache: folder where vectors are kept between steps, epochs and runs; none for no cache.
+        cache_dtype: float32 or float16, of the vectors there.
+
+    Raises:
+        InputError: for a model that neither reads, a cut out of range, or a cache that is not to be used.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    folder = locate(path)
+    model: Vectors
+    try:
+        encoder = load_encoder(path, max_length=max_length, dtype=DTYPES[dtype], prompts=prompts)
+    except InputError as error:
+        if not (folder / "modules.json").is_file() or (folder / "embedtrain.json").is_file():
+            raise
+        if layer is not None:
+            raise InputError(f"{path} cannot be cut to layer {layer}: {error}") from error
+        model = _sentence_model(folder, error, DTYPES[dtype], max_length, prompts)
+    else:
+        last = encoder.num_layers
+        if layer is not None and not 1 <= layer <= last:
+            raise InputError(f"layer must be in 1..{last} for the guide {path}, got {layer}")
+        model = EncoderVectors(encoder, last if layer is None else layer)
+    return GuideModel(model, dim=dim, cache=cache, cache_dtype=cache_dtype)
+
+
+def text_keys(tokens: Tokens) -> list[bytes]:
+    """16 bytes a text that are equal just where a model reads the same: its real tokens and what is pooled.
+
+    So a key knows prompt, role and truncation, and not padding.
+    """
+    ids, mask = tokens.ids.cpu().numpy(), tokens.mask.cpu().numpy()
+    skips = tokens.prompt_len.tolist()
+    return [
+        hashlib.blake2b(row[real].tobytes() + skip.to_bytes(4, "little"), digest_size=KEY_BYTES).digest()
+        for row, real, skip in zip(ids, mask, skips, strict=True)
+    ]
+
+
+def _sentence_model(
+    folder: Path,
+    refused: InputError,
+    dtype: torch.dtype,
+    max_length: int | None,
+    prompts: Mapping[str, str] | None,
+) -> Vectors:
+    """The model as sentence-transformers has it, which takes long to import and is seldom needed."""
+    from embedtrain.model.guides.sentence_transformer import SentenceVectors
+
+    try:
+        return SentenceVectors(folder, dtype=dtype, max_length=max_length, prompts=prompts)
+    except InputError:
+        raise
+    except Exception as error:  # whatever a library of many authors' modules raises
+        raise InputError(
+            f"{folder} is no guide: {refused}; sentence-transformers says {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,150 @@
+"""Models that only sentence-transformers can run, read as `Tokens` and given as vectors.
+
+Letters: M texts, T tokens, D width of the vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
+from embedtrain.model.folder.contract import digits, tensors_hash
+from embedtrain.model.inputs.tokenizer import TextTokenizer
+from embedtrain.types import InputError, Role, Tokenize, Tokens
+
+ROLE_PROMPTS: dict[Role, tuple[str, ...]] = {
+    "query": ("query",),
+    "document": ("document", "passage", "corpus"),
+}
+
+
+class StaticTokenizer:
+    """Texts to tokens of a static embedding, without special ones; picklable."""
+
+    def __init__(self, tokenizer: Tokenizer, prompts: Mapping[Role, str]) -> None:
+        self.tokenizer, self.prompts = tokenizer, dict(prompts)
+
+    def __call__(
+        self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
+    ) -> Tokens:
+        """(M, T) tokens; a text may have none."""
+        own = self.prompts.get(role, "")
+        chosen = [own if prompt is None else prompt for prompt in prompts or [None] * len(texts)]
+        ids = [
+            encoding.ids
+            for encoding in self.tokenizer.encode_batch(
+                [prompt + text for prompt, text in zip(chosen, texts, strict=True)], add_special_tokens=False
+            )
+        ]
+        lengths = torch.tensor([len(row) for row in ids], dtype=torch.int64)
+        longest = int(lengths.max()) if len(ids) else 0
+        padded = [[*row, *[0] * (longest - len(row))] for row in ids]
+        return Tokens(
+            ids=torch.tensor(padded, dtype=torch.int64).reshape(len(ids), longest),
+            mask=torch.arange(longest) < lengths.unsqueeze(1),
+            prompt_len=torch.zeros(len(ids), dtype=torch.int64),
+        )
+
+
+class SentenceVectors:
+    """A whole sentence-transformers model on `Tokens`.
+
+    Args:
+        folder: of the model.
+        dtype: of its weights.
+        max_length: longest text in tokens; the model's own when None.
+        prompts: text put before every text of a role; the model's own when None.
+
+    Raises:
+        InputError: for a model that does not begin with a text transformer or a static embedding.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: torch.dtype,
+        max_length: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+    ) -> None:
+        self.module = SentenceTransformer(str(folder), device="cpu").to(dtype)
+        known = self.module.prompts if prompts is None else prompts
+        chosen: dict[Role, str] = {
+            role: next((known[name] or "" for name in names if known.get(name)), "")
+            for role, names in ROLE_PROMPTS.items()
+        }
+        first: Any = self.module[0]
+        self.static = isinstance(first, StaticEmbedding)
+        self.pool_prompt = all(getattr(part, "include_prompt", True) for part in self.module)
+        self.tokenize: Tokenize
+        tokenizer: Any = getattr(first, "tokenizer", None)
+        if self.static:
+            self.tokenize = StaticTokenizer(tokenizer, chosen)
+        elif not isinstance(tokenizer, PreTrainedTokenizerBase) or set(_inputs(first)) != {"text"}:
+            raise InputError(
+                f"{folder} begins with a {type(first).__name__} that reads more than plain text: choose a "
+                "model that begins with a text transformer or a static embedding"
+            )
+        else:
+            longest = first.max_seq_length or tokenizer.model_max_length
+            self.tokenize = TextTokenizer(
+                tokenizer,
+                longest if max_length is None else max_length,
+                prompts={str(role): prompt for role, prompt in chosen.items()},
+                pool_prompt=self.pool_prompt,
+                padding_side="left" if tokenizer.padding_side == "left" else "right",
+            )
+        self.width = int(self.module.get_embedding_dimension() or 0)
+
+    @property
+    def identity(self) -> str:
+        """40 hexadecimal digits that name the weights and modules."""
+        parts = [f"{type(part).__name__} {getattr(part, 'config_keys', '')} {part}" for part in self.module]
+        settings: list[object] = [getattr(part, "get_config_dict", dict)() for part in self.module]
+        text = f"{tensors_hash(self.module.state_dict())} {parts} {settings}"
+        return digits(text)
+
+    def vectors(self, tokens: Tokens) -> Tensor:
+        """(M, D), not normalised, texts of like length and prompt together."""
+        device = tokens.ids.device
+        budget = CPU_MAX_TOKENS if device.type == "cpu" else DEVICE_MAX_TOKENS
+        lengths = tokens.mask.sum(1)  # (M,)
+        skips: list[int] = [0] * len(lengths) if self.pool_prompt else tokens.prompt_len.tolist()
+        order: list[int] = []
+        parts: list[Tensor] = []
+        for skip in sorted(set(skips)):  # sentence-transformers skips one number of tokens in all of a batch
+            alike = [row for row, mine in enumerate(skips) if mine == skip]
+            for group in micro_batches(lengths[alike].tolist(), budget):
+                rows = [alike[place] for place in group]
+                order += rows
+                parts.append(self._some(tokens, torch.tensor(rows, device=device), skip))
+        back = torch.tensor(order, device=device).argsort()
+        return torch.cat(parts)[back]
+
+    def _some(self, tokens: Tokens, rows: Tensor, skip: int) -> Tensor:
+        ids, mask = tokens.ids[rows], tokens.mask[rows]
+        if self.static:
+            ends = mask.sum(1).cumsum(0)  # (m,)
+            features = {"input_ids": ids[mask], "offsets": ends - mask.sum(1)}
+        else:
+            columns = mask.any(0)
+            features = {"input_ids": ids[:, columns], "attention_mask": mask[:, columns].to(torch.int64)}
+            if skip:
+                features["prompt_length"] = skip  # type: ignore[assignment]
+        result: Tensor = self.module(features)["sentence_embedding"]
+        return result
+
+
+def _inputs(first: object) -> Mapping[str, object] | Sequence[str]:
+    """What kinds of input the first module reads."""
+    kinds: Mapping[str, object] | Sequence[str] = getattr(first, "modality_config", None) or ("none",)
+    return kinds

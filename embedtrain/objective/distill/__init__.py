@@ -1,0 +1,1 @@
+"""What one sub-model learns from a larger one or a guide."""

@@ -1,0 +1,231 @@
+"""AnglE: ranking by angles in the complex plane, alone and mixed with CoSENT and in-batch negatives.
+
+Source: Li and Li 2023, AnglE-optimized Text Embeddings, 2309.12871, and the authors' code (v0.6.1). Its data
+formats are: A, pairs with labels (`AnglE`); B, pairs without (plain `InfoNCE` at temperature 0.05); C, query,
+positive and negative (`AnglETriples`).
+
+Letters: B queries, b those of a chunk, C documents, d coordinates, P pairs.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedtrain.objective.losses.angle_contrast import InBatch, OverDocuments, contrasted
+from embedtrain.objective.losses.pairs import LABELS, Labels, Pairs, labelled_pairs
+from embedtrain.objective.losses.scored import ranked
+from embedtrain.objective.schedule import Schedule, at
+from embedtrain.objective.settings import above_zero, not_negative, one_of
+from embedtrain.types import InputError, Pairing
+
+
+def angle_similarity(left: Tensor, right: Tensor) -> Tensor:
+    """|cos + sin| of each pair of rows, (P,), in 0..√2: half of the coordinates is real, the rest imaginary.
+
+    With unit vectors x = a + ib and y = c + id: |Σ(ac + bd) + Σ(bc - ad)|, the sum of the real and imaginary
+    parts of x / y over the moduli. Every cut pairs the coordinates anew: j meets j + d/2 of the prefix.
+
+    Args:
+        left: (P, d), not normalised, d even.
+        right: (P, d) likewise.
+
+    Raises:
+        InputError: if d is odd.
+    """
+    width = left.shape[-1]
+    if width % 2:
+        raise InputError(
+            f"the angle loss pairs the halves of a vector, and dim {width} is odd: "
+            "choose even dims in the plan"
+        )
+    x, y = F.normalize(left, dim=-1), F.normalize(right, dim=-1)
+    (a, b), (c, d) = x.chunk(2, dim=-1), y.chunk(2, dim=-1)
+    return ((x * y).sum(-1) + (b * c - a * d).sum(-1)).abs()
+
+
+class Angle(nn.Module):
+    """Ranks |cos + sin| of the pairs as their labels are ranked.
+
+    log(1 + Σ_{p,r: y_p < y_r} exp(scale (a_p - a_r))) with a of `angle_similarity`, over pairs of one task.
+    Equals sentence-transformers' AnglELoss. Norms play no part; every dim must be even.
+    """
+
+    def __init__(self, scale: float | Schedule = 20.0, labels: Labels = "scores") -> None:
+        """Set the factor of the differences and what orders the pairs.
+
+        Args:
+            scale: above 0; the inverse of a temperature.
+            labels: "scores" ranks each query and its positive by the score of the row, rows without one being
+                left out; "negatives" ranks every positive above every hard negative brought by its own query.
+
+        Raises:
+            InputError: if the scale is not above 0 or `labels` is neither word.
+        """
+        super().__init__()
+        self.scale = above_zero("scale", scale, 20)
+        one_of("labels", labels, LABELS)
+        self.labels: Labels = labels
+        self.needs = frozenset({labels, "even_dims"})
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+        """The loss of the batch, a scalar >= 0; 0 where all labels are equal.
+
+        Args:
+            query: (B, d) prefixes, not normalised.
+            docs: (C, d) prefixes, not normalised.
+            pairing: the target of each query, the scores, the owners.
+
+        Raises:
+            InputError: if no pair carries a label or d is odd.
+        """
+        pairs = labelled_pairs(self.labels, "Angle", pairing, query, docs)
+        return ranked(at(self.scale, pairing.step) * _angles(query, docs, pairs), pairs)
+
+
+class AnglE(nn.Module):
+    """Pairs with labels (format A): cosine_weight · CoSENT + ibn_weight · in-batch + angle_weight · Angle.
+
+    The in-batch part is cross-entropy over cosines, each text of each pair that is scored `positive_from` or
+    more against all other texts of the batch, queries and documents alike, its partner being the target:
+
+        1 / 2B · Σ_{i: y_i >= positive_from} Σ_{x in pair i} [ log Σ_{z ≠ x} exp(s cos(x, z)) - s c_i ]
+
+    Pairs below are negatives of the others and keep their place in the mean. The authors' code contrasts
+    everything but the text itself; here the batch's rules decide, so equal texts and labelled positives stay
+    out. A rule that asks the model in training is asked at each prefix by itself.
+    """
+
+    needs = frozenset({"scores", "even_dims"})
+
+    def __init__(
+        self,
+        cosine_weight: float | Schedule = 0.0,
+        ibn_weight: float | Schedule = 30.0,
+        angle_weight: float | Schedule = 1.0,
+        scale: float | Schedule = 20.0,
+        positive_from: float = 1.0,
+    ) -> None:
+        """Set the mixture; the defaults are the authors' for BERT on NLI.
+
+        Args:
+            cosine_weight: of the ranking of cosines.
+            ibn_weight: of the in-batch negatives.
+            angle_weight: of the ranking of angles.
+            scale: of all three, above 0; the inverse of a temperature.
+            positive_from: the lowest score of a pair that counts as positive among in-batch negatives; set it
+                to 4 for scores of 0..5.
+
+        Raises:
+            InputError: on a negative weight, a scale that is not above 0, or weights that are all 0.
+        """
+        super().__init__()
+        self.cosine_weight = not_negative("cosine_weight", cosine_weight)
+        self.ibn_weight = not_negative("ibn_weight", ibn_weight)
+        self.angle_weight = not_negative("angle_weight", angle_weight)
+        if cosine_weight == ibn_weight == angle_weight == 0:
+            raise InputError("cosine_weight, ibn_weight and angle_weight are 0, nothing trains: raise one")
+        self.scale = above_zero("scale", scale, 20)
+        self.positive_from = positive_from
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+        """The loss of the batch, a scalar >= 0.
+
+        Args:
+            query: (B, d) prefixes, not normalised.
+            docs: (C, d) prefixes, not normalised.
+            pairing: the target of each query, the scores, the candidates.
+
+        Raises:
+            InputError: if no pair carries a score or d is odd.
+        """
+        pairs = labelled_pairs("scores", "AnglE", pairing, query, docs)
+        scale = at(self.scale, pairing.step)
+        total = _rankings(self, query, docs, pairs, pairing.step)
+        weight = at(self.ibn_weight, pairing.step)
+        if weight:
+            factor = query.new_zeros(len(query))  # (B,)
+            factor[pairs.query[pairs.label >= self.positive_from]] = 1 / (2 * len(query))
+            total = total + weight * contrasted(InBatch(scale), factor, query, docs, pairing)
+        return total
+
+
+class AnglETriples(nn.Module):
+    """Queries with hard negatives (format C), any number of them.
+
+    (ibn_weight · NCE(positives) + hard_weight · NCE(all documents)) / 2 + angle_weight · Angle
+    + cosine_weight · CoSENT, NCE being InfoNCE of each query over the batch's positives alone or over all its
+    documents, the rankings those of every positive (1) above every own hard negative (0).
+    """
+
+    needs = frozenset({"negatives", "even_dims"})
+
+    def __init__(
+        self,
+        cosine_weight: float | Schedule = 0.0,
+        ibn_weight: float | Schedule = 1.0,
+        hard_weight: float | Schedule = 1.0,
+        angle_weight: float | Schedule = 0.02,
+        scale: float | Schedule = 20.0,
+    ) -> None:
+        """Set the mixture; the defaults are the authors'.
+
+        Args:
+            cosine_weight: of the ranking of cosines.
+            ibn_weight: of the contrast with the positives of the batch.
+            hard_weight: of the contrast with all documents of the batch ("cln" there).
+            angle_weight: of the ranking of angles.
+            scale: of all four, above 0; the inverse of a temperature.
+
+        Raises:
+            InputError: on a negative weight, a scale that is not above 0, or weights that are all 0.
+        """
+        super().__init__()
+        self.cosine_weight = not_negative("cosine_weight", cosine_weight)
+        self.ibn_weight = not_negative("ibn_weight", ibn_weight)
+        self.hard_weight = not_negative("hard_weight", hard_weight)
+        self.angle_weight = not_negative("angle_weight", angle_weight)
+        if cosine_weight == ibn_weight == hard_weight == angle_weight == 0:
+            raise InputError(
+                "cosine_weight, ibn_weight, hard_weight and angle_weight are 0, nothing trains: raise one"
+            )
+        self.scale = above_zero("scale", scale, 20)
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+        """The loss of the batch, a scalar >= 0.
+
+        Args:
+            query: (B, d) prefixes, not normalised.
+            docs: (C, d) prefixes, not normalised.
+            pairing: targets, owners and candidates.
+
+        Raises:
+            InputError: if the batch has no hard negative or d is odd.
+        """
+        pairs = labelled_pairs("negatives", "AnglETriples", pairing, query, docs)
+        step, scale = pairing.step, at(self.scale, pairing.step)
+        even = query.new_full((len(query),), 1 / (2 * len(query)))  # (B,)
+        total = _rankings(self, query, docs, pairs, step)
+        for weight, contrast in (
+            (at(self.ibn_weight, step), OverDocuments(scale, positives_only=True)),
+            (at(self.hard_weight, step), OverDocuments(scale, positives_only=False)),
+        ):
+            if weight:
+                total = total + weight * contrasted(contrast, even, query, docs, pairing)
+        return total
+
+
+def _rankings(mixture: AnglE | AnglETriples, query: Tensor, docs: Tensor, pairs: Pairs, step: int) -> Tensor:
+    """The weighted rankings of cosines and of angles."""
+    total, scale = query.new_zeros(()), at(mixture.scale, step)
+    cosine, angle = at(mixture.cosine_weight, step), at(mixture.angle_weight, step)
+    if cosine:
+        similar = F.cosine_similarity(query[pairs.query], docs[pairs.doc], dim=-1)  # (P,)
+        total = total + cosine * ranked(scale * similar, pairs)
+    if angle:
+        total = total + angle * ranked(scale * _angles(query, docs, pairs), pairs)
+    return total
+
+
+def _angles(query: Tensor, docs: Tensor, pairs: Pairs) -> Tensor:
+    return angle_similarity(query[pairs.query], docs[pairs.doc])  # (P,)

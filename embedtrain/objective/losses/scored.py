@@ -1,0 +1,77 @@
+"""Losses over pairs whose order of similarity is known: CoSENT, and the ranking that AnglE shares with it.
+
+CoSENT: Su 2022, https://kexue.fm/archives/8847; the formula as in sentence-transformers' CoSENTLoss.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedtrain.objective.losses.pairs import LABELS, Labels, Pairs, labelled_pairs
+from embedtrain.objective.schedule import Schedule, at
+from embedtrain.objective.settings import above_zero, one_of
+from embedtrain.types import Pairing
+
+
+class CoSENT(nn.Module):
+    """Ranks the cosines of the pairs as their labels are ranked; only the order of the labels counts.
+
+    With c_p the cosine of pair p and y_p its label: log(1 + Σ_{p,r: y_p < y_r} exp(scale (c_p - c_r))), the
+    sum over pairs of one task, whose labels share a scale. Norms play no part.
+    """
+
+    def __init__(self, scale: float | Schedule = 20.0, labels: Labels = "scores") -> None:
+        """Set the factor of the cosine differences and what orders the pairs.
+
+        Args:
+            scale: above 0; the inverse of a temperature.
+            labels: "scores" ranks each query and its positive by the score of the row, rows without one being
+                left out; "negatives" ranks every positive above every hard negative brought by its own query.
+
+        Raises:
+            InputError: if the scale is not above 0 or `labels` is neither word.
+        """
+        super().__init__()
+        self.scale = above_zero("scale", scale, 20)
+        one_of("labels", labels, LABELS)
+        self.labels: Labels = labels
+        self.needs = frozenset({labels})
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+        """The loss of the batch, a scalar >= 0; exactly 0, with zero gradient, where all labels are equal.
+
+        Args:
+            query: (B, d) prefixes, not normalised.
+            docs: (C, d) prefixes, not normalised.
+            pairing: the target of each query, the scores, the owners.
+
+        Raises:
+            InputError: if no pair carries a label.
+        """
+        pairs = labelled_pairs(self.labels, "CoSENT", pairing, query, docs)
+        cosine = F.cosine_similarity(query[pairs.query], docs[pairs.doc], dim=-1)  # (P,)
+        return ranked(at(self.scale, pairing.step) * cosine, pairs)
+
+
+def ranked(similarity: Tensor, pairs: Pairs) -> Tensor:
+    """log(1 + Σ exp(s_p - s_r)) over the pairs p, r of one task with label_p < label_r.
+
+    Sorted by label, the betters of a pair are one suffix, so this takes P log P time and P numbers where the
+    definition takes P x P.
+
+    Args:
+        similarity: (P,) scaled.
+        pairs: labels and tasks.
+    """
+    terms = [similarity.new_zeros(1)]
+    for task in torch.unique(pairs.task):
+        mine = pairs.task == task
+        label, order = pairs.label[mine].sort()  # ascending
+        logits = similarity[mine][order]
+        suffix = torch.logcumsumexp(-logits.flip(0), dim=0).flip(0)
+        suffix = torch.cat([suffix, suffix.new_full((1,), -torch.inf)])  # the last: no betters
+        better = torch.searchsorted(label, label, right=True)  # first pair with a strictly higher label
+        terms.append(logits + suffix[better])
+    return torch.cat(terms).logsumexp(dim=0)

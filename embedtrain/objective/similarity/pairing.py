@@ -1,0 +1,278 @@
+"""Who may be a negative of whom, decided once per batch from text ids, labels and rules, for every sub-model.
+
+Nothing of size B x C is held: what is allowed is worked out for the queries asked for.
+
+Letters: B queries, b some of them, C documents (candidates), Q of them kept from earlier steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from embedtrain.objective.similarity.relevance import Relevance
+from embedtrain.rules.batch import Rule, Scorer, row_counts, take_out
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, Pairing, text_id
+
+Scope = Literal["all", "own"]
+QUERY_DOCS: tuple[BlockName, ...] = ("query_docs",)
+
+
+class Sharing(NamedTuple):
+    """What a query takes from other queries as negatives."""
+
+    scope: Scope = "all"  # "own": not the hard negatives that others brought, only their positives
+    in_batch: bool = True  # False: nothing that others brought
+
+    def checked(self, where: str = "") -> Sharing:
+        """Itself. Raises InputError, beginning with `where`, if a setting is none of the choices."""
+        if self.scope not in get_args(Scope):
+            raise InputError(f'{where}scope must be "all" or "own", got {self.scope!r}')
+        if not isinstance(self.in_batch, bool):
+            raise InputError(f"{where}in_batch must be true or false, got {self.in_batch!r}")
+        return self
+
+
+class Queued(NamedTuple):
+    """Documents of earlier steps that stand after those of the batch."""
+
+    text_ids: Tensor  # (Q,) int64
+    task: Tensor  # (Q,) int64
+    hard: Tensor  # (Q,) bool, True where it was brought as a hard negative
+
+
+def pair(
+    links: Links,
+    *,
+    step: int = 0,
+    scope: Scope = "all",
+    in_batch: bool = True,
+    datasets: Mapping[str, Sharing] | None = None,
+    rules: Sequence[Rule] = (),
+    guide: Guide | None = None,
+    queued: Queued | None = None,
+) -> Pairing:
+    """The pairing of a (gathered) batch: targets now, negatives when they are asked for.
+
+    A query's related texts are its own and all its labelled positives; queries of equal text and task share
+    their labels. With q_i the query of row i, p_i its positive, everything within one task:
+
+        query_docs     q_i and document c, unless c's text is related to q_i; True at p_i.
+        query_queries  q_i and q_j, unless they have a related text in common (so not itself, not its twin,
+                       no query with a positive in common, none whose text is a positive of the other).
+        doc_queries    p_i and q_j, unless p_i's text is related to q_j; True at q_i. The transpose of
+                       query_docs at the targets, but a query that shares the target is out.
+        doc_docs       p_i and document c, as query_docs; False at p_i.
+
+    With scope "own" a row leaves out the hard negatives that other queries brought and keeps their
+    positives; with `in_batch` False it leaves out all that others brought, and the other queries. Then the
+    rules take out more, in their order.
+
+    Args:
+        links: the parts of the batch, every index into the same M texts.
+        step: optimiser step.
+        scope: "all" or "own", see above.
+        in_batch: see above; False is NV-Embed's second stage (Lee et al. 2024, 2405.17428).
+        datasets: other `Sharing` for some tasks, by name.
+        rules: what takes likely false negatives out.
+        guide: a guide model's vectors of the queries and all C documents, if a rule asks for them.
+        queued: documents of earlier steps, columns after those of `links`.
+
+    Raises:
+        InputError: for an unknown scope, or a rule that needs a guide where there is none.
+    """
+    sharing = Sharing(scope, in_batch).checked()
+    wanting = [rule.name for rule in rules if rule.by == "guide"]
+    if wanting and guide is None:
+        raise InputError(
+            f"rule {wanting[0]} compares by a guide and there is none: choose guide=..., or let the rule "
+            "compare by=student"
+        )
+    none = links.text_ids.new_zeros(0)
+    later = Queued(none, none, none.bool()) if queued is None else queued
+    candidates = BatchCandidates(links, later, sharing, datasets or {}, rules, guide, step)
+    teacher = links.teacher
+    if teacher is not None:
+        teacher = torch.cat([teacher, teacher.new_full((len(later.task),), torch.nan)])
+    return Pairing(
+        target=links.positive,
+        owner=candidates.owner,
+        task=links.task,
+        step=step,
+        candidates=candidates,
+        scores=links.scores,
+        teacher=teacher,
+        guide=guide,
+    )
+
+
+class BatchCandidates:
+    """`Candidates` of one batch: the definitions of `pair`, a few rows at a time in memory of b x (B + C)."""
+
+    def __init__(
+        self,
+        links: Links,
+        queued: Queued,
+        sharing: Sharing,
+        datasets: Mapping[str, Sharing],
+        rules: Sequence[Rule],
+        guide: Guide | None,
+        step: int,
+    ) -> None:
+        self.relevance = Relevance(links, queued.text_ids)
+        self.target, self.task = links.positive, links.task
+        self.owner = torch.cat([links.owner, torch.full_like(queued.task, -1)])  # (C,)
+        self.doc_task = torch.cat([links.task[links.owner], queued.task])  # (C,)
+        hard = torch.ones_like(links.docs, dtype=torch.bool)
+        hard[links.positive] = False
+        self.hard = torch.cat([hard, queued.hard])  # (C,)
+        self.own_hard = torch.full_like(links.task, sharing.scope == "own", dtype=torch.bool)  # (B,)
+        self.alone = torch.full_like(links.task, not sharing.in_batch, dtype=torch.bool)  # (B,)
+        self.shares_all = {sharing, *datasets.values()} == {Sharing()}
+        for name, other in datasets.items():
+            mine = links.task == text_id(name)
+            self.own_hard[mine], self.alone[mine] = other.scope == "own", not other.in_batch
+        self.rules, self.guide, self.step = tuple(rules), guide, step
+
+    @property
+    def needs_student(self) -> bool:
+        """Whether a rule reads the similarities of the model in training."""
+        return any(rule.by == "student" for rule in self.rules)
+
+    def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
+        """As `Candidates.allowed`."""
+        target = self.target[rows]  # (b,)
+        everyone = torch.arange(len(rows), device=rows.device)
+        related = self._docs(rows)  # (b, C)
+        blocks: dict[BlockName, Tensor] = {"query_docs": related.clone()}
+        blocks["query_docs"][everyone, target] = True
+        if "doc_docs" in names:
+            blocks["doc_docs"] = related
+            blocks["doc_docs"][everyone, target] = False
+        if "query_queries" in names:
+            blocks["query_queries"] = self._open_queries(rows) & ~self.relevance.queries(rows)
+        if "doc_queries" in names:
+            shared = self.target[None, :] == target[:, None]  # (b, B)
+            blocks["doc_queries"] = self._open_queries(rows) & ~self.relevance.queries_of(target) & ~shared
+            blocks["doc_queries"][everyone, rows] = True
+        considered = row_counts(blocks["query_docs"]) - 1
+        removed = take_out(
+            self.rules,
+            blocks,
+            {"query_docs": target, "doc_queries": rows},
+            self._similar(rows, student),
+            self.step,
+        )
+        return Allowed(Blocks(**blocks), considered, removed)
+
+    def _docs(self, rows: Tensor) -> Tensor:
+        """Documents that are unrelated to the query and shared with it, (b, C)."""
+        open_ = (self.doc_task[None, :] == self.task[rows, None]) & ~self.relevance.docs(rows)
+        if self.shares_all:
+            return open_
+        mine = self.owner[None, :] == rows[:, None]
+        kept_apart = (self.hard[None, :] & self.own_hard[rows, None]) | self.alone[rows, None]
+        return open_ & (mine | ~kept_apart)
+
+    def _open_queries(self, rows: Tensor) -> Tensor:
+        """Queries of the row's task, unless it contrasts with nothing of others, (b, B)."""
+        return (self.task[None, :] == self.task[rows, None]) & ~self.alone[rows, None]
+
+    def _similar(self, rows: Tensor, student: Blocks | None) -> Callable[[Scorer, BlockName], Tensor]:
+        """Cosines of a block by a scorer, each worked out once."""
+
+        @cache
+        def similar(by: Scorer, name: BlockName) -> Tensor:
+            if by == "guide":
+                assert self.guide is not None
+                return _guide_block(self.guide, rows, self.target[rows], name)
+            found = None if student is None else getattr(student, name)
+            if found is None:
+                raise ValueError(f"a rule compares by the student and got no {name} similarities of it")
+            cosines: Tensor = found
+            return cosines
+
+        return similar
+
+
+def whole(
+    pairing: Pairing, names: Collection[BlockName] = QUERY_DOCS, student: Blocks | None = None
+) -> Allowed:
+    """What all queries may be contrasted with at once: for small batches and tests, it holds B x C tables."""
+    everyone = torch.arange(len(pairing.target), device=pairing.target.device)
+    return pairing.candidates.allowed(everyone, names, student)
+
+
+def fixed(
+    target: Tensor,
+    allowed: Tensor,
+    *,
+    scores: Tensor | None = None,
+    query_queries: Tensor | None = None,
+    doc_queries: Tensor | None = None,
+    doc_docs: Tensor | None = None,
+    owner: Tensor | None = None,
+    teacher: Tensor | None = None,
+    guide: Guide | None = None,
+    task: Tensor | None = None,
+    step: int = 0,
+) -> Pairing:
+    """A pairing of given tables, for batches that no `Links` describe.
+
+    Args:
+        target: (B,) column of each positive.
+        allowed: (B, C) bool.
+        scores: (B,), as all that follows an entry of `Pairing`.
+        query_queries: (B, B) bool; left out, every other query of the task.
+        doc_queries: (B, B) bool; left out, `allowed` transposed at the targets, shared targets out.
+        doc_docs: (B, C) bool; left out, `allowed` without the target.
+        owner: (C,); left out, the first query whose target a document is, -1 for the others.
+        teacher: (C,).
+        guide: vectors of the B queries and C documents.
+        task: (B,); left out, one task.
+        step: optimiser step.
+    """
+    everyone = torch.arange(len(target), device=target.device)
+    task = torch.zeros_like(target) if task is None else task
+    if owner is None:
+        owner = torch.full((allowed.shape[1],), -1, device=target.device)
+        owner[target.flip(0)] = everyone.flip(0)
+    itself = everyone[:, None] == everyone[None, :]
+    if query_queries is None:
+        query_queries = (task[:, None] == task[None, :]) & ~itself
+    if doc_queries is None:
+        doc_queries = (allowed[:, target].T & (target[:, None] != target[None, :])) | itself
+    if doc_docs is None:
+        doc_docs = allowed.clone()
+        doc_docs[everyone, target] = False
+    tables = FixedCandidates(Blocks(allowed, query_queries, doc_queries, doc_docs))
+    return Pairing(target, owner, task, step, tables, scores, teacher, guide)
+
+
+class FixedCandidates(NamedTuple):
+    """`Candidates` of given tables."""
+
+    tables: Blocks  # bool, all four with B rows
+
+    @property
+    def needs_student(self) -> bool:
+        """Never: the tables say it all."""
+        return False
+
+    def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
+        """As `Candidates.allowed`."""
+        wanted: set[BlockName] = {"query_docs", *names}
+        blocks = Blocks(**{name: getattr(self.tables, name)[rows] for name in wanted})
+        return Allowed(blocks, row_counts(blocks.query_docs) - 1, {})
+
+
+def _guide_block(guide: Guide, rows: Tensor, target: Tensor, name: BlockName) -> Tensor:
+    """The guide's cosines of some rows of a block, (b, n), by one product in full precision."""
+    left = guide.query[rows] if name.startswith("query") else guide.docs[target]
+    right = guide.docs if name.endswith("docs") else guide.query
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right.T

@@ -1,0 +1,1 @@
+"""Who may be a negative, for batches and for mining."""

@@ -1,0 +1,100 @@
+"""`plan=true`: what an evaluation costs; and where its vectors are kept, from the keys of the command."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from rich.console import Console
+from rich.table import Table
+
+from embedtrain.evaluate.catalogue.tasks import find_tasks
+from embedtrain.evaluate.sweeping.cost import Cost, costs
+from embedtrain.evaluate.vectors.kept import GIB, Keeping
+from embedtrain.model.encoder import Encoder
+from embedtrain.ranks import rank, world_size
+from embedtrain.types import Cell, InputError
+from embedtrain.vectors.cache import VectorType
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+
+def keeping_of(config: Mapping[str, Any], folder: Path) -> Keeping:
+    """Where vectors are kept, by `store`, `store_gb`, `memory_gb` and `store_dtype`.
+
+    Raises:
+        InputError: a budget below zero, another dtype, a store that is no folder or cannot be one.
+    """
+    if config["store_dtype"] not in get_args(VectorType):
+        raise InputError(f"store_dtype must be float32 or float16, got {config['store_dtype']!r}")
+    for key in ("store_gb", "memory_gb"):
+        if config[key] < 0:
+            raise InputError(f"{key} must not be negative, got {config[key]}")
+    store = config["store"]
+    place = None if store == "none" else Path(store).expanduser() if store else folder / "vectors"
+    if place is not None:
+        _check_folder("store", place)
+    return Keeping(place, config["store_gb"], config["memory_gb"], config["store_dtype"])
+
+
+def _check_folder(key: str, place: Path) -> None:
+    """Nothing, if this is a folder, or can become one.
+
+    Raises:
+        InputError: if it is or lies below a file, or nothing can be written there.
+    """
+    there = next(path for path in (place, *place.absolute().parents) if path.exists() or path.is_symlink())
+    if not there.is_dir():
+        below = "" if there == place else f" ({there} is one)"
+        raise InputError(f"{key}={place}: this must be a folder, not a file{below}. Say another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{key}={place}: nothing can be written in {there}. Say another folder")
+
+
+def show_plan(
+    encoder: Encoder,
+    config: Mapping[str, Any],
+    cells: Sequence[Cell],
+    keeping: Keeping,
+    tasks: Sequence[AbsTask] | None,
+) -> None:
+    """Print what each task costs. Encodes a few texts to know the speed, and keeps nothing."""
+    found = tasks or find_tasks(config["tasks"], config["data_root"], config["languages"])
+    if rank() == 0:
+        Console().print(plan_table(costs(encoder, found, cells, keeping, world_size())))
+
+
+def plan_table(found: Sequence[Cost]) -> Table:
+    """A line a task, the sums below; ~ marks what mteb's statistics say where there are no data."""
+    table = Table("task", "texts", "tokens", "vectors", "TFLOP", "encoding", "vectors will be in")
+    for item in found:
+        about = "" if item.exact else "~"
+        table.add_row(
+            item.task,
+            f"{about}{item.texts:,}",
+            f"{about}{item.tokens:,}",
+            f"{item.vector_bytes / GIB:.3g} GB",
+            f"{item.flops / 1e12:.3g}",
+            _time(item.seconds),
+            item.route,
+        )
+    table.add_section()
+    table.add_row(
+        "all",
+        f"{sum(item.texts for item in found):,}",
+        f"{sum(item.tokens for item in found):,}",
+        f"{sum(item.vector_bytes for item in found) / GIB:.3g} GB",
+        f"{sum(item.flops for item in found) / 1e12:.3g}",
+        _time(sum(item.seconds for item in found)),
+        "",
+    )
+    return table
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,102 @@
+"""Scores while a run trains: the sweep of an evaluation, given to the callback that takes them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytorch_lightning as pl
+
+from embedtrain.evaluate.catalogue.development import development_tasks
+from embedtrain.evaluate.catalogue.tasks import load
+from embedtrain.files.run_folder import RunFolder
+from embedtrain.files.scores import main_scores
+from embedtrain.model.encoder import Encoder
+from embedtrain.run.measure import grid, measure
+from embedtrain.train.callbacks.during import ByTask, During, MeasureWhileTraining
+from embedtrain.train.callbacks.saving import SaveCheckpoints
+from embedtrain.types import Cell, Dtype, InputError, Score
+
+FOLDER = "during"  # in the run folder; its scores.jsonl has lines of every step that was measured
+
+
+def watch(
+    during: During,
+    trainer: pl.Trainer,
+    encoder: Encoder,
+    folder: RunFolder,
+    config: Mapping[str, Any],
+    *,
+    leads: bool,
+) -> None:
+    """Let a run be measured while it trains; its best weights are then decided by that, not by validation.
+
+    Args:
+        during: what, when, and what follows.
+        trainer: gets the callback.
+        encoder: what is measured.
+        folder: of the run.
+        config: of the run; its `evaluation` says where data are and how cells are scored.
+        leads: whether this process is the one that measures.
+
+    Raises:
+        InputError: a task, layer, dim or dtype does not exist, data are missing or not for development, or
+            no rank has the whole weights.
+    """
+    if config["trainer"].get("shard"):
+        raise InputError("during=sweep needs the whole weights on one rank: use it without trainer.shard")
+    evaluation = config["evaluation"]
+    cells = _cells(during, encoder)
+    during.check_monitor(cells)
+    tasks = []
+    if leads:
+        tasks = development_tasks(
+            during.tasks,
+            evaluation["tasks"],
+            evaluation["data_root"],
+            evaluation["languages"],
+            allow_test=during.allow_test,
+        )
+        for task in tasks:
+            load(task)  # now, and kept: missing data are not found out after hours
+
+    def take(step: int) -> ByTask:
+        place = folder.path / FOLDER
+        scores = measure(
+            encoder, evaluation, cells, run=config["name"], step=step, folder=place, tasks=tasks, show=False
+        )
+        for kept in ("mteb", "items"):  # of weights that are gone with the next step
+            shutil.rmtree(place / kept, ignore_errors=True)
+        return by_task(scores)
+
+    saves = next(item for item in trainer.callbacks if isinstance(item, SaveCheckpoints))  # type: ignore[attr-defined]
+    saves.keeps_best = False
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks.insert(callbacks.index(saves), MeasureWhileTraining(during, take, folder.checkpoints))
+
+
+def by_task(scores: list[Score]) -> dict[str, dict[Cell, float]]:
+    """The main score of each task and cell, of several splits their mean."""
+    every: dict[str, dict[Cell, list[float]]] = {}
+    for score in main_scores(scores):
+        cell = Cell(score.layer, score.dim, cast("Dtype", score.dtype))
+        every.setdefault(score.task, {}).setdefault(cell, []).append(score.value)
+    return {
+        task: {cell: sum(values) / len(values) for cell, values in cells.items()}
+        for task, cells in every.items()
+    }
+
+
+def _cells(during: During, encoder: Encoder) -> list[Cell]:
+    """The plan's sub-models, or the grid of the layers and dims that are given, in each dtype."""
+    wanted = {"layers": during.layers, "dims": during.dims, "dtypes": during.dtypes}
+    every = grid(wanted, encoder.trained)
+    for cell in every:
+        if not (1 <= cell.layer <= encoder.num_layers and 1 <= cell.dim <= encoder.width):
+            raise InputError(
+                f"during: there is no {cell.sub}; layers are 1..{encoder.num_layers}, dims 1..{encoder.width}"
+            )
+    if during.layers is None and during.dims is None:
+        return [cell for cell in every if cell.sub in encoder.trained]
+    return every

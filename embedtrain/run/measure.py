@@ -1,0 +1,109 @@
+"""Scores of an encoder on a grid of cells, shared by the train and evaluate commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from embedtrain.evaluate.catalogue.tasks import find_tasks
+from embedtrain.evaluate.progress import SweepBar, Tick
+from embedtrain.evaluate.sweeping.funnel import Measured
+from embedtrain.evaluate.sweeping.sweep import sweep
+from embedtrain.evaluate.vectors.kept import IN_MEMORY, Keeping
+from embedtrain.files.scores import add_tasks
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.describe import weights_hash
+from embedtrain.ranks import rank
+from embedtrain.run.artefacts import TASKS
+from embedtrain.types import DTYPES, Cell, InputError, Score, SubModel
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+log = logging.getLogger(__name__)
+
+
+def grid(wanted: Mapping[str, Any], trained: Sequence[SubModel]) -> list[Cell]:
+    """Every (layer, dim, dtype) of three lists; layers or dims that are None are those of the trained.
+
+    Args:
+        wanted: `layers`, `dims` and `dtypes`, as in `EvaluateConfig`.
+        trained: the sub-models that a model was trained at.
+
+    Raises:
+        InputError: a dtype that does not exist.
+    """
+    layers, dims = wanted["layers"], wanted["dims"]
+    layers = sorted({sub.layer for sub in trained} if layers is None else set(layers))
+    dims = sorted({sub.dim for sub in trained} if dims is None else set(dims))
+    unknown = [dtype for dtype in wanted["dtypes"] if dtype not in DTYPES]
+    if unknown:
+        raise InputError(f"dtypes has {', '.join(map(repr, unknown))}; there are {', '.join(DTYPES)}")
+    return [Cell(layer, dim, dtype) for layer in layers for dim in dims for dtype in wanted["dtypes"]]
+
+
+def measure(
+    encoder: Encoder,
+    wanted: Mapping[str, Any],
+    cells: Sequence[Measured],
+    *,
+    run: str,
+    step: int,
+    folder: Path,
+    tasks: Sequence[AbsTask] | None = None,
+    keeping: Keeping = IN_MEMORY,
+    show: bool = True,
+) -> list[Score]:
+    """The sweep's scores, with a bar on a terminal and a line per task elsewhere.
+
+    Args:
+        encoder: what is measured.
+        wanted: `tasks`, `data_root` and how cells are scored, as in `EvaluateConfig`.
+        cells: what is measured of it.
+        run: the name its lines bear.
+        step: optimiser steps it was trained.
+        folder: where scores.jsonl and mteb/ are.
+        tasks: what it is measured on; None for those that `wanted` names.
+        keeping: where vectors are; in memory by default.
+        show: whether the bar and the lines are wanted.
+
+    Raises:
+        InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
+    """
+    from embedtrain.evaluate.catalogue.facts import facts_of
+    from embedtrain.evaluate.sweeping.adapter import Serving
+
+    if wanted["normalize"] not in ("post", "pre"):
+        raise InputError(f"normalize must be post or pre, got {wanted['normalize']!r}")
+    if wanted["rescore_multiplier"] < 1:
+        raise InputError(f"rescore_multiplier must be at least 1, got {wanted['rescore_multiplier']}")
+    found = tasks or find_tasks(wanted["tasks"], wanted["data_root"], wanted["languages"])
+    if rank() == 0:
+        add_tasks(folder / TASKS, {task.metadata.name: facts_of(task) for task in found})
+    leads = show and rank() == 0
+    bar = SweepBar(Console(stderr=True)) if leads and sys.stderr.isatty() else None
+    with bar or nullcontext():
+        return sweep(
+            encoder,
+            found,
+            cells,
+            run=run,
+            step=step,
+            revision=weights_hash(encoder),
+            folder=folder,
+            progress=bar or (_log_tick if leads else None),
+            serving=Serving(wanted["normalize"], wanted["rescore_multiplier"]),
+            workers=wanted["scoring_workers"],
+            keeping=keeping,
+        )
+
+
+def _log_tick(tick: Tick) -> None:
+    if tick.cells_done == tick.cells:
+        log.info("%s: %d cells, %s", tick.task, tick.cells, tick.told)

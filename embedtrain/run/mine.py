@@ -1,0 +1,171 @@
+"""The stages of `embedtrain-mine`, in order, and what is said on the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.progress import Progress as Bar
+
+from embedtrain import ranks
+from embedtrain.mining.backends import check_index
+from embedtrain.mining.blocks import write_whole
+from embedtrain.mining.output import bad_rows_folder, check_output, mined_rows, statistics_path, write_rows
+from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
+from embedtrain.mining.problem import problems_of
+from embedtrain.mining.reading import Reading
+from embedtrain.mining.rescore import CrossEncoderScores, PairScores
+from embedtrain.mining.selection import Selection
+from embedtrain.mining.statistics import readable
+from embedtrain.mining.teacher import Teacher
+from embedtrain.run.models import model_folder
+from embedtrain.settings.build import build
+from embedtrain.types import InputError
+
+log = logging.getLogger(__name__)
+LINE_SECONDS = 15.0
+MEGABYTE = 1024  # of `ru_maxrss`, which counts in KiB on Linux
+
+
+class MiningRun:
+    """Everything `embedtrain-mine` does, built from a plain config.
+
+    Args:
+        config: `MineConfig` as plain containers, checked by `check_config`.
+        reading: rows, and a corpus or None.
+
+    Raises:
+        InputError: for whatever the user can mend; nothing has been written then.
+    """
+
+    def __init__(self, config: dict[str, Any], reading: Reading) -> None:
+        self.config, self.reading = config, reading
+        self.out = Path(config["out"])
+        self.keep = config["own_negatives"] == "keep"
+        self.selection: Selection = build(config["selection"], "selection")
+        self.problems = problems_of(
+            enumerate(reading.examples),
+            corpus=reading.corpus,
+            keep_negatives=self.keep,
+            instructions=config["use_instructions"],
+        )
+        check_size(self.problems, self.selection)
+        self.teacher = _teacher(config["teacher"])
+        store = config["store"]
+        self.store = self.out.parent / "vectors" if store is None else Path(store)
+        self.stores = stores_of(self.problems, self.teacher, self.store)
+        self.seconds: dict[str, float] = {}
+        self.encoded = 0
+
+    def encode(self, *, shard: int, shards: int) -> None:
+        """Encode this shard of the texts, those that are not on the disk."""
+        total = sum(len(store.texts) for pair in self.stores for store in pair)
+        self.say(f"encoding {total} texts into {self.store}")
+        begun = time.monotonic()
+        with Shown(quiet=bool(ranks.rank())) as shown:
+            self.encoded = fill(self.stores, shown, shard=shard, shards=shards)
+        self.seconds["encoding"] = time.monotonic() - begun
+
+    def write(self, out: Path) -> list[str]:
+        """Mine, write rows and statistics; what to show of them."""
+        begun, path = time.monotonic(), self.config["cross_encoder"]
+        device = str(self.teacher.device)
+        model = None if path is None else CrossEncoderScores(path, device=device)
+        with Shown() as shown:
+            mined, statistics = mine_all(
+                self.problems,
+                self.stores,
+                self.selection,
+                shown,
+                index=self.config["index"],
+                device=device,
+                pairs=None if model is None else PairScores(self.store, model),
+                seed=self.config["seed"],
+            )
+        found = list(zip(self.problems, mined, strict=True))
+        rows = write_rows(out, mined_rows(self.reading.examples, found, keep_negatives=self.keep))
+        self.seconds["mining"] = time.monotonic() - begun
+        summary = {
+            "out": str(out),
+            "read": {name: part._asdict() for name, part in self.reading.parts.items()},
+            "rows_in": len(self.reading.examples),
+            "rows_out": rows,
+            "teacher": {"source": self.teacher.source, "identity": self.teacher.identity},
+            "cross_encoder": None if model is None else {"source": path, "identity": model.identity},
+            "documents": [len(problem.documents) for problem in self.problems],
+            "texts_encoded_now": self.encoded,
+            **statistics.summary(),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "cpu_seconds": round(time.process_time(), 3),
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // MEGABYTE,
+            "settings": self.config,
+        }
+        beside = statistics_path(out)
+        write_whole(beside, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+        lines = [*readable(summary), f"rows: {out}   statistics: {beside}"]
+        left_out = self.reading.left_out
+        return [*lines, *([f"bad rows: {left_out}, in {bad_rows_folder(out)}"] if left_out else [])]
+
+    def say(self, text: str) -> None:
+        """A line, from one rank."""
+        if not ranks.rank():
+            log.info(text)
+
+
+class Shown:
+    """A bar on a terminal; elsewhere a line every so often, with how long the rest will take."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.bar = Bar(transient=True) if sys.stderr.isatty() and not quiet else None
+        self.quiet, self.begun = quiet, time.monotonic()
+        self.line_at = self.begun - LINE_SECONDS + 3.0  # the first line soon: it says how long this will be
+        self.tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Shown:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done."""
+        now = time.monotonic()
+        if self.bar is not None:
+            if what not in self.tasks:
+                self.tasks[what] = self.bar.add_task(what, total=total)
+            self.bar.update(self.tasks[what], completed=done)
+        elif not self.quiet and now - self.line_at > LINE_SECONDS:
+            self.line_at = now
+            left = (now - self.begun) * (total - done) / max(done, 1)
+            log.info("%s %d/%d  about %.1f min left", what, done, total, left / 60)
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """Raise InputError for what can be refused before anything is read."""
+    out = Path(config["out"])
+    check_output(out)
+    if config["own_negatives"] not in ("drop", "keep"):
+        raise InputError(f"own_negatives must be drop or keep, got {config['own_negatives']!r}")
+    if out.exists() and not config["overwrite"]:
+        raise InputError(f"{out} exists already: choose another out, or pass overwrite=true")
+    check_index(config["index"])
+
+
+def _teacher(node: dict[str, Any]) -> Teacher:
+    """The teacher, of each rank on its own GPU where there are GPUs."""
+    settings = {**node}
+    if "path" in settings:
+        settings["path"] = model_folder(str(settings["path"]))
+    if settings.get("device", "auto") == "auto" and torch.cuda.is_available():
+        settings["device"] = f"cuda:{ranks.local_rank()}"
+    teacher: Teacher = build(settings, "teacher")
+    return teacher

@@ -1,0 +1,111 @@
+"""What surrounds a training: scores before and after it, and what the run publishes."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+from embedtrain.console import say, since
+from embedtrain.evaluate.sweeping.sweep import IncompleteError
+from embedtrain.files.scores import read_scores
+from embedtrain.model.backbone.lora import has_lora
+from embedtrain.model.folder.adapter import save_adapter
+from embedtrain.model.folder.export import save_encoder
+from embedtrain.ranks import alone
+from embedtrain.report.figures import save_heat_map
+from embedtrain.report.table import comparison
+from embedtrain.run.artefacts import index_of, show_leaderboard
+from embedtrain.run.measure import grid, measure
+from embedtrain.run.run import TrainingRun
+from embedtrain.train.checkpoints import take_weights
+from embedtrain.types import SubModel
+
+
+def evaluate_before(run: TrainingRun) -> IncompleteError | None:
+    """Score the untouched backbone on every cell; a resumed run keeps the scores it has.
+
+    Returns:
+        The tasks that could not be scored: of a training that takes hours nothing is thrown away for them.
+    """
+    wanted = run.config["evaluation"]["before"] and not run.folder.checkpoints.newest_first()
+    return _measure(run, "measuring the untouched backbone", step=0) if run.leads and wanted else None
+
+
+def evaluate_after(run: TrainingRun) -> IncompleteError | None:
+    """Score the trained model on the same cells, and show both; what it gives is as before."""
+    if not (run.leads and run.config["evaluation"]["tasks"]):
+        return None
+    failed = _measure(run, "measuring the trained model", step=run.final_step)
+    _show(run)
+    return failed
+
+
+def publish(run: TrainingRun) -> None:
+    """Write the cuts and, last, the model: a run folder with `model/` is finished."""
+    if not run.leads:
+        return
+    for cut in run.cuts:
+        _write_cut(run, cut)
+    if has_lora(run.encoder.backbone):
+        save_adapter(run.encoder, run.folder.path / "adapter", overwrite=True)
+    whole = SubModel(run.encoder.num_layers, run.encoder.width)
+    index = index_of(run.folder.path, run.config["name"], whole, run.final_step)
+    save_encoder(run.encoder, run.folder.model, index=index)
+    say(f"finished in {since(run.started)}: {run.folder.model}")
+    for cut in run.cuts:
+        say(f"  cut to {cut.layer} layers, {cut.dim} dims: {run.folder.path / f'cut_{cut}'}")
+    smaller = run.plan.sub_models[:-1] or run.plan.sub_models
+    sub = smaller[len(smaller) // 2]
+    say(
+        f"next: cut it to any size   embedtrain-export model={run.folder.path} layer={sub.layer} "
+        f"dim={sub.dim} out=my-cut\n"
+        "      train on your rows    embedtrain-train name=mine data.train=rows.jsonl   "
+        '(lines of {"query": ..., "positive": ...})'
+    )
+
+
+def _write_cut(run: TrainingRun, cut: SubModel) -> None:
+    """Write one cut into the run folder, of the weights that were best for it if these were kept.
+
+    The model has those of the final step, and again afterwards. Scores of other weights are not in the card.
+    """
+    config, folder, step = run.config, run.folder, run.final_step
+    own = folder.checkpoints.best_of(str(cut))
+    best = config["during"].get("best_per_cut") and own.exists()
+    if best:
+        step = take_weights(run.module, own)
+        say(f"cut {cut} has the weights of step {step}, where it was best")
+    index = index_of(folder.path, f"{config['name']}_{cut}", cut, step)
+    save_encoder(run.encoder, folder.path / f"cut_{cut}", cut, overwrite=True, index=index)
+    if best:
+        checkpoints = folder.checkpoints
+        take_weights(run.module, checkpoints.best if config["final_weights"] == "best" else checkpoints.last)
+
+
+def _measure(run: TrainingRun, what: str, step: int) -> IncompleteError | None:
+    wanted = run.config["evaluation"]
+    if not wanted["tasks"]:
+        return None
+    begun, failed = time.monotonic(), None
+    say(what)
+    cells = grid(wanted, run.plan.sub_models)
+    try:
+        with alone():  # other ranks wait
+            measure(run.encoder, wanted, cells, run=run.config["name"], step=step, folder=run.folder.path)
+    except IncompleteError as error:
+        failed = error
+        say(str(error))
+    say(f"measured in {since(begun)}")
+    return failed
+
+
+def _show(run: TrainingRun) -> None:
+    scores = read_scores(run.folder.scores)
+    before = [score for score in scores if score.step == 0]
+    after = [score for score in scores if score.step == run.final_step]
+    Console().print(comparison(before, after, trained=run.plan.sub_models))
+    picture = run.folder.path / "heat_map.png"
+    save_heat_map(picture, before, after, trained=run.plan.sub_models)
+    show_leaderboard(run.folder.path, after, run.encoder)
+    say(f"picture: {picture}")

@@ -1,0 +1,1 @@
+"""Typed settings of every command, and `build`, the only place that instantiates."""

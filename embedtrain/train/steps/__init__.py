@@ -1,0 +1,1 @@
+"""Steps: what a batch is and what its loss is."""

@@ -1,0 +1,1 @@
+"""Queries against documents, for every sub-model of a plan."""

@@ -1,0 +1,96 @@
+"""Run by test_mixture_ranks: what this rank trains on, in whole runs and where other ranks began.
+
+python mixture_ranks.py RANK PORT FOLDER
+"""
+
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytorch_lightning as pl
+import torch
+
+sys.path.append(str(Path(__file__).parents[2] / "shared"))
+from rank_group import as_torchrun
+
+from embedtrain.data.module import DataModule
+from embedtrain.data.order import windows
+from embedtrain.types import Tokens
+
+SAVED_AFTER = 7  # batches
+FEATURES = {
+    "one task": {"epochs": 2},
+    "mixed": {"batches": "mixed", "max_negatives": 2, "draw_negatives": "sample"},
+    "by length": {"by_length": True, "sampling": "temperature", "max_steps": 14},
+    "weights": {"sampling": "weights", "max_steps": 20, "num_workers": 1},
+}
+
+
+def tokenize(texts, role, prompts=None):
+    ids = torch.tensor([[len(text)] for text in texts])
+    return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+
+
+class Watcher(pl.LightningModule):
+    """One parameter; keeps the rows, tasks and documents of every step."""
+
+    def __init__(self, save_to=None):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.seen, self.save_to = [], save_to
+
+    def training_step(self, batch, index):
+        links = batch.links
+        ids = links.text_ids[links.docs]
+        docs = [tuple(ids[links.owner == place].tolist()) for place in range(len(links.rows))]
+        self.seen.append(list(zip(links.rows.tolist(), links.task.tolist(), docs, strict=True)))
+        return self.weight * batch.texts.ids.float().mean()
+
+    def on_train_batch_end(self, *_):
+        if self.save_to is not None and len(self.seen) == SAVED_AFTER:
+            self.trainer.save_checkpoint(self.save_to)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+def run(folder, feature, world, *, save_to=None, start_from=None):
+    """Step by step what this rank is given."""
+    options = {"batch_size": 8, "seed": 3, "tokenize": tokenize, **FEATURES[feature]}
+    train = [{"source": str(folder / f"{name}.jsonl"), "task": name} for name in "abc"]
+    train[2]["cap"] = 20
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=world,
+        strategy="ddp" if world > 1 else "auto",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    watcher = Watcher(save_to)
+    with mock.patch.object(windows, "WINDOW", 16):
+        trainer.fit(
+            watcher, datamodule=DataModule(train=train, **options), ckpt_path=start_from, weights_only=False
+        )
+    return watcher.seen
+
+
+def main(rank, port, folder):
+    torch.set_num_threads(1)
+    os.environ |= as_torchrun(rank, 2, port)
+    found = {
+        feature: (
+            run(folder, feature, 2, save_to=folder / f"two {feature}.ckpt"),
+            run(folder, feature, 2, start_from=folder / f"one {feature}.ckpt"),
+        )
+        for feature in FEATURES
+    }
+    torch.save(found, folder / f"seen.{rank}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,127 @@
+"""Full batches of a window that share as few texts as can be."""
+
+from collections import Counter
+from itertools import combinations
+
+import pytest
+
+from embedtrain.data.order.filling import filled
+from embedtrain.data.read.sources import Example
+
+
+def row(query, positives=("p",), negatives=(), score=None, task="t"):
+    return Example(query, tuple(positives), tuple(negatives), score, task, f"a.jsonl:{query}")
+
+
+UNIQUE = [row(f"q{i}", [f"p{i}"]) for i in range(103)]
+SHARING = [row(f"q{i // 2}", [f"p{i % 40}", f"r{i}"], [f"p{(i * 7) % 60}", f"n{i % 5}"]) for i in range(400)]
+
+
+def clash(one, two):
+    """The slow, obvious version: a text of both that is a query or positive of either."""
+    label = [{e.query, *e.positives} for e in (one, two)]
+    texts = [{e.query, *e.positives, *e.negatives} for e in (one, two)]
+    return bool(label[0] & texts[1] or label[1] & texts[0])
+
+
+def clashing(examples, batches):
+    """Rows that clash with another of their batch."""
+    return {
+        row
+        for batch in batches
+        for a, b in combinations(batch, 2)
+        if clash(examples[a], examples[b])
+        for row in (a, b)
+    }
+
+
+@pytest.mark.parametrize("examples", [UNIQUE, SHARING], ids=["unique", "sharing"])
+@pytest.mark.parametrize("size", [2, 7, 10])
+@pytest.mark.parametrize("by_length", [False, True])
+def test_batches_are_full_and_no_row_comes_twice(examples, size, by_length):
+    count = len(examples) // size
+    for key in range(3):
+        found = filled(examples, count, size, key=(key,), by_length=by_length)
+        assert [len(batch) for batch in found.batches] == [size] * count
+        assert max(Counter(r for batch in found.batches for r in batch).values()) == 1
+
+
+def test_rows_are_kept_apart_where_that_is_possible():
+    for key in range(5):
+        found = filled(SHARING, 40, 5, key=(key,))  # half of the rows suffice
+        assert found.sharing == 0
+        assert not clashing(SHARING, found.batches)
+
+
+def test_a_row_that_no_batch_takes_is_forced_into_one_and_counted():
+    found = filled(SHARING, 40, 10, key=(0,))
+    together = clashing(SHARING, found.batches)
+    assert 0 < found.sharing < 100
+    assert 0 < len(together) < 200
+    cut = [list(range(place, place + 10)) for place in range(0, 400, 10)]
+    assert len(together) < len(clashing(SHARING, cut)) / 2
+
+
+def test_few_labels_hardly_share():
+    examples = [row(f"q{i}", [f"label {i % 100}"]) for i in range(8192)]
+    found = filled(examples, 128, 64, key=(0,))
+    assert found.sharing < 0.02 * 8192
+
+
+def test_a_text_that_half_of_the_rows_have_is_spread_over_all_batches():
+    examples = [row(f"q{i}", ["same" if i % 2 else f"p{i}"]) for i in range(2048)]
+    found = filled(examples, 32, 64, key=(0,))
+    has = [sum("same" in examples[r].positives for r in batch) for batch in found.batches]
+    assert min(has) > 20
+    assert max(has) < 44
+
+
+def test_what_is_left_out_are_rows_that_would_share():
+    examples = [row(f"q{i}", [f"p{i}"]) for i in range(8)] + [row(f"z{i}", ["same"]) for i in range(4)]
+    for key in range(10):
+        found = filled(examples, 1, 9, key=(key,))
+        assert found.sharing == 0
+        assert sorted(found.batches[0])[:8] == list(range(8))
+
+
+def test_rows_may_share_a_negative():
+    examples = [row(f"q{i}", [f"p{i}"], ["same"]) for i in range(8)]
+    assert filled(examples, 1, 8, key=(0,)).sharing == 0
+
+
+def test_rows_that_never_contrast_may_share_texts():
+    scored = [row("q", ["p"], score=float(i)) for i in range(20)]
+    assert filled(scored, 5, 4, key=(0,)).sharing == 0
+    same = [row("q", ["p"], [f"n{i}"]) for i in range(20)]
+    assert filled(same, 5, 4, key=(0,)).sharing > 0
+    assert filled(same, 5, 4, key=(0,), alone={"t"}).sharing == 0
+    tasks = [row("q", ["p"], task=f"t{i}") for i in range(20)]
+    assert filled(tasks, 5, 4, key=(0,)).sharing == 0
+
+
+def test_too_few_rows_come_again():
+    for examples in (UNIQUE[:7], SHARING[:7]):
+        found = filled(examples, 2, 5, key=(0,))
+        assert [len(batch) for batch in found.batches] == [5, 5]
+        used = Counter(r for batch in found.batches for r in batch)
+        assert len(used) == 7
+        assert max(used.values()) <= 2
+
+
+def test_the_key_decides_the_order():
+    one, two, other = (filled(SHARING, 40, 10, key=key).batches for key in ((0, 1), (0, 1), (1, 0)))
+    assert one == two != other
+
+
+def test_rows_of_similar_length_share_batches():
+    examples = [row(f"q{i}", ["x" * (1 + (i * 37) % 500) + f" {i}"]) for i in range(1024)]
+
+    def padding(by_length):
+        batches = filled(examples, 64, 16, key=(0,), by_length=by_length).batches
+        lengths = [[len(examples[r].positives[0]) for r in batch] for batch in batches]
+        return sum(max(batch) * len(batch) - sum(batch) for batch in lengths), lengths
+
+    assert padding(True)[0] < padding(False)[0] / 4
+    firsts = [batch[0] for batch in padding(True)[1]]
+    assert firsts != sorted(firsts)
+    assert firsts[:3] != sorted(firsts[:3]) or firsts[3:6] != sorted(firsts[3:6])

@@ -1,0 +1,85 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from embedtrain.files.run_folder import RunFolder
+from embedtrain.types import InputError
+
+CONFIG = {"seed": 0, "data": {"train": "rows.jsonl", "batch_size": 4}, "logger": {}}
+
+
+def prepare(folder, config=CONFIG, overwrite=False):
+    return folder.prepare(config, overwrite=overwrite, world_size=1)
+
+
+def test_a_new_run_writes_what_it_is(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    assert prepare(folder) is False
+    facts = yaml.safe_load(folder.config.read_text())
+    assert facts["config"] == CONFIG
+    assert facts["world_size"] == 1
+    assert facts["versions"]["torch"].startswith("2.")
+
+
+def test_an_unfinished_run_continues_with_the_same_settings(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    assert prepare(folder, {**CONFIG, "logger": {"_target_": "x"}}) is True
+
+
+def test_other_settings_are_named(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    changed = {**CONFIG, "data": {"train": "rows.jsonl", "batch_size": 8}}
+    with pytest.raises(InputError, match=r"other settings \(data.batch_size: was 4, is 8\).*overwrite=true"):
+        prepare(folder, changed)
+    assert prepare(folder, changed, overwrite=True) is False
+
+
+def test_a_finished_run_is_never_overwritten_unasked(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    folder.model.mkdir()
+    with pytest.raises(InputError, match=r"mine holds a finished run\. Use another name=.*overwrite=true"):
+        prepare(folder)
+    assert prepare(folder, overwrite=True) is False
+    assert not folder.model.exists()
+
+
+def test_overwrite_never_deletes_what_no_run_has_written(tmp_path):
+    folder = RunFolder(tmp_path, "photos")
+    folder.path.mkdir()
+    (folder.path / "cat.jpg").touch()
+    with pytest.raises(InputError, match="not empty and holds no run"):
+        prepare(folder, overwrite=True)
+    assert (folder.path / "cat.jpg").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../x"])
+def test_a_name_is_one_folder(tmp_path, name):
+    with pytest.raises(InputError, match="name must be a plain folder name"):
+        RunFolder(tmp_path, name)
+
+
+HOLDER = """
+import sys, time
+from embedtrain.files.run_folder import RunFolder
+folder = RunFolder(sys.argv[1], "run")
+folder.prepare({"seed": 0}, overwrite=False, world_size=1)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_one_command_at_a_time(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"ready\n"
+        with pytest.raises(InputError, match="another command is working on"):
+            RunFolder(tmp_path, "run").prepare({"seed": 0}, overwrite=True, world_size=1)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert RunFolder(tmp_path, "run").prepare({"seed": 0}, overwrite=False, world_size=1)

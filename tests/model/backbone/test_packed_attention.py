@@ -1,0 +1,242 @@
+"""Texts that share a row have the states they have alone, in every family, and a probe sees where not."""
+
+import itertools
+
+import pytest
+import torch
+import transformers.integrations.flash_attention as flash_code
+from torch import Tensor
+from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
+
+from embedtrain.model.backbone import packed_attention
+from embedtrain.model.backbone.attention import with_attention
+from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.backbone.families import FAMILIES
+from embedtrain.model.inputs.packing import pack, rows_of, unpack
+from embedtrain.types import InputError, Tokens
+
+SIZES = {
+    "vocab_size": 200,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+OWN_SIZES = {
+    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64},
+    "modernbert": {
+        "local_attention": 8,
+        "cls_token_id": 2,
+        "sep_token_id": 3,
+        "global_attn_every_n_layers": 2,
+    },
+    "eurobert": {"mask_token_id": 4},
+    "gemma2": {"sliding_window": 6},
+    "gemma3_text": {"sliding_window": 6, "sliding_window_pattern": 2},
+    "mistral": {"sliding_window": 4},
+    "qwen2": {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1},
+    "qwen3": {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1},
+}
+EAGER_ONLY = ("mpnet", "gemma2")
+LENGTHS = (5, 1, 17, 2, 9, 3, 3, 30)  # several windows long, and one longer than a row
+WIDTH = 24
+CASES = [
+    (kind, attention, implementation)
+    for kind, family in FAMILIES.items()
+    for attention in (("causal", "bidirectional") if family.decoder else (None,))
+    for implementation in (("eager",) if kind in EAGER_ONLY else ("sdpa", "eager"))
+]
+
+
+def model_of(kind: str, attention: str | None, implementation: str = "sdpa") -> PreTrainedModel:
+    family = FAMILIES[kind]
+    sizes = SIZES | OWN_SIZES.get(kind, {})
+    sizes["pad_token_id"] = 1 if family.positions == "after_padding" else 0
+    if family.decoder:
+        sizes |= {"num_key_value_heads": 2, "head_dim": 8}
+    config = with_attention(CONFIG_MAPPING[kind](**sizes), attention)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        # Eager decoders take their softmax in float32, in which the least float64 of a mask is infinite.
+        dtype = torch.float32 if implementation == "eager" else torch.float64
+        model = AutoModel.from_config(config, attn_implementation=implementation, dtype=dtype)
+        for value in model.parameters():
+            value.data += 0.2 * torch.randn_like(value)
+    return model.eval()
+
+
+def some_tokens(lengths=LENGTHS) -> Tokens:
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    draw = torch.Generator().manual_seed(3)
+    ids = torch.randint(5, 200, mask.shape, generator=draw) * mask
+    return Tokens(ids, mask, torch.zeros(len(lengths), dtype=torch.int64))
+
+
+def in_rows(tokens: Tokens, lengths=LENGTHS, width=WIDTH):
+    rows = rows_of(lengths, width)
+    order = [text for row in rows for text in row]
+    assert max(map(len, rows)) > 1
+    assert len(rows) > 1
+    moved = Tokens(*(field[order] for field in tokens))
+    return order, pack(moved, [len(row) for row in rows], [lengths[text] for text in order])
+
+
+def largest_difference(backbone: Backbone, layers=(0, 1, 3)) -> float:
+    """Between the states of texts packed and those of padded texts, relative to the largest state."""
+    tokens = some_tokens()
+    order, packed = in_rows(tokens)
+    with torch.no_grad():
+        expected = backbone(tokens, layers)
+        found, mask = unpack(packed, backbone(packed, layers), list(range(len(order))))
+    return max(
+        ((one[order][mask] - two[mask]).abs().max() / one.abs().max()).item()
+        for one, two in zip(expected, found, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("kind", "attention", "implementation"), CASES)
+def test_a_packed_text_has_the_states_it_has_alone(kind, attention, implementation):
+    backbone = Backbone(model_of(kind, attention, implementation))
+    backbone.expect_packing()
+    assert largest_difference(backbone) < (1e-5 if implementation == "eager" else 1e-12)
+
+
+def test_nothing_of_a_row_feels_a_neighbour_or_padding():
+    backbone = Backbone(model_of("gemma3_text", "bidirectional"))
+    tokens = some_tokens()
+    order, packed = in_rows(tokens)
+    changed = packed._replace(ids=torch.where(packed.text == order.index(4), packed.ids, 11))
+    with torch.no_grad():
+        before, after = backbone(packed, (3,))[0], backbone(changed, (3,))[0]
+    own = packed.text == order.index(4)
+    assert torch.equal(before[own], after[own])
+    assert not torch.isclose(before[~own], after[~own]).all()
+
+
+def leaky(monkeypatch):
+    """Masks that a text of a row shares with its neighbours."""
+    real = packed_attention.pack
+
+    def merged(*given):
+        packed = real(*given)
+        return packed._replace(text=packed.text.clamp(max=0))
+
+    monkeypatch.setattr(packed_attention, "pack", merged)
+
+
+@pytest.mark.parametrize(("kind", "attention"), [("bert", None), ("llama", "causal"), ("modernbert", None)])
+def test_a_mask_that_lets_neighbours_through_is_refused(kind, attention, monkeypatch):
+    backbone = Backbone(model_of(kind, attention))
+    backbone.expect_packing()
+    leaky(monkeypatch)
+    with pytest.raises(
+        InputError,
+        match=rf"model type '{kind}' with attn_implementation=sdpa cannot pack texts: the states of a text "
+        r"of \d tokens differ from those it has alone by .* Set packing=false",
+    ):
+        backbone.expect_packing()
+
+
+def test_a_faint_influence_of_a_neighbour_is_refused(monkeypatch):
+    backbone = Backbone(model_of("bert", None))
+    real = backbone.model.forward
+
+    def faint(**given):
+        found = real(**given)
+        if isinstance(given["attention_mask"], Tensor) and given["attention_mask"].ndim == 4:
+            found.last_hidden_state += 1e-12 * found.last_hidden_state.mean()
+        return found
+
+    backbone.expect_packing()
+    monkeypatch.setattr(backbone.model, "forward", faint)
+    with pytest.raises(
+        InputError, match=r"a text of 3 tokens changes with its neighbours. Set packing=false"
+    ):
+        backbone.expect_packing()
+
+
+def test_position_ids_that_run_on_are_refused(monkeypatch):
+    backbone = Backbone(model_of("roberta", None))
+    running = torch.arange(9).expand(2, 9)
+    monkeypatch.setattr(
+        Backbone, "_first_position", lambda _backbone: 0
+    )  # the padding row of the table, as if the family were not `after_padding`
+    real = packed_attention.pack
+    monkeypatch.setattr(packed_attention, "pack", lambda *given: real(*given)._replace(positions=running))
+    with pytest.raises(InputError, match=r"'roberta' .* differ from those it has alone"):
+        backbone.expect_packing()
+
+
+def test_a_model_that_takes_no_mask_of_four_dimensions_is_refused(monkeypatch):
+    backbone = Backbone(model_of("bert", None))
+    real = backbone.model.forward
+
+    def strict(**given):
+        if given["attention_mask"].ndim != 2:
+            raise ValueError("wrong shape for attention_mask")
+        return real(**given)
+
+    monkeypatch.setattr(backbone.model, "forward", strict)
+    with pytest.raises(InputError, match=r"its forward fails with ValueError: wrong shape .* packing=false"):
+        backbone.expect_packing()
+
+
+def test_an_attention_that_is_told_nothing_of_texts_is_refused(monkeypatch):
+    backbone = Backbone(model_of("bert", None))
+    monkeypatch.setattr(backbone.model.config, "_attn_implementation_internal", "paged|sdpa")
+    with pytest.raises(InputError, match=r"attn_implementation=paged\|sdpa: take one of sdpa, eager"):
+        backbone.expect_packing()
+
+
+def slow_flash(query, key, value, attention_mask, *, is_causal, softmax_scale, **given):
+    """What flash_attn computes, in one matrix of all tokens: (B, S, heads, width)."""
+    rows, columns = query.shape[:2]
+    window, borders = given["sliding_window"], given.get("cu_seq_lens_q")
+    if borders is None:
+        text = torch.arange(rows).repeat_interleave(columns)
+        real = (
+            torch.ones(rows * columns).bool() if attention_mask is None else attention_mask.flatten().bool()
+        )
+    else:
+        assert given["max_length_k"] == borders.diff().max()
+        assert torch.equal(borders, given["cu_seq_lens_k"])
+        text = torch.bucketize(torch.arange(rows * columns), borders, right=True)
+        real = torch.ones(rows * columns).bool()
+    place = torch.arange(rows * columns)
+    distance = place.unsqueeze(1) - place
+    seen = (text.unsqueeze(1) == text) & (real | (distance == 0))
+    if is_causal:
+        seen &= distance >= 0
+    if window is not None:
+        seen &= distance.abs() < window
+    query, key, value = (part.flatten(0, 1).transpose(0, 1) for part in (query, key, value))
+    groups = len(query) // len(key)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query,
+        key.repeat_interleave(groups, 0),
+        value.repeat_interleave(groups, 0),
+        attn_mask=seen,
+        scale=softmax_scale,
+    )
+    return out.transpose(0, 1).unflatten(0, (rows, columns))
+
+
+@pytest.mark.parametrize(
+    ("kind", "attention"),
+    [(kind, attention) for kind, attention, _ in CASES if (kind, attention, "sdpa") in CASES][::2],
+)
+def test_flash_attention_is_told_where_texts_begin(kind, attention, monkeypatch):
+    monkeypatch.setattr(flash_code, "_flash_attention_forward", slow_flash)
+    model = model_of(kind, attention)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    backbone = Backbone(model)
+    backbone.expect_packing()  # the model is not on its device yet: the next forward probes
+    calls = []
+    model.register_forward_pre_hook(
+        lambda _model, _args, given: calls.append("cu_seq_lens_q" in given), with_kwargs=True
+    )
+    assert largest_difference(backbone) < 1e-12
+    assert [told for told, _ in itertools.groupby(calls)] == [False, True] * 4 + [False, True]

@@ -1,0 +1,99 @@
+"""Settings of InfoNCE: learned and scheduled temperatures, and what is refused."""
+
+import math
+
+import pytest
+import torch
+
+from embedtrain.objective.losses.contrastive import InfoNCE
+from embedtrain.objective.schedule import Linear
+from embedtrain.objective.similarity.blocks import contrast
+from embedtrain.objective.similarity.pairing import fixed
+from embedtrain.types import InputError
+
+ALL = ("query_docs", "query_queries", "doc_queries", "doc_docs")
+
+
+@pytest.fixture
+def value():
+    """A loss and a step -> its value on four queries and six documents."""
+    generator = torch.Generator().manual_seed(0)
+    query, docs = (torch.randn(count, 5, generator=generator, dtype=torch.float64) for count in (4, 6))
+    pairing = fixed(torch.arange(4), torch.ones(4, 6, dtype=torch.bool))
+    return lambda loss, step=0: contrast(loss, query, docs, pairing._replace(step=step))
+
+
+def test_learned_temperature_begins_where_it_is_told_and_follows_the_gradient(value):
+    constant, learned = InfoNCE(0.1), InfoNCE(0.1, learn_temperature=True)
+    found = value(learned)
+    torch.testing.assert_close(found, value(constant), rtol=1e-6, atol=0)
+    assert [name for name, _ in learned.named_parameters()] == ["log_scale"]
+    assert not list(constant.parameters())
+    found.backward()
+    assert learned.log_scale.grad.abs() > 0
+
+
+def test_learned_scale_is_held_to_100_without_losing_its_gradient(value):
+    loss = InfoNCE(learn_temperature=True)
+    with torch.no_grad():
+        loss.log_scale.fill_(math.log(1e6))
+    assert loss.scale(0).item() == pytest.approx(100, rel=1e-5)
+    value(loss).backward()
+    assert loss.log_scale.grad.abs() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": Linear(0.1, 0.0, steps=10)}, r"temperature must be above 0 .* got 0\.0"),
+        (
+            {"hardness": "all", "hardness_strength": Linear(1.0, -1.0, steps=10)},
+            r"hardness_strength must be 0 or more, got -1\.0",
+        ),
+    ],
+)
+def test_a_schedule_may_not_leave_the_range(value, settings, message):
+    loss = InfoNCE(**settings)
+    assert value(loss).isfinite()
+    with pytest.raises(InputError, match=message):
+        value(loss, step=10)
+
+
+@pytest.mark.parametrize("temperature", [0, -0.05, float("nan"), float("inf")])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(InputError, match=r"temperature must be above 0 \(0\.05 is usual\), got"):
+        InfoNCE(temperature)
+
+
+def test_learned_temperature_must_leave_room_below_the_bound():
+    with pytest.raises(InputError, match=r"temperature must be at least 0\.01 to be learned, got 0\.005"):
+        InfoNCE(0.005, learn_temperature=True)
+    assert InfoNCE(0.01, learn_temperature=True).scale(0).item() == pytest.approx(100)
+    with pytest.raises(InputError, match="temperature is a schedule and learned at once"):
+        InfoNCE(Linear(0.1, 0.05, steps=10), learn_temperature=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"similarity": "euclid"}, r"similarity must be one of \['cosine', 'dot'\], got 'euclid'"),
+        ({"blocks": ("doc_docs",)}, "blocks must name query_docs and nothing twice"),
+        ({"blocks": ("query_docs", "query_docs")}, "blocks must name query_docs and nothing twice"),
+        ({"blocks": ("query_docs", "docs")}, r"blocks must be one of \['query_docs', .* got 'docs'"),
+        ({"blocks": "query_docs"}, r"blocks must be a list, got 'query_docs': write \[query_docs\]"),
+        ({"partition": "per_block"}, r"partition must be one of \['joint', 'separate'\], got 'per_block'"),
+        ({"blocks": ALL, "partition": "separate"}, "query_queries and doc_docs has none: leave it out"),
+        ({"own_pair": "twice"}, "own_pair=twice has no effect without"),
+        ({"doc_docs": "positives"}, "doc_docs=positives has no effect without doc_docs in blocks"),
+        (
+            {"hardness": "soft", "hardness_strength": 1.0},
+            r"hardness must be one of \['in_batch', 'hard', 'all'\]",
+        ),
+        ({"hardness": "all"}, r"hardness=all and hardness_strength=0\.0 do nothing: set both or neither"),
+        ({"hardness_strength": 5.0}, "hardness=None and hardness_strength=5.0 do nothing"),
+        ({"hardness": "all", "hardness_strength": -1.0}, r"hardness_strength must be 0 or more, got -1\.0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(InputError, match=message):
+        InfoNCE(**settings)

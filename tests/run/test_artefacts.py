@@ -1,0 +1,78 @@
+"""What a run, an evaluation and an export leave for others: leaderboards, and cards with scores."""
+
+import csv
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+
+from embedtrain.cli import evaluate, export, train
+from embedtrain.files.scores import main_scores, read_scores
+
+
+def call(main, words):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["embedtrain", *words])
+        main()
+
+
+@pytest.fixture(scope="module")
+def run(small_run, small_data, tmp_path_factory):
+    root = tmp_path_factory.mktemp("artefacts")
+    words = [f"output_root={root}", "name=mine", "data.max_steps=3", "exports=[[2,16]]"]
+    call(train.main, [*small_run, *words, "evaluation.tasks=[local]", f"evaluation.data_root={small_data}"])
+    return root / "mine"
+
+
+def score_of(run, layer, dim):
+    (found,) = [
+        score.value
+        for score in main_scores(read_scores(run / "scores.jsonl"))
+        if (score.step, score.layer, score.dim) == (3, layer, dim)
+    ]
+    return found
+
+
+def indexed(folder):
+    """Task -> value of a card's model-index."""
+    card = ModelCard.load(folder / "README.md").data
+    return {item.dataset_name: item.metric_value for item in card.eval_results or []}
+
+
+def test_a_run_leaves_a_leaderboard_of_the_trained_model(run):
+    with (run / "leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    found = {(int(row["Layer"]), int(row["Dim"])): float(row["find"]) for row in rows}
+    for sub in ((4, 32), (2, 16)):
+        assert found[sub] == pytest.approx(100 * score_of(run, *sub), abs=1e-3)
+    assert [row["Retrieval"] for row in rows] == [row["Mean (TaskType)"] for row in rows]
+    assert int(rows[0]["Parameters"]) > int(rows[-1]["Parameters"]) > 1000
+    assert (run / "leaderboard.md").read_text("utf-8").count("\n") == 11
+
+
+def test_the_model_and_each_cut_say_their_own_scores(run):
+    assert indexed(run / "model") == {"find (local)": score_of(run, 4, 32)}
+    assert indexed(run / "cut_L2_D16") == {"find (local)": score_of(run, 2, 16)}
+
+
+def test_an_export_has_the_scores_of_its_cell(run, tmp_path):
+    call(export.main, [f"model={run}", "layer=1", "dim=8", f"out={tmp_path}/measured"])
+    assert indexed(tmp_path / "measured") == {"find (local)": score_of(run, 1, 8)}
+    call(export.main, [f"model={run}/model", "layer=3", "dim=8", f"out={tmp_path}/unmeasured"])
+    assert indexed(tmp_path / "unmeasured") == {}
+
+
+def test_an_evaluation_leaves_a_leaderboard(run, small_data, tmp_path):
+    words = [
+        f"model={run}",
+        "tasks=[find]",
+        f"data_root={small_data}",
+        f"output={tmp_path}/out",
+        "layers=[2]",
+    ]
+    call(evaluate.main, [*words, "dims=[16]", "dtypes=[float32,binary]", "store=none"])
+    with (tmp_path / "out/leaderboard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["Dtype"], row["Bytes per vector"]) for row in rows] == [("float32", "64"), ("binary", "2")]
+    assert float(rows[0]["find"]) == pytest.approx(100 * score_of(run, 2, 16), abs=1e-3)

@@ -1,0 +1,53 @@
+"""Whole runs beside a guide: the model that training starts from, frozen, with and without its cache."""
+
+import json
+import sys
+
+import pytest
+
+from embedtrain.cli import train
+from embedtrain.model.guides.guide import EncoderVectors
+
+
+@pytest.fixture
+def run(small_run, tiny_bert, tmp_path, monkeypatch):
+    """Name and more words -> lines of training metrics, without those that a clock decides."""
+
+    def started(name, *words):
+        guided = ["contrast=gist", "guide=model", f"guide.path={tiny_bert}", "data.epochs=2"]
+        argv = ["embedtrain", *small_run, *guided, f"name={name}", f"output_root={tmp_path}", *words]
+        monkeypatch.setattr(sys, "argv", argv)
+        train.main()
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
+
+    return started
+
+
+def encoded_texts(monkeypatch):
+    """Texts that guides encode from now on, counted."""
+    counts, plain = [], EncoderVectors.vectors
+
+    def counting(self, tokens):
+        counts.append(len(tokens.ids))
+        return plain(self, tokens)
+
+    monkeypatch.setattr(EncoderVectors, "vectors", counting)
+    return counts
+
+
+def test_a_warm_cache_changes_nothing_but_the_time(run, tmp_path, monkeypatch):
+    counts, cached = encoded_texts(monkeypatch), f"guide.cache={tmp_path}/cache"
+    cold = run("cold", "negatives=gist", cached)
+    assert len(cold) == 16
+    assert all(line[key] > 0 for line in cold[:1] for key in line if "removed_guide_margin" in key)
+    assert sum(counts) == 128  # 64 queries and 64 positives, in the first of two epochs
+    counts.clear()
+    assert run("warm", "negatives=gist", cached) == cold
+    assert counts == []
+
+
+def test_a_run_without_its_rules_is_another(run):
+    guided, plain = run("guided", "negatives=gist_margin"), run("plain", "negatives=all")
+    assert guided[0]["train/loss"] < plain[0]["train/loss"]
+    assert not any("removed" in key for key in plain[0])

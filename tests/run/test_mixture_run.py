@@ -1,0 +1,63 @@
+"""A whole run on a mixture: a loss for each dataset, its metrics, and bad rows that are reported."""
+
+import json
+
+import pytest
+
+from embedtrain.cli import train
+
+TERM = "{{_target_: embedtrain.objective.losses.terms.Term, loss: {{_target_: {loss}}}, tasks: [{task}]}}"
+
+
+@pytest.fixture
+def words(small_run, small_data, tmp_path):
+    """Pairs, scored pairs with a row that cannot be used, and pairs without in-batch negatives."""
+    pairs = [json.loads(line) for line in (small_data / "train.jsonl").read_text("utf-8").splitlines()]
+    scored = [
+        {"sentence1": row["query"], "sentence2": row["positive"], "score": place / 16}
+        for place, row in enumerate(pairs[:16])
+    ]
+    own = [{**row, "negative": pairs[place - 1]["positive"]} for place, row in enumerate(pairs[16:32])]
+    for name, rows in (("scored", scored), ("own", own)):
+        lines = [json.dumps(row) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join([*lines, '{"query": "no positive"}', ""]), "utf-8")
+    sources = [
+        f"{{source: {small_data}/train.jsonl, task: pairs, cap: 32}}",
+        f"{{source: {tmp_path}/scored.jsonl, task: scored, batch_size: 4}}",
+        f"{{source: {tmp_path}/own.jsonl, task: own, in_batch: false, epochs: 2}}",
+    ]
+    terms = [
+        TERM.format(loss="embedtrain.objective.losses.contrastive.InfoNCE", task="pairs, own"),
+        TERM.format(loss="embedtrain.objective.losses.scored.CoSENT", task="scored"),
+    ]
+    kept = [word for word in small_run if not word.startswith("data.train")]
+    return [
+        *kept,
+        f"data.train=[{', '.join(sources)}]",
+        "contrast=weighted_sum",
+        f"contrast.terms=[{', '.join(terms)}]",
+        "data.on_bad_row=skip",
+        "trainer.accumulate=2",
+        f"output_root={tmp_path}/runs",
+        "name=mixture",
+    ]
+
+
+def call(monkeypatch, words):
+    monkeypatch.setattr("sys.argv", ["embedtrain-train", *words])
+    train.main()
+
+
+def test_every_dataset_trains_with_its_loss_and_shows_up(words, tmp_path, monkeypatch):
+    call(monkeypatch, words)
+    folder = tmp_path / "runs" / "mixture"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert len(lines) == 6  # (4 + 4 + 2 x 2) / 2
+    shown = {key.split("/")[1] for line in lines for key in line if key.count("/") == 2}
+    assert {"pairs", "own"} <= shown
+    assert all(line["train/loss"] > 0 for line in lines)
+    report = folder / "bad_rows/bad_rows.jsonl"
+    reported = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+    assert [row["where"] for row in reported] == [f"{tmp_path}/{name}.jsonl:17" for name in ("scored", "own")]
+    call(monkeypatch, [*words, "overwrite=true"])
+    assert [json.loads(line) for line in report.read_text("utf-8").splitlines()] == reported

@@ -1,0 +1,212 @@
+"""Stop anywhere, run the same command again: the weights and the metrics are those of never stopping."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, train, weights, without
+
+from embedtrain.run.run import TrainingRun
+
+STEPS = 6
+EVERYTHING = [  # whatever draws numbers or keeps state between steps
+    "plan=random2d",
+    "plan.dims=[8,16,32]",
+    "data.validation_rows=8",
+    "data.batch_size=4",
+    f"data.max_steps={STEPS}",
+    "contrast.learn_temperature=true",
+    "trainer.accumulate=2",
+    "trainer.validate_every=2",
+    "trainer.checkpoint_every=1",
+]
+
+
+@pytest.fixture
+def words(small_run, tmp_path):
+    kept = without(small_run, "plan.pairs", "data.batch_size")
+    return [*kept, *EVERYTHING, f"output_root={tmp_path}"]
+
+
+def test_stopping_changes_nothing(words, tmp_path):
+    train([*words, "name=whole"])
+    expected = weights(tmp_path / "whole")
+    for stops in ((1,), (2,), (3, 4)):  # 2 and 4 are just after a validation
+        name = f"stopped_{stops[0]}"
+        for stop in stops:
+            with pytest.raises(StopError):
+                train([*words, f"name={name}"], StopAfter(stop))
+        train([*words, f"name={name}"])
+        assert_equal_bits(weights(tmp_path / name), expected)
+        assert lines_of(tmp_path / name) == lines_of(tmp_path / "whole")
+
+
+LARGE_BATCHES = [  # what a step with chunks and a queue keeps and draws
+    "plan=fixed_pairs",
+    "plan.pairs=[[1,8],[2,16],[4,32]]",
+    "gradcache=chunks",
+    "gradcache.max_tokens=48",
+    "queue=documents",
+    "queue.size=10",
+]
+
+
+def test_stopping_changes_nothing_with_chunks_and_a_queue(words, tmp_path):
+    """The queue is full, and its oldest documents gone, before the run stops."""
+    large = [*without(words, "plan", "plan.dims"), *LARGE_BATCHES]
+    whole = train([*large, "name=whole"])
+    assert len(whole.loss.queue) == 10
+    for stop in (1, 3):
+        name = f"stopped_{stop}"
+        with pytest.raises(StopError):
+            train([*large, f"name={name}"], StopAfter(stop))
+        train([*large, f"name={name}"])
+        assert_equal_bits(weights(tmp_path / name), weights(tmp_path / "whole"))
+        assert lines_of(tmp_path / name) == lines_of(tmp_path / "whole")
+        for mine, theirs in zip(queue_in(tmp_path / name), queue_in(tmp_path / "whole"), strict=True):
+            assert torch.equal(mine, theirs)
+    best = torch.load(tmp_path / "whole/checkpoints/best.ckpt", weights_only=True)
+    assert "queue" not in best, "weights alone are kept without it"
+
+
+def queue_in(folder):
+    """The tensors of the queue that a run ended with."""
+    documents = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["queue"]["documents"]
+    return [part for part in documents if part is not None]
+
+
+def test_validation_by_share_waits_for_whole_steps(words, tmp_path):
+    shares = [*without(words, "trainer.validate_every"), "trainer.validate_every=0.3"]  # 3.6 of 12 batches
+    train([*shares, "name=whole"])
+    validated = [row["step"] for row in lines_of(tmp_path / "whole") if "val/mean" in row]
+    assert validated == list(range(STEPS))
+    with pytest.raises(StopError):
+        train([*shares, "name=stopped"], StopAfter(3))
+    train([*shares, "name=stopped"])
+    assert_equal_bits(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "stopped") == lines_of(tmp_path / "whole")
+
+
+def test_dropout_is_on_and_drawn_from_the_seed(words, tmp_path):
+    train([*words, "name=seed_0"])
+    train([*words, "name=again"])
+    assert_equal_bits(weights(tmp_path / "again"), weights(tmp_path / "seed_0"))
+    run = TrainingRun(compose([*words, "name=third"]))
+    assert run.module.training
+    assert all(part.training for part in run.module.modules())
+
+
+def test_a_run_that_ended_before_it_was_published_is_only_published(words, tmp_path):
+    train([*words, "name=whole"])
+    run = TrainingRun(compose([*words, "name=unpublished"]))
+    run.fit()  # and the machine goes down here
+    train([*words, "name=unpublished"])
+    assert_equal_bits(weights(tmp_path / "unpublished"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "unpublished") == lines_of(tmp_path / "whole")
+
+
+def start(words, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "embedtrain.cli.train", *words]
+    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors[-3000:]
+
+
+def wait_for_steps(process, folder, count):
+    metrics, end = folder / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and metrics.read_text("utf-8").count("\n") >= count):
+        assert time.monotonic() < end
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        time.sleep(0.005)
+
+
+def test_a_real_kill(words, tmp_path):
+    long = [word for word in words if not word.startswith("data.max_steps")] + ["data.max_steps=24"]
+    process = start([*long, "name=killed"], tmp_path)
+    wait_for_steps(process, tmp_path / "killed", 5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "killed/model").exists(), "the run was over before it could be killed"
+    finish(start([*long, "name=killed"], tmp_path))
+    finish(start([*long, "name=whole"], tmp_path))
+    assert_equal_bits(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
+    assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
+    steps = [row["step"] for row in lines_of(tmp_path / "killed") if "train/loss" in row]
+    assert steps == list(range(24))
+
+
+@pytest.fixture
+def calm(tiny_bert, tmp_path):
+    """The same model without dropout, of which each rank draws its own."""
+    folder = tmp_path / "calm"
+    folder.mkdir()
+    for file in tiny_bert.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((folder / "config.json").read_text("utf-8"))
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps({**settings, **none}), "utf-8")
+    return folder
+
+
+def assert_close_weights(folder, other):
+    found, expected = (load_file(each / "model/model.safetensors") for each in (folder, other))
+    for name, value in expected.items():
+        if name.endswith("key.bias"):
+            continue  # softmax does not see it: its gradient is rounding noise, which Adam scales to a step
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
+
+
+def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tmp_path):
+    """1 to 2 ranks and 2 to 1, with a queue that is full and drops documents inside a batch."""
+    rows = tmp_path / "rows.jsonl"
+    lines = [
+        {"query": f"cat {n} sleeps", "positive": f"a dog {n} runs", "negatives": [f"bird {n}", f"tree {n}"]}
+        for n in range(40)
+    ]
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    own = "plan plan.dims backbone.path data.train data.max_steps optim.lr trainer.validate_every".split()
+    given = [*without(words, *own), *LARGE_BATCHES, f"backbone.path={calm}", f"data.train={rows}"]
+    given += ["data.max_steps=24", "optim.lr=1e-4", "trainer.validate_every=5", "trainer=cpu"]
+    for name, first, then in (("two_to_one", 2, 1), ("one_to_two", 1, 2)):
+        run = start([*given, f"name={name}", f"trainer.devices={first}"], tmp_path)
+        wait_for_steps(run, tmp_path / name, 5)
+        run.send_signal(signal.SIGTERM)  # to the first rank alone, and both stop
+        _, errors = run.communicate(timeout=100)
+        assert run.returncode == 143, errors[-3000:]
+        assert not (tmp_path / name / "model").exists(), "it was over before it could be stopped"
+        finish(start([*given, f"name={name}", f"trainer.devices={then}"], tmp_path))
+    finish(start([*given, "name=one"], tmp_path))
+    for name in ("two_to_one", "one_to_two"):
+        assert_close_weights(tmp_path / name, tmp_path / "one")
+        assert [row["step"] for row in lines_of(tmp_path / name)] == [
+            row["step"] for row in lines_of(tmp_path / "one")
+        ]
+        for mine, expected in zip(queue_in(tmp_path / name), queue_in(tmp_path / "one"), strict=True):
+            torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
+
+
+def test_two_ranks_train_like_one(small_run, calm, tmp_path):
+    words = [*without(small_run, "backbone.path"), f"backbone.path={calm}", f"output_root={tmp_path}"]
+    words += ["data.max_steps=5", "data.validation_rows=9", "trainer.accelerator=cpu"]
+    two = start([*words, "name=two", "trainer=ddp", "trainer.devices=2"], tmp_path)
+    finish(start([*words, "name=one"], tmp_path))
+    finish(two)
+    one, two = lines_of(tmp_path / "one"), lines_of(tmp_path / "two")
+    assert [row.keys() for row in two] == [row.keys() for row in one]
+    for mine, theirs in zip(two, one, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-5)
+    trained, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("two", "one"))
+    for name, value in expected.items():
+        if name.endswith("key.bias"):
+            continue  # softmax does not see it: its gradient is rounding noise, which Adam scales to a step
+        torch.testing.assert_close(trained[name], value, atol=1e-4, rtol=0)
