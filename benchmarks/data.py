@@ -125,7 +125,7 @@ def throughput(path: Path, steps: int) -> list[dict[str, Any]]:
             max_steps=steps,
             num_workers=workers,
             seed=0,
-            tokenize=encoder.tokenize,
+            process=encoder.process,
         )
         data.setup()
         begun, texts = time.perf_counter(), 0
@@ -185,7 +185,7 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
             max_steps=steps + 1,
             num_workers=workers,
             seed=0,
-            tokenize=encoder.tokenize,
+            process=encoder.process,
         )
         data.setup()
         loader = iter(data.train_dataloader())

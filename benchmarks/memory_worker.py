@@ -138,7 +138,7 @@ def ours(*, size: int, hard: int, max_tokens: int, limit_gb: float) -> Result:
             for query, positive, *negatives in texts(rows, hard)
         ]
         picks = [pick(example, row) for row, example in enumerate(examples)]
-        batches.append(collate(picks, encoder.tokenize, guide_tokenize=guide.tokenize))
+        batches.append(collate(picks, encoder.process, guide_process=guide.process))
         del examples
     module = TrainModule(
         encoder,
@@ -234,7 +234,7 @@ def links(queries: int, docs: int) -> Links:
     number, all_docs = torch.arange(queries), torch.arange(docs)
     task = torch.zeros(queries, dtype=torch.int64)
     return Links(
-        text_ids=torch.arange(queries + docs),
+        content_ids=torch.arange(queries + docs),
         query=number,
         docs=queries + all_docs,
         owner=all_docs % queries,

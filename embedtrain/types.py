@@ -89,7 +89,7 @@ def search_cost(cell: Cell, documents: int, top_k: int, rescore_multiplier: int)
 Chosen = tuple[Weighted, ...]
 
 
-class Tokens(NamedTuple):
+class Inputs(NamedTuple):
     """Texts as token ids; padding may be on either side."""
 
     ids: Tensor  # (M, T) int64
@@ -97,12 +97,12 @@ class Tokens(NamedTuple):
     prompt_len: Tensor  # (M,) int64, leading real tokens that pooling skips
 
 
-class Tokenize(Protocol):
-    """Texts of one role to `Tokens`, each after its prompt, truncated to the model's maximum length."""
+class Process(Protocol):
+    """Texts of one role to `Inputs`, each after its prompt, truncated to the model's maximum length."""
 
     def __call__(
         self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
-    ) -> Tokens:
+    ) -> Inputs:
         """(M, T) tokens of M texts.
 
         `prompts` has one a text: None is the model's own prompt of that role, "" is none. Without it every
@@ -114,7 +114,7 @@ class Tokenize(Protocol):
 class Links(NamedTuple):
     """Which text plays which part in a batch: all that a pairing is decided from."""
 
-    text_ids: Tensor  # (M,) int64 content hash: equal texts have equal ids, whatever their role
+    content_ids: Tensor  # (M,) int64 content hash: equal texts have equal ids, whatever their role
     query: Tensor  # (B,) int64 row among the M texts
     docs: Tensor  # (N,) int64 row among the M texts: positives and ragged negatives
     owner: Tensor  # (N,) int64 query 0..B-1 that brought this document
@@ -130,9 +130,9 @@ class Links(NamedTuple):
 class Batch(NamedTuple):
     """What one rank trains on at one step: every distinct text once, and who belongs to whom."""
 
-    texts: Tokens
+    texts: Inputs
     links: Links
-    guide: Tokens | None = None  # the same M texts as the guide model reads them
+    guide: Inputs | None = None  # the same M texts as the guide model reads them
 
 
 class Embeddings(NamedTuple):
@@ -250,7 +250,7 @@ class Score(NamedTuple):
     dtype: str = "float32"  # how the vectors are kept (`Cell`); last, since older files do not have it
 
 
-def text_id(text: str) -> int:
+def content_id(text: str) -> int:
     """A number of 63 bits that is the same for equal texts on every rank and machine (blake2b)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
@@ -260,12 +260,12 @@ def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:
     return tuple(sorted({item.sub.layer for item in chosen}))
 
 
-def stack_tokens(parts: Sequence[Tokens]) -> Tokens:
-    """Several `Tokens` as one, right-padded to the longest: (ΣM, max T). Raises ValueError when empty."""
+def stack_inputs(parts: Sequence[Inputs]) -> Inputs:
+    """Several `Inputs` as one, right-padded to the longest: (ΣM, max T). Raises ValueError when empty."""
     if not parts:
         raise ValueError("no tokens to stack")
     width = max(part.ids.shape[1] for part in parts)
-    return Tokens(
+    return Inputs(
         ids=torch.cat([F.pad(part.ids, (0, width - part.ids.shape[1])) for part in parts]),
         mask=torch.cat([F.pad(part.mask, (0, width - part.mask.shape[1])) for part in parts]),
         prompt_len=torch.cat([part.prompt_len for part in parts]),

@@ -5,12 +5,12 @@ from embedtrain.types import (
     Batch,
     Embeddings,
     InputError,
+    Inputs,
     Links,
     SubModel,
-    Tokens,
     Weighted,
     distinct_layers,
-    stack_tokens,
+    stack_inputs,
 )
 
 
@@ -71,11 +71,11 @@ def test_distinct_layers_ascend():
 
 def tokens(rows, length, first):
     ids = torch.arange(first, first + rows * length).reshape(rows, length)
-    return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.full((rows,), first))
+    return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.full((rows,), first))
 
 
 def test_stacked_tokens_are_padded_on_the_right_to_the_longest():
-    stacked = stack_tokens([tokens(2, 3, 1), tokens(1, 5, 10)])
+    stacked = stack_inputs([tokens(2, 3, 1), tokens(1, 5, 10)])
     assert stacked.ids.tolist() == [[1, 2, 3, 0, 0], [4, 5, 6, 0, 0], [10, 11, 12, 13, 14]]
     assert stacked.mask.tolist() == [[True] * 3 + [False] * 2] * 2 + [[True] * 5]
     assert stacked.prompt_len.tolist() == [1, 1, 10]
@@ -84,7 +84,7 @@ def test_stacked_tokens_are_padded_on_the_right_to_the_longest():
 
 def test_nothing_to_stack_is_refused():
     with pytest.raises(ValueError, match="no tokens to stack"):
-        stack_tokens([])
+        stack_inputs([])
 
 
 def test_input_errors_are_value_errors():

@@ -45,7 +45,7 @@ def _how_to_use(config: dict[str, Any], encoder: Encoder, out: Path) -> str:
     if config["onnx"]:
         return f'onnxruntime.InferenceSession("{out}/model.onnx")   (see docs/export.md)'
     trust = ", trust_remote_code=True" if list(out.glob("embedtrain_*.py")) else ""
-    call = "encode_query" if encoder.tokenize.prompts else "encode"
+    call = "encode_query" if encoder.process.prompts else "encode"
     return f'SentenceTransformer("{out}"{trust}).{call}(["a text"])'
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from embedtrain.data.order.draw import Pick
 from embedtrain.data.read.sources import Example
-from embedtrain.types import Batch, Links, Role, Tokenize, Tokens, stack_tokens, text_id
+from embedtrain.types import Batch, Inputs, Links, Process, Role, content_id, stack_inputs
 
 ROLES: tuple[Role, ...] = ("query", "document")
 
@@ -30,16 +30,16 @@ class _Text(NamedTuple):
     text: str
 
 
-def collate(picks: Sequence[Pick], tokenize: Tokenize, *, guide_tokenize: Tokenize | None = None) -> Batch:
+def collate(picks: Sequence[Pick], process: Process, *, guide_process: Process | None = None) -> Batch:
     """The batch of the given rows.
 
     Every labelled positive, taken or not, is in `known`.
 
     Args:
         picks: B rows, and which positive and negatives of each take part.
-        tokenize: called once with the distinct queries, once with the distinct documents, and the prompt of
+        process: called once with the distinct queries, once with the distinct documents, and the prompt of
             each.
-        guide_tokenize: makes the tokens of a guide model, which gets its own prompts and none of the data's.
+        guide_process: makes the tokens of a guide model, which gets its own prompts and none of the data's.
     """
     taken = [item.example for item in picks]
     offers = offered(taken)
@@ -62,9 +62,9 @@ def collate(picks: Sequence[Pick], tokenize: Tokenize, *, guide_tokenize: Tokeni
             docs.append(texts.setdefault(text, len(texts)))
             owner.append(place)
             teacher.append(told[number])
-    known = [(text_id(text), place) for place, example in enumerate(taken) for text in example.positives]
+    known = [(content_id(text), place) for place, example in enumerate(taken) for text in example.positives]
     links = Links(
-        text_ids=_integers([text_id(item.text) for item in texts]),  # (M,)
+        content_ids=_integers([content_id(item.text) for item in texts]),  # (M,)
         query=_integers(query),  # (B,)
         docs=_integers(docs),  # (N,)
         owner=_integers(owner),  # (N,)
@@ -77,23 +77,23 @@ def collate(picks: Sequence[Pick], tokenize: Tokenize, *, guide_tokenize: Tokeni
         teacher=_floats(teacher) if "teacher" in offers else None,  # (N,)
     )
     guide = (
-        None if guide_tokenize is None else _tokens([_without_prompt(item) for item in texts], guide_tokenize)
+        None if guide_process is None else _tokens([_without_prompt(item) for item in texts], guide_process)
     )
-    return Batch(_tokens(list(texts), tokenize), links, guide)
+    return Batch(_tokens(list(texts), process), links, guide)
 
 
 @lru_cache(maxsize=1024)
 def _task_id(task: str) -> int:
-    return text_id(task)
+    return content_id(task)
 
 
-def _tokens(texts: list[_Text], tokenize: Tokenize) -> Tokens:
+def _tokens(texts: list[_Text], process: Process) -> Inputs:
     """Tokens of the M texts in their order; all queries come before all documents."""
     parts = []
     for role in ROLES:
         own = [item for item in texts if item.role == role]
-        parts.append(tokenize([item.text for item in own], role, [item.prompt for item in own]))
-    return stack_tokens(parts)
+        parts.append(process([item.text for item in own], role, [item.prompt for item in own]))
+    return stack_inputs(parts)
 
 
 def _without_prompt(item: _Text) -> _Text:

@@ -14,7 +14,7 @@ from embedtrain.data.order.draw import ALL, Draw, pick
 from embedtrain.data.order.sampler import Batches
 from embedtrain.data.order.windows import Drawn
 from embedtrain.data.read.sources import Example
-from embedtrain.types import Batch, InputError, Tokenize
+from embedtrain.types import Batch, InputError, Process
 
 Cut = Callable[[Sequence[Drawn], int, int], Sequence[Drawn]]
 Revise = Callable[[int, Sequence[int], list[Example]], list[Example]]
@@ -26,13 +26,13 @@ class StepDataset(Dataset[Batch]):
 
     Args:
         batches: steps to global batches.
-        tokenize: texts to tokens.
+        process: texts to tokens.
         cut: (global batch, rank, ranks) to the rank's own part.
         rank: this one.
         world: how many there are.
         offsets: what is added to the row numbers of each dataset, so that each row of the data has its own.
         draws: which negatives the rows of each dataset bring.
-        guide_tokenize: texts to tokens of a guide.
+        guide_process: texts to tokens of a guide.
         revise: (step, numbers in the data, examples) to as many examples: others may stand in for the rows.
             It is called where batches are made: in the worker processes, ahead of the step, if there are any.
     """
@@ -40,17 +40,17 @@ class StepDataset(Dataset[Batch]):
     def __init__(
         self,
         batches: Batches,
-        tokenize: Tokenize,
+        process: Process,
         *,
         cut: Cut,
         rank: int = 0,
         world: int = 1,
         offsets: Sequence[int] = (0,),
         draws: Sequence[Draw] = (ALL,),
-        guide_tokenize: Tokenize | None = None,
+        guide_process: Process | None = None,
         revise: Revise | None = None,
     ) -> None:
-        self._batches, self._tokenize, self._guide_tokenize = batches, tokenize, guide_tokenize
+        self._batches, self._process, self._guide_process = batches, process, guide_process
         self._cut, self._rank, self._world = cut, rank, world
         self._offsets, self._draws = offsets, draws
         self._revise = revise
@@ -69,7 +69,7 @@ class StepDataset(Dataset[Batch]):
             pick(example, row.row, row.epoch, draw=self._draws[row.dataset], number=number)
             for row, number, example in zip(rows, numbers, examples, strict=True)
         ]
-        return collate(picks, self._tokenize, guide_tokenize=self._guide_tokenize)
+        return collate(picks, self._process, guide_process=self._guide_process)
 
     def places(self, step: int) -> str:
         """Where the rows of this rank's batch of a step are, for messages."""

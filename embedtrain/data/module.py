@@ -7,7 +7,7 @@ Lightning adds the batches already fetched itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from embedtrain.data.read.bad_rows import BadRows, Policy
 from embedtrain.data.read.sources import Example
 from embedtrain.data.split_off import split_off
 from embedtrain.data.stores.memory import some_rows
-from embedtrain.types import InputError, Tokenize
+from embedtrain.types import InputError, Process
 
 READ = 1_024  # rows taken together where all are read
 
@@ -53,12 +53,10 @@ class DataModule(pl.LightningDataModule):
         on_bad_row: what becomes of a row that cannot be used: "error" stops at it, "skip" leaves it out and
             reports it, "quarantine" also keeps its text to be repaired (see `BadRows`).
         cache: folder that keeps how many rows streamed files have; `.counts` beside the run when None.
-        token_cache: folder that keeps tokenised texts; none are kept when None.
         num_workers: processes that collate ahead; 0 collates in the training process.
         seed: decides the split, the order of every epoch and the turns of the datasets.
-        tokenize: texts to `Tokens`; must be picklable when num_workers > 0.
-        guide_tokenize: the same for a guide model, whose tokens training batches then hold too.
-        cached: makes of a `Tokenize` and the folder `token_cache` one that looks there first.
+        process: texts to `Inputs`; must be picklable when num_workers > 0.
+        guide_process: the same for a guide model, whose tokens training batches then hold too.
         folder: of the run; bad rows are reported in its `bad_rows`. Needed unless on_bad_row is "error".
         revise: may put other examples in the place of a step's (see `StepDataset`).
 
@@ -86,12 +84,10 @@ class DataModule(pl.LightningDataModule):
         columns: Mapping[str, str] | None = None,
         on_bad_row: Policy = "error",
         cache: str | Path | None = None,
-        token_cache: str | Path | None = None,
         num_workers: int = 0,
         seed: int,
-        tokenize: Tokenize,
-        guide_tokenize: Tokenize | None = None,
-        cached: Callable[[Tokenize, str | Path], Tokenize] | None = None,
+        process: Process,
+        guide_process: Process | None = None,
         folder: str | Path | None = None,
         revise: Revise | None = None,
     ) -> None:
@@ -117,10 +113,7 @@ class DataModule(pl.LightningDataModule):
         self._mix = Mix(sampling, alpha, epochs).checked()
         self._composition = Composition(batches, batch_size, by_length).checked()
         self._num_workers, self._seed = num_workers, seed
-        if token_cache is not None and cached is not None:
-            tokenize = cached(tokenize, token_cache)
-            guide_tokenize = None if guide_tokenize is None else cached(guide_tokenize, token_cache)
-        self._tokenize, self._guide_tokenize = tokenize, guide_tokenize
+        self._process, self._guide_process = process, guide_process
         self.revise = revise
         self._datasets: list[Dataset] = []
         self._validation: Sequence[Example] = []
@@ -243,13 +236,13 @@ class DataModule(pl.LightningDataModule):
         """Batches by their step: a rank's part of each, by default all of it; `cut` as of `StepDataset`."""
         return StepDataset(
             self._plan().batches(self.total_steps),
-            self._tokenize,
+            self._process,
             cut=cut,
             rank=rank,
             world=world,
             offsets=self._offsets(),
             draws=[item.use.draw for item in self._datasets],
-            guide_tokenize=self._guide_tokenize,
+            guide_process=self._guide_process,
             revise=self.revise,
         )
 
@@ -259,7 +252,7 @@ class DataModule(pl.LightningDataModule):
             return []
         rank, world = self._place()
         batches = EvenBatches(self._validation, batch_size=self._batch_size)
-        dataset = StepDataset(batches, self._tokenize, cut=part_for_rank, rank=rank, world=world)
+        dataset = StepDataset(batches, self._process, cut=part_for_rank, rank=rank, world=world)
         return StepLoader(dataset, batches.batches, first=_zero, num_workers=self._num_workers)
 
     def _offsets(self) -> list[int]:

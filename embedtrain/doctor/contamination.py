@@ -11,7 +11,7 @@ from embedtrain.doctor.sampling import Sample
 from embedtrain.evaluate.catalogue.offline import settle_offline
 from embedtrain.evaluate.catalogue.tasks import find_tasks
 from embedtrain.evaluate.catalogue.texts import Placed, placed_texts
-from embedtrain.types import InputError, text_id
+from embedtrain.types import InputError, content_id
 
 CHECK = "overlap with evaluation"
 
@@ -56,7 +56,7 @@ def contamination_findings(
 
 
 def training_places(sample: Sample) -> dict[int, str]:
-    """`text_id` of every normalised training text -> the part and place where it came first."""
+    """`content_id` of every normalised training text -> the part and place where it came first."""
     places: dict[int, str] = {}
     for example in sample.examples:
         parts: Iterable[tuple[str, tuple[str, ...]]] = (
@@ -66,7 +66,7 @@ def training_places(sample: Sample) -> dict[int, str]:
         )
         for part, texts in parts:
             for text in texts:
-                places.setdefault(text_id(normalised(text)), f"{part} of {example.where}")
+                places.setdefault(content_id(normalised(text)), f"{part} of {example.where}")
     return places
 
 
@@ -84,12 +84,12 @@ def overlap_finding(
     """
     shares, examples, facts, worst = [], [], {}, 0.0
     for place, texts in (table for table in tables if table.texts):
-        common = [text for text in texts if text_id(normalised(text)) in places]
+        common = [text for text in texts if content_id(normalised(text)) in places]
         worst = max(worst, len(common) / len(texts))
         shares.append(f"{place} {percent(len(common), len(texts))} ({len(common):,} of {len(texts):,})")
         facts[place] = {"common": len(common), "of": len(texts)}
         examples += [
-            f"{place}: {clip(text)} is the {places[text_id(normalised(text))]}" for text in common[:SHOWN]
+            f"{place}: {clip(text)} is the {places[content_id(normalised(text))]}" for text in common[:SHOWN]
         ]
     sampled = "" if whole else ", by a sample of the training rows: at least"
     return Finding(

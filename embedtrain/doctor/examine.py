@@ -59,7 +59,7 @@ def examine(patient: Patient, told: Circumstances, progress: Progress) -> Iterat
     yield from done("duplicates", duplicate_findings(sample))
     yield from done("positives among the negatives", false_negative_findings(sample))
     encoder, wanted = patient.encoder, told.evaluation
-    yield from done("lengths", length_findings(sample, encoder.tokenize, encoder.backbone.max_positions))
+    yield from done("lengths", length_findings(sample, encoder.process, encoder.backbone.max_positions))
     overlap = contamination_findings(
         sample, wanted["tasks"], wanted["data_root"], wanted["languages"], told.overlap
     )

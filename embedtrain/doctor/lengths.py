@@ -24,12 +24,12 @@ UNKNOWN = 0.05  # share of unknown tokens
 Text = tuple[str, str | None, str]  # text, prompt, place
 
 
-def length_findings(sample: Sample, tokenize: TextTokenizer, positions: int | None) -> Iterator[Finding]:
+def length_findings(sample: Sample, process: TextTokenizer, positions: int | None) -> Iterator[Finding]:
     """Of queries, positives and negatives: lengths in tokens, what is cut off, what is empty or unknown.
 
     Args:
         sample: rows.
-        tokenize: the model's.
+        process: the model's.
         positions: the longest that the backbone can read; None where it has no such bound.
     """
     rows = sample.examples
@@ -37,7 +37,7 @@ def length_findings(sample: Sample, tokenize: TextTokenizer, positions: int | No
     for part in PARTS:
         texts = list(islice(_distinct(some, part), MOST_TEXTS))
         if texts:
-            yield from _findings(part, texts, tokenize, positions)
+            yield from _findings(part, texts, process, positions)
 
 
 def histogram(lengths: Sequence[int]) -> dict[str, int]:
@@ -58,14 +58,14 @@ def suggested(lengths: Sequence[int], positions: int | None) -> int:
 
 
 def _findings(
-    part: str, texts: Sequence[Text], tokenize: TextTokenizer, positions: int | None
+    part: str, texts: Sequence[Text], process: TextTokenizer, positions: int | None
 ) -> Iterator[Finding]:
     role: Role = "query" if part == "query" else "document"
-    whole = copy.copy(tokenize)
+    whole = copy.copy(process)
     whole.max_length = LONGEST
     read = whole.read([text for text, _, _ in texts], role, [prompt for _, prompt, _ in texts])
     lengths = [len(item.ids) for item in read]
-    yield _long(part, texts, lengths, tokenize.max_length, positions)
+    yield _long(part, texts, lengths, process.max_length, positions)
     nothing = {
         prompt: len(whole.read([""], role, [prompt])[0].ids) for prompt in {prompt for _, prompt, _ in texts}
     }
@@ -83,7 +83,7 @@ def _findings(
             tuple(empty[:SHOWN]),
             {"part": part, "empty": len(empty)},
         )
-    unknown = tokenize.tokenizer.unk_token_id
+    unknown = process.tokenizer.unk_token_id
     missed = sum(item.ids.count(unknown) for item in read) if isinstance(unknown, int) else 0
     if missed >= UNKNOWN * sum(lengths):
         yield Finding(

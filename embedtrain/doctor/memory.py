@@ -19,7 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from embedtrain.doctor.findings import Finding, Level
 from embedtrain.doctor.patient import Look, Patient, on
 from embedtrain.model.encoder import micro_batches
-from embedtrain.types import Tokens, distinct_layers
+from embedtrain.types import Inputs, distinct_layers
 
 CHECK = "memory"
 GIB = 2**30
@@ -48,7 +48,7 @@ class Memory(NamedTuple):
         return sum(self)
 
 
-def activation_bytes(run: nn.Module, tokens: Tokens, layers: Sequence[int]) -> int:
+def activation_bytes(run: nn.Module, tokens: Inputs, layers: Sequence[int]) -> int:
     """What autograd keeps of one forward pass, weights not counted, each storage once."""
     weights = {item.untyped_storage().data_ptr() for item in run.parameters()}
     kept: dict[int, int] = {}
@@ -148,7 +148,7 @@ def _per_token(patient: Patient, look: Look) -> float:
     step = max(1, len(order) // MEASURED)
     rows = order.flip(0)[::step]
     few = on(look.batch, patient.device).texts
-    few = Tokens(few.ids[rows], few.mask[rows], few.prompt_len[rows])
+    few = Inputs(few.ids[rows], few.mask[rows], few.prompt_len[rows])
     with torch.enable_grad(), patient.autocast():
         kept = activation_bytes(patient.encoder, few, distinct_layers(look.chosen))
     return kept / padded(few.mask.sum(1).tolist(), patient.micro_batch_tokens)

@@ -20,7 +20,7 @@ from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.inputs.tokenizer import Read
 from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import pool_mask
-from embedtrain.types import InputError, Role, SubModel, Tokens
+from embedtrain.types import InputError, Inputs, Role, SubModel
 
 CHECK = "model"
 EXACT = 1e-5  # largest difference of unit vectors in float32
@@ -61,7 +61,7 @@ def attention_finding(encoder: Encoder) -> Finding:
 
 def padding_finding(encoder: Encoder, texts: Sequence[str]) -> Finding:
     """The largest change of a unit vector by padding on either side, or by the other texts of its batch."""
-    read = sorted(encoder.tokenize.read(list(texts[:TEXTS]), "document"), key=lambda item: len(item.ids))
+    read = sorted(encoder.process.read(list(texts[:TEXTS]), "document"), key=lambda item: len(item.ids))
     alone = torch.cat([_vectors(encoder, placed([item], 0, len(item.ids))) for item in read])
     width = max(len(item.ids) for item in read)
     worst = 0.0
@@ -71,7 +71,7 @@ def padding_finding(encoder: Encoder, texts: Sequence[str]) -> Finding:
         ).unbind(1)
         found = _vectors(
             encoder,
-            Tokens(together[0], together[1].bool(), torch.tensor([item.prompt_len for item in read])),
+            Inputs(together[0], together[1].bool(), torch.tensor([item.prompt_len for item in read])),
         )
         worst = max(worst, float((found - alone).abs().max()))
     exact = next(encoder.parameters()).dtype == torch.float32
@@ -90,21 +90,21 @@ def padding_finding(encoder: Encoder, texts: Sequence[str]) -> Finding:
 
 def prompt_findings(encoder: Encoder, texts: Sequence[str]) -> Iterator[Finding]:
     """For each role with a prompt: its tokens are pooled, or left out, as `pool_prompt` says."""
-    tokenize = encoder.tokenize
+    process = encoder.process
     for role in ROLES:
-        prompt = tokenize.prompts.get(role, "")
+        prompt = process.prompts.get(role, "")
         if not prompt:
             continue
-        tokens = tokenize(list(texts[:TEXTS]), role)
-        tokens = Tokens(*(part.to(encoder.device) for part in tokens))
+        tokens = process(list(texts[:TEXTS]), role)
+        tokens = Inputs(*(part.to(encoder.device) for part in tokens))
         masked = bool((tokens.prompt_len > 0).all())
         moved = _prompt_states_move(encoder, tokens) if masked else True
-        right = moved == tokenize.pool_prompt
+        right = moved == process.pool_prompt
         yield Finding(
             CHECK,
             "ok" if right else "error",
             f"the {role} prompt is {'pooled' if moved else 'left out of pooling'}, "
-            f"pool_prompt is {str(tokenize.pool_prompt).lower()}",
+            f"pool_prompt is {str(process.pool_prompt).lower()}",
             "" if right else "Vectors would differ from those of the model as it is used: set pool_prompt.",
         )
 
@@ -162,10 +162,10 @@ def cut_finding(encoder: Encoder, sub: SubModel, texts: Sequence[str], scratch: 
     )
 
 
-def placed(read: Sequence[Read], start: int, width: int) -> Tokens:
+def placed(read: Sequence[Read], start: int, width: int) -> Inputs:
     """Texts as tokens (M, width) that all begin at one column."""
     rows = torch.cat([_tokens_row(item, start, width) for item in read]).unbind(1)
-    return Tokens(rows[0], rows[1].bool(), torch.tensor([item.prompt_len for item in read]))
+    return Inputs(rows[0], rows[1].bool(), torch.tensor([item.prompt_len for item in read]))
 
 
 def _tokens_row(item: Read, start: int, width: int) -> Tensor:
@@ -177,14 +177,14 @@ def _tokens_row(item: Read, start: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def _vectors(encoder: Encoder, tokens: Tokens) -> Tensor:
+def _vectors(encoder: Encoder, tokens: Inputs) -> Tensor:
     """Unit vectors of the whole model, (M, D), on the CPU."""
-    here = Tokens(*(part.to(encoder.device) for part in tokens))
+    here = Inputs(*(part.to(encoder.device) for part in tokens))
     values = encoder(here, [encoder.num_layers]).values[0]
     return F.normalize(values.float(), dim=-1).cpu()
 
 
-def _prompt_states_move(encoder: Encoder, tokens: Tokens) -> bool:
+def _prompt_states_move(encoder: Encoder, tokens: Inputs) -> bool:
     """Whether the pooled vector moves when the states of the prompt's tokens do."""
     every = encoder.pooling.needs_all_layers
     layers = range(1, encoder.num_layers + 1) if every else [encoder.num_layers]

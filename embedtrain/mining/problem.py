@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedtrain.data.read.sources import Example
-from embedtrain.types import InputError, text_id
+from embedtrain.types import InputError, content_id
 
 Integers = NDArray[np.int64]
 
@@ -113,7 +113,7 @@ def _problem(
 
 def draw_key(seed: int, step: int, query: str) -> tuple[int, ...]:
     """What a draw for a query depends on: never its place among others, or the number of ranks."""
-    return seed, step, text_id(query)
+    return seed, step, content_id(query)
 
 
 def _sorted(numbers: set[int], below: int) -> Integers:

@@ -54,7 +54,7 @@ class Teacher:
         self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
     ) -> NDArray[np.float32]:
         """(n, G) unit vectors; texts of like length go through the model together."""
-        tokens = self.guide.tokenize(texts, role, prompts)
+        tokens = self.guide.process(texts, role, prompts)
         moved = type(tokens)(*(part.to(self.device) for part in tokens))
         vectors: NDArray[np.float32] = self.guide.embed(moved).cpu().numpy()
         return vectors
@@ -99,12 +99,12 @@ def _identity(guide: GuideModel) -> str:
 
     A model that `load_encoder` read knows its tokenizer; one of sentence-transformers has it named here.
     """
-    tokenize = guide.tokenize
-    if isinstance(tokenize, TextTokenizer):
-        reads = f"{tokenizer_hash(tokenize.tokenizer)} {tokenize.max_length} {tokenize.pool_prompt}"
-        prompts: object = {role: tokenize.prompts.get(role, "") for role in ("query", "document")}
+    process = guide.process
+    if isinstance(process, TextTokenizer):
+        reads = f"{tokenizer_hash(process.tokenizer)} {process.max_length} {process.pool_prompt}"
+        prompts: object = {role: process.prompts.get(role, "") for role in ("query", "document")}
     else:
-        static: Any = tokenize  # of a static embedding
+        static: Any = process  # of a static embedding
         reads, prompts = static.tokenizer.to_str(), sorted(static.prompts.items())
     kind = next(guide.model.module.parameters()).dtype
     text = f"{guide.model.identity} {kind} dim {guide.width} {reads} {prompts}"

@@ -19,7 +19,7 @@ from embedtrain.model.inputs.packing import pack, rows_of, unpack
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import Pooling, pool_mask
-from embedtrain.types import Embeddings, InputError, Role, SubModel, Tokens
+from embedtrain.types import Embeddings, InputError, Inputs, Role, SubModel
 
 # Rows x padded length of one micro-batch where none is given. MiniLM on two cores encoded 215 short texts
 # per CPU second at 256 tokens, 290 at 1,024 and 2,048, 250 at 4,096, 165 at 16,384 (caches overflow).
@@ -39,7 +39,7 @@ class Encoder(nn.Module):
     Args:
         backbone: gives the state after each block.
         pooling: makes one vector of the states of a text (an `nn.Module`).
-        tokenize: texts of a role to tokens, their prompts and end token included.
+        process: texts of a role to tokens, their prompts and end token included.
         width: D, leading coordinates of the pooled vector that exist; None for all of them.
         normalize: whether a shipped full model ends in a unit vector.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
@@ -53,7 +53,7 @@ class Encoder(nn.Module):
             processes run equally many, since running the backbone is a message between them.
 
     Raises:
-        InputError: when the longest text of `tokenize`, `width` or `max_tokens` does not fit the backbone,
+        InputError: when the longest text of `process`, `width` or `max_tokens` does not fit the backbone,
             or it cannot pack.
     """
 
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         self,
         backbone: Backbone,
         pooling: Pooling,
-        tokenize: TextTokenizer,
+        process: TextTokenizer,
         *,
         width: int | None = None,
         normalize: bool = True,
@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         origin: str = "",
     ) -> None:
         super().__init__()
-        positions, max_length = backbone.max_positions, tokenize.max_length
+        positions, max_length = backbone.max_positions, process.max_length
         if max_length < 1 or (positions is not None and max_length > positions):
             raise InputError(f"max_length must be in 1..{positions} for this backbone, got {max_length}")
         if width is not None and not 1 <= width <= backbone.hidden_size:
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
             raise InputError(f"max_tokens must be positive, got {max_tokens}")
         self.backbone = backbone
         self.pooling = pooling
-        self.tokenize = tokenize
+        self.process = process
         self.width = backbone.hidden_size if width is None else width
         self.normalize = normalize
         self.max_tokens = max_tokens
@@ -100,19 +100,19 @@ class Encoder(nn.Module):
     @property
     def max_length(self) -> int:
         """Longest text in tokens, special ones included."""
-        return self.tokenize.max_length
+        return self.process.max_length
 
     @property
     def prompts(self) -> Mapping[str, str]:
         """What stands before texts: by role, and by task name or type for those who measure."""
-        return self.tokenize.prompts
+        return self.process.prompts
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def forward(self, tokens: Tokens, layers: Sequence[int]) -> Embeddings:
+    def forward(self, tokens: Inputs, layers: Sequence[int]) -> Embeddings:
         """Embeddings (L, M, D) after each distinct layer of `layers`, texts in input order, with gradient.
 
         Raises:
@@ -148,17 +148,17 @@ class Encoder(nn.Module):
         with evaluating(self), torch.no_grad():
             for begin in range(0, len(texts), WINDOW):
                 window = texts[begin : begin + WINDOW]
-                read = self.tokenize.read(window, role, [prompt] * len(window))
+                read = self.process.read(window, role, [prompt] * len(window))
                 for group in self._groups([len(item.ids) for item in read]):
-                    tokens = self.tokenize.pad([read[text] for text in group.texts])
-                    part = self._embed(Tokens(*(field.to(self.device) for field in tokens)), kept, group)
+                    tokens = self.process.pad([read[text] for text in group.texts])
+                    part = self._embed(Inputs(*(field.to(self.device) for field in tokens)), kept, group)
                     values[:, torch.tensor(group.texts) + begin] = part.cpu()
                     done += len(group.texts)
                     if progress is not None:
                         progress(done, len(texts))
         return Embeddings(values, kept)
 
-    def _embed(self, tokens: Tokens, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
+    def _embed(self, tokens: Inputs, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
         """One micro-batch, (L, m, D)."""
         asked = tuple(range(1, max(layers) + 1)) if self.pooling.needs_all_layers else layers
         if len(group.counts) == len(group.texts):  # nobody shares a row
@@ -190,7 +190,7 @@ class Encoder(nn.Module):
     def _idle(self, layers: tuple[int, ...]) -> Tensor:
         """No embeddings, (L, 0, D), of a backbone that has run all the same and has a gradient of 0."""
         one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
-        values = self._embed(Tokens(one * 0, one > 0, one[0] * 0), layers, _MicroBatch([0], [1], [1]))
+        values = self._embed(Inputs(one * 0, one > 0, one[0] * 0), layers, _MicroBatch([0], [1], [1]))
         return values[:, :0] + 0.0 * values.sum()
 
     def _groups(self, lengths: Sequence[int]) -> list[_MicroBatch]:
@@ -275,8 +275,8 @@ def _in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.cat(list(parts), dim=1).index_select(1, order.argsort().to(parts[0].device))
 
 
-def _rows(tokens: Tokens, group: Sequence[int], extents: Sequence[tuple[int, int, int]]) -> Tokens:
+def _rows(tokens: Inputs, group: Sequence[int], extents: Sequence[tuple[int, int, int]]) -> Inputs:
     """Some texts, without the columns in which all of them are padding."""
     index = torch.tensor(group, device=tokens.ids.device)
     columns = slice(min(extents[row][0] for row in group), max(extents[row][1] for row in group))
-    return Tokens(tokens.ids[index, columns], tokens.mask[index, columns], tokens.prompt_len[index])
+    return Inputs(tokens.ids[index, columns], tokens.mask[index, columns], tokens.prompt_len[index])

@@ -13,7 +13,6 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
 from embedtrain.model.guides.guide import GuideModel
-from embedtrain.model.token_cache import cached_tokenize
 from embedtrain.objective.plan import Plan
 from embedtrain.settings.build import build
 from embedtrain.train.callbacks.stopping import StopRequest
@@ -80,9 +79,8 @@ def make_data(config: Config, encoder: Encoder, guide: GuideModel | None, folder
         config,
         "data",
         seed=config["seed"],
-        tokenize=encoder.tokenize,
-        guide_tokenize=None if guide is None else guide.tokenize,
-        cached=cached_tokenize,
+        process=encoder.process,
+        guide_process=None if guide is None else guide.process,
         folder=folder.path,
     )
     return data

@@ -19,7 +19,7 @@ from embedtrain.train.callbacks.stopping import StopRequest
 from embedtrain.train.checkpoints import take_weights
 from embedtrain.train.module import TrainModule
 from embedtrain.train.steps.contrastive.checks import check_run
-from embedtrain.types import text_id
+from embedtrain.types import content_id
 
 
 class TrainingRun:
@@ -116,7 +116,7 @@ class TrainingRun:
             total_steps=self.total_steps,
             gradcache=self.gradcache,
             seed=self.config["seed"],
-            datasets={text_id(name): name for name in self.data.tasks},
+            datasets={content_id(name): name for name in self.data.tasks},
             describe_rows=lambda rows: [example.where for example in self.data.examples_at(rows)],
         )
 

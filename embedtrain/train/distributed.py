@@ -30,7 +30,7 @@ class Shares(NamedTuple):
 
 def shares(local: Links) -> Shares:
     """What all ranks hold, in one message."""
-    mine = [len(local.text_ids), len(local.query), len(local.docs), len(local.known)]
+    mine = [len(local.content_ids), len(local.query), len(local.docs), len(local.known)]
     flags = [local.scores is not None, local.teacher is not None]
     row = torch.tensor([[*mine, *map(int, flags)]], device=local.query.device)
     texts, queries, docs, known, scores, teacher = gather_rows(row, [1] * world_size()).T.tolist()

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from embedtrain.model.encoder import micro_batches
-from embedtrain.types import Embeddings, InputError, Tokens
+from embedtrain.types import Embeddings, InputError, Inputs
 
 Seed = Callable[[int], int]  # number of a chunk -> seed of its dropout
 
@@ -51,7 +51,7 @@ class GradCache:
                 raise InputError(f"{name} must be at least 1, got {value}")
         self.max_tokens, self.rows = max_tokens, rows
 
-    def chunks(self, tokens: Tokens) -> list[Tensor]:
+    def chunks(self, tokens: Inputs) -> list[Tensor]:
         """Row numbers of each chunk; every one of the M texts is in one of them."""
         device = tokens.ids.device
         if self.rows is not None:
@@ -62,7 +62,7 @@ class GradCache:
     def __call__(
         self,
         encoder: nn.Module,
-        tokens: Tokens,
+        tokens: Inputs,
         layers: Sequence[int],
         score: Callable[[Embeddings], Tensor],
         *,
@@ -114,7 +114,7 @@ class _Slopes(NamedTuple):
 
 
 def _first_pass(
-    encoder: nn.Module, tokens: Tokens, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
+    encoder: nn.Module, tokens: Inputs, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
 ) -> Embeddings:
     """All texts without gradient, in their order: a leaf for the loss to be differentiated by."""
     with torch.no_grad():
@@ -142,8 +142,8 @@ def _used(slopes: Tensor) -> Tensor:
 
 
 def _encoded(
-    encoder: nn.Module, tokens: Tokens, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
+    encoder: nn.Module, tokens: Inputs, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
 ) -> Iterator[Embeddings]:
     for number, rows in enumerate(chunks):
         torch.manual_seed(seed(number))
-        yield encoder(Tokens(tokens.ids[rows], tokens.mask[rows], tokens.prompt_len[rows]), layers)
+        yield encoder(Inputs(tokens.ids[rows], tokens.mask[rows], tokens.prompt_len[rows]), layers)

@@ -29,7 +29,7 @@ class TrainModule(pl.LightningModule):
     """One encoder trained on one objective.
 
     Args:
-        encoder: `Tokens` and layers to `Embeddings`.
+        encoder: `Inputs` and layers to `Embeddings`.
         loss: `Embeddings` and links to a loss; what its objective owns (a learned temperature) trains along.
         plan: the sub-models of each step.
         optim: optimiser and schedule settings.

@@ -6,13 +6,13 @@ import torch
 from embedtrain.data import collate as collating
 from embedtrain.data.order.draw import Draw, pick
 from embedtrain.data.read.sources import Example, Prompts
-from embedtrain.types import Tokens, text_id
+from embedtrain.types import Inputs, content_id
 
 
-def collate(examples, rows, tokenize, epoch, *, max_negatives=None, how="rotate", **options):
+def collate(examples, rows, process, epoch, *, max_negatives=None, how="rotate", **options):
     draw = Draw(max_negatives, how)
     picks = [pick(examples[row], row, epoch, draw=draw) for row in rows]
-    return collating.collate(picks, tokenize, **options)
+    return collating.collate(picks, process, **options)
 
 
 class Recorder:
@@ -24,7 +24,7 @@ class Recorder:
     def __call__(self, texts, role, prompts=None):
         self.asked[role], self.prompts[role] = list(texts), list(prompts)
         ids = torch.tensor([[len(text)] for text in texts])
-        return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+        return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
 
 
 def row(query, positives, negatives=(), score=None, task="t"):
@@ -59,7 +59,7 @@ def test_links_lead_back_to_the_rows(epoch):
     batch, texts, _ = batch_of(rows, epoch)
     links = batch.links
     assert links.rows.tolist() == rows
-    assert links.text_ids.tolist() == [text_id(text) for text in texts]
+    assert links.content_ids.tolist() == [content_id(text) for text in texts]
     assert [texts[i] for i in links.query] == [EXAMPLES[r].query for r in rows]
     for place, r in enumerate(rows):
         own = [texts[i] for i in links.docs[links.owner == place]]
@@ -67,7 +67,7 @@ def test_links_lead_back_to_the_rows(epoch):
         assert own[1:] == list(EXAMPLES[r].negatives)
         assert texts[links.docs[links.positive[place]]] == own[0]
         known = links.known[links.known_owner == place].tolist()
-        assert known == [text_id(text) for text in EXAMPLES[r].positives]
+        assert known == [content_id(text) for text in EXAMPLES[r].positives]
     assert links.scores is None
 
 
@@ -75,7 +75,7 @@ def test_text_ids_ignore_the_role():
     batch, texts, _ = batch_of([0, 1])
     query, document = texts.index("a"), len(texts) - 1 - texts[::-1].index("a")
     assert query != document
-    assert batch.links.text_ids[query] == batch.links.text_ids[document]
+    assert batch.links.content_ids[query] == batch.links.content_ids[document]
 
 
 def test_a_text_behind_another_prompt_is_another_row_with_the_same_id():
@@ -95,7 +95,7 @@ def test_a_text_behind_another_prompt_is_another_row_with_the_same_id():
     }
     assert links.query.tolist() == [0, 1, 2, 3, 0]
     assert links.docs.tolist() == [4, 5, 4, 6, 4, 7]
-    assert links.text_ids.tolist() == [text_id(text) for text in "aaabxxay"]
+    assert links.content_ids.tolist() == [content_id(text) for text in "aaabxxay"]
 
 
 def test_a_guide_reads_the_same_texts_without_the_prompts_of_the_data():
@@ -104,7 +104,7 @@ def test_a_guide_reads_the_same_texts_without_the_prompts_of_the_data():
         row("b", ["xyz"], ["a"]),
     ]
     recorder, guide = Recorder(), Recorder()
-    batch = collate(examples, range(2), recorder, 0, guide_tokenize=guide)
+    batch = collate(examples, range(2), recorder, 0, guide_process=guide)
     assert guide.asked == recorder.asked == {"query": ["a", "b"], "document": ["x", "xyz", "a"]}
     assert guide.prompts == {"query": [None] * 2, "document": [None] * 3}
     assert recorder.prompts["query"] == ["find: ", None]
@@ -116,7 +116,7 @@ def test_task_ids_tell_tasks_apart_and_never_change():
     task = batch_of([0, 1, 2])[0].links.task.tolist()
     assert task[0] == task[2] != task[1]
     assert task[0] == TASK_T
-    assert 0 <= text_id("é") < 2**63
+    assert 0 <= content_id("é") < 2**63
 
 
 def test_positives_rotate_over_the_epochs():

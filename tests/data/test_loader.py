@@ -1,6 +1,5 @@
 """Batches from worker processes: what their errors say, and that they are made ahead."""
 
-import json
 import os
 import signal
 import time
@@ -9,10 +8,9 @@ import pytest
 import torch
 
 from embedtrain.data.loader import StepDataset, StepLoader
-from embedtrain.data.module import DataModule
 from embedtrain.data.order.sampler import EvenBatches, slice_for_rank
 from embedtrain.data.read.sources import Example
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 ROWS = [Example(f"q{n}", (f"p{n}",), (), None, "task", f"rows.jsonl:{n + 1}") for n in range(24)]
 
@@ -30,12 +28,12 @@ class Tokenizer:
             with self.note.open("a") as file:
                 file.write(f"{os.getpid()} {os.environ.get('TOKENIZERS_PARALLELISM')}\n")
         ids = torch.tensor([[len(text)] for text in texts])
-        return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+        return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
 
 
-def loader(tokenize, workers, first=0):
+def loader(process, workers, first=0):
     batches = EvenBatches(ROWS, batch_size=4)
-    dataset = StepDataset(batches, tokenize, cut=slice_for_rank)
+    dataset = StepDataset(batches, process, cut=slice_for_rank)
     return StepLoader(dataset, batches.batches, first=lambda: first, num_workers=workers)
 
 
@@ -90,22 +88,3 @@ def test_workers_go_on_while_nobody_asks(tmp_path):
     # Two further batches, of queries and documents each, were made during, say, a validation.
     assert len(note.read_text().splitlines()) >= 2 * 3
     assert str(os.getpid()) not in note.read_text()
-
-
-def test_the_cache_of_tokens_wraps_both_tokenizers(tmp_path):
-    file = tmp_path / "train.jsonl"
-    file.write_text("".join(json.dumps({"query": f"q{n}", "positive": f"p{n}"}) + "\n" for n in range(8)))
-    asked = []
-
-    def cached(tokenize, folder):
-        asked.append((tokenize, folder))
-        return Tokenizer()
-
-    one, two = object(), object()
-    settings = {"train": str(file), "batch_size": 4, "seed": 0, "tokenize": one, "guide_tokenize": two}
-    DataModule(**settings, cached=cached)
-    assert asked == []
-    data = DataModule(**settings, cached=cached, token_cache="there")
-    assert asked == [(one, "there"), (two, "there")]
-    data.setup()
-    assert len(list(data.train_dataloader())) == 2

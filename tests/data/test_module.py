@@ -7,13 +7,13 @@ import torch
 
 from embedtrain.data.entries import read_sources
 from embedtrain.data.module import DataModule
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 
-def tokenize(texts, role, prompts=None):
+def process(texts, role, prompts=None):
     """One token a text; at module level so that worker processes can import it."""
     ids = torch.tensor([[len(text)] for text in texts])
-    return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+    return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def path(tmp_path):
 
 
 def module_of(path, **options):
-    settings = {"batch_size": 4, "epochs": 2, "seed": 0, "tokenize": tokenize, **options}
+    settings = {"batch_size": 4, "epochs": 2, "seed": 0, "tokenize": process, **options}
     data = DataModule(train=path, **settings)
     data.setup()
     return data
@@ -41,7 +41,7 @@ class Watcher(pl.LightningModule):
         self.validated = []
 
     def training_step(self, batch, index):
-        self.seen.append((batch.links.rows.tolist(), batch.links.text_ids.tolist()))
+        self.seen.append((batch.links.rows.tolist(), batch.links.content_ids.tolist()))
         return self.weight * batch.texts.ids.float().mean()
 
     def validation_step(self, batch, index):
@@ -216,9 +216,9 @@ def test_batch_that_ranks_cannot_share_is_refused_before_training(path, monkeypa
 
 def test_training_batches_alone_hold_tokens_for_a_guide(path):
     def longer(texts, role, prompts=None):
-        return tokenize([text + "!" for text in texts], role, prompts)
+        return process([text + "!" for text in texts], role, prompts)
 
-    data = module_of(path, validation_rows=8, guide_tokenize=longer)
+    data = module_of(path, validation_rows=8, guide_process=longer)
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch.guide.ids, batch.texts.ids + 1)
     assert next(iter(data.val_dataloader())).guide is None

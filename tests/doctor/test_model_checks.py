@@ -33,7 +33,7 @@ from embedtrain.objective.similarity.pairing import whole
 from embedtrain.rules.batch import Margin
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.types import SubModel, Tokens
+from embedtrain.types import Inputs, SubModel
 
 WORDS = "cat dog bird fish man woman child guitar piano ball tree house river sun rain money".split()
 
@@ -63,8 +63,8 @@ def patient_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size
         train=str(written(tmp_path, rows)),
         batch_size=batch_size,
         seed=0,
-        tokenize=encoder.tokenize,
-        guide_tokenize=None if guide is None else encoder.tokenize,
+        process=encoder.process,
+        guide_process=None if guide is None else encoder.process,
     )
     data.setup()
     return Patient(encoder, plan, batch_loss, data, **settings)
@@ -205,7 +205,7 @@ def test_a_model_that_sees_padding_is_an_error(encoder, sentences):
     blind = copy.deepcopy(encoder)
     inner = blind.backbone.forward
     blind.backbone.forward = lambda tokens, layers: inner(
-        Tokens(tokens.ids, torch.ones_like(tokens.mask), tokens.prompt_len), layers
+        Inputs(tokens.ids, torch.ones_like(tokens.mask), tokens.prompt_len), layers
     )
     found = padding_finding(blind, sentences)
     assert found.level == "error"
@@ -224,18 +224,18 @@ def test_prompts_are_pooled_as_set(tiny_bert, sentences, pool_prompt):
     (found,) = prompt_findings(encoder, sentences)
     assert found.level == "ok"
     assert ("left out" in found.message) == (not pool_prompt)
-    encoder.tokenize.pool_prompt = not pool_prompt
-    skipped = encoder.tokenize.read
+    encoder.process.pool_prompt = not pool_prompt
+    skipped = encoder.process.read
 
     def stale(texts, role, prompts=None):
         """What a tokenizer would do that did not take notice of the setting."""
-        encoder.tokenize.pool_prompt = pool_prompt
+        encoder.process.pool_prompt = pool_prompt
         try:
             return skipped(texts, role, prompts)
         finally:
-            encoder.tokenize.pool_prompt = not pool_prompt
+            encoder.process.pool_prompt = not pool_prompt
 
-    encoder.tokenize.read = stale
+    encoder.process.read = stale
     (found,) = prompt_findings(encoder, sentences)
     assert found.level == "error"
 

@@ -122,8 +122,8 @@ def test_bad_rows_are_counted_by_reason():
 
 def test_lengths_truncation_and_what_would_do(tokenizer):
     rows = [row(n, "cat " * (n % 4 + 1), ["dog"], ["bird " * 20]) for n in range(40)]
-    tokenize = TextTokenizer(tokenizer, 8)
-    query, positive, negative = length_findings(sample(*rows), tokenize, 64)
+    process = TextTokenizer(tokenizer, 8)
+    query, positive, negative = length_findings(sample(*rows), process, 64)
     assert query.facts["histogram"] == {"<=8": 4}  # distinct ones
     assert (query.level, positive.level, negative.level) == ("ok", "ok", "warning")
     assert (negative.facts["truncated"], negative.facts["tokens"], negative.facts["tokens_lost"]) == (
@@ -134,7 +134,7 @@ def test_lengths_truncation_and_what_would_do(tokenizer):
     assert negative.facts["suggested_max_length"] == 24
     assert "max_length=24" in negative.cure
     assert negative.examples[0].startswith("rows.jsonl:0: 22 tokens")
-    assert "Split" in list(length_findings(sample(*rows), tokenize, 8))[-1].cure
+    assert "Split" in list(length_findings(sample(*rows), process, 8))[-1].cure
 
 
 def test_a_prompt_counts_and_is_that_of_the_row(tokenizer):

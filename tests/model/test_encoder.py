@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from embedtrain.model.encoder import Encoder, micro_batches
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import Cls, LatentAttention
-from embedtrain.types import InputError, SubModel, Tokens, stack_tokens
+from embedtrain.types import InputError, Inputs, SubModel, stack_inputs
 
 LAYERS = (1, 2, 4)
 
@@ -28,7 +28,7 @@ def encoder(folder, request) -> Encoder:
     return load_encoder(folder, pooling=request.param).eval()
 
 
-def left_padded(tokens: Tokens, more: int = 0) -> Tokens:
+def left_padded(tokens: Inputs, more: int = 0) -> Inputs:
     """The same texts with their padding on the left, and `more` columns of it."""
     lengths = tokens.mask.sum(1)
     width = tokens.ids.shape[1] + more
@@ -37,21 +37,21 @@ def left_padded(tokens: Tokens, more: int = 0) -> Tokens:
     for row, length in enumerate(lengths.tolist()):
         ids[row, width - length :] = tokens.ids[row, :length]
         mask[row, width - length :] = True
-    return Tokens(ids, mask, tokens.prompt_len)
+    return Inputs(ids, mask, tokens.prompt_len)
 
 
 @torch.no_grad()
 def test_padding_never_changes_an_embedding(encoder, sentences):
-    tokens = encoder.tokenize(sentences, "document")
+    tokens = encoder.process(sentences, "document")
     expected = encoder(tokens, LAYERS).values
-    wider = stack_tokens(
+    wider = stack_inputs(
         [tokens, tokens._replace(ids=F.pad(tokens.ids, (0, 7)), mask=F.pad(tokens.mask, (0, 7)))]
     )
     for same in (left_padded(tokens), left_padded(tokens, more=9)):
         torch.testing.assert_close(encoder(same, LAYERS).values, expected, rtol=0, atol=1e-5)
     both = encoder(wider, LAYERS).values
     torch.testing.assert_close(both, torch.cat([expected, expected], dim=1), rtol=0, atol=1e-5)
-    mixed = Tokens(*(torch.cat(pair) for pair in zip(tokens, left_padded(tokens), strict=True)))
+    mixed = Inputs(*(torch.cat(pair) for pair in zip(tokens, left_padded(tokens), strict=True)))
     torch.testing.assert_close(encoder(mixed, LAYERS).values, both, rtol=0, atol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_the_other_texts_of_a_batch_never_change_an_embedding(encoder, sentences
 def test_micro_batches_change_no_embedding_and_keep_the_order(folder, sentences, max_tokens):
     encoder = load_encoder(folder, max_tokens=max_tokens).eval()
     whole = load_encoder(folder).eval()
-    tokens = whole.tokenize(sentences, "query")
+    tokens = whole.process(sentences, "query")
     expected = whole(tokens, LAYERS).values
     torch.testing.assert_close(encoder(tokens, LAYERS).values, expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(encoder.encode(sentences, LAYERS).values, expected, rtol=0, atol=1e-5)
@@ -80,7 +80,7 @@ def test_micro_batches_change_no_embedding_and_keep_the_order(folder, sentences,
 @torch.no_grad()
 def test_a_prompt_is_left_out_of_the_pool_on_either_side(folder, sentences):
     encoder = load_encoder(folder).eval()
-    tokens = encoder.tokenize(sentences, "query")._replace(prompt_len=torch.full((len(sentences),), 2))
+    tokens = encoder.process(sentences, "query")._replace(prompt_len=torch.full((len(sentences),), 2))
     embeddings = encoder(tokens, (2,)).values[0]
     state = encoder.backbone(tokens, (2,))[0]
     for row, length in enumerate(tokens.mask.sum(1).tolist()):
@@ -88,7 +88,7 @@ def test_a_prompt_is_left_out_of_the_pool_on_either_side(folder, sentences):
     torch.testing.assert_close(encoder(left_padded(tokens), (2,)).values[0], embeddings, rtol=0, atol=1e-5)
 
 
-def loss_gradients(encoder: Encoder, tokens: Tokens) -> tuple[float, dict[str, Tensor]]:
+def loss_gradients(encoder: Encoder, tokens: Inputs) -> tuple[float, dict[str, Tensor]]:
     encoder.zero_grad()
     embeddings = encoder(tokens, LAYERS)
     rows = torch.cat([embeddings.at(SubModel(layer, 16)) for layer in LAYERS], dim=1)
@@ -102,7 +102,7 @@ def loss_gradients(encoder: Encoder, tokens: Tokens) -> tuple[float, dict[str, T
 @pytest.mark.parametrize("max_tokens", [1, 40])
 def test_micro_batches_change_no_gradient(folder, sentences, max_tokens):
     encoder = load_encoder(folder, dtype=torch.float64).eval()
-    tokens = encoder.tokenize(sentences, "document")
+    tokens = encoder.process(sentences, "document")
     encoder.max_tokens = 10_000
     loss, whole = loss_gradients(encoder, tokens)
     encoder.max_tokens = max_tokens
@@ -123,7 +123,7 @@ def test_gradient_checkpointing_works_through_micro_batches(folder, sentences):
         if hasattr(block, "dropout") and isinstance(block.dropout, nn.Dropout):
             block.dropout.p = 0.0
     encoder.train()
-    tokens = encoder.tokenize(sentences, "document")
+    tokens = encoder.process(sentences, "document")
     loss, plain = loss_gradients(encoder, tokens)
     encoder.backbone.gradient_checkpointing(True)
     again, recomputed = loss_gradients(encoder, tokens)
@@ -173,7 +173,7 @@ def test_little_is_padding(folder, sentences):
     encoder.backbone.register_forward_pre_hook(
         lambda _module, args: seen.append((args[0].mask.numel(), int(args[0].mask.sum())))
     )
-    tokens = encoder.tokenize(sentences, "document")
+    tokens = encoder.process(sentences, "document")
     encoder(tokens, (1,))
     run, real = (sum(column) for column in zip(*seen, strict=True))
     assert real == int(tokens.mask.sum())
@@ -189,13 +189,13 @@ def test_encode_gives_cpu_float32_in_input_order_without_gradient(encoder, sente
     assert not embeddings.values.requires_grad
     assert not embeddings.values.is_inference()
     with torch.no_grad():
-        forward = encoder(encoder.tokenize(sentences, "document"), (1, 4))
+        forward = encoder(encoder.process(sentences, "document"), (1, 4))
     torch.testing.assert_close(embeddings.values, forward.values, rtol=0, atol=1e-5)
 
 
 def test_no_texts_give_no_rows(encoder):
     assert encoder.encode([], (1, 3)).values.shape == (2, 0, 32)
-    empty = encoder(encoder.tokenize([], "query"), (1, 3))
+    empty = encoder(encoder.process([], "query"), (1, 3))
     assert empty.values.shape == (2, 0, 32)
     assert empty.layers == (1, 3)
 
@@ -248,9 +248,9 @@ def test_pooling_is_float32_under_autocast(folder, sentences):
             return pooled
 
     encoder = load_encoder(folder, pooling=Product()).eval()
-    exact = encoder(encoder.tokenize(sentences, "query"), (4,)).values
+    exact = encoder(encoder.process(sentences, "query"), (4,)).values
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mixed = encoder(encoder.tokenize(sentences, "query"), (4,)).values
+        mixed = encoder(encoder.process(sentences, "query"), (4,)).values
     assert mixed.dtype == torch.float32
     assert mixed.requires_grad
     assert 0 < (mixed - exact).abs().max() < 0.1 * exact.abs().max()
@@ -275,12 +275,12 @@ def test_a_pooling_that_needs_all_layers_gets_them(folder, sentences):
 def test_float64_stays(folder, sentences):
     encoder = load_encoder(folder, dtype="float64")
     assert encoder.encode(sentences, (1,)).values.dtype == torch.float64
-    assert encoder(encoder.tokenize(sentences, "query"), (1,)).values.dtype == torch.float64
+    assert encoder(encoder.process(sentences, "query"), (1,)).values.dtype == torch.float64
 
 
 def test_tokens_are_right_padded_and_cut_at_max_length(folder, sentences):
     encoder = load_encoder(folder, max_length=7)
-    tokens = encoder.tokenize(sentences, "query")
+    tokens = encoder.process(sentences, "query")
     assert tokens.ids.shape == tokens.mask.shape == (len(sentences), 7)
     assert tokens.ids.dtype == torch.int64
     assert tokens.mask.dtype == torch.bool
@@ -294,7 +294,7 @@ def test_tokens_are_right_padded_and_cut_at_max_length(folder, sentences):
 
 
 def test_a_text_without_tokens_is_named(encoder):
-    tokens = Tokens(
+    tokens = Inputs(
         torch.ones(2, 3, dtype=torch.int64), torch.tensor([[1, 1, 0], [0, 0, 0]]).bool(), torch.zeros(2)
     )
     with pytest.raises(ValueError, match="text 1 of 2 has no tokens"):

@@ -20,7 +20,7 @@ from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.folder.onnx import FILE, export_onnx, run
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.pooling import POOLINGS, named_pooling
-from embedtrain.types import SubModel, Tokens
+from embedtrain.types import Inputs, SubModel
 
 LAYERS = (1, 2, 4)  # first, middle, last
 BACKBONES = {
@@ -72,7 +72,7 @@ def made(request) -> Made:
 
 @cache
 def tokenizer_of(folder: Path):
-    return load_encoder(folder).tokenize.tokenizer
+    return load_encoder(folder).process.tokenizer
 
 
 def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
@@ -82,7 +82,7 @@ def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         pooling = named_pooling(name, **size, **settings)
-    tokenize = TextTokenizer(
+    process = TextTokenizer(
         tokenizer_of(made.folder),
         64,
         prompts={"query": PROMPT},
@@ -90,7 +90,7 @@ def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
         append_eos=True,
         padding_side=side,
     )
-    return Encoder(made.backbone, pooling, tokenize, max_tokens=10_000).eval()
+    return Encoder(made.backbone, pooling, process, max_tokens=10_000).eval()
 
 
 def test_every_pooling_is_in_the_matrix():
@@ -108,7 +108,7 @@ def alone(made, pooled) -> dict[str, Tensor]:
     encoder = encoder_of(made, pooled)
     with torch.no_grad():
         return {
-            role: torch.cat([encoder(encoder.tokenize([text], role), LAYERS).values for text in TEXTS], dim=1)
+            role: torch.cat([encoder(encoder.process([text], role), LAYERS).values for text in TEXTS], dim=1)
             for role in ("query", "document")
         }
 
@@ -117,7 +117,7 @@ def alone(made, pooled) -> dict[str, Tensor]:
 def test_padding_and_neighbours_change_nothing(made, pooled, alone, side):
     encoder = encoder_of(made, pooled, side)
     for role, order in itertools.product(("query", "document"), ([0, 1, 2, 3], [2, 1], [3, 1, 3])):
-        tokens = encoder.tokenize([TEXTS[row] for row in order], role)
+        tokens = encoder.process([TEXTS[row] for row in order], role)
         assert not tokens.mask.all()
         assert bool((tokens.prompt_len > 0).all()) == (role == "query")
         with torch.no_grad():
@@ -143,7 +143,7 @@ class Spoiled(nn.Module):
 @pytest.mark.parametrize("side", SIDES)
 def test_nothing_of_a_prompt_or_padding_is_pooled(made, pooled, alone, side):
     encoder = encoder_of(made, pooled, side)
-    tokens = encoder.tokenize(TEXTS, "query")
+    tokens = encoder.process(TEXTS, "query")
     encoder.pooling = Spoiled(encoder.pooling)
     with torch.no_grad():
         values = encoder(tokens, LAYERS).values
@@ -191,7 +191,7 @@ def check_onnx(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
     export_onnx(encoder, folder, sub)
     session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
     for role, side in itertools.product(("query", "document"), SIDES):
-        tokens: Tokens = encoder_of(made, pooled, side).tokenize(TEXTS, role)
+        tokens: Inputs = encoder_of(made, pooled, side).process(TEXTS, role)
         found = run(
             session,
             {

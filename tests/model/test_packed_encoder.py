@@ -12,7 +12,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import POOLINGS
 from embedtrain.train.gradcache import GradCache
-from embedtrain.types import Embeddings, InputError, Tokens
+from embedtrain.types import Embeddings, InputError, Inputs
 
 LAYERS = (1, 2, 4)
 MODELS = {
@@ -33,9 +33,9 @@ class Pair(NamedTuple):
     plain: Encoder
     packed: Encoder
 
-    def tokens(self, texts, role="query", side="right") -> Tokens:
-        self.plain.tokenize.padding_side = side
-        return self.plain.tokenize(texts, role)
+    def tokens(self, texts, role="query", side="right") -> Inputs:
+        self.plain.process.padding_side = side
+        return self.plain.process(texts, role)
 
 
 def pair_of(folder: Path, attention=None, pooling="mean", **settings) -> Pair:
@@ -75,7 +75,7 @@ def widths(encoder: Encoder) -> list[tuple[int, int]]:
     return seen
 
 
-def gradients(encoder: Encoder, tokens: Tokens, layers=LAYERS) -> tuple[Tensor, dict[str, Tensor]]:
+def gradients(encoder: Encoder, tokens: Inputs, layers=LAYERS) -> tuple[Tensor, dict[str, Tensor]]:
     encoder.zero_grad()
     values = encoder(tokens, layers).values
     rows = F.normalize(values, dim=-1).transpose(0, 1).flatten(1)
@@ -84,7 +84,7 @@ def gradients(encoder: Encoder, tokens: Tokens, layers=LAYERS) -> tuple[Tensor, 
     return values.detach(), grads
 
 
-def check_equal(pair: Pair, tokens: Tokens, layers=LAYERS, given: Tokens | None = None) -> None:
+def check_equal(pair: Pair, tokens: Inputs, layers=LAYERS, given: Inputs | None = None) -> None:
     """Packed embeddings of `given`, the same texts, are the plain ones of `tokens`."""
     expected, slopes = gradients(pair.plain, tokens, layers)
     found, others = gradients(pair.packed, tokens if given is None else given, layers)
@@ -150,7 +150,7 @@ def test_texts_alone_in_their_rows_run_as_without_packing(bert, sentences, monke
     for texts in (sentences[:1], [sentences[2], sentences[5]], []):  # the two together are wider than a row
         tokens = bert.tokens(texts)
         torch.testing.assert_close(bert.packed(tokens, (4,)).values, bert.plain(tokens, (4,)).values)
-    assert all(isinstance(item, Tokens) for item in given)
+    assert all(isinstance(item, Inputs) for item in given)
     assert given
 
 
@@ -207,7 +207,7 @@ def test_a_rank_with_fewer_micro_batches_runs_idle_ones(bert, sentences, monkeyp
 
 def test_dropout_is_drawn_alike_when_a_chunk_runs_again(tiny_bert, sentences):
     encoder = load_encoder(tiny_bert, packing=True).train()
-    tokens = encoder.tokenize(sentences, "document")
+    tokens = encoder.process(sentences, "document")
     values = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)

@@ -60,7 +60,7 @@ def random_links() -> Callable[..., Links]:
         extra = integers(queries, 5)
         known = torch.cat([ids[docs[positive]], ids[integers(texts, 4)], torch.tensor([123_456_789])])
         return Links(
-            text_ids=ids,
+            content_ids=ids,
             query=integers(texts, queries),
             docs=docs,
             owner=owner,

@@ -9,7 +9,7 @@ from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import pair, whole
 from embedtrain.rules.batch import Margin, MaxSimilarity, TopK
-from embedtrain.types import Blocks, Guide, InputError, Links, text_id
+from embedtrain.types import Blocks, Guide, InputError, Links, content_id
 
 EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 
@@ -17,7 +17,7 @@ EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 def columns_links(queries: int, documents: int) -> Links:
     """All texts distinct: documents are `queries` positives, then as many negatives and so on, by column."""
     return Links(
-        text_ids=torch.arange(queries * (1 + documents)),
+        content_ids=torch.arange(queries * (1 + documents)),
         query=torch.arange(queries),
         docs=torch.arange(queries, queries * (1 + documents)),
         owner=torch.arange(queries).repeat(documents),
@@ -40,9 +40,9 @@ def vectors(seed: int, *shape: int) -> torch.Tensor:
 
 def random_guide(links: Links, seed: int = 0, width: int = 3) -> Guide:
     """One vector a text of the batch: equal texts have equal vectors."""
-    texts = unit(vectors(seed, len(links.text_ids), width))
-    first = {int(number): place for place, number in reversed(list(enumerate(links.text_ids)))}
-    texts = texts[[first[int(number)] for number in links.text_ids]]
+    texts = unit(vectors(seed, len(links.content_ids), width))
+    first = {int(number): place for place, number in reversed(list(enumerate(links.content_ids)))}
+    texts = texts[[first[int(number)] for number in links.content_ids]]
     return Guide(texts[links.query], texts[links.docs])
 
 
@@ -282,7 +282,7 @@ def test_wrong_settings_are_named(make, message):
 
 
 def test_negatives_hand_their_settings_to_the_pairing():
-    links = columns_links(4, 2)._replace(task=torch.tensor([text_id("nli"), text_id("qa")] * 2))
+    links = columns_links(4, 2)._replace(task=torch.tensor([content_id("nli"), content_id("qa")] * 2))
     guide = random_guide(links)
     negatives = Negatives(
         scope="own", rules=[Margin(Linear(0.0, 1.0, steps=10))], datasets={"nli": {"in_batch": False}}

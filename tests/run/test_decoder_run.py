@@ -62,7 +62,7 @@ def test_model_and_adapters_embed_alike_and_differ_from_the_base(finished, tiny_
     before = load_encoder(tiny_llama, attention="bidirectional", pooling=merged.pooling, append_eos=True)
     moved = before.encode(TEXTS, (4,)).at(SubModel(4, 32)) - merged.encode(TEXTS, (4,)).at(SubModel(4, 32))
     assert moved.abs().max() > 1e-3
-    assert merged.tokenize.prompts == {"query": "the word: "}
+    assert merged.process.prompts == {"query": "the word: "}
     assert apart.trained == merged.trained == (SubModel(1, 8), SubModel(2, 16), SubModel(4, 32))
 
 

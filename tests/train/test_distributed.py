@@ -46,7 +46,7 @@ def queued_of(links):
     from embedtrain.objective.similarity.pairing import Queued
 
     hard = [row not in links.positive.tolist() for row in range(len(links.docs))]
-    return Queued(links.text_ids[links.docs], links.task[links.owner], torch.tensor(hard))
+    return Queued(links.content_ids[links.docs], links.task[links.owner], torch.tensor(hard))
 
 
 def with_labels(own, other):
@@ -54,7 +54,7 @@ def with_labels(own, other):
     known, owner = own.known.tolist(), own.known_owner.tolist()
     for text, brought in zip(other.known.tolist(), other.known_owner.tolist(), strict=True):
         for row in range(len(own.query)):
-            same_text = own.text_ids[own.query[row]] == other.text_ids[other.query[brought]]
+            same_text = own.content_ids[own.query[row]] == other.content_ids[other.query[brought]]
             if same_text and own.task[row] == other.task[brought]:
                 known.append(text)
                 owner.append(row)
@@ -99,20 +99,19 @@ def test_queued_documents_are_negatives_without_gradient(two_ranks):
     runner = two_ranks.Runner("infonce", 0, 1)
     encoder, (before, now) = runner.module.encoder, runner.batches
     past = unit(encoder, before)[before.links.docs].detach()
-    ids, task = before.links.text_ids[before.links.docs], before.links.task[before.links.owner]
+    ids, task = before.links.content_ids[before.links.docs], before.links.task[before.links.owner]
     last = {pair: place for place, pair in enumerate(zip(ids.tolist(), task.tolist(), strict=True))}
     kept = sorted(last.values())[-9:]
     texts, links = unit(encoder, now), now.links
     docs = torch.cat([texts[links.docs], past[kept]])
-    doc_ids = torch.cat([links.text_ids[links.docs], ids[kept]])
+    doc_ids = torch.cat([links.content_ids[links.docs], ids[kept]])
     doc_task = torch.cat([links.task[links.owner], task[kept]])
     losses = []
     for row, (query, target) in enumerate(zip(links.query, links.positive, strict=True)):
-        twins = (links.text_ids[links.query] == links.text_ids[query]) & (links.task == links.task[row])
+        own = links.content_ids[query]
+        twins = (links.content_ids[links.query] == own) & (links.task == links.task[row])
         known = links.known[twins[links.known_owner]]
-        open_ = (
-            (doc_task == links.task[row]) & ~torch.isin(doc_ids, known) & (doc_ids != links.text_ids[query])
-        )
+        open_ = (doc_task == links.task[row]) & ~torch.isin(doc_ids, known) & (doc_ids != own)
         open_[target] = True
         logits = (texts[query] @ docs.T / 0.05)[open_]
         losses.append(logits.logsumexp(0) - texts[query] @ docs[target] / 0.05)
@@ -130,21 +129,21 @@ def unit(encoder, batch):
 def test_labels_of_twins_are_those_a_slow_search_finds(two_ranks):
     own, other = (two_ranks.batch_of(rank, 2).links for rank in range(2))
     other = other._replace(task=own.task[:1].expand(len(other.task)).clone())
-    joined = torch.cat([own.text_ids, other.text_ids])
+    joined = torch.cat([own.content_ids, other.content_ids])
     everyone = other._replace(
-        text_ids=joined,
-        query=torch.cat([own.query, other.query + len(own.text_ids)]),
+        content_ids=joined,
+        query=torch.cat([own.query, other.query + len(own.content_ids)]),
         known=torch.cat([own.known, other.known]),
         known_owner=torch.cat([own.known_owner, other.known_owner + len(own.query)]),
         task=torch.cat([own.task, other.task]),
     )
-    twin = own._replace(text_ids=own.text_ids.clone())
-    twin.text_ids[twin.query[0]] = other.text_ids[other.query[0]]
-    everyone.text_ids[: len(own.text_ids)] = twin.text_ids
+    twin = own._replace(content_ids=own.content_ids.clone())
+    twin.content_ids[twin.query[0]] = other.content_ids[other.query[0]]
+    everyone.content_ids[: len(own.content_ids)] = twin.content_ids
     found, expected = with_labels_of_twins(twin, everyone), with_labels(twin, other)
 
     def couples(links):
-        queries = zip(links.text_ids[links.query].tolist(), links.task.tolist(), strict=True)
+        queries = zip(links.content_ids[links.query].tolist(), links.task.tolist(), strict=True)
         named = list(queries)
         return {
             (named[owner], text)

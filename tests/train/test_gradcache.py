@@ -7,13 +7,13 @@ from torch import nn
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.types import Embeddings, InputError, Tokens, distinct_layers
+from embedtrain.types import Embeddings, InputError, Inputs, distinct_layers
 
 
 def tokens(*lengths):
     width = max(lengths)
     mask = torch.arange(width)[None, :] < torch.tensor(lengths)[:, None]
-    return Tokens(mask.long(), mask, torch.zeros(len(lengths), dtype=torch.int64))
+    return Inputs(mask.long(), mask, torch.zeros(len(lengths), dtype=torch.int64))
 
 
 def test_chunks_are_sorted_by_length_and_within_the_budget():
@@ -86,7 +86,7 @@ def test_with_dropout_the_gradient_is_that_of_the_same_draws_at_once(two_ranks):
     parts = []
     for number, rows in enumerate(GradCache(rows=4).chunks(batch.texts)):
         torch.manual_seed(7 + number)
-        parts.append(whole(Tokens(*(part[rows] for part in batch.texts)), distinct_layers(chosen)).values)
+        parts.append(whole(Inputs(*(part[rows] for part in batch.texts)), distinct_layers(chosen)).values)
     texts = Embeddings(torch.cat(parts, dim=1), distinct_layers(chosen))
     BatchLoss(two_ranks.objective_of("infonce"))(texts, batch, chosen, 0)[0].total.backward()
     for mine, theirs in zip(cached.parameters(), whole.parameters(), strict=True):
@@ -158,7 +158,7 @@ def test_real_encoders_with_dropout(tiny_bert, sentences, kind):
     torch.manual_seed(3)
     encoder = load_encoder(tiny_bert, pooling="mean", dtype=torch.float64, **ENCODERS[kind]).train()
     trained = [item for item in encoder.parameters() if item.requires_grad]
-    given, cache, layers = encoder.tokenize(sentences, "document"), GradCache(max_tokens=40), (2, 4)
+    given, cache, layers = encoder.process(sentences, "document"), GradCache(max_tokens=40), (2, 4)
 
     def score(texts: Embeddings):
         unit = torch.nn.functional.normalize(texts.values, dim=-1)
@@ -177,7 +177,7 @@ def test_real_encoders_with_dropout(tiny_bert, sentences, kind):
     found, parts = gradients(), []
     for number, rows in enumerate(chunks):
         torch.manual_seed(number)
-        parts.append(encoder(Tokens(*(part[rows] for part in given)), layers).values)
+        parts.append(encoder(Inputs(*(part[rows] for part in given)), layers).values)
     score(Embeddings(torch.cat(parts, dim=1), layers)).backward()
     for mine, theirs in zip(found, gradients(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)

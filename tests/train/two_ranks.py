@@ -37,7 +37,7 @@ from embedtrain.train.optim import AdamW
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.steps.contrastive.queue import Queue
 from embedtrain.train.trainer import make_trainer
-from embedtrain.types import Embeddings, InputError, Tokens, text_id
+from embedtrain.types import Embeddings, InputError, Inputs, content_id
 
 LAYERS, WIDTH, GUIDE_WIDTH, QUERIES = 3, 8, 6, 4
 PLANS = {
@@ -95,11 +95,11 @@ def cases():
         yield Case("infonce_symmetric", "fixed_pairs", "guide", chunk, accumulate, gather=gather)
 
 
-def tokenize(texts, role, prompts=None):
+def process(texts, role, prompts=None):
     ids = [[1 + ord(letter) % 30 for letter in f"{role[0]}{text}"] for text in texts]
     width = max(map(len, ids))
     padded = torch.tensor([row + [0] * (width - len(row)) for row in ids])
-    return Tokens(padded, padded > 0, torch.zeros(len(ids), dtype=torch.int64))
+    return Inputs(padded, padded > 0, torch.zeros(len(ids), dtype=torch.int64))
 
 
 class TinyEncoder(nn.Module):
@@ -178,9 +178,9 @@ def batch_of(rank, world, number=0):
     """This rank's share of the global batch of a step."""
     rows = slice_for_rank(range(number * QUERIES, (number + 1) * QUERIES), rank, world)
     every = examples()
-    batch = collate([pick(every[row], row, epoch=1) for row in rows], tokenize)
+    batch = collate([pick(every[row], row, epoch=1) for row in rows], process)
     links = batch.links
-    teacher = (links.text_ids[links.docs] % 97).double() / 97
+    teacher = (links.content_ids[links.docs] % 97).double() / 97
     scores = (links.rows * 37 % 16).double() / 16
     return batch._replace(links=links._replace(scores=scores, teacher=teacher), guide=batch.texts)
 
@@ -286,7 +286,7 @@ def fit(fit_case, rank, world, folder, change=None):
     rules = Negatives(rules=RULES["guide"])
     loss = BatchLoss(objective, rules, gather=fit_case.gather, guide=TinyGuide(), queue=Queue(7))
     cache = None if fit_case.chunk is None else GradCache(rows=fit_case.chunk)
-    names = {text_id(name): name for name in ("one", "two")}
+    names = {content_id(name): name for name in ("one", "two")}
     module = TrainModule(
         TinyEncoder(),
         loss,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedtrain.evaluate.per_item.weighted import Floats
-from embedtrain.types import text_id
+from embedtrain.types import content_id
 
 Where = tuple[str, str]  # split, subset
 
@@ -98,7 +98,7 @@ def values_of(task: Any, asked: Asked | None, caught: Any, score: Mapping[str, A
 
 def hashes(texts: Iterable[str]) -> NDArray[np.int64]:
     """A number of 63 bits of each text, (n,)."""
-    return np.array([text_id(str(text)) for text in texts], dtype=np.int64)
+    return np.array([content_id(str(text)) for text in texts], dtype=np.int64)
 
 
 def _similarities(main: str, caught: Any) -> Values:  # noqa: ANN401

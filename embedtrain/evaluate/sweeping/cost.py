@@ -70,7 +70,7 @@ def lengths(encoder: Encoder, texts: Sequence[str]) -> list[int]:
     found: list[int] = []
     for start in range(0, len(texts), _WINDOW):
         window = list(texts[start : start + _WINDOW])
-        found += [len(item.ids) for item in encoder.tokenize.read(window, "document", [None] * len(window))]
+        found += [len(item.ids) for item in encoder.process.read(window, "document", [None] * len(window))]
     return found
 
 

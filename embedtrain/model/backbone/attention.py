@@ -17,10 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from embedtrain.model.backbone.families import family_of
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 Attention = Literal["causal", "bidirectional"]
-Forward = Callable[[Tokens, Sequence[int]], tuple[Tensor, ...]]
+Forward = Callable[[Inputs, Sequence[int]], tuple[Tensor, ...]]
 
 TEXT = 3  # real tokens of a probe, few enough for any local window
 PADDING = 2
@@ -122,13 +122,13 @@ def check_attention(findings: Iterator[Finding], wanted: Attention, name: str, i
         )
 
 
-def _texts(ids: list[int], width: int, starts: list[int], pad: int, device: torch.device) -> Tokens:
+def _texts(ids: list[int], width: int, starts: list[int], pad: int, device: torch.device) -> Inputs:
     """The same text once per start column, (M, width)."""
     rows = torch.full((len(starts), width), pad, dtype=torch.int64)
     mask = torch.zeros(len(starts), width, dtype=torch.bool)
     for row, start in enumerate(starts):
         rows[row, start : start + len(ids)] = torch.tensor(ids)
         mask[row, start : start + len(ids)] = True
-    return Tokens(
+    return Inputs(
         rows.to(device), mask.to(device), torch.zeros(len(starts), dtype=torch.int64, device=device)
     )

@@ -30,7 +30,7 @@ from embedtrain.model.backbone.lora import merged_adapters
 from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs
 from embedtrain.model.inputs.packing import Packed
 from embedtrain.model.modes import evaluating
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 
 class Backbone(nn.Module):
@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         model = load_model(path, dtype=dtype, attn_implementation=attn_implementation, attention=attention)
         return cls(model)
 
-    def forward(self, tokens: Tokens | Packed, layers: Sequence[int]) -> tuple[Tensor, ...]:
+    def forward(self, tokens: Inputs | Packed, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """States after each of `layers`, in the order asked, each (M, T, H) with the final norm applied.
 
         Those of packed rows are (R, W, H).
@@ -262,7 +262,7 @@ class Backbone(nn.Module):
         if not 1 <= layer <= self.num_layers:
             raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
 
-    def _padded(self, tokens: Tokens) -> dict[str, Tensor]:
+    def _padded(self, tokens: Inputs) -> dict[str, Tensor]:
         """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
         given = {"attention_mask": tokens.mask.to(torch.int64)}
         if self._family.positions != "relative":

@@ -26,9 +26,9 @@ from transformers.masking_utils import (
 
 from embedtrain.model.backbone.families import family_of
 from embedtrain.model.inputs.packing import Packed, pack
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
-PackedForward = Callable[[Tokens | Packed], Tensor]
+PackedForward = Callable[[Inputs | Packed], Tensor]
 Overlay = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (row, head, query column, key column) -> seen
 
 DENSE = ("sdpa", "eager", "flex_attention")  # implementations that take a mask of columns x columns
@@ -124,11 +124,11 @@ def _packed_states(forward: PackedForward, texts: Sequence[Tensor], device: torc
     return list(torch.split(forward(packed)[0], lengths))
 
 
-def _tokens(texts: Sequence[Tensor], device: torch.device) -> Tokens:
+def _tokens(texts: Sequence[Tensor], device: torch.device) -> Inputs:
     ids = pad_sequence(list(texts), batch_first=True)
     lengths = torch.tensor([[len(text)] for text in texts])
     mask = torch.arange(ids.shape[1]) < lengths
-    return Tokens(ids.to(device), mask.to(device), torch.zeros(len(texts), dtype=torch.int64).to(device))
+    return Inputs(ids.to(device), mask.to(device), torch.zeros(len(texts), dtype=torch.int64).to(device))
 
 
 def _mask(config: PreTrainedConfig, packed: Packed, dtype: torch.dtype, kind: str) -> object:

@@ -34,21 +34,21 @@ def contract_of(
         base: the model that an adapter is for.
     """
     sub = SubModel(encoder.num_layers, encoder.width) if sub is None else sub
-    tokenize = encoder.tokenize
+    process = encoder.process
     return Contract(
         pooling=encoder.pooling.name,
         pooling_settings=encoder.pooling.settings(),
-        pool_prompt=tokenize.pool_prompt,
-        prompts={name: prompt for name, prompt in tokenize.prompts.items() if prompt},
+        pool_prompt=process.pool_prompt,
+        prompts={name: prompt for name, prompt in process.prompts.items() if prompt},
         attention=encoder.backbone.attention,
-        special_tokens=special_tokens(tokenize.tokenizer),
+        special_tokens=special_tokens(process.tokenizer),
         padding_side=shipped_side(encoder),
         max_length=encoder.max_length,
         normalize=encoder.normalize if normalize is None else normalize,
         num_layers=sub.layer,
         width=sub.dim,
         dtype=str(next(encoder.backbone.parameters()).dtype).removeprefix("torch."),
-        tokenizer_hash=tokenizer_hash(tokenize.tokenizer),
+        tokenizer_hash=tokenizer_hash(process.tokenizer),
         trained=tuple(item for item in encoder.trained if item.layer <= sub.layer and item.dim <= sub.dim),
         source=encoder.source,
         base=base,
@@ -62,12 +62,12 @@ def shipped_side(encoder: Encoder) -> str:
     Right for a backbone that counts positions from the first column: other libraries number left padding
     too. The side changes no embedding here.
     """
-    return encoder.tokenize.padding_side if encoder.backbone.pads_anywhere else "right"
+    return encoder.process.padding_side if encoder.backbone.pads_anywhere else "right"
 
 
 def shipped_tokenizer(encoder: Encoder) -> PreTrainedTokenizerBase:
     """A copy that says our maximum length and carries no truncation left over from its last call."""
-    tokenizer = copy.deepcopy(encoder.tokenize.tokenizer)
+    tokenizer = copy.deepcopy(encoder.process.tokenizer)
     tokenizer.model_max_length = encoder.max_length
     tokenizer.padding_side = shipped_side(encoder)
     if tokenizer.is_fast:

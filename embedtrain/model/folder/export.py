@@ -104,7 +104,7 @@ def load_encoder(
     built = pooling_for(pooling, layout.pooling, backbone)
     ends = pooling is not None and built.needs_eos if append_eos is None else append_eos
     said = layout.include_prompt
-    tokenize = TextTokenizer(
+    process = TextTokenizer(
         tokenizer,
         longest_text(layout, backbone, tokenizer) if max_length is None else max_length,
         prompts=layout.prompts if prompts is None else prompts,
@@ -115,7 +115,7 @@ def load_encoder(
     encoder = Encoder(
         backbone,
         built,
-        tokenize,
+        process,
         width=layout.width,
         normalize=layout.normalize if normalize is None else normalize,
         max_tokens=max_tokens,
@@ -154,7 +154,7 @@ def save_encoder(
         hidden_size=backbone.hidden_size,
         pooling=encoder.pooling.cut(chosen.layer),
         norm=backbone.final_norm,
-        prompt_lengths=miscounted_prompts(encoder.tokenize),
+        prompt_lengths=miscounted_prompts(encoder.process),
     )
     tokenizer = shipped_tokenizer(encoder)
     with atomic_folder(folder, overwrite=overwrite) as beside:

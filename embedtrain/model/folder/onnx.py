@@ -29,7 +29,7 @@ from embedtrain.model.folder.contract import write_contract
 from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
 from embedtrain.model.folder.export import check_sub_model
 from embedtrain.model.pooling import Pooling, pool_mask
-from embedtrain.types import InputError, SubModel, Tokens
+from embedtrain.types import InputError, Inputs, SubModel
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -65,11 +65,11 @@ class Graph(nn.Module):
         skipped = input_ids.new_zeros(input_ids.shape[0]) if prompt_len is None else prompt_len
         layer = self.backbone.num_layers
         layers = tuple(range(1, layer + 1)) if self.pooling.needs_all_layers else (layer,)
-        states = self.backbone(Tokens(input_ids, mask, skipped), layers)
+        states = self.backbone(Inputs(input_ids, mask, skipped), layers)
         pooled = self.pooling(states, pool_mask(mask, skipped) if self.skips else mask, layer)[:, : self.dim]
         return F.normalize(pooled, dim=-1) if self.normalize else pooled
 
-    def inputs(self, tokens: Tokens) -> tuple[Tensor, ...]:
+    def inputs(self, tokens: Inputs) -> tuple[Tensor, ...]:
         """The arguments of `forward` for some texts."""
         given = (tokens.ids, tokens.mask.to(torch.int64), tokens.prompt_len)
         return given if self.skips else given[:2]
@@ -96,7 +96,7 @@ def export_onnx(
         encoder.pooling.cut(chosen.layer),
         dim=chosen.dim,
         normalize=contract.normalize,
-        skips=not encoder.tokenize.pool_prompt,
+        skips=not encoder.process.pool_prompt,
     )
     graph = graph.float().cpu().eval()
     samples = _samples(encoder)
@@ -121,18 +121,18 @@ def names_of(graph: Graph) -> tuple[str, ...]:
     return every if graph.skips else every[:2]
 
 
-def _samples(encoder: Encoder) -> list[Tokens]:
+def _samples(encoder: Encoder) -> list[Inputs]:
     """A padded batch, the same padded on the other side, and one text alone."""
-    read = encoder.tokenize.read(PROBE, "query", ["a "] * len(PROBE))
-    batch = encoder.tokenize.pad(read)
-    return [batch, _other_side(batch), encoder.tokenize.pad(read[:1])]
+    read = encoder.process.read(PROBE, "query", ["a "] * len(PROBE))
+    batch = encoder.process.pad(read)
+    return [batch, _other_side(batch), encoder.process.pad(read[:1])]
 
 
-def _other_side(tokens: Tokens) -> Tokens:
+def _other_side(tokens: Inputs) -> Inputs:
     order = torch.argsort(tokens.mask.to(torch.int8), dim=1, stable=True)  # padding first
     if not tokens.mask[:, 0].all():
         order = torch.argsort((~tokens.mask).to(torch.int8), dim=1, stable=True)
-    return Tokens(tokens.ids.gather(1, order), tokens.mask.gather(1, order), tokens.prompt_len)
+    return Inputs(tokens.ids.gather(1, order), tokens.mask.gather(1, order), tokens.prompt_len)
 
 
 def _write_graph(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
@@ -154,7 +154,7 @@ def _write_graph(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
     program.save(str(path), external_data=size > INLINE)
 
 
-def _check(graph: Graph, samples: Sequence[Tokens], path: Path) -> None:
+def _check(graph: Graph, samples: Sequence[Inputs], path: Path) -> None:
     """Raises RuntimeError when onnxruntime and torch differ on some sample."""
     import onnxruntime
 

@@ -85,7 +85,7 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
         _write_truncation(folder / paths[2], shipped)
 
 
-def miscounted_prompts(tokenize: TextTokenizer) -> dict[str, int]:
+def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:
     """For prompts that sentence-transformers counts wrongly: its number of tokens, as text, to the right one.
 
     It tokenises a prompt alone, and so finds a token for the space that a text would have taken in. Only of
@@ -94,13 +94,13 @@ def miscounted_prompts(tokenize: TextTokenizer) -> dict[str, int]:
     Raises:
         InputError: when one number would have to stand for two.
     """
-    if tokenize.pool_prompt:
+    if process.pool_prompt:
         return {}
     right: dict[str, int] = {}
-    for prompt in tokenize.prompts.values():
-        ids = tokenize.tokenizer(prompt, truncation=False)["input_ids"]
-        counted = str(len(ids) - (ids[-1] in tokenize.tokenizer.all_special_ids))
-        here = tokenize.read(["a"], "query", [prompt])[0].prompt_len
+    for prompt in process.prompts.values():
+        ids = process.tokenizer(prompt, truncation=False)["input_ids"]
+        counted = str(len(ids) - (ids[-1] in process.tokenizer.all_special_ids))
+        here = process.read(["a"], "query", [prompt])[0].prompt_len
         if right.setdefault(counted, here) != here:
             raise InputError(
                 f"sentence-transformers would skip {counted} tokens for two prompts, of which one has "

@@ -22,14 +22,14 @@ from embedtrain.model.folder.contract import digits
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.locate import locate
-from embedtrain.types import Embeddings, InputError, Tokenize, Tokens
+from embedtrain.types import Embeddings, InputError, Inputs, Process
 from embedtrain.vectors.cache import KEY_BYTES, VectorCache, VectorType
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Vectors(Protocol):
-    """A model on `Tokens`."""
+    """A model on `Inputs`."""
 
     @property
     def module(self) -> nn.Module:
@@ -37,7 +37,7 @@ class Vectors(Protocol):
         ...
 
     @property
-    def tokenize(self) -> Tokenize:
+    def process(self) -> Process:
         """Texts to tokens; picklable, without the model."""
         ...
 
@@ -51,7 +51,7 @@ class Vectors(Protocol):
         """40 hexadecimal digits that name whatever decides a vector but the tokens."""
         ...
 
-    def vectors(self, tokens: Tokens) -> Tensor:
+    def vectors(self, tokens: Inputs) -> Tensor:
         """(M, D), not normalised; M is 1 or more."""
         ...
 
@@ -62,7 +62,7 @@ class EncoderVectors:
     def __init__(self, encoder: Encoder, layer: int) -> None:
         self.module: nn.Module = encoder
         self.encoder, self.layer = encoder, layer
-        self.tokenize: Tokenize = encoder.tokenize
+        self.process: Process = encoder.process
         self.width = encoder.width
 
     @property
@@ -70,7 +70,7 @@ class EncoderVectors:
         """Of weights, settings and layer."""
         return digits(f"{weights_hash(self.encoder)} layer {self.layer}")
 
-    def vectors(self, tokens: Tokens) -> Tensor:
+    def vectors(self, tokens: Inputs) -> Tensor:
         """(M, D), not normalised."""
         embeddings: Embeddings = self.encoder(tokens, (self.layer,))
         return embeddings.values[0]
@@ -101,7 +101,7 @@ class GuideModel:
             raise InputError(f"dim must be in 1..{model.width} for this guide, got {dim}")
         self.model = model
         model.module.eval().requires_grad_(False)
-        self.tokenize = model.tokenize  # what data workers take along
+        self.process = model.process  # what data workers take along
         self.width = model.width if dim is None else dim
         self.cache: VectorCache | None = None
         if cache is not None:
@@ -116,7 +116,7 @@ class GuideModel:
         return self
 
     @torch.no_grad()
-    def embed(self, tokens: Tokens) -> Tensor:
+    def embed(self, tokens: Inputs) -> Tensor:
         """Unit vectors (M, G), float32, where the tokens are; a text of no tokens may have the zero vector.
 
         Equal tokens are encoded once. With a cache, vectors are rounded to its dtype whether or not they were
@@ -131,7 +131,7 @@ class GuideModel:
         for row, key in enumerate(keys):
             rows.setdefault(key, row)
         index = torch.tensor(list(rows.values()), dtype=torch.int64, device=device)  # (U,)
-        distinct = Tokens(*(part[index] for part in tokens))
+        distinct = Inputs(*(part[index] for part in tokens))
         if self.cache is None:
             found = self._encoded(distinct)  # (U, G)
         else:
@@ -139,7 +139,7 @@ class GuideModel:
         place = {key: number for number, key in enumerate(rows)}
         return found[torch.tensor([place[key] for key in keys], dtype=torch.int64, device=device)]
 
-    def _cached(self, cache: VectorCache, keys: Sequence[bytes], tokens: Tokens) -> Tensor:
+    def _cached(self, cache: VectorCache, keys: Sequence[bytes], tokens: Inputs) -> Tensor:
         """As `_encoded`, with a forward for those texts only that the cache does not have."""
         there, known = cache.find(keys)
         hit = torch.from_numpy(there)  # (U,)
@@ -148,12 +148,12 @@ class GuideModel:
         if not bool(hit.all()):
             miss = (~hit).nonzero()[:, 0]
             index = miss.to(tokens.ids.device)
-            fresh = self._encoded(Tokens(*(part[index] for part in tokens))).cpu().numpy()
+            fresh = self._encoded(Inputs(*(part[index] for part in tokens))).cpu().numpy()
             result[miss] = torch.from_numpy(cache.rounded(fresh)).float()
             cache.add([keys[row] for row in miss.tolist()], fresh)
         return result.to(tokens.ids.device)
 
-    def _encoded(self, tokens: Tokens) -> Tensor:
+    def _encoded(self, tokens: Inputs) -> Tensor:
         device = tokens.ids.device
         if not len(tokens.ids):
             return torch.empty(0, self.width, device=device)
@@ -210,7 +210,7 @@ def load_guide(
     return GuideModel(model, dim=dim, cache=cache, cache_dtype=cache_dtype)
 
 
-def text_keys(tokens: Tokens) -> list[bytes]:
+def text_keys(tokens: Inputs) -> list[bytes]:
     """16 bytes a text that are equal just where a model reads the same: its real tokens and what is pooled.
 
     So a key knows prompt, role and truncation, and not padding.

@@ -1,4 +1,4 @@
-"""Models that only sentence-transformers can run, read as `Tokens` and given as vectors.
+"""Models that only sentence-transformers can run, read as `Inputs` and given as vectors.
 
 Letters: M texts, T tokens, D width of the vectors.
 """
@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
 from embedtrain.model.folder.contract import digits, tensors_hash
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.types import InputError, Role, Tokenize, Tokens
+from embedtrain.types import InputError, Inputs, Process, Role
 
 ROLE_PROMPTS: dict[Role, tuple[str, ...]] = {
     "query": ("query",),
@@ -35,7 +35,7 @@ class StaticTokenizer:
 
     def __call__(
         self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
-    ) -> Tokens:
+    ) -> Inputs:
         """(M, T) tokens; a text may have none."""
         own = self.prompts.get(role, "")
         chosen = [own if prompt is None else prompt for prompt in prompts or [None] * len(texts)]
@@ -48,7 +48,7 @@ class StaticTokenizer:
         lengths = torch.tensor([len(row) for row in ids], dtype=torch.int64)
         longest = int(lengths.max()) if len(ids) else 0
         padded = [[*row, *[0] * (longest - len(row))] for row in ids]
-        return Tokens(
+        return Inputs(
             ids=torch.tensor(padded, dtype=torch.int64).reshape(len(ids), longest),
             mask=torch.arange(longest) < lengths.unsqueeze(1),
             prompt_len=torch.zeros(len(ids), dtype=torch.int64),
@@ -56,7 +56,7 @@ class StaticTokenizer:
 
 
 class SentenceVectors:
-    """A whole sentence-transformers model on `Tokens`.
+    """A whole sentence-transformers model on `Inputs`.
 
     Args:
         folder: of the model.
@@ -85,10 +85,10 @@ class SentenceVectors:
         first: Any = self.module[0]
         self.static = isinstance(first, StaticEmbedding)
         self.pool_prompt = all(getattr(part, "include_prompt", True) for part in self.module)
-        self.tokenize: Tokenize
+        self.process: Process
         tokenizer: Any = getattr(first, "tokenizer", None)
         if self.static:
-            self.tokenize = StaticTokenizer(tokenizer, chosen)
+            self.process = StaticTokenizer(tokenizer, chosen)
         elif not isinstance(tokenizer, PreTrainedTokenizerBase) or set(_inputs(first)) != {"text"}:
             raise InputError(
                 f"{folder} begins with a {type(first).__name__} that reads more than plain text: choose a "
@@ -96,7 +96,7 @@ class SentenceVectors:
             )
         else:
             longest = first.max_seq_length or tokenizer.model_max_length
-            self.tokenize = TextTokenizer(
+            self.process = TextTokenizer(
                 tokenizer,
                 longest if max_length is None else max_length,
                 prompts={str(role): prompt for role, prompt in chosen.items()},
@@ -113,7 +113,7 @@ class SentenceVectors:
         text = f"{tensors_hash(self.module.state_dict())} {parts} {settings}"
         return digits(text)
 
-    def vectors(self, tokens: Tokens) -> Tensor:
+    def vectors(self, tokens: Inputs) -> Tensor:
         """(M, D), not normalised, texts of like length and prompt together."""
         device = tokens.ids.device
         budget = CPU_MAX_TOKENS if device.type == "cpu" else DEVICE_MAX_TOKENS
@@ -130,7 +130,7 @@ class SentenceVectors:
         back = torch.tensor(order, device=device).argsort()
         return torch.cat(parts)[back]
 
-    def _some(self, tokens: Tokens, rows: Tensor, skip: int) -> Tensor:
+    def _some(self, tokens: Inputs, rows: Tensor, skip: int) -> Tensor:
         ids, mask = tokens.ids[rows], tokens.mask[rows]
         if self.static:
             ends = mask.sum(1).cumsum(0)  # (m,)

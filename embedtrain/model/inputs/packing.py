@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from embedtrain.types import Tokens
+from embedtrain.types import Inputs
 
 
 class Packed(NamedTuple):
@@ -28,7 +28,7 @@ class Packed(NamedTuple):
     positions: Tensor  # (R, W) int64 place of a column in its text, 0 on padding
     starts: Tensor  # (M,) int64 where each text begins among the R x W columns
     lengths: tuple[int, ...]  # M real tokens of each text
-    prompt_len: Tensor  # (M,) int64 as in `Tokens`
+    prompt_len: Tensor  # (M,) int64 as in `Inputs`
 
     @property
     def mask(self) -> Tensor:
@@ -54,7 +54,7 @@ def rows_of(lengths: Sequence[int], width: int) -> list[list[int]]:
     return rows
 
 
-def pack(tokens: Tokens, counts: Sequence[int], lengths: Sequence[int]) -> Packed:
+def pack(tokens: Inputs, counts: Sequence[int], lengths: Sequence[int]) -> Packed:
     """The texts of `tokens`, padded on either side, in rows as wide as the fullest of them.
 
     Args:

@@ -1,4 +1,4 @@
-"""Texts to `Tokens`. A small object of its own, so that a data worker carries it without the model."""
+"""Texts to `Inputs`. A small object of its own, so that a data worker carries it without the model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from embedtrain.model.inputs.prompts import prompt_end, text_start
 from embedtrain.model.inputs.special_tokens import with_end_token, with_pad_token
-from embedtrain.model.inputs.token_file import Ragged
-from embedtrain.types import InputError, Role, Tokens
+from embedtrain.types import InputError, Inputs, Role
 
 Side = Literal["right", "left"]
 
@@ -27,7 +26,7 @@ class Read(NamedTuple):
 
 
 class TextTokenizer:
-    """Texts, each after its prompt, to `Tokens`, truncated to `max_length` tokens with the special ones.
+    """Texts, each after its prompt, to `Inputs`, truncated to `max_length` tokens with the special ones.
 
     Args:
         tokenizer: the Hugging Face tokenizer; it is copied where a setting must change.
@@ -69,7 +68,7 @@ class TextTokenizer:
 
     def __call__(
         self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
-    ) -> Tokens:
+    ) -> Inputs:
         """(M, T) tokens, T the longest of these texts. Raises InputError as `read`."""
         return self.pad(self.read(texts, role, prompts))
 
@@ -118,20 +117,17 @@ class TextTokenizer:
         ]
         return [Read(row, length) for row, length in zip(ids, lengths, strict=True)]
 
-    def pad(self, read: Sequence[Read]) -> Tokens:
+    def pad(self, read: Sequence[Read]) -> Inputs:
         """Ragged texts as tokens (M, T) on the CPU, padded on this tokenizer's side."""
-        return self.pad_ragged(ragged(read))
-
-    def pad_ragged(self, texts: Ragged) -> Tokens:
-        """As `pad`, of texts one behind the other."""
-        lengths, count = texts.lengths, len(texts.lengths)
+        lengths, count = np.array([len(row.ids) for row in read], np.int64), len(read)
         longest = int(lengths.max()) if count else 0
         columns = np.arange(longest)
         left = self.padding_side == "left"
         mask = columns >= longest - lengths[:, None] if left else columns < lengths[:, None]  # (M, T)
         ids = np.full((count, longest), self.tokenizer.pad_token_id, np.int64)
-        ids[mask] = texts.ids
-        return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), torch.from_numpy(texts.prompt_len))
+        ids[mask] = np.fromiter(chain.from_iterable(row.ids for row in read), np.int64)
+        prompt_len = torch.tensor([row.prompt_len for row in read], dtype=torch.int64)
+        return Inputs(torch.from_numpy(ids), torch.from_numpy(mask), prompt_len)
 
     def chosen(self, count: int, role: Role, prompts: Sequence[str | None] | None = None) -> list[str]:
         """The prompt before each of so many texts: its own, else that of the role."""
@@ -158,12 +154,3 @@ class TextTokenizer:
 
     def _length(self, text: str) -> int:
         return len(self.tokenizer(text)["input_ids"])
-
-
-def ragged(read: Sequence[Read]) -> Ragged:
-    """Texts as read, one behind the other."""
-    return Ragged(
-        np.fromiter(chain.from_iterable(row.ids for row in read), np.int32),
-        np.array([len(row.ids) for row in read], np.int64),
-        np.array([row.prompt_len for row in read], np.int64),
-    )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from embedtrain.objective.schedule import Schedule
 from embedtrain.objective.settings import not_negative
-from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Pairing, text_id
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Pairing, content_id
 
 
 class Term(nn.Module):
@@ -38,7 +38,7 @@ class Term(nn.Module):
         """(B,) bool, the queries this loss is for; None for all."""
         if self.tasks is None:
             return None
-        ids = torch.tensor([text_id(name) for name in self.tasks], device=pairing.task.device)
+        ids = torch.tensor([content_id(name) for name in self.tasks], device=pairing.task.device)
         return torch.isin(pairing.task, ids)
 
 

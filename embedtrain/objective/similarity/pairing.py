@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedtrain.objective.similarity.relevance import Relevance
 from embedtrain.rules.batch import Rule, Scorer, row_counts, take_out
-from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, Pairing, text_id
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, Pairing, content_id
 
 Scope = Literal["all", "own"]
 QUERY_DOCS: tuple[BlockName, ...] = ("query_docs",)
@@ -40,7 +40,7 @@ class Sharing(NamedTuple):
 class Queued(NamedTuple):
     """Documents of earlier steps that stand after those of the batch."""
 
-    text_ids: Tensor  # (Q,) int64
+    content_ids: Tensor  # (Q,) int64
     task: Tensor  # (Q,) int64
     hard: Tensor  # (Q,) bool, True where it was brought as a hard negative
 
@@ -92,7 +92,7 @@ def pair(
             f"rule {wanting[0]} compares by a guide and there is none: choose guide=..., or let the rule "
             "compare by=student"
         )
-    none = links.text_ids.new_zeros(0)
+    none = links.content_ids.new_zeros(0)
     later = Queued(none, none, none.bool()) if queued is None else queued
     candidates = BatchCandidates(links, later, sharing, datasets or {}, rules, guide, step)
     teacher = links.teacher
@@ -123,7 +123,7 @@ class BatchCandidates:
         guide: Guide | None,
         step: int,
     ) -> None:
-        self.relevance = Relevance(links, queued.text_ids)
+        self.relevance = Relevance(links, queued.content_ids)
         self.target, self.task = links.positive, links.task
         self.owner = torch.cat([links.owner, torch.full_like(queued.task, -1)])  # (C,)
         self.doc_task = torch.cat([links.task[links.owner], queued.task])  # (C,)
@@ -134,7 +134,7 @@ class BatchCandidates:
         self.alone = torch.full_like(links.task, not sharing.in_batch, dtype=torch.bool)  # (B,)
         self.shares_all = {sharing, *datasets.values()} == {Sharing()}
         for name, other in datasets.items():
-            mine = links.task == text_id(name)
+            mine = links.task == content_id(name)
             self.own_hard[mine], self.alone[mine] = other.scope == "own", not other.in_batch
         self.rules, self.guide, self.step = tuple(rules), guide, step
 

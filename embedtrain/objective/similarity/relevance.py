@@ -24,8 +24,8 @@ class Relevance:
     """
 
     def __init__(self, links: Links, later_ids: Tensor) -> None:
-        query_ids = links.text_ids[links.query]  # (B,)
-        doc_ids = torch.cat([links.text_ids[links.docs], later_ids])  # (C,)
+        query_ids = links.content_ids[links.query]  # (B,)
+        doc_ids = torch.cat([links.content_ids[links.docs], later_ids])  # (C,)
         everyone = torch.arange(len(query_ids), device=query_ids.device)
         couples = torch.stack([query_ids, links.task])
         distinct, self.group = torch.unique(couples, dim=1, return_inverse=True)  # (2, G), (B,) in 0..G-1

@@ -16,7 +16,7 @@ from rank_group import as_torchrun
 
 from embedtrain.data.module import DataModule
 from embedtrain.data.order import windows
-from embedtrain.types import Tokens
+from embedtrain.types import Inputs
 
 SAVED_AFTER = 7  # batches
 FEATURES = {
@@ -27,9 +27,9 @@ FEATURES = {
 }
 
 
-def tokenize(texts, role, prompts=None):
+def process(texts, role, prompts=None):
     ids = torch.tensor([[len(text)] for text in texts])
-    return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+    return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
 
 
 class Watcher(pl.LightningModule):
@@ -42,7 +42,7 @@ class Watcher(pl.LightningModule):
 
     def training_step(self, batch, index):
         links = batch.links
-        ids = links.text_ids[links.docs]
+        ids = links.content_ids[links.docs]
         docs = [tuple(ids[links.owner == place].tolist()) for place in range(len(links.rows))]
         self.seen.append(list(zip(links.rows.tolist(), links.task.tolist(), docs, strict=True)))
         return self.weight * batch.texts.ids.float().mean()
@@ -57,7 +57,7 @@ class Watcher(pl.LightningModule):
 
 def run(folder, feature, world, *, save_to=None, start_from=None):
     """Step by step what this rank is given."""
-    options = {"batch_size": 8, "seed": 3, "tokenize": tokenize, **FEATURES[feature]}
+    options = {"batch_size": 8, "seed": 3, "tokenize": process, **FEATURES[feature]}
     train = [{"source": str(folder / f"{name}.jsonl"), "task": name} for name in "abc"]
     train[2]["cap"] = 20
     trainer = pl.Trainer(

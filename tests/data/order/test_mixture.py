@@ -14,12 +14,12 @@ from embedtrain.data.order import windows as windows_module
 from embedtrain.data.order.mixture import Mix, apportion
 from embedtrain.data.read.sources import Example
 from embedtrain.data.stores.memory import MemoryRows
-from embedtrain.types import InputError, Tokens, text_id
+from embedtrain.types import InputError, Inputs, content_id
 
 
-def tokenize(texts, role, prompts=None):
+def process(texts, role, prompts=None):
     ids = torch.tensor([[len(text)] for text in texts])
-    return Tokens(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+    return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def files(tmp_path):
 
 
 def module_of(train, world=None, **options):
-    settings = {"batch_size": 8, "seed": 0, "tokenize": tokenize, **options}
+    settings = {"batch_size": 8, "seed": 0, "tokenize": process, **options}
     data = DataModule(train=train, **settings)
     if world is not None:
         data._place = lambda: world
@@ -58,7 +58,7 @@ def everything(data):
 
 def tasks_of(data):
     """Task of each step, all of whose queries have it."""
-    names = {text_id(name): name for name in data.tasks}
+    names = {content_id(name): name for name in data.tasks}
     steps = [batch.links.task.unique().tolist() for batch in everything(data)]
     assert all(len(step) == 1 for step in steps)
     return [names[step[0]] for step in steps]
@@ -158,9 +158,9 @@ def test_every_dataset_draws_negatives_its_own_way(files):
         each = len(batch.links.docs) // len(batch.links.rows)
         assert each == {"a": 1, "b": 3, "rest": 6}[task]
         if task == "b":
-            texts = set(batch.links.text_ids[batch.links.docs].tolist())
-            assert {text_id("n0"), text_id("n1")} < texts
-            assert not {text_id("n2"), text_id("n3"), text_id("n4")} & texts
+            texts = set(batch.links.content_ids[batch.links.docs].tolist())
+            assert {content_id("n0"), content_id("n1")} < texts
+            assert not {content_id("n2"), content_id("n3"), content_id("n4")} & texts
 
 
 def test_rows_that_name_their_task_make_datasets(tmp_path):
@@ -223,7 +223,7 @@ def test_ranks_share_the_global_batches_of_one(files, feature, monkeypatch):
 def links_of(batch):
     """(row, task, ids of its documents) of each query."""
     links = batch.links
-    ids = links.text_ids[links.docs]
+    ids = links.content_ids[links.docs]
     return [
         (row, task, tuple(ids[links.owner == place].tolist()))
         for place, (row, task) in enumerate(zip(links.rows.tolist(), links.task.tolist(), strict=True))
@@ -244,8 +244,8 @@ def test_revise_puts_other_examples_in_place_and_knows_their_numbers(files):
     for batch, (_, numbers, places) in zip(batches, asked, strict=True):
         assert batch.links.rows.tolist() == numbers
         assert [example.where for example in data.examples_at(numbers)] == places
-        mined = {text_id(f"mined {number}") for number in numbers}
-        assert mined < set(batch.links.text_ids.tolist())
+        mined = {content_id(f"mined {number}") for number in numbers}
+        assert mined < set(batch.links.content_ids.tolist())
 
 
 def test_workers_make_the_same_batches(files, monkeypatch):

@@ -11,7 +11,7 @@ from transformers.masking_utils import create_causal_mask
 
 from embedtrain.model.backbone.attention import attention_of, with_attention
 from embedtrain.model.backbone.backbone import Backbone
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 DECODERS = ("tiny_llama", "tiny_qwen3", "tiny_mistral", "tiny_gemma3")
 TEXT = [9, 30, 41, 22, 17]
@@ -54,7 +54,7 @@ def test_a_decoder_attends_as_asked_and_so_does_what_is_saved(
         moves = [first_token_moves(model, side) for side in ("none", "right", "left")]
         assert moves == [attention == "bidirectional"] * 3
     ids, mask = padded_texts("right", TEXT[-1])
-    state = backbone(Tokens(ids, mask.bool(), torch.zeros(2, dtype=torch.int64)), (3,))[0]
+    state = backbone(Inputs(ids, mask.bool(), torch.zeros(2, dtype=torch.int64)), (3,))[0]
     again = loaded(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(again[mask.bool()], state[mask.bool()], rtol=0, atol=1e-6)
     assert Backbone.load(tmp_path).attention == backbone.attention
@@ -228,7 +228,7 @@ def test_flash_attention_is_probed_once_the_model_is_on_its_device(tiny_llama, m
     backbone = Backbone(model)
     ids, mask = padded_texts("right", TEXT[-1])
     with pytest.raises(InputError, match="should have causal attention, but it is bidirectional"):
-        backbone(Tokens(ids, mask.bool(), torch.zeros(2, dtype=torch.int64)), (1,))
+        backbone(Inputs(ids, mask.bool(), torch.zeros(2, dtype=torch.int64)), (1,))
 
 
 def test_flash_attention_that_is_not_installed_names_the_package(tiny_llama):

@@ -10,7 +10,7 @@ from transformers import CONFIG_MAPPING, AutoModel, BertConfig, PreTrainedConfig
 
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.families import FAMILIES
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 VOCABULARY = 96
 ALL = (0, 1, 2, 3, 4)
@@ -56,7 +56,7 @@ def tiny(config: PreTrainedConfig) -> PreTrainedModel:
     return model.eval()
 
 
-def some_tokens(pad: int, left: bool = False) -> Tokens:
+def some_tokens(pad: int, left: bool = False) -> Inputs:
     generator = torch.Generator().manual_seed(0)
     lengths = (20, 12, 3)
     ids = torch.full((3, 20), pad)
@@ -65,10 +65,10 @@ def some_tokens(pad: int, left: bool = False) -> Tokens:
         columns = slice(20 - length, 20) if left else slice(0, length)
         ids[row, columns] = torch.randint(5, VOCABULARY, (length,), generator=generator)
         mask[row, columns] = True
-    return Tokens(ids, mask, torch.zeros(3, dtype=torch.int64))
+    return Inputs(ids, mask, torch.zeros(3, dtype=torch.int64))
 
 
-def own_states(model: PreTrainedModel, tokens: Tokens) -> Tensor:
+def own_states(model: PreTrainedModel, tokens: Inputs) -> Tensor:
     return model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
 
 
@@ -253,7 +253,7 @@ def test_a_decoder_is_refused():
         Backbone(tiny(BertConfig(**tiny_config("bert", is_decoder=True).to_dict())))
 
 
-def gradients(backbone: Backbone, tokens: Tokens) -> tuple[list[Tensor], dict[str, Tensor]]:
+def gradients(backbone: Backbone, tokens: Inputs) -> tuple[list[Tensor], dict[str, Tensor]]:
     backbone.zero_grad()
     states = backbone(tokens, (1, 3))
     weights = torch.linspace(-1, 1, 32, dtype=states[0].dtype)

@@ -5,7 +5,7 @@ from transformers import CONFIG_MAPPING, AutoModel, Gemma3Config, Gemma3Model, P
 
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.families import FAMILIES
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 DECODERS = ("tiny_llama", "tiny_qwen3", "tiny_mistral", "tiny_gemma3")
 ATTENTIONS = ("causal", "bidirectional")
@@ -13,7 +13,7 @@ ALL = (0, 1, 2, 3, 4)
 LENGTHS = (20, 12, 3)
 
 
-def some_tokens(side: str, width: int = 20, rows: tuple[int, ...] = (0, 1, 2)) -> Tokens:
+def some_tokens(side: str, width: int = 20, rows: tuple[int, ...] = (0, 1, 2)) -> Inputs:
     """Some of three texts, padded to `width` on one side."""
     generator = torch.Generator().manual_seed(0)
     texts = [torch.randint(5, 180, (length,), generator=generator) for length in LENGTHS]
@@ -23,10 +23,10 @@ def some_tokens(side: str, width: int = 20, rows: tuple[int, ...] = (0, 1, 2)) -
         start = width - LENGTHS[text] if side == "left" else 0
         ids[row, start : start + LENGTHS[text]] = texts[text]
         mask[row, start : start + LENGTHS[text]] = True
-    return Tokens(ids, mask, torch.zeros(len(rows), dtype=torch.int64))
+    return Inputs(ids, mask, torch.zeros(len(rows), dtype=torch.int64))
 
 
-def own_states(model: PreTrainedModel, tokens: Tokens) -> Tensor:
+def own_states(model: PreTrainedModel, tokens: Inputs) -> Tensor:
     """What plain transformers gives, positions over the columns and cache included."""
     return model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
 
@@ -94,7 +94,7 @@ def test_every_parameter_takes_part_and_no_cache_is_kept(name, request):
     assert caches == [None]
 
 
-def gradients(backbone: Backbone, tokens: Tokens) -> dict[str, Tensor]:
+def gradients(backbone: Backbone, tokens: Inputs) -> dict[str, Tensor]:
     backbone.zero_grad()
     weights = torch.linspace(-1, 1, 32, dtype=torch.float64)
     states = backbone(tokens, (1, 3))

@@ -4,7 +4,7 @@ from torch import nn
 
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.freezing import freeze, trainable_names
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 EMBEDDINGS = {
     "tiny_bert": {"word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm"},
@@ -13,9 +13,9 @@ EMBEDDINGS = {
 }
 
 
-def some_tokens() -> Tokens:
+def some_tokens() -> Inputs:
     ids = torch.randint(5, 180, (2, 7), generator=torch.Generator().manual_seed(0))
-    return Tokens(ids, torch.ones(2, 7, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
+    return Inputs(ids, torch.ones(2, 7, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("name", sorted(EMBEDDINGS))

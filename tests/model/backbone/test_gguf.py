@@ -11,7 +11,7 @@ from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.gguf import pretrained_source
 from embedtrain.model.backbone.lora import add_lora
 from embedtrain.model.locate import locate
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def smollm2() -> Path:
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def some_tokens() -> Tokens:
+def some_tokens() -> Inputs:
     ids = torch.randint(5, 250, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 9, dtype=torch.bool)
     mask[1, :4] = False
-    return Tokens(ids, mask, torch.zeros(2, dtype=torch.int64))
+    return Inputs(ids, mask, torch.zeros(2, dtype=torch.int64))
 
 
 @torch.no_grad()
@@ -137,12 +137,12 @@ def test_smollm2_reads_english_and_is_saved_as_a_plain_model(smollm2, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(folder, **options)
     ids = torch.tensor([tokenizer("The capital of France is").input_ids])
     mask = torch.ones_like(ids, dtype=torch.bool)
-    last = backbone(Tokens(ids, mask, torch.zeros(1, dtype=torch.int64)), (30,))[0][0, -1]
+    last = backbone(Inputs(ids, mask, torch.zeros(1, dtype=torch.int64)), (30,))[0][0, -1]
     # The output table is the input table, so the next word can be read from a backbone without a head.
     likely = (backbone.model.get_input_embeddings().weight @ last).topk(5).indices
     assert " Paris" in [tokenizer.decode([token]) for token in likely]
     backbone.save(tmp_path, 2)
     assert "quantization" not in (tmp_path / "config.json").read_text()
     model = AutoModel.from_pretrained(tmp_path)
-    state = backbone(Tokens(ids, mask, torch.zeros(1, dtype=torch.int64)), (2,))[0]
+    state = backbone(Inputs(ids, mask, torch.zeros(1, dtype=torch.int64)), (2,))[0]
     torch.testing.assert_close(model(input_ids=ids).last_hidden_state, state, rtol=0, atol=1e-5)

@@ -20,17 +20,17 @@ from embedtrain.model.backbone.lora import (
     load_adapter_state,
     save_adapter,
 )
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 FOLDERS = ("tiny_bert", "tiny_modernbert", "tiny_llama", "tiny_gemma3")
 LINEAR = {"tiny_bert": 6, "tiny_modernbert": 4, "tiny_llama": 7, "tiny_gemma3": 7}  # in each block
 
 
-def some_tokens() -> Tokens:
+def some_tokens() -> Inputs:
     ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
     mask = torch.ones(2, 9, dtype=torch.bool)
     mask[1, 4:] = False
-    return Tokens(ids.where(mask, 0), mask, torch.zeros(2, dtype=torch.int64))
+    return Inputs(ids.where(mask, 0), mask, torch.zeros(2, dtype=torch.int64))
 
 
 def trained(backbone: Backbone) -> Backbone:

@@ -13,7 +13,7 @@ from embedtrain.model.backbone.attention import with_attention
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.families import FAMILIES
 from embedtrain.model.inputs.packing import pack, rows_of, unpack
-from embedtrain.types import InputError, Tokens
+from embedtrain.types import InputError, Inputs
 
 SIZES = {
     "vocab_size": 200,
@@ -68,19 +68,19 @@ def model_of(kind: str, attention: str | None, implementation: str = "sdpa") -> 
     return model.eval()
 
 
-def some_tokens(lengths=LENGTHS) -> Tokens:
+def some_tokens(lengths=LENGTHS) -> Inputs:
     mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
     draw = torch.Generator().manual_seed(3)
     ids = torch.randint(5, 200, mask.shape, generator=draw) * mask
-    return Tokens(ids, mask, torch.zeros(len(lengths), dtype=torch.int64))
+    return Inputs(ids, mask, torch.zeros(len(lengths), dtype=torch.int64))
 
 
-def in_rows(tokens: Tokens, lengths=LENGTHS, width=WIDTH):
+def in_rows(tokens: Inputs, lengths=LENGTHS, width=WIDTH):
     rows = rows_of(lengths, width)
     order = [text for row in rows for text in row]
     assert max(map(len, rows)) > 1
     assert len(rows) > 1
-    moved = Tokens(*(field[order] for field in tokens))
+    moved = Inputs(*(field[order] for field in tokens))
     return order, pack(moved, [len(row) for row in rows], [lengths[text] for text in order])
 
 

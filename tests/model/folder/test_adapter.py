@@ -75,7 +75,7 @@ def test_an_adapter_folder_comes_back_whole_and_trainable(encoder, adapter, base
     assert names == [name for name, value in encoder.named_parameters() if value.requires_grad]
     assert any("lora_" in name for name in names)
     assert any(name.startswith("pooling.") for name in names)
-    assert again.tokenize.prompts == {"query": "the word: "}
+    assert again.process.prompts == {"query": "the word: "}
     assert (again.max_length, again.origin, again.source) == (20, encoder.origin, encoder.source)
 
 
@@ -128,7 +128,7 @@ def test_peft_itself_reads_the_adapters(encoder, adapter, base, sentences):
     config = encoder.backbone.model.config
     plain = AutoModel.from_pretrained(base, config=config)
     merged = PeftModel.from_pretrained(plain, str(adapter)).merge_and_unload()
-    tokens = encoder.tokenize(sentences, "query")
+    tokens = encoder.process(sentences, "query")
     with torch.no_grad():
         expected = encoder.backbone(tokens, (4,))[0]
         found = Backbone(merged).eval()(tokens, (4,))[0]

@@ -36,12 +36,12 @@ def test_every_field_comes_back(saved):
     contract = read_contract(saved)
     assert contract is not None
     encoder = load_encoder(saved)
-    tokenize = encoder.tokenize
-    assert (tokenize.prompts, tokenize.pool_prompt, tokenize.padding_side) == (PROMPTS, False, "left")
+    process = encoder.process
+    assert (process.prompts, process.pool_prompt, process.padding_side) == (PROMPTS, False, "left")
     assert (encoder.max_length, encoder.width, encoder.num_layers) == (20, 16, 2)
     assert encoder.backbone.attention == contract.attention == "bidirectional"
     assert contract.special_tokens == (("<s>",), ("</s>",))
-    assert encoder.tokenize(["a cat"], "document").ids[0, -1] == tokenize.tokenizer.eos_token_id
+    assert encoder.process(["a cat"], "document").ids[0, -1] == process.tokenizer.eos_token_id
     assert encoder.pooling.settings() == contract.pooling_settings
     assert contract.pooling_settings["source"] == "tokens"
     assert encoder.trained == (SubModel(2, 16),)
@@ -171,6 +171,6 @@ def test_an_end_token_that_is_missing_is_named(tiny_llama, tmp_path):
     config = json.loads(path.read_text())
     config.pop("eos_token")
     path.write_text(json.dumps(config))
-    assert load_encoder(tmp_path / "model", pooling="mean").tokenize.append_eos is False
+    assert load_encoder(tmp_path / "model", pooling="mean").process.append_eos is False
     with pytest.raises(InputError, match="needs an end token; this tokenizer has none"):
         load_encoder(tmp_path / "model", pooling="eos")

@@ -83,13 +83,13 @@ def test_saving_changes_nothing_in_the_encoder(folder, tmp_path, sentences):
     encoder = trained(folder).train()
     before = encoder.state_dict()
     config = encoder.backbone.model.config.to_dict()
-    ids = encoder.tokenize(sentences, "query").ids
+    ids = encoder.process(sentences, "query").ids
     save_encoder(encoder, tmp_path / "cut", SubModel(2, 16))
     after = encoder.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert encoder.backbone.model.config.to_dict() == config
-    assert torch.equal(encoder.tokenize(sentences, "query").ids, ids)
+    assert torch.equal(encoder.process(sentences, "query").ids, ids)
     assert encoder.training
     assert encoder.num_layers == 4
 
@@ -120,7 +120,7 @@ def test_a_fresh_process_without_embedtrain_loads_a_cut_without_a_warning(tiny_b
 
 def test_what_is_in_the_folder(tiny_bert, tmp_path):
     encoder = trained(tiny_bert)
-    encoder.tokenize(["a cat"], "query")  # leaves its truncation behind in the tokenizer
+    encoder.process(["a cat"], "query")  # leaves its truncation behind in the tokenizer
     save_encoder(encoder, tmp_path / "cut", SubModel(2, 16))
     tokenizer = json.loads((tmp_path / "cut" / "tokenizer.json").read_text())
     assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
@@ -287,8 +287,8 @@ def test_poolings_and_prompts_of_sentence_transformers_are_read(
             load_encoder(path)
         return
     encoder = load_encoder(path)
-    assert (encoder.pooling.name, encoder.tokenize.pool_prompt) == (name, include)
-    assert encoder.tokenize.prompts == {"query": "the word: "}
+    assert (encoder.pooling.name, encoder.process.pool_prompt) == (name, include)
+    assert encoder.process.prompts == {"query": "the word: "}
     model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
     for role in ("query", "document"):
         found = getattr(model, f"encode_{role}")(list(sentences), convert_to_tensor=True)
@@ -418,14 +418,14 @@ def test_lower_casing_that_only_sentence_transformers_knows_of_is_kept(saved, tm
     (path / "embedtrain.json").unlink()
     shouting = tuple(text.upper() for text in sentences)
     assert not torch.equal(
-        load_encoder(path).tokenize(shouting, "query").ids,
-        load_encoder(saved).tokenize(sentences, "query").ids,
+        load_encoder(path).process(shouting, "query").ids,
+        load_encoder(saved).process(sentences, "query").ids,
     )
     settings = json.loads((path / "sentence_bert_config.json").read_text())
     (path / "sentence_bert_config.json").write_text(json.dumps(settings | {"do_lower_case": True}))
     encoder = load_encoder(path)
     assert torch.equal(
-        encoder.tokenize(shouting, "query").ids, load_encoder(saved).tokenize(sentences, "query").ids
+        encoder.process(shouting, "query").ids, load_encoder(saved).process(sentences, "query").ids
     )
     save_encoder(encoder, tmp_path / "again")
     expected = encoder.encode(shouting, (4,)).at(SubModel(4, 32))
@@ -444,7 +444,7 @@ def test_prompts_of_a_sentence_transformers_folder_are_added(saved, tmp_path, se
     )
     (path / "embedtrain.json").unlink()
     encoder = load_encoder(path)
-    assert encoder.tokenize.prompts == {"query": "the word: ", "document": "a dog: ", "STS": "cat "}
+    assert encoder.process.prompts == {"query": "the word: ", "document": "a dog: ", "STS": "cat "}
     model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
     for role, prompt in (("query", "query"), ("document", name)):
         found = model.encode(list(sentences), prompt_name=prompt, convert_to_tensor=True)

@@ -177,14 +177,14 @@ def test_a_prompt_that_would_be_miscounted_is_shipped_with_its_right_number(byte
     prompts = {"query": "find: ", "document": "this:"}
     settings = {"pooling": pooling, "append_eos": True, "pool_prompt": False}
     encoder = load_encoder(byte_level, prompts=prompts, **settings)
-    assert miscounted_prompts(encoder.tokenize) == {"6": 5}
+    assert miscounted_prompts(encoder.process) == {"6": 5}
     folder = save_encoder(encoder, tmp_path / "model", SUB)
     for role in ("query", "document"):
         model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
         found = getattr(model, f"encode_{role}")(list(texts), convert_to_tensor=True)
         torch.testing.assert_close(found, encoder.encode(texts, (3,), role).at(SUB), rtol=0, atol=1e-5)
     assert (
-        miscounted_prompts(load_encoder(byte_level, prompts=prompts).tokenize) == {}
+        miscounted_prompts(load_encoder(byte_level, prompts=prompts).process) == {}
     )  # pooled, so of no account
     two = load_encoder(byte_level, prompts={"query": "find: ", "document": "finds:"}, **settings)
     with pytest.raises(

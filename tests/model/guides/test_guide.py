@@ -12,7 +12,7 @@ from torch import nn
 
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.guides.guide import GuideModel, load_guide, text_keys
-from embedtrain.types import InputError, SubModel, Tokens, stack_tokens
+from embedtrain.types import InputError, Inputs, SubModel, stack_inputs
 
 PROMPTS = {"query": "the small ", "document": "a green "}
 
@@ -42,15 +42,15 @@ def static_model(tiny_bert, tmp_path_factory) -> Path:
     return folder
 
 
-def both_roles(guide: GuideModel, texts: tuple[str, ...]) -> Tokens:
-    return stack_tokens([guide.tokenize(texts, "query"), guide.tokenize(texts, "document")])
+def both_roles(guide: GuideModel, texts: tuple[str, ...]) -> Inputs:
+    return stack_inputs([guide.process(texts, "query"), guide.process(texts, "document")])
 
 
 def count_encoded(guide: GuideModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Texts of each forward of the guide from now on."""
     counts, plain = [], guide.model.vectors
 
-    def counting(tokens: Tokens) -> torch.Tensor:
+    def counting(tokens: Inputs) -> torch.Tensor:
         counts.append(len(tokens.ids))
         return plain(tokens)
 
@@ -73,7 +73,7 @@ def test_vectors_are_those_of_the_sub_model(tiny_bert, sentences, layer, dim):
 def test_blocks_above_the_layer_are_not_run(tiny_bert, sentences):
     guide = load_guide(tiny_bert, layer=2)
     guide.model.module.backbone.blocks[2].register_forward_hook(lambda *_: pytest.fail("ran block 3"))
-    assert guide.embed(guide.tokenize(sentences, "query")).isfinite().all()
+    assert guide.embed(guide.process(sentences, "query")).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", ["dense_model", "static_model", "minilm_path"])
@@ -110,18 +110,18 @@ def test_order_and_padding_change_nothing(kind, request, sentences):
     found = guide.embed(tokens)
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
     wider = [F.pad(part[order], (0, 3)) if part.dim() == 2 else part[order] for part in tokens]
-    torch.testing.assert_close(guide.embed(Tokens(*wider)), found[order], rtol=0, atol=1e-6)
+    torch.testing.assert_close(guide.embed(Inputs(*wider)), found[order], rtol=0, atol=1e-6)
 
 
 def test_each_distinct_text_is_encoded_once(tiny_bert, sentences, monkeypatch):
     guide = load_guide(tiny_bert)  # without prompts a text is one and the same in both roles
     counts = count_encoded(guide, monkeypatch)
-    tokens = stack_tokens([both_roles(guide, sentences), guide.tokenize(sentences[:2], "query")])
+    tokens = stack_inputs([both_roles(guide, sentences), guide.process(sentences[:2], "query")])
     found = guide.embed(tokens)
     assert counts == [len(sentences)]
     assert torch.equal(found[: len(sentences)], found[len(sentences) : 2 * len(sentences)])
     assert torch.equal(found[-2:], found[:2])
-    assert guide.embed(Tokens(*(part[:0] for part in tokens))).shape == (0, 32)
+    assert guide.embed(Inputs(*(part[:0] for part in tokens))).shape == (0, 32)
 
 
 def test_keys_know_prompt_and_truncation_and_not_padding(tiny_bert):
@@ -130,15 +130,15 @@ def test_keys_know_prompt_and_truncation_and_not_padding(tiny_bert):
     query, document, bare = (
         text_keys(tokens)
         for tokens in (
-            encoder.tokenize(texts, "query"),
-            encoder.tokenize(texts, "document"),
-            encoder.tokenize(["the small cat"], "query", [""]),
+            encoder.process(texts, "query"),
+            encoder.process(texts, "document"),
+            encoder.process(["the small cat"], "query", [""]),
         )
     )
     assert len(set(query + document + bare)) == 7
     assert query[2] == query[3]  # cut to the same tokens
     assert bare[0] != query[0]  # the same tokens, of which other ones are pooled
-    assert text_keys(encoder.tokenize(texts[:1], "query")) == query[:1]
+    assert text_keys(encoder.process(texts[:1], "query")) == query[:1]
 
 
 def test_no_trainer_sees_the_guide(tiny_bert, sentences):
@@ -154,13 +154,13 @@ def test_no_trainer_sees_the_guide(tiny_bert, sentences):
     assert not any(part.training for part in guide.model.module.modules())
     assert not any(weight.requires_grad for weight in guide.model.module.parameters())
     state = torch.get_rng_state()
-    assert not guide.embed(guide.tokenize(sentences, "query")).requires_grad
+    assert not guide.embed(guide.process(sentences, "query")).requires_grad
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_the_precision_of_the_run_is_not_the_guides(tiny_bert, sentences):
     guide = load_guide(tiny_bert)
-    tokens = guide.tokenize(sentences, "document")
+    tokens = guide.process(sentences, "document")
     expected = guide.embed(tokens)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(guide.embed(tokens), expected)
@@ -172,9 +172,9 @@ def test_the_precision_of_the_run_is_not_the_guides(tiny_bert, sentences):
 @pytest.mark.parametrize("kind", ["tiny_bert", "dense_model", "static_model"])
 def test_data_workers_take_the_tokenizer_along_without_the_model(kind, request, sentences):
     guide = load_guide(request.getfixturevalue(kind))
-    sent = pickle.dumps(guide.tokenize)
+    sent = pickle.dumps(guide.process)
     for mine, theirs in zip(
-        pickle.loads(sent)(sentences, "query"), guide.tokenize(sentences, "query"), strict=True
+        pickle.loads(sent)(sentences, "query"), guide.process(sentences, "query"), strict=True
     ):
         assert torch.equal(mine, theirs)
     assert b"torch" not in sent
@@ -184,8 +184,8 @@ def test_data_workers_take_the_tokenizer_along_without_the_model(kind, request, 
 def test_cached_texts_are_not_encoded_again(tiny_bert, sentences, tmp_path, monkeypatch, cache_dtype):
     settings = {"layer": 3, "dim": 16, "cache": tmp_path, "cache_dtype": cache_dtype}
     guide = load_guide(tiny_bert, **settings)
-    tokens = guide.tokenize(sentences, "query")
-    some = Tokens(*(part[1:5] for part in tokens))
+    tokens = guide.process(sentences, "query")
+    some = Inputs(*(part[1:5] for part in tokens))
     first, whole = guide.embed(some), guide.embed(tokens)
     assert torch.equal(whole[1:5], first)
 
@@ -213,7 +213,7 @@ def test_another_guide_has_vectors_of_its_own(tiny_bert, dense_model, sentences,
     ]:
         guide = load_guide(path, cache=tmp_path / "cache", **settings)
         counts = count_encoded(guide, monkeypatch)
-        guide.embed(guide.tokenize(sentences, "document"))
+        guide.embed(guide.process(sentences, "document"))
         assert counts == [len(sentences)]
 
 

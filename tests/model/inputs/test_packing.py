@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from embedtrain.model.inputs.packing import pack, rows_of, unpack
-from embedtrain.types import Tokens
+from embedtrain.types import Inputs
 
 
 def tokens_of(lengths, side="right", more=0):
@@ -15,7 +15,7 @@ def tokens_of(lengths, side="right", more=0):
         begin = width - length if side == "left" else 0
         ids[row, begin : begin + length] = 100 * row + torch.arange(length)
         mask[row, begin : begin + length] = True
-    return Tokens(ids, mask, torch.arange(len(lengths)))
+    return Inputs(ids, mask, torch.arange(len(lengths)))
 
 
 @pytest.mark.parametrize("width", [1, 12, 40])

@@ -41,13 +41,13 @@ def test_a_given_prompt_is_read_before_every_text(encoder, sentences):
 
 
 def test_a_skipped_prompt_is_read_and_not_pooled(encoder, tiny_bert, sentences):
-    tokenize = encoder.tokenize
+    process = encoder.process
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     try:
-        tokenize.pool_prompt = False
+        process.pool_prompt = False
         values = encoder.encode(sentences, (3,), prompt="a big: ").values[0]
     finally:
-        tokenize.pool_prompt = True
+        process.pool_prompt = True
     for text, vector in zip(sentences, values, strict=True):
         ids = torch.tensor([tokenizer(f"a big: {text}")["input_ids"]])
         model = encoder.backbone.cut(3)

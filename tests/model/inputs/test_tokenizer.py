@@ -137,16 +137,16 @@ def test_prompt_alone_would_count_one_token_too_many(kinds):
 
 def test_the_prompt_of_a_text_wins_over_the_prompt_of_its_role(kinds):
     plain = kinds["wordpiece"]
-    tokenize = TextTokenizer(plain, 64, prompts={"query": "the: ", "STS": "a: "}, pool_prompt=False)
+    process = TextTokenizer(plain, 64, prompts={"query": "the: ", "STS": "a: "}, pool_prompt=False)
     texts = ["cat", "cat", "cat"]
-    tokens = tokenize(texts, "query", [None, "", "a big: "])
+    tokens = process(texts, "query", [None, "", "a big: "])
     assert tokens.prompt_len.tolist() == [3, 0, 4]
     for row, prompt in enumerate(["the: ", "", "a big: "]):
         assert tokens.ids[row][tokens.mask[row]].tolist() == plain(prompt + "cat")["input_ids"]
-    assert tokenize(["cat"], "query").prompt_len.tolist() == [3]
-    assert tokenize(["cat"], "document").prompt_len.tolist() == [0]
+    assert process(["cat"], "query").prompt_len.tolist() == [3]
+    assert process(["cat"], "document").prompt_len.tolist() == [0]
     with pytest.raises(ValueError, match=r"is (shorter|longer) than"):
-        tokenize(texts, "query", ["one"])
+        process(texts, "query", ["one"])
 
 
 def test_a_pooled_prompt_skips_nothing(kinds):
@@ -158,17 +158,17 @@ def test_a_pooled_prompt_skips_nothing(kinds):
 @pytest.mark.parametrize("append_eos", [False, True])
 @pytest.mark.parametrize("kind", EVERY)
 def test_an_empty_text_pools_its_end_token_or_else_everything(kinds, kind, append_eos):
-    tokenize = TextTokenizer(kinds[kind], 64, pool_prompt=False, append_eos=append_eos)
-    (read,) = tokenize.read([""], "query", ["the dog"])
-    skipped, pooled = pieces(tokenize.tokenizer, read)
+    process = TextTokenizer(kinds[kind], 64, pool_prompt=False, append_eos=append_eos)
+    (read,) = process.read([""], "query", ["the dog"])
+    skipped, pooled = pieces(process.tokenizer, read)
     ends = append_eos or kind in ("roberta", "wordpiece")
     assert bool(skipped) == ends
     assert (len(pooled) == 1) == ends
 
 
 def test_a_text_that_the_tokenizer_drops_is_an_empty_one(kinds):
-    tokenize = TextTokenizer(kinds["wordpiece"], 64, pool_prompt=False)
-    assert tokenize.read(["\x01"], "query", ["the: "]) == tokenize.read([""], "query", ["the: "])
+    process = TextTokenizer(kinds["wordpiece"], 64, pool_prompt=False)
+    assert process.read(["\x01"], "query", ["the: "]) == process.read([""], "query", ["the: "])
 
 
 def test_a_text_without_tokens_is_read_as_padding(kinds):
@@ -194,19 +194,19 @@ def test_a_prompt_that_leaves_no_room_is_named(kinds, kind):
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences, tmp_path):
-    tokenize = TextTokenizer(kinds["wordpiece"], 64, padding_side=side, pool_prompt=False)
+    process = TextTokenizer(kinds["wordpiece"], 64, padding_side=side, pool_prompt=False)
     prompts = ["the: " if row % 2 else "" for row in range(len(sentences))]
-    tokens = tokenize(sentences, "query", prompts)
-    rows = tokenize.read(sentences, "query", prompts)
+    tokens = process(sentences, "query", prompts)
+    rows = process.read(sentences, "query", prompts)
     for ids, mask, row in zip(tokens.ids, tokens.mask, rows, strict=True):
         assert ids[mask].tolist() == row.ids
-        assert (ids[~mask] == tokenize.tokenizer.pad_token_id).all()
+        assert (ids[~mask] == process.tokenizer.pad_token_id).all()
         assert mask[-1 if side == "left" else 0]
         assert (mask.int().diff() == (1 if side == "left" else -1)).sum() == (not mask.all())
     assert tokens.prompt_len.tolist() == [row.prompt_len for row in rows]
-    assert tokenize([], "query").ids.shape == (0, 0)
-    assert tokenize.tokenizer.padding_side == side
-    tokenize.tokenizer.save_pretrained(tmp_path)
+    assert process([], "query").ids.shape == (0, 0)
+    assert process.tokenizer.padding_side == side
+    process.tokenizer.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == side
     assert kinds["wordpiece"].padding_side == "right"
     with pytest.raises(InputError, match="padding_side must be right or left, got 'top'"):
@@ -221,17 +221,17 @@ def test_a_worker_gets_the_same_tokenizer(kinds):
         "padding_side": "left",
     }
     for kind in EVERY:
-        tokenize = TextTokenizer(kinds[kind], 16, **options)
-        copied = pickle.loads(pickle.dumps(tokenize))
-        for own, other in zip(tokenize(CORPUS[:3], "query"), copied(CORPUS[:3], "query"), strict=True):
+        process = TextTokenizer(kinds[kind], 16, **options)
+        copied = pickle.loads(pickle.dumps(process))
+        for own, other in zip(process(CORPUS[:3], "query"), copied(CORPUS[:3], "query"), strict=True):
             assert torch.equal(own, other)
 
 
 def test_slow_tokenizers_are_refused_only_where_offsets_are_needed():
-    tokenize = TextTokenizer(ByT5Tokenizer(), 32, pool_prompt=False, append_eos=True)
-    assert tokenize(["ab"], "query").ids.tolist() == [[100, 101, 1]]
+    process = TextTokenizer(ByT5Tokenizer(), 32, pool_prompt=False, append_eos=True)
+    assert process(["ab"], "query").ids.tolist() == [[100, 101, 1]]
     with pytest.raises(InputError, match=r"ByT5Tokenizer does not say which characters .* pool_prompt=true"):
-        tokenize(["ab"], "query", ["q: "])
+        process(["ab"], "query", ["q: "])
     assert TextTokenizer(ByT5Tokenizer(), 32)(["b"], "query", ["a"]).ids.tolist() == [[100, 101, 1]]
 
 

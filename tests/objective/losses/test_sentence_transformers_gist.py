@@ -91,7 +91,7 @@ def gist_by_rule(guide, strategy, margin):
     texts = torch.arange(len(guide.vectors))
     docs = texts[B:]
     links = Links(
-        text_ids=texts,
+        content_ids=texts,
         query=texts[:B],
         docs=docs,
         owner=docs % B,

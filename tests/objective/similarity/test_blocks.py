@@ -23,7 +23,7 @@ from embedtrain.types import (
     Pairing,
     SubModel,
     Weighted,
-    text_id,
+    content_id,
 )
 
 NAMES = ("query_docs", "query_queries", "doc_queries", "doc_docs")
@@ -98,7 +98,7 @@ def batch():
     target = torch.tensor([3, 0, 5, 1, 9, 7, 2])
     owner = torch.full((C,), -1)
     owner[target] = torch.arange(B)
-    task = torch.tensor([text_id(name) for name in "aabbaab"])
+    task = torch.tensor([content_id(name) for name in "aabbaab"])
     return query, docs, target, owner, task
 
 
@@ -241,7 +241,7 @@ def test_a_sum_gives_each_dataset_its_losses_and_weights_them_by_the_step(batch)
     first, second = Softmax(), Apart()
     objective = Objective(Sum([Term(first, Linear(0.0, 1.0, 10), ["a"]), Term(second, 2.0, ["b", "c"])]))
     value = objective(Embeddings(query, (2, 4)), Embeddings(docs, (2, 4)), pairing, CHOSEN)
-    in_a = (task == text_id("a")).double()
+    in_a = (task == content_id("a")).double()
     expected = obvious(query, docs, pairing, SUBS, [(first, 0.5, in_a / B)])
     for sub, weight in SUBS.items():
         place = {2: 0, 4: 1}[sub.layer]
@@ -316,14 +316,14 @@ def test_a_rule_that_asks_the_model_holds_for_a_data_set_alone():
     """Losses of one data set ask the rules of the whole batch, with similarities of their own texts."""
     rows, docs = torch.arange(4), 4 + torch.arange(8)
     links = Links(
-        text_ids=torch.arange(12),
+        content_ids=torch.arange(12),
         query=rows,
         docs=docs,
         owner=rows.repeat(2),
         positive=rows,
         known=docs[:4],
         known_owner=rows,
-        task=torch.tensor([text_id(name) for name in "abab"]),
+        task=torch.tensor([content_id(name) for name in "abab"]),
         rows=rows,
         scores=None,
     )

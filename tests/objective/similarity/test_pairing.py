@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from embedtrain.objective.similarity.pairing import Queued, Sharing, fixed, pair, whole
-from embedtrain.types import Blocks, InputError, Links, text_id
+from embedtrain.types import Blocks, InputError, Links, content_id
 
 EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 NONE = Queued(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0).bool())
@@ -10,7 +10,7 @@ NONE = Queued(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)
 
 def slow_allowed(links: Links, scope: str = "all", in_batch: bool = True, queued: Queued = NONE) -> Blocks:
     """The definitions of `pair`, one couple at a time."""
-    ids, task = links.text_ids.tolist(), links.task.tolist()
+    ids, task = links.content_ids.tolist(), links.task.tolist()
     queries = range(len(links.query))
     query_id = [ids[row] for row in links.query.tolist()]
     known = list(zip(links.known.tolist(), links.known_owner.tolist(), strict=True))
@@ -52,8 +52,8 @@ def slow_allowed(links: Links, scope: str = "all", in_batch: bool = True, queued
 
 def random_queue(seed: int, links: Links) -> Queued:
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randint(high, (5,), generator=generator) for high in (len(links.text_ids), 2, 2)]
-    return Queued(links.text_ids[drawn[0]], drawn[1], drawn[2].bool())
+    drawn = [torch.randint(high, (5,), generator=generator) for high in (len(links.content_ids), 2, 2)]
+    return Queued(links.content_ids[drawn[0]], drawn[1], drawn[2].bool())
 
 
 @pytest.mark.parametrize("in_batch", [True, False])
@@ -137,7 +137,7 @@ def test_permuting_documents_permutes_columns(random_links):
 def plain_links(**changes: torch.Tensor) -> Links:
     """Two queries (texts 10, 20) with positives 11, 21 and one hard negative each, 12 and 22."""
     links = Links(
-        text_ids=torch.tensor([10, 20, 11, 12, 21, 22]),
+        content_ids=torch.tensor([10, 20, 11, 12, 21, 22]),
         query=torch.tensor([0, 1]),
         docs=torch.tensor([2, 3, 4, 5]),
         owner=torch.tensor([0, 0, 1, 1]),
@@ -191,9 +191,9 @@ def test_without_in_batch_negatives_a_query_keeps_its_own_documents_alone():
 
 
 def test_a_data_set_may_share_otherwise_than_the_rest():
-    tasks = [text_id("nli"), text_id("other")]
+    tasks = [content_id("nli"), content_id("other")]
     four = Links(
-        text_ids=torch.arange(12),
+        content_ids=torch.arange(12),
         query=torch.arange(4),
         docs=torch.arange(4, 12),
         owner=torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]),
@@ -251,7 +251,7 @@ def test_the_positive_of_one_query_is_no_negative_of_another_it_is_relevant_to()
 
 
 def test_a_second_copy_of_the_target_is_no_negative():
-    links = plain_links(text_ids=torch.tensor([10, 20, 11, 11, 21, 22]))
+    links = plain_links(content_ids=torch.tensor([10, 20, 11, 11, 21, 22]))
     assert query_docs(links)[0] == [1, 0, 1, 1]
     assert whole(pair(links), EVERY).blocks.doc_docs[0].int().tolist() == [0, 0, 1, 1]
 

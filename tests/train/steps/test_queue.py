@@ -28,7 +28,7 @@ def test_the_oldest_make_room():
     ):
         queue.push(pushed)
         held = queue.documents(CPU)
-        assert held.text_ids.tolist() == expected
+        assert held.content_ids.tolist() == expected
         assert torch.equal(held.values, documents(*expected).values)
         assert len(queue) == len(expected)
 
@@ -37,7 +37,7 @@ def test_one_of_each_text_and_task_enters():
     queue = Queue(10)
     queue.push(join(documents(4, 2, 4), documents(2, 4, task=1), documents(2)))
     held = queue.documents(CPU)
-    assert list(zip(held.text_ids.tolist(), held.task.tolist(), strict=True)) == [
+    assert list(zip(held.content_ids.tolist(), held.task.tolist(), strict=True)) == [
         (4, 0),
         (2, 1),
         (4, 1),
@@ -49,7 +49,7 @@ def test_a_document_that_was_a_positive_once_is_not_hard():
     queue = Queue(10)
     queue.push(join(documents(1, 2, hard=True), documents(2, 3), documents(3, 4, 5, hard=True)))
     held = queue.documents(CPU)
-    assert dict(zip(held.text_ids.tolist(), held.hard.tolist(), strict=True)) == {
+    assert dict(zip(held.content_ids.tolist(), held.hard.tolist(), strict=True)) == {
         1: True,
         2: False,
         3: False,

@@ -7,12 +7,12 @@ from embedtrain.types import Embeddings, Links, SubModel
 SUB = SubModel(1, 2)
 
 
-def links(text_ids, query, docs, positive, scores=None):
-    ids = torch.tensor(text_ids)
+def links(content_ids, query, docs, positive, scores=None):
+    ids = torch.tensor(content_ids)
     docs, positive = torch.tensor(docs), torch.tensor(positive)
     count = torch.arange(len(query))
     return Links(
-        text_ids=ids,
+        content_ids=ids,
         query=torch.tensor(query),
         docs=docs,
         owner=count,

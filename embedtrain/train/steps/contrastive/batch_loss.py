@@ -29,10 +29,10 @@ from embedtrain.types import (
     Embeddings,
     Guide,
     InputError,
+    Inputs,
     Links,
     Pairing,
     SubModel,
-    Tokens,
 )
 
 Gather = Literal["gradient", "values", "none"]
@@ -51,7 +51,7 @@ class GuideModel(Protocol):
 
     width: int  # G
 
-    def embed(self, tokens: Tokens) -> Tensor:
+    def embed(self, tokens: Inputs) -> Tensor:
         """Unit vectors (M, G), without gradient."""
         ...
 
@@ -115,7 +115,7 @@ class BatchLoss:
             links,
             step=step,
             guide=None if guided is None else _guide(guided, links, more),
-            queued=None if more is None else Queued(more.text_ids, more.task, more.hard),
+            queued=None if more is None else Queued(more.content_ids, more.task, more.hard),
         )
         value = self.objective(query, docs, pairing, chosen)
         if self.queue is not None:
@@ -133,7 +133,7 @@ class BatchLoss:
 
     def _further(self, others: Documents | None, device: torch.device) -> Documents | None:
         held = None if self.queue is None else self.queue.documents(device)
-        given = [part for part in (others, held) if part is not None and len(part.text_ids)]
+        given = [part for part in (others, held) if part is not None and len(part.content_ids)]
         return join(*given) if given else None
 
 
@@ -161,7 +161,7 @@ def _gathered(
     own = _documents(local, links, guide)
     every = Documents(
         gather_embeddings(Embeddings(own.values, local.layers), held.docs).values,
-        everyone.text_ids[everyone.docs],
+        everyone.content_ids[everyone.docs],
         everyone.task[everyone.owner],
         _is_hard(everyone),
         None if own.guide is None else gather_rows(own.guide, held.docs),
@@ -175,7 +175,7 @@ def _documents(texts: Embeddings, links: Links, guide: Tensor | None) -> Documen
     """The documents of a batch by themselves."""
     return Documents(
         texts.values.detach()[:, links.docs],
-        links.text_ids[links.docs],
+        links.content_ids[links.docs],
         links.task[links.owner],
         _is_hard(links),
         None if guide is None else guide[links.docs],
@@ -198,7 +198,7 @@ def _guide(guided: Tensor, links: Links, more: Documents | None) -> Guide:
 
 def with_labels_of_twins(links: Links, everyone: Links) -> Links:
     """`links` with the labelled positives that queries of equal text and task have on other ranks."""
-    own, all_ = (torch.stack([part.text_ids[part.query], part.task]) for part in (links, everyone))
+    own, all_ = (torch.stack([part.content_ids[part.query], part.task]) for part in (links, everyone))
     kinds = torch.unique(torch.cat([own, all_], dim=1), dim=1, return_inverse=True)[1]
     count = own.shape[1]
     query = torch.full((len(kinds),), -1, device=kinds.device)  # a query of this rank for each kind

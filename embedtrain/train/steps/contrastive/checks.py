@@ -120,7 +120,7 @@ def _links(queries: int) -> Links:
     number = torch.arange(queries)
     docs = queries + torch.arange(2 * queries)
     return Links(
-        text_ids=torch.arange(3 * queries),
+        content_ids=torch.arange(3 * queries),
         query=number,
         docs=docs,
         owner=number.repeat(2),

@@ -21,7 +21,7 @@ class Documents(NamedTuple):
     """Embedded documents that take no gradient, and what the rules need to know of them."""
 
     values: Tensor  # (L, n, D), not normalised
-    text_ids: Tensor  # (n,) int64
+    content_ids: Tensor  # (n,) int64
     task: Tensor  # (n,) int64, of the query that brought it
     hard: Tensor  # (n,) bool, True where it came as a hard negative
     guide: Tensor | None  # (n, G) unit vectors
@@ -30,7 +30,7 @@ class Documents(NamedTuple):
         """Some of them: `index` (m,) int64 or (n,) bool."""
         return Documents(
             self.values[:, index],
-            self.text_ids[index],
+            self.content_ids[index],
             self.task[index],
             self.hard[index],
             None if self.guide is None else self.guide[index],
@@ -38,7 +38,9 @@ class Documents(NamedTuple):
 
     def distinct(self) -> Documents:
         """One of each (text, task), the last where several are; hard only if all of them are."""
-        kinds = torch.unique(torch.stack([self.text_ids, self.task]), dim=1, return_inverse=True)[1]  # (n,)
+        kinds = torch.unique(torch.stack([self.content_ids, self.task]), dim=1, return_inverse=True)[
+            1
+        ]  # (n,)
         place = torch.arange(len(kinds), device=kinds.device)
         last = torch.zeros_like(kinds).scatter_reduce_(0, kinds, place, "amax", include_self=False)
         keep = torch.zeros_like(kinds, dtype=torch.bool)
@@ -56,7 +58,7 @@ def join(*parts: Documents) -> Documents:
     guides = [part.guide for part in parts if part.guide is not None]
     return Documents(
         torch.cat([part.values for part in parts], dim=1),
-        torch.cat([part.text_ids for part in parts]),
+        torch.cat([part.content_ids for part in parts]),
         torch.cat([part.task for part in parts]),
         torch.cat([part.hard for part in parts]),
         torch.cat(guides) if guides else None,
@@ -83,7 +85,7 @@ class Queue:
         self._held: Documents | None = None  # oldest first
 
     def __len__(self) -> int:
-        return 0 if self._held is None else len(self._held.text_ids)
+        return 0 if self._held is None else len(self._held.content_ids)
 
     def documents(self, device: torch.device) -> Documents | None:
         """All that are held, oldest first; None while it is empty."""
@@ -103,7 +105,7 @@ class Queue:
             was, now = held.values.shape, new.values.shape
             raise ValueError(f"the queue holds {was[0]} layers x {was[2]}, got {now[0]} x {now[2]}")
         joined = new if held is None else join(held, new)
-        newest = torch.arange(len(joined.text_ids), device=new.values.device)[-self.size :]
+        newest = torch.arange(len(joined.content_ids), device=new.values.device)[-self.size :]
         self._held = joined.rows(newest)
 
     def state_dict(self) -> dict[str, Any]:

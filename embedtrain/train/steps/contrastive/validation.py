@@ -39,7 +39,7 @@ def join_links(parts: Sequence[Links]) -> Links:
                 known_owner=part.known_owner + queries,
             )
         )
-        texts, queries, docs = texts + len(part.text_ids), queries + len(part.query), docs + len(part.docs)
+        texts, queries, docs = texts + len(part.content_ids), queries + len(part.query), docs + len(part.docs)
     numbers = ("scores", "teacher")  # of some rows or of none
     joined: dict[str, Tensor | None] = {
         name: torch.cat([getattr(part, name) for part in moved])
@@ -71,7 +71,7 @@ def sub_model_scores(
         labels = links.scores[scored]
         query = texts.rows(links.query[scored])
         return "spearman", {sub: _spearman(query.at(sub), docs.at(sub), labels) for sub in sub_models}
-    ids, first = _distinct(links.text_ids[links.docs])
+    ids, first = _distinct(links.content_ids[links.docs])
     docs, query = texts.rows(links.docs[first]), texts.rows(links.query)
     relevant = torch.zeros(len(links.query), len(ids), dtype=torch.bool, device=ids.device)
     known = torch.isin(links.known, ids)
