@@ -119,7 +119,7 @@ def most_over_ranks(count: int, device: torch.device) -> int:
 
 
 WHOLE = {  # the whole numbers of `Links`, and what each has one of
-    "text_ids": "texts",
+    "content_ids": "texts",
     "query": "queries",
     "docs": "docs",
     "owner": "docs",
