@@ -73,15 +73,15 @@ def doctor_settings(words: Sequence[str]) -> DoctorConfig:
 
 def run(settings: DoctorConfig, config: dict[str, Any]) -> None:
     """Examine the run, show and write what was found; leave with status 1 if anything is an error."""
+    from embedtrain.console import log
     from embedtrain.doctor.findings import counted, worst
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "start embedtrain-doctor as one process: it looks at the batches of all ranks by itself"
         )
-    console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="embedtrain-doctor-") as scratch:
-        findings = found(settings, config, Path(scratch), console)
+        findings = found(settings, config, Path(scratch))
     out = Path(settings.out or Path(config["output_root"]) / f"{config['name']}-doctor.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     report = {
@@ -92,14 +92,15 @@ def run(settings: DoctorConfig, config: dict[str, Any]) -> None:
     }
     out.write_text(json.dumps(report, indent=2, default=str) + "\n", "utf-8")
     show(findings, Console())
-    console.print(f"report: {out}", highlight=False, soft_wrap=True)
+    log(f"report: {out}")
     if report["worst"] == "error":
         sys.exit(1)
 
 
-def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path, console: Console) -> list[Finding]:
+def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path) -> list[Finding]:
     """All findings. A run that cannot be built is one finding, an error."""
     # torch and friends are slow to import; --help is not
+    from embedtrain.console import duration, log
     from embedtrain.doctor.examine import examine
     from embedtrain.doctor.findings import Finding
     from embedtrain.run.run import TrainingRun
@@ -111,11 +112,9 @@ def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path, console
     try:
         begun = time.perf_counter()
         training = TrainingRun(aside(config, scratch))
-        console.print(f"rows read, run built: {time.perf_counter() - begun:.1f} s", highlight=False)
+        log(f"rows read, run built: {duration(time.perf_counter() - begun)}")
         patient, told = examined(training, settings, config, scratch)
-        findings += examine(
-            patient, told, lambda name, seconds: console.print(f"{name}: {seconds:.1f} s", highlight=False)
-        )
+        findings += examine(patient, told, lambda name, seconds: log(f"{name}: {duration(seconds)}"))
     except InputError as error:
         findings.append(Finding("run", "error", f"it cannot start: {error}"))
     finally:

@@ -20,6 +20,7 @@ def prefetch_all(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: no data_root, an unknown task, or, once all else is fetched, what could not be had.
     """
+    from embedtrain.console import Progress
     from embedtrain.evaluate.catalogue.official.manifest import NAME
     from embedtrain.evaluate.catalogue.prefetch import prefetch, wanted_data
     from embedtrain.evaluate.catalogue.tasks import find_tasks
@@ -30,7 +31,8 @@ def prefetch_all(config: Mapping[str, Any]) -> None:
     root.mkdir(parents=True, exist_ok=True)
     tasks = find_tasks(config["tasks"], root, config["languages"])
     wanted = [*wanted_data(tasks), *_wanted_model(config["model"])]
-    fetched = prefetch(wanted, root, print, verify=config["verify"])
+    with Progress() as progress:
+        fetched = prefetch(wanted, root, print, progress, verify=config["verify"])
     size = sum(repo.size for repo in fetched.repos)
     print(f"{len(fetched.repos)} of {len(wanted)} repositories, {size:,} bytes; every file: {root / NAME}")
     if fetched.failures:

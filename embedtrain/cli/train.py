@@ -20,7 +20,7 @@ def run(config: dict[str, Any]) -> None:
     """
     # torch and friends are slow to import; --help is not
     from embedtrain.cli.stopping import leave
-    from embedtrain.console import leads
+    from embedtrain.console import is_main_process
     from embedtrain.run.publish import evaluate_after, evaluate_before, publish
     from embedtrain.run.run import TrainingRun
     from embedtrain.train.callbacks.stopping import Stopped, StopRequest
@@ -35,7 +35,7 @@ def run(config: dict[str, Any]) -> None:
             if failed:
                 raise failed
     except Stopped as stopped:
-        leave(stopped, leads=leads())
+        leave(stopped, leads=is_main_process())
 
 
 if __name__ == "__main__":

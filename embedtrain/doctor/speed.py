@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from embedtrain.console import duration
 from embedtrain.data.order.run_plan import Part
 from embedtrain.doctor.findings import Finding, percent
 from embedtrain.doctor.patient import Look, Patient
@@ -81,13 +82,6 @@ def mean_tokens(every: Sequence[Look], parts: Sequence[Part]) -> float:
     weights = [often.get(look.task, 1.0) for look in every]
     sizes = [int(look.whole.texts.mask.sum()) for look in every]
     return sum(weight * size for weight, size in zip(weights, sizes, strict=True)) / sum(weights)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"
 
 
 def _seconds(run: Callable[[int], object]) -> float:

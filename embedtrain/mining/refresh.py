@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 
 from embedtrain import ranks
+from embedtrain.console import duration
 from embedtrain.data.read.sources import Example
 from embedtrain.mining.backends import Index, backend, check_index
 from embedtrain.mining.mine import BLOCK, Miner
@@ -154,9 +155,9 @@ class RefreshNegatives(Callback):
             before = read_table(self.folder, step - self.refresh.every, self.refresh.selection.per_row)
             write_table(self.folder, step, before.updated(found))
             log.info(
-                "step %d: mined negatives for %d of %d rows in %.1f s%s",
+                "step %d: mined negatives for %d of %d rows in %s%s",
                 step, len(found), sum(len(problem.rows) for problem in self.texts.problems),
-                time.monotonic() - begun,
+                duration(time.monotonic() - begun),
                 "" if whole else "; most_seconds was over before all documents were encoded: raise it",
             )  # fmt: skip
         ranks.wait()

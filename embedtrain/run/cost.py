@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from rich.console import Console
 from rich.table import Table
 
+from embedtrain.console import duration
 from embedtrain.evaluate.catalogue.tasks import find_tasks
 from embedtrain.evaluate.sweeping.cost import Cost, costs
 from embedtrain.evaluate.vectors.kept import GIB, Keeping
@@ -78,7 +79,7 @@ def plan_table(found: Sequence[Cost]) -> Table:
             f"{about}{item.tokens:,}",
             f"{item.vector_bytes / GIB:.3g} GB",
             f"{item.flops / 1e12:.3g}",
-            _time(item.seconds),
+            duration(item.seconds),
             item.route,
         )
     table.add_section()
@@ -88,13 +89,7 @@ def plan_table(found: Sequence[Cost]) -> Table:
         f"{sum(item.tokens for item in found):,}",
         f"{sum(item.vector_bytes for item in found) / GIB:.3g} GB",
         f"{sum(item.flops for item in found) / 1e12:.3g}",
-        _time(sum(item.seconds for item in found)),
+        duration(sum(item.seconds for item in found)),
         "",
     )
     return table
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

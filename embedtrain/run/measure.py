@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
+from embedtrain.console import Progress
 from embedtrain.evaluate.catalogue.tasks import find_tasks
-from embedtrain.evaluate.progress import SweepBar, Tick
 from embedtrain.evaluate.sweeping.funnel import Measured
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.evaluate.vectors.kept import IN_MEMORY, Keeping
@@ -25,8 +21,6 @@ from embedtrain.types import DTYPES, Cell, InputError, Score, SubModel
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
-
-log = logging.getLogger(__name__)
 
 
 def grid(wanted: Mapping[str, Any], trained: Sequence[SubModel]) -> list[Cell]:
@@ -86,9 +80,7 @@ def measure(
     found = tasks or find_tasks(wanted["tasks"], wanted["data_root"], wanted["languages"])
     if rank() == 0:
         add_tasks(folder / TASKS, {task.metadata.name: facts_of(task) for task in found})
-    leads = show and rank() == 0
-    bar = SweepBar(Console(stderr=True)) if leads and sys.stderr.isatty() else None
-    with bar or nullcontext():
+    with Progress() if show else nullcontext() as progress:
         return sweep(
             encoder,
             found,
@@ -97,13 +89,8 @@ def measure(
             step=step,
             revision=weights_hash(encoder),
             folder=folder,
-            progress=bar or (_log_tick if leads else None),
+            progress=progress,
             serving=Serving(wanted["normalize"], wanted["rescore_multiplier"]),
             workers=wanted["scoring_workers"],
             keeping=keeping,
         )
-
-
-def _log_tick(tick: Tick) -> None:
-    if tick.cells_done == tick.cells:
-        log.info("%s: %d cells, %s", tick.task, tick.cells, tick.told)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress as Bar
 
 from embedtrain import ranks
+from embedtrain.console import Progress
 from embedtrain.mining.backends import check_index
 from embedtrain.mining.blocks import write_whole
 from embedtrain.mining.output import bad_rows_folder, check_output, mined_rows, statistics_path, write_rows
@@ -29,7 +28,6 @@ from embedtrain.settings.build import build
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
-LINE_SECONDS = 15.0
 MEGABYTE = 1024  # of `ru_maxrss`, which counts in KiB on Linux
 
 
@@ -68,8 +66,8 @@ class MiningRun:
         total = sum(len(store.texts) for pair in self.stores for store in pair)
         self.say(f"encoding {total} texts into {self.store}")
         begun = time.monotonic()
-        with Shown(quiet=bool(ranks.rank())) as shown:
-            self.encoded = fill(self.stores, shown, shard=shard, shards=shards)
+        with Progress(steady=True) as progress:
+            self.encoded = fill(self.stores, progress, shard=shard, shards=shards)
         self.seconds["encoding"] = time.monotonic() - begun
 
     def write(self, out: Path) -> list[str]:
@@ -77,12 +75,12 @@ class MiningRun:
         begun, path = time.monotonic(), self.config["cross_encoder"]
         device = str(self.teacher.device)
         model = None if path is None else CrossEncoderScores(path, device=device)
-        with Shown() as shown:
+        with Progress(steady=True) as progress:
             mined, statistics = mine_all(
                 self.problems,
                 self.stores,
                 self.selection,
-                shown,
+                progress,
                 index=self.config["index"],
                 device=device,
                 pairs=None if model is None else PairScores(self.store, model),
@@ -116,37 +114,6 @@ class MiningRun:
         """A line, from one rank."""
         if not ranks.rank():
             log.info(text)
-
-
-class Shown:
-    """A bar on a terminal; elsewhere a line every so often, with how long the rest will take."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.bar = Bar(transient=True) if sys.stderr.isatty() and not quiet else None
-        self.quiet, self.begun = quiet, time.monotonic()
-        self.line_at = self.begun - LINE_SECONDS + 3.0  # the first line soon: it says how long this will be
-        self.tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> Shown:
-        if self.bar is not None:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` are done."""
-        now = time.monotonic()
-        if self.bar is not None:
-            if what not in self.tasks:
-                self.tasks[what] = self.bar.add_task(what, total=total)
-            self.bar.update(self.tasks[what], completed=done)
-        elif not self.quiet and now - self.line_at > LINE_SECONDS:
-            self.line_at = now
-            left = (now - self.begun) * (total - done) / max(done, 1)
-            log.info("%s %d/%d  about %.1f min left", what, done, total, left / 60)
 
 
 def check_config(config: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 
-from embedtrain.console import say, since
+from embedtrain import console
 from embedtrain.evaluate.sweeping.sweep import IncompleteError
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
@@ -52,12 +52,12 @@ def publish(run: TrainingRun) -> None:
     whole = SubModel(run.encoder.num_layers, run.encoder.width)
     index = index_of(run.folder.path, run.config["name"], whole, run.final_step)
     save_encoder(run.encoder, run.folder.model, index=index)
-    say(f"finished in {since(run.started)}: {run.folder.model}")
+    console.log(f"finished in {console.duration(time.monotonic() - run.started)}: {run.folder.model}")
     for cut in run.cuts:
-        say(f"  cut to {cut.layer} layers, {cut.dim} dims: {run.folder.path / f'cut_{cut}'}")
+        console.log(f"  cut to {cut.layer} layers, {cut.dim} dims: {run.folder.path / f'cut_{cut}'}")
     smaller = run.plan.sub_models[:-1] or run.plan.sub_models
     sub = smaller[len(smaller) // 2]
-    say(
+    console.log(
         f"next: cut it to any size   embedtrain-export model={run.folder.path} layer={sub.layer} "
         f"dim={sub.dim} out=my-cut\n"
         "      train on your rows    embedtrain-train name=mine data.train=rows.jsonl   "
@@ -75,7 +75,7 @@ def _write_cut(run: TrainingRun, cut: SubModel) -> None:
     best = config["during"].get("best_per_cut") and own.exists()
     if best:
         step = take_weights(run.module, own)
-        say(f"cut {cut} has the weights of step {step}, where it was best")
+        console.log(f"cut {cut} has the weights of step {step}, where it was best")
     index = index_of(folder.path, f"{config['name']}_{cut}", cut, step)
     save_encoder(run.encoder, folder.path / f"cut_{cut}", cut, overwrite=True, index=index)
     if best:
@@ -88,15 +88,15 @@ def _measure(run: TrainingRun, what: str, step: int) -> IncompleteError | None:
     if not wanted["tasks"]:
         return None
     begun, failed = time.monotonic(), None
-    say(what)
+    console.log(what)
     cells = grid(wanted, run.plan.sub_models)
     try:
         with alone():  # other ranks wait
             measure(run.encoder, wanted, cells, run=run.config["name"], step=step, folder=run.folder.path)
     except IncompleteError as error:
         failed = error
-        say(str(error))
-    say(f"measured in {since(begun)}")
+        console.log(str(error))
+    console.log(f"measured in {console.duration(time.monotonic() - begun)}")
     return failed
 
 
@@ -108,4 +108,4 @@ def _show(run: TrainingRun) -> None:
     picture = run.folder.path / "heat_map.png"
     save_heat_map(picture, before, after, trained=run.plan.sub_models)
     show_leaderboard(run.folder.path, after, run.encoder)
-    say(f"picture: {picture}")
+    console.log(f"picture: {picture}")

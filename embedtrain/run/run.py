@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from embedtrain.console import leads, say, since
+from embedtrain import console
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.guides.guide import GuideModel
 from embedtrain.objective.similarity.negatives import Negatives
@@ -36,7 +36,7 @@ class TrainingRun:
     def __init__(self, config: dict[str, Any], stop: StopRequest | None = None) -> None:
         self.config, self.started = config, time.monotonic()
         self.stop = StopRequest() if stop is None else stop
-        self.leads = leads()
+        self.leads = console.is_main_process()
         self.folder = RunFolder(config["output_root"], config["name"])
         pl.seed_everything(config["seed"], verbose=False)
         self.encoder = parts.make_encoder(config)
@@ -84,7 +84,7 @@ class TrainingRun:
             Stopped: if a signal asked for it; the last whole step is saved.
         """
         sizes = " ".join(map(str, self.plan.sub_models))
-        say(f"training {self.total_steps} steps, sub-models {sizes}")
+        console.log(f"training {self.total_steps} steps, sub-models {sizes}")
         begun = time.monotonic()
         anew = self.config["overwrite"]  # another rank may yet be deleting
         newest = None if anew else self.folder.checkpoints.newest_whole(repair=self.leads)
@@ -98,7 +98,7 @@ class TrainingRun:
             self._make_whole()
         if self.leads and self.config["final_weights"] == "best":
             self._take_best()
-        say(f"trained in {since(begun)}")
+        console.log(f"trained in {console.duration(time.monotonic() - begun)}")
 
     @property
     def total_steps(self) -> int:
@@ -123,11 +123,11 @@ class TrainingRun:
     def _take_best(self) -> None:
         best = self.folder.checkpoints.best
         if not best.exists():
-            say("no validation took place, so the last weights are taken")
+            console.log("no validation took place, so the last weights are taken")
             return
         self.final_step = take_weights(self.module, best)
         by = "while training" if self.config["during"] else "in validation"
-        say(f"taking the weights of step {self.final_step}, the best {by}")
+        console.log(f"taking the weights of step {self.final_step}, the best {by}")
 
     def _make_whole(self) -> None:
         """Build the model again, with the last weights: those that were trained are spread over ranks."""

@@ -21,7 +21,7 @@ from embedtrain.doctor.probes import (
     prompt_findings,
     vector_findings,
 )
-from embedtrain.doctor.speed import Speed, duration, mean_tokens, measured, speed_finding
+from embedtrain.doctor.speed import Speed, mean_tokens, measured, speed_finding
 from embedtrain.doctor.training_step import forward_and_backward
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -379,4 +379,3 @@ def test_tokens_are_weighed_by_how_often_a_dataset_trains():
     parts = [Part("a", 1, 1, 3, 3, 0), Part("b", 1, 1, 1, 1, 0)]
     assert mean_tokens([look("a", 10), look("b", 50)], parts) == 20
     assert mean_tokens([look("all datasets", 10)], parts) == 10
-    assert [duration(value) for value in (5, 600, 36_000)] == ["5.0 s", "10 min", "10.0 h"]

@@ -42,5 +42,5 @@ def test_the_table_has_a_line_a_task_and_marks_estimates():
     exact = Cost("mine", 2_552, 36_689, True, 2**30, 1.5e12, 51.0, "memory")
     console.print(plan_table([exact, Cost("SciFact", 5_483, 10, False, 2**29, 5e11, 7_300.0, "streamed")]))
     text = console.export_text()
-    for part in ("2,552", "~5,483", "1 GB", "0.5 GB", "51.0 s", "2.0 h", "streamed", "8,035", "1.5 GB"):
+    for part in ("2,552", "~5,483", "1 GB", "0.5 GB", "51.0 s", "2 h 2 min", "streamed", "8,035", "1.5 GB"):
         assert part in text

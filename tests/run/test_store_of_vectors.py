@@ -1,6 +1,5 @@
 """`store=FOLDER` of embedtrain-evaluate: refused at the start when it is no folder; what it gave is said."""
 
-import logging
 import sys
 
 import pytest
@@ -47,9 +46,11 @@ def test_a_file_is_refused_before_any_task(run, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_the_store_gave_is_said(run, tmp_path, caplog):
-    caplog.set_level(logging.INFO)
+def test_what_the_store_gave_is_said(run, tmp_path, capsys):
     for output in ("first", "second"):
         run(f"store={tmp_path}/vectors", f"output={tmp_path}/{output}")
-    said = [record.message for record in caplog.records if record.message.startswith("find: ")]
-    assert said == ["find: 1 cells, 32 texts encoded", "find: 1 cells, 32 found in the store"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("find: ")]
+    assert [line.rpartition(", in ")[0] for line in said] == [
+        "find: 1/1, 32 texts encoded",
+        "find: 1/1, 32 found in the store",
+    ]

@@ -57,12 +57,23 @@ def wanted_data(tasks: Sequence[AbsTask]) -> list[Wanted]:
 
 
 def prefetch(
-    wanted: Sequence[Wanted], root: Path, tell: Callable[[str], None], *, verify: bool = False
+    wanted: Sequence[Wanted],
+    root: Path,
+    report: Callable[[str], None],
+    progress: Callable[[str, int, int, str], object] = lambda *_: None,
+    *,
+    verify: bool = False,
 ) -> Fetched:
     """Fetches what the root does not yet hold whole, and notes all of it in manifest.json.
 
-    A repository that cannot be had is reported and the rest go on. `tell` gets a line per repository.
-    `verify` also reads what is there already and fetches again what differs from the manifest.
+    A repository that cannot be fetched is reported and the rest follow.
+
+    Args:
+        wanted: the repositories.
+        root: the folder to fill.
+        report: gets a line per repository.
+        progress: gets a name, the repositories done, how many there are, and the one being fetched.
+        verify: also read what is there already, and fetch again what differs from the manifest.
 
     Raises:
         InputError: the disk is full, or the manifest there is damaged.
@@ -74,7 +85,7 @@ def prefetch(
         where = f"[{position}/{len(wanted)}] {want.repo}@{want.revision[:12]}"
         repo = _present(root, known.get(want.folder), want, verify=verify)
         if repo is None:
-            tell(f"{where}: fetching")
+            progress("fetching", position - 1, len(wanted), want.repo)
             try:
                 repo = _fetch(root, want)
             except Exception as error:
@@ -85,9 +96,9 @@ def prefetch(
                     ) from error
                 reason = next(iter(str(error).strip().splitlines()), "no reason given")
                 failures[want.repo] = f"{type(error).__name__}: {reason}"
-                tell(f"{where}: failed, {failures[want.repo]}")
+                report(f"{where}: failed, {failures[want.repo]}")
                 continue
-        tell(f"{where}: {len(repo.files)} files, {_bytes(repo.size)}, sha256 {repo.sha256[:12]}")
+        report(f"{where}: {len(repo.files)} files, {_bytes(repo.size)}, sha256 {repo.sha256[:12]}")
         known[want.folder] = repo
         done.append(repo)
         write_manifest(root, known.values())

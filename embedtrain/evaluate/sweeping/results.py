@@ -19,7 +19,6 @@ from mteb.results import TaskResult
 
 from embedtrain.evaluate.per_item.collect import Collector
 from embedtrain.evaluate.per_item.items import has_items, items_file, write_items
-from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.sweeping.adapter import AS_CUT, Serving, model_meta
 from embedtrain.evaluate.sweeping.funnel import Funnel, Measured, applies
 from embedtrain.evaluate.sweeping.funnel_cell import funnel_meta
@@ -39,6 +38,7 @@ FURTHER: dict[str, tuple[str, ...]] = {
     ),
     "Reranking": ("map_at_10", "mrr_at_10", "ndcg_at_10"),
 }
+Progress = Callable[[str, int, int, str], object]  # task, cells done, cells in all, where vectors came from
 IN_MEMORY = Keeping()
 DRAFT = ".writing-"  # folders of results that are being written; what a killed sweep left of them is removed
 
@@ -52,7 +52,7 @@ class Sweep(NamedTuple):
     step: int
     revision: str
     results: Path  # where mteb's tree is
-    progress: Callable[[Tick], None]
+    progress: Progress
     serving: Serving = AS_CUT
     workers: int = 1
     keeping: Keeping = IN_MEMORY

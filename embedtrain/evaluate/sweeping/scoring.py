@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from embedtrain.evaluate.catalogue.tasks import load
 from embedtrain.evaluate.per_item.collect import WRITES_NOTHING, Collector
-from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.sweeping.adapter import ServedCell
 from embedtrain.evaluate.sweeping.funnel import Funnel, Measured, sub_models_of
 from embedtrain.evaluate.sweeping.funnel_cell import FunnelCell
@@ -153,22 +152,27 @@ def _load_everywhere(task: AbsTask) -> None:
 
 
 class _Counter:
-    """Counts one task's cells and texts and tells them."""
+    """Counts one task's cells and texts, and reports them."""
 
     def __init__(self, task: AbsTask, shared: Sweep, pending: int) -> None:
-        cells = len(shared.cells_of(task))
-        self._tick = Tick(task.metadata.name, cells - pending, cells, 0)
-        self._tell = shared.progress
-        self._tell(self._tick)
+        self._task, self._report = task.metadata.name, shared.progress
+        self._cells = len(shared.cells_of(task))
+        self._done, self._encoded, self._stored = self._cells - pending, 0, 0
+        self._show()
 
     def texts(self, encoded: int) -> None:
-        self._tick = self._tick._replace(texts=encoded)
-        self._tell(self._tick)
+        self._encoded = encoded
+        self._show()
 
     def found(self, texts: int) -> None:
-        self._tick = self._tick._replace(found=texts)
-        self._tell(self._tick)
+        self._stored = texts
+        self._show()
 
     def cell(self) -> None:
-        self._tick = self._tick._replace(cells_done=self._tick.cells_done + 1)
-        self._tell(self._tick)
+        self._done += 1
+        self._show()
+
+    def _show(self) -> None:
+        parts = [f"{self._encoded:,} texts encoded"] if self._encoded else []
+        parts += [f"{self._stored:,} found in the store"] if self._stored else []
+        self._report(self._task, self._done, self._cells, ", ".join(parts) or "nothing to encode")

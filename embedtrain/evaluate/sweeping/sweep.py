@@ -13,11 +13,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.quiet import kept_random_state, quiet
 from embedtrain.evaluate.sweeping.funnel import Measured, measured_as, sub_models_of
 from embedtrain.evaluate.sweeping.order import longest_first
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
     from embedtrain.evaluate.sweeping.adapter import Serving
-    from embedtrain.evaluate.sweeping.results import Sweep
+    from embedtrain.evaluate.sweeping.results import Progress, Sweep
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ def sweep(
     step: int,
     revision: str,
     folder: Path,
-    progress: Callable[[Tick], None] | None = None,
+    progress: Progress | None = None,
     serving: Serving | None = None,
     workers: int | None = None,
     keeping: Keeping | None = None,
@@ -105,7 +104,7 @@ def sweep(
             step,
             revision,
             results,
-            progress or _silent,
+            progress or (lambda *_: None),
             serving or Serving(),
             workers,
             keeping or Keeping(),
@@ -150,7 +149,7 @@ def _measure_missing(shared: Sweep, tasks: Sequence[AbsTask], found: Found, file
         name, wanted = task.metadata.name, shared.cells_of(task)
         pending = [cell for cell in wanted if cell not in found[name]]
         if not pending:
-            shared.progress(Tick(name, len(wanted), len(wanted), 0))
+            shared.progress(name, len(wanted), len(wanted), "nothing to encode")
             continue
         try:
             for cell, scores in score_task(shared, task, pending):
@@ -222,7 +221,3 @@ def _checked(encoder: Encodes, cells: Sequence[Measured]) -> tuple[Measured, ...
         if isinstance(cell, Cell) and cell.dtype not in DTYPES:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {cell.dtype!r}")
     return tuple(dict.fromkeys(cells))
-
-
-def _silent(tick: Tick) -> None:
-    """The progress callback of a sweep that shows none."""

@@ -17,6 +17,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from embedtrain.console import duration
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.ranks import alone, everyone, rank
 from embedtrain.types import Cell, InputError, SubModel
@@ -167,7 +168,7 @@ class MeasureWhileTraining(Callback):
             logger.log_metrics(facts, step - 1)  # as the line of that step: resuming drops both or none
         self._keep_best(trainer, named, step)
         self._count(trainer, named[self.during.monitor], step)
-        log.info("step %d: evaluation mean %.4f, in %.1f s", step, named[MEAN], self.last)
+        log.info("step %d: evaluation mean %.4f, in %s", step, named[MEAN], duration(self.last))
 
     def _affordable(self) -> bool:
         """Whether the share of time allows another measurement like the last one; the first rank knows."""

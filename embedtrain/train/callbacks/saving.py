@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, Checkpoint
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
+from embedtrain import console
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.ranks import everyone
 from embedtrain.train.callbacks.stopping import Stopped, StopRequest
@@ -161,31 +153,16 @@ class StepMetrics(Callback):
 
 
 class TrainingProgress(Callback):
-    """A bar with loss, pairs per second and time left; without a terminal, a line every `line_seconds`."""
+    """Shows loss, pairs per second and time left, and notes the speed as a metric."""
 
-    def __init__(self, line_seconds: float = 15.0) -> None:
-        self.line_seconds = line_seconds
-        self._bar: Progress | None = None
-        self._started = self._line_at = 0.0
-        self._pairs = 0
+    def __init__(self) -> None:
+        self._progress: console.Progress | None = None
+        self._started, self._pairs = 0.0, 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the bar."""
-        self._started = self._line_at = time.monotonic()
-        self._pairs = 0
-        if trainer.is_global_zero and sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[facts]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            total = int(trainer.num_training_batches)
-            self._task = self._bar.add_task("train", total=total, facts="")
-            self._bar.start()
+        """Begin to show."""
+        self._started, self._pairs = time.monotonic(), 0
+        self._progress = console.Progress(steady=True).start()
 
     def on_train_batch_end(
         self,
@@ -200,35 +177,27 @@ class TrainingProgress(Callback):
         speed = self._pairs / (time.monotonic() - self._started)
         if isinstance(pl_module, TrainModule):
             pl_module.note("pairs_per_second", speed)
-        if not trainer.is_global_zero:
-            return
-        loss = float(trainer.callback_metrics.get("train/loss", math.nan))
-        facts = f"loss {loss:.3f}  {speed:.1f} pairs/s"
-        total = int(trainer.num_training_batches)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=batch_idx + 1, facts=facts)
-        elif time.monotonic() - self._line_at > self.line_seconds or batch_idx + 1 == total:
-            self._line_at = time.monotonic()
-            log.info("step %d/%d  %s", batch_idx + 1, total, facts)
+        if self._progress is not None and trainer.is_global_zero:
+            loss = float(trainer.callback_metrics.get("train/loss", math.nan))
+            total = int(trainer.num_training_batches)
+            self._progress("training", batch_idx + 1, total, f"loss {loss:.3f}, {speed:.1f} pairs/s")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say how good the model is now."""
+        """Show how good the model is now."""
         mean = float(trainer.callback_metrics.get("val/mean", math.nan))
-        if trainer.is_global_zero:
-            text = f"step {trainer.global_step}  validation mean over sub-models {mean:.4f}"
-            self._bar.console.print(text) if self._bar is not None else log.info(text)
+        console.log(f"step {trainer.global_step}: validation mean over sub-models {mean:.4f}")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the bar."""
+        """Stop showing."""
         self._close()
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Close the bar, so that the error is readable."""
+        """Stop showing, so that the error is readable."""
         self._close()
 
     def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

@@ -228,7 +228,7 @@ def test_the_longest_task_comes_first_and_lines_stand_as_asked(
         data_root,
         tmp_path,
         names=["mine", "long"],
-        progress=lambda t: seen.append(t.task),
+        progress=lambda task, *_: seen.append(task),
     )
     assert list(dict.fromkeys(seen)) == ["long", "mine"]
     assert list(dict.fromkeys(score.task for score in scores)) == ["mine", "long"]

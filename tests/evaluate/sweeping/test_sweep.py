@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from embedtrain.evaluate.catalogue.tasks import local_tasks
-from embedtrain.evaluate.progress import Tick
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.types import Cell, InputError
@@ -63,8 +62,8 @@ def test_a_sweep_that_was_stopped_goes_on_where_it_was(make_encoder, data_root, 
     class StoppedError(BaseException):  # as Ctrl-C: no failure of one task
         pass
 
-    def stop(tick):
-        if tick.task == "find" and tick.cells_done == 2:
+    def stop(task, cells_done, *_):
+        if task == "find" and cells_done == 2:
             raise StoppedError
 
     with pytest.raises(StoppedError):
@@ -132,9 +131,9 @@ def test_the_result_tree_is_mtebs_with_the_full_cell_at_the_standard_path(make_e
 def test_progress_tells_tasks_cells_and_texts(make_encoder, data_root, tmp_path):
     ticks = []
     encoder = make_encoder()
-    run_sweep(encoder, data_root, tmp_path, names=["find"], progress=ticks.append)
-    assert ticks[0] == Tick("find", 0, len(GRID), texts=0)
-    assert ticks[-1] == Tick("find", len(GRID), len(GRID), texts=len(encoder.texts))
+    run_sweep(encoder, data_root, tmp_path, names=["find"], progress=lambda *tick: ticks.append(tick))
+    assert ticks[0] == ("find", 0, len(GRID), "nothing to encode")
+    assert ticks[-1] == ("find", len(GRID), len(GRID), f"{len(encoder.texts)} texts encoded")
 
 
 def test_nothing_is_printed_and_the_random_state_is_kept(make_encoder, data_root, tmp_path, capfd):
