@@ -110,8 +110,8 @@ def main() -> None:
             rows = Path(folder) / "rows.jsonl"
             write_rows(rows, (given.steps + 1) * batch, length // 2)
             words = [f"backbone.path={given.model}", f"backbone.max_length={length}", "plan=full",
-                     f"data.train={rows}", f"data.batch_size={batch}", f"data.max_steps={given.steps}",
-                     "trainer=cpu", "trainer.precision=32-true", "trainer.checkpoint_every=1000",
+                     f"data.train={rows}", f"data.batch_size={batch}", f"trainer.max_steps={given.steps}",
+                     "trainer=cpu", "trainer.precision=32-true", "trainer.checkpoint_every_n_steps=1000",
                      f"output_root={folder}", *more]  # fmt: skip
             said = in_a_process("estimate", [*words, "name=estimated"])
             peak = in_a_process("train", [*words, "name=trained"])["peak"]

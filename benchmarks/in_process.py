@@ -92,13 +92,13 @@ def fit(
         data = DataModule(
             train=str(train),
             batch_size=batch_size,
-            epochs=epochs,
+            max_epochs=epochs,
             max_steps=steps,
             seed=seed,
             process=encoder.process,
             guide_process=guide_process,
         )
-        trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", log_every=10**9)
+        trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", log_every_n_steps=10**9)
         left_out = (SaveCheckpoints, TrainingProgress)
         trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, left_out)]
         trainer.limit_val_batches = 0

@@ -17,18 +17,17 @@ WORDS = (
 ).split()
 EVERY_RUN = [
     "data.batch_size=8",
-    f"data.max_steps={STEPS}",
+    f"trainer.max_steps={STEPS}",
     "data.validation_rows=24",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
-    "trainer.accumulate=2",
-    "trainer.validate_every=4",
-    "trainer.checkpoint_every=3",
-    "trainer.log_every=1",
-    "contrast.learn_temperature=true",
-    "contrast.hardness=all",
-    "+contrast.hardness_strength={_target_: embedtrain.objective.schedule.Cosine, start: 0, end: 5, "
-    "steps: 30}",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.val_check_interval=4",
+    "trainer.checkpoint_every_n_steps=3",
+    "trainer.log_every_n_steps=1",
+    "loss.learn_temperature=true",
+    "loss.hardness=all",
+    "+loss.hardness_strength={_target_: embedtrain.objective.schedule.Cosine, start: 0, end: 5, steps: 30}",
     "+objective.weighting={_target_: embedtrain.objective.losses.weighting.Progressive, steps: 30}",
     "gradcache=chunks",
     "gradcache.max_tokens=64",
@@ -57,10 +56,10 @@ RUNS = {  # a queue holds the layers of past steps, so it and a plan that draws 
         "plan.pairs=[[1,8],[2,16],[4,32]]",
         "queue=documents",
         "queue.size=40",
-        "during=sweep",  # decides instead of validation what is best
-        "during.tasks=[pairs:dev]",
-        "during.every=9",
-        "during.patience=30",
+        "eval_during=sweep",  # decides instead of validation what is best
+        "eval_during.tasks=[pairs:dev]",
+        "eval_during.every=9",
+        "eval_during.patience=30",
     ],
 }
 

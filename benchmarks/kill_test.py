@@ -123,7 +123,7 @@ def until_finished(
         process = warm.start_run(config, folder, log, watch=(phase, done, begun))
         starts += 1
         if len(kills) < most:
-            _wait(process, begun, AIMS | ({"measuring": 1} if config["during"] else {}), draw)
+            _wait(process, begun, AIMS | ({"measuring": 1} if config["eval_during"] else {}), draw)
             if process.is_alive():
                 os.kill(process.pid or 0, signal.SIGKILL)
         process.join()

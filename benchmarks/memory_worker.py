@@ -123,7 +123,7 @@ def ours(*, size: int, hard: int, max_tokens: int, limit_gb: float) -> Result:
     pl.seed_everything(0, verbose=False)
     encoder, guide = load_encoder(BACKBONE), load_guide(BACKBONE)
     watch = Watch(limit_gb)
-    blocks = ("query_docs", "query_queries", "doc_docs")  # conf/contrast/gist.yaml
+    blocks = ("query_docs", "query_queries", "doc_docs")  # conf/loss/gist.yaml
     loss = WatchedLoss(
         Objective(InfoNCE(temperature=0.01, blocks=blocks, doc_docs="positives")),
         Negatives(rules=[Margin()]),
@@ -149,7 +149,9 @@ def ours(*, size: int, hard: int, max_tokens: int, limit_gb: float) -> Result:
         gradcache=GradCache(max_tokens),
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(folder=Path(folder), accelerator="cpu", precision="32-true", log_every=1)
+        trainer = make_trainer(
+            folder=Path(folder), accelerator="cpu", precision="32-true", log_every_n_steps=1
+        )
         left_out = (SaveCheckpoints, TrainingProgress)
         trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, left_out)]
         trainer.callbacks.append(watch)

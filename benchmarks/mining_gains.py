@@ -84,7 +84,9 @@ def held_out(folder: Path, root: Path, seeds: int, *, tiny: bool) -> Row:
         for name in learned
     ]
     written(folder / "rows.jsonl", rows)
-    ways = {"all": ["data.epochs=6", "data.max_negatives=2", "optim.lr=3e-5", "backbone.max_length=128"]}
+    ways = {
+        "all": ["trainer.max_epochs=6", "data.max_negatives=2", "optim.lr=3e-5", "backbone.max_length=128"]
+    }
     mining = [f"corpus={corpus}", f"selection.depth={DEPTH}", "teacher.max_length=128"]
     return gains(folder, "held-out", mining, list(texts.values()), ways, seeds)
 
@@ -167,7 +169,7 @@ def trained(folder: Path, task: str, rows: Path, seed: int, settings: list[str])
     words = [f"data.train={rows}", f"name={rows.stem}", f"output_root={folder}/runs", f"seed={seed}"]
     words += ["plan=full", "data.batch_size=16", *settings]
     words += [f"evaluation.tasks=[{task}]", f"evaluation.data_root={folder}", "evaluation.before=false"]
-    words += ["trainer.checkpoint_every=1000"]
+    words += ["trainer.checkpoint_every_n_steps=1000"]
     run("train", words)
     scores = read_scores(folder / "runs" / rows.stem / "scores.jsonl")
     return next(score.value for score in scores if score.metric == "ndcg_at_10")

@@ -137,11 +137,11 @@ def train_ours(
     data = DataModule(
         train=str(train),
         batch_size=options.batch_size,
-        epochs=options.epochs,
+        max_epochs=options.epochs,
         seed=options.seed,
         process=encoder.process,
     )
-    trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", clip_norm=CLIP)
+    trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", gradient_clip_val=CLIP)
     trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, SaveCheckpoints)]
     trainer.limit_val_batches = 0
     data.trainer = trainer

@@ -87,7 +87,7 @@ def padding(path: Path, process: Process, steps: int) -> list[dict[str, Any]]:
                 train=str(path),
                 batch_size=size,
                 max_steps=steps,
-                by_length=by_length,
+                group_by_length=by_length,
                 seed=0,
                 process=process,
             )

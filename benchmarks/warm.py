@@ -88,7 +88,7 @@ def _watch(phase: Any, done: Any, begun: Any) -> None:
     """Have the run say what it is at."""
     from embedtrain.mining.refresh import RefreshNegatives
     from embedtrain.train import trainer
-    from embedtrain.train.callbacks.during import MeasureWhileTraining
+    from embedtrain.train.callbacks.eval_during import MeasureWhileTraining
     from embedtrain.train.callbacks.saving import TrainingProgress
 
     def enter(number: int, steps: int) -> None:

@@ -250,5 +250,5 @@ def small_run(tiny_bert: Path, small_data: Path) -> list[str]:
         "plan.pairs=[[1,8],[2,16],[4,32]]",
         "optim.lr=1e-3",
         "trainer.precision=32-true",
-        "trainer.log_every=1",
+        "trainer.log_every_n_steps=1",
     ]

@@ -26,7 +26,7 @@ COSENT = "{_target_: embedtrain.objective.losses.scored.CoSENT}"
 TERM = f"{{_target_: embedtrain.objective.losses.terms.Term, loss: {COSENT}}}"
 MUST_GIVE = {  # and with one option
     ("guide", "model"): {"guide.path": "model"},
-    ("contrast", "weighted_sum"): {"contrast.terms": f"[{TERM}]"},
+    ("loss", "weighted_sum"): {"loss.terms": f"[{TERM}]"},
     ("plan", "scheduled"): {"plan.plan": PAIRS, "plan.weights": "[{layer: 12, weight: 0.5}]"},
 }
 SIZE = {"num_layers": 12, "width": 768}
@@ -50,7 +50,7 @@ def compose(name, *overrides, folder=CONF):
 def build_parts(config, folder):
     """Everything a run builds but the encoder, whose size is given by the plan's own pairs."""
     parts = {"plan": build(config["plan"], "plan", seed=0, **size_for(config))}
-    parts["contrast"] = build(config["contrast"], "contrast")
+    parts["loss"] = build(config["loss"], "loss")
     widths = {"width": size_for(config)["width"], "guide_width": 384}
     parts["distill"] = build(config["distill"], "distill", **widths) if config["distill"] else None
     parts["optim"] = build(config["optim"], "optim")
@@ -80,7 +80,7 @@ def test_a_recipe_composes_and_builds(name, tmp_path):
     parts = build_parts(config, tmp_path)
     assert parts["plan"](0)[-1].sub.layer == parts["plan"].sub_models[-1].layer
     assert isinstance(parts["data"], DataModule)
-    Objective(parts["contrast"], parts["distill"])
+    Objective(parts["loss"], parts["distill"])
     full = parts["plan"].sub_models[-1]
     for layer, dim in config["exports"]:
         assert 1 <= layer <= full.layer

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from embedtrain.cli.launch import fail, launch
 from embedtrain.cli.mistyped import mistyped
-from embedtrain.settings.build import nearest
+from embedtrain.settings.names import nearest
 from embedtrain.settings.schemas import DoctorConfig
 from embedtrain.types import InputError
 

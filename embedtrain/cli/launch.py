@@ -21,7 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from embedtrain.cli.mistyped import mistyped
 from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.files.atomic import is_disk_full
-from embedtrain.settings.build import config_dir, nearest, plain, schema
+from embedtrain.settings.build import config_dir, plain, schema
+from embedtrain.settings.names import nearest
 from embedtrain.settings.schemas import (
     CompareConfig,
     EvaluateConfig,
@@ -166,13 +167,16 @@ def _explain(command: str, error: Exception, words: list[str]) -> str:
         keys = [key for config in strict if config.__name__ == found[2] for key in _keys(config)]
         keys = keys or list(_keys(SCHEMAS[command]))
         path = re.search(r"full_key: (\S+)", text)
-        return f"unknown config key '{path[1] if path else found[1]}'{nearest(found[1], keys)}" + _list(keys)
+        full = path[1] if path else found[1]
+        return f"unknown config key '{full}'{nearest(found[1], keys, full)}" + _list(keys)
     if found := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
         options = sorted(path.stem for path in (config_dir("conf") / found[1]).glob("*.yaml"))
-        return f"{found[1]}={found[2]} does not exist{nearest(found[2], options)}" + _list(options)
+        word = f"{found[1]}={found[2]}"
+        return f"{word} does not exist{nearest(found[2], options, word)}" + _list(options)
     if found := re.search(r"Could not override '([^']+)'", text):
         keys = _keys(SCHEMAS[command])
-        return f"unknown config key '{found[1]}'{nearest(found[1].split('.')[0], keys)}" + _list(keys)
+        hint = nearest(found[1].split(".")[0], keys, found[1])
+        return f"unknown config key '{found[1]}'{hint}" + _list(keys)
     lines = [line.strip() for line in text.split("Set the environment variable")[0].splitlines()]
     return "; ".join(line for line in lines if line and not line.startswith("object_type="))
 

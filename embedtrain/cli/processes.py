@@ -64,7 +64,7 @@ def requires_whole_weights(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: naming it.
     """
-    found = [name for name in ("mining", "during") if config[name]]
+    found = [name for name in ("mining", "eval_during") if config[name]]
     if config["trainer"].get("shard") and found:
         raise InputError(
             f"{' and '.join(found)}: with trainer.shard=true no rank holds the whole model while it "

@@ -40,13 +40,11 @@ class DataModule(pl.LightningDataModule):
         validation_rows: the same as a number of rows.
         validation_limit: use only that many validation rows, drawn by the seed.
         batch_size: rows per micro-step over all ranks together.
-        epochs: passes over the rows.
-        max_steps: optimiser steps; when given it alone decides the length, `epochs` only the proportions.
         batches: "one_task" makes every batch of one dataset, "mixed" draws each from all of them.
         sampling: what decides the share of a dataset: its rows and epochs ("proportional"), its weight
             ("weights"), or its size to the power alpha ("temperature").
         alpha: of "temperature", 0 (all alike) to 1 (proportional).
-        by_length: rows of similar length share batches.
+        group_by_length: rows of similar length share batches.
         max_negatives: most negatives of a row per epoch; all when None.
         draw_negatives: which, where a row has more: "rotate", "first", "sample", or "all" of them.
         columns: our field -> name in the rows, for sources that do not say it themselves.
@@ -54,6 +52,8 @@ class DataModule(pl.LightningDataModule):
             reports it, "quarantine" also keeps its text to be repaired (see `BadRows`).
         cache: folder that keeps how many rows streamed files have; `.counts` beside the run when None.
         num_workers: processes that collate ahead; 0 collates in the training process.
+        max_epochs: passes over the rows.
+        max_steps: optimiser steps; when given it alone decides the length, `max_epochs` only the proportions.
         seed: decides the split, the order of every epoch and the turns of the datasets.
         process: texts to `Inputs`; must be picklable when num_workers > 0.
         guide_process: the same for a guide model, whose tokens training batches then hold too.
@@ -73,18 +73,18 @@ class DataModule(pl.LightningDataModule):
         validation_rows: int | None = None,
         validation_limit: int | None = None,
         batch_size: int = 64,
-        epochs: int = 1,
-        max_steps: int | None = None,
         batches: BatchesOf = "one_task",
         sampling: Sampling = "proportional",
         alpha: float = 0.5,
-        by_length: bool = False,
+        group_by_length: bool = False,
         max_negatives: int | None = None,
         draw_negatives: How = "rotate",
         columns: Mapping[str, str] | None = None,
         on_bad_row: Policy = "error",
         cache: str | Path | None = None,
         num_workers: int = 0,
+        max_epochs: int = 1,
+        max_steps: int | None = None,
         seed: int,
         process: Process,
         guide_process: Process | None = None,
@@ -92,7 +92,12 @@ class DataModule(pl.LightningDataModule):
         revise: Revise | None = None,
     ) -> None:
         super().__init__()
-        _check(epochs=epochs, batch_size=batch_size, max_steps=max_steps, validation_limit=validation_limit)
+        _check(
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            max_steps=max_steps,
+            validation_limit=validation_limit,
+        )
         wishes = (validation is not None, validation_fraction != 0.0, validation_rows is not None)
         if sum(wishes) > 1:
             raise InputError(
@@ -110,8 +115,8 @@ class DataModule(pl.LightningDataModule):
         self._split = (validation_fraction or None, validation_rows)
         self._validation_limit = validation_limit
         self._batch_size, self._max_steps = batch_size, max_steps
-        self._mix = Mix(sampling, alpha, epochs).checked()
-        self._composition = Composition(batches, batch_size, by_length).checked()
+        self._mix = Mix(sampling, alpha, max_epochs).checked()
+        self._composition = Composition(batches, batch_size, group_by_length).checked()
         self._num_workers, self._seed = num_workers, seed
         self._process, self._guide_process = process, guide_process
         self.revise = revise
@@ -156,7 +161,7 @@ class DataModule(pl.LightningDataModule):
         if steps < accumulate:
             raise InputError(
                 f"{self._mix.epochs} epochs are {steps} batches, fewer than the {accumulate} batches of one "
-                "optimiser step. Lower data.batch_size or trainer.accumulate."
+                "optimiser step. Lower data.batch_size or trainer.accumulate_grad_batches."
             )
         return steps - steps % accumulate
 

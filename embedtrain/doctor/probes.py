@@ -89,7 +89,7 @@ def padding_finding(encoder: Encoder, texts: Sequence[str]) -> Finding:
 
 
 def prompt_findings(encoder: Encoder, texts: Sequence[str]) -> Iterator[Finding]:
-    """For each role with a prompt: its tokens are pooled, or left out, as `pool_prompt` says."""
+    """For each role with a prompt: its tokens are pooled, or left out, as `include_prompt` says."""
     process = encoder.process
     for role in ROLES:
         prompt = process.prompts.get(role, "")
@@ -99,13 +99,13 @@ def prompt_findings(encoder: Encoder, texts: Sequence[str]) -> Iterator[Finding]
         tokens = Inputs(*(part.to(encoder.device) for part in tokens))
         masked = bool((tokens.prompt_len > 0).all())
         moved = _prompt_states_move(encoder, tokens) if masked else True
-        right = moved == process.pool_prompt
+        right = moved == process.include_prompt
         yield Finding(
             CHECK,
             "ok" if right else "error",
             f"the {role} prompt is {'pooled' if moved else 'left out of pooling'}, "
-            f"pool_prompt is {str(process.pool_prompt).lower()}",
-            "" if right else "Vectors would differ from those of the model as it is used: set pool_prompt.",
+            f"include_prompt is {str(process.include_prompt).lower()}",
+            "" if right else "Vectors would differ from those of the model in use: set include_prompt.",
         )
 
 

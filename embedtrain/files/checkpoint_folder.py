@@ -16,20 +16,20 @@ LEFT_OVER = re.compile(r"\..*\.ckpt\.tmp")  # what a killed process had not fini
 
 
 class CheckpointFolder:
-    """`step_<step>.ckpt`, the newest `keep_last` of them; `last.ckpt`, a link to the newest; `best.ckpt`.
+    """The newest `save_total_limit` of `step_<step>.ckpt`; `last.ckpt`, a link to the newest; `best.ckpt`.
 
     Args:
         path: the folder; it need not exist.
-        keep_last: how many are kept.
+        save_total_limit: how many are kept.
 
     Raises:
-        InputError: if `keep_last` is below 1.
+        InputError: if `save_total_limit` is below 1.
     """
 
-    def __init__(self, path: str | Path, keep_last: int = 2) -> None:
-        if keep_last < 1:
-            raise InputError(f"keep_last must be at least 1, got {keep_last}")
-        self.path, self.keep_last = Path(path), keep_last
+    def __init__(self, path: str | Path, save_total_limit: int = 2) -> None:
+        if save_total_limit < 1:
+            raise InputError(f"save_total_limit must be at least 1, got {save_total_limit}")
+        self.path, self.save_total_limit = Path(path), save_total_limit
         self.last, self.best = self.path / "last.ckpt", self.path / "best.ckpt"
 
     def at(self, step: int) -> Path:
@@ -49,7 +49,7 @@ class CheckpointFolder:
     def keep(self, newest: Path) -> None:
         """Let `last.ckpt` be `newest`, which has just been written, and remove what is too old."""
         self._link(newest)
-        for old in self.newest_first()[self.keep_last :]:
+        for old in self.newest_first()[self.save_total_limit :]:
             old.unlink(missing_ok=True)
 
     def newest_whole(self, *, repair: bool) -> Path | None:

@@ -29,9 +29,9 @@ FREE = (
     "trainer.num_nodes",
     "trainer.shard",
     "trainer.timeout_minutes",
-    "trainer.checkpoint_every",
-    "trainer.keep_last",
-    "trainer.log_every",
+    "trainer.checkpoint_every_n_steps",
+    "trainer.save_total_limit",
+    "trainer.log_every_n_steps",
 )
 LEFT_OVER = ".config.yaml.tmp"  # of a run that was killed as it began
 BAD_ROWS = "bad_rows"  # written as the data is read, before the folder is prepared

@@ -101,7 +101,7 @@ def _identity(guide: GuideModel) -> str:
     """
     process = guide.process
     if isinstance(process, TextTokenizer):
-        reads = f"{tokenizer_hash(process.tokenizer)} {process.max_length} {process.pool_prompt}"
+        reads = f"{tokenizer_hash(process.tokenizer)} {process.max_length} {process.include_prompt}"
         prompts: object = {role: process.prompts.get(role, "") for role in ("query", "document")}
     else:
         static: Any = process  # of a static embedding

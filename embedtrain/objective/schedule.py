@@ -69,6 +69,18 @@ def at(value: float | Schedule, step: int) -> float:
     return value(step) if isinstance(value, Schedule) else value
 
 
+def inverse(temperature: float | Schedule, step: int) -> float:
+    """1 / temperature at `step`, what similarities are multiplied by.
+
+    Raises:
+        InputError: if a schedule gives a temperature that is not above 0.
+    """
+    value = at(temperature, step)
+    if not value > 0:
+        raise InputError(f"temperature must be above 0 (0.05 is usual), got {value} at step {step}")
+    return 1 / value
+
+
 def _finite(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{name} must be a finite number, got {value!r}")

@@ -63,9 +63,9 @@ def make_loss(config: Config, encoder: Encoder, guide: GuideModel | None) -> Bat
     """The loss of a batch, with all that it looks at."""
     guide_width = None if guide is None else guide.width
     extra = {**size_of(encoder), "guide_width": guide_width, "seed": config["seed"]}
-    contrast, distill = part(config, "contrast", **extra), optional(config, "distill", **extra)
+    loss, distill = part(config, "loss", **extra), optional(config, "distill", **extra)
     return BatchLoss(
-        part(config, "objective", loss=contrast, distill=distill),
+        part(config, "objective", loss=loss, distill=distill),
         optional(config, "negatives"),
         gather=config["gather"],
         guide=guide,
@@ -82,6 +82,8 @@ def make_data(config: Config, encoder: Encoder, guide: GuideModel | None, folder
         process=encoder.process,
         guide_process=None if guide is None else guide.process,
         folder=folder.path,
+        max_epochs=config["trainer"].get("max_epochs", 1),
+        max_steps=config["trainer"].get("max_steps"),
     )
     return data
 
@@ -118,8 +120,8 @@ def check_final_weights(config: Config, data: DataModule) -> None:
     wanted = config["final_weights"]
     if wanted not in ("last", "best"):
         raise InputError(f"final_weights must be last or best, got {wanted!r}")
-    if wanted == "best" and not (data.has_validation or config["during"]):
+    if wanted == "best" and not (data.has_validation or config["eval_during"]):
         raise InputError(
             "final_weights=best needs something to be best at: give data.validation_rows=N, "
-            "data.validation_fraction or data.validation, or during=sweep, or use final_weights=last"
+            "data.validation_fraction or data.validation, or eval_during=sweep, or use final_weights=last"
         )

@@ -72,7 +72,7 @@ def _write_cut(run: TrainingRun, cut: SubModel) -> None:
     """
     config, folder, step = run.config, run.folder, run.final_step
     own = folder.checkpoints.best_of(str(cut))
-    best = config["during"].get("best_per_cut") and own.exists()
+    best = config["eval_during"].get("best_per_cut") and own.exists()
     if best:
         step = take_weights(run.module, own)
         console.log(f"cut {cut} has the weights of step {step}, where it was best")

@@ -13,7 +13,7 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.guides.guide import GuideModel
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.run import build as parts
-from embedtrain.run.during import watch
+from embedtrain.run.eval_during import watch
 from embedtrain.run.refresh import mine_while_training
 from embedtrain.train.callbacks.stopping import StopRequest
 from embedtrain.train.checkpoints import take_weights
@@ -70,7 +70,7 @@ class TrainingRun:
                 refresh, self.data, self.trainer, self.encoder, self.folder.path, config["seed"]
             )
         self.final_step = self.total_steps
-        if (during := parts.optional(config, "during")) is not None:
+        if (during := parts.optional(config, "eval_during")) is not None:
             watch(during, self.trainer, self.encoder, self.folder, config, leads=self.leads)
         parts.check_final_weights(config, self.data)
         if self.leads:
@@ -126,7 +126,7 @@ class TrainingRun:
             console.log("no validation took place, so the last weights are taken")
             return
         self.final_step = take_weights(self.module, best)
-        by = "while training" if self.config["during"] else "in validation"
+        by = "while training" if self.config["eval_during"] else "in validation"
         console.log(f"taking the weights of step {self.final_step}, the best {by}")
 
     def _make_whole(self) -> None:

@@ -11,12 +11,12 @@ import importlib
 import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from embedtrain.settings.names import OLD_NAMES, nearest
 from embedtrain.types import InputError
 
 ALLOWED = ("embedtrain.", "torch.optim.", "pytorch_lightning.")
@@ -42,12 +42,6 @@ def config_dir(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise FileNotFoundError(f"{name}/ is neither in {package} nor beside it: reinstall embedtrain")
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """'; did you mean X?' for the closest known word, or a full stop."""
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else "."
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
@@ -174,10 +168,10 @@ def _check_settings(
 ) -> None:
     known = [key for key, item in parameters.items() if item.kind not in _VARIADIC and key not in reserved]
     for key in settings:
-        if key in reserved:
+        if key in reserved and f"{where}.{key}" not in OLD_NAMES:
             raise InputError(f"{where}.{key} is set by the run itself; remove it")
         if key not in known and not open_ended:
-            hint = nearest(key, known)
+            hint = nearest(key, known, f"{where}.{key}")
             raise InputError(
                 f"{where}.{key}: {target} has no setting '{key}'{hint} It has: {', '.join(known) or 'none'}"
             )

@@ -45,7 +45,7 @@ class RunConfig:
     pooling: Group = field(default_factory=dict)
     data: Group = field(default_factory=dict)
     plan: Group = field(default_factory=dict)
-    contrast: Group = field(default_factory=dict)
+    loss: Group = field(default_factory=dict)
     distill: Group = field(default_factory=dict)
     objective: Group = field(default_factory=dict)
     negatives: Group = field(default_factory=dict)
@@ -58,7 +58,7 @@ class RunConfig:
     trainer: Group = field(default_factory=dict)
     logger: Group = field(default_factory=dict)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    during: Group = field(default_factory=dict)
+    eval_during: Group = field(default_factory=dict)
     exports: list[list[int]] = field(default_factory=list)  # [layer, dim] cuts written after training
     final_weights: str = "last"  # "best": those of best.ckpt are measured and written
 

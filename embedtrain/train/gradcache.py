@@ -39,23 +39,23 @@ class GradCache:
     Args:
         max_tokens: rows x padded length of a chunk; texts are sorted by length first. One longer text is a
             chunk of its own.
-        rows: texts of a chunk in their order instead, whatever their length; None to go by tokens.
+        mini_batch_size: texts of a chunk in their order instead, whatever their length; None to go by tokens.
 
     Raises:
         InputError: if one of them is below 1.
     """
 
-    def __init__(self, max_tokens: int = 16_384, rows: int | None = None) -> None:
-        for name, value in {"max_tokens": max_tokens, "rows": rows}.items():
+    def __init__(self, max_tokens: int = 16_384, mini_batch_size: int | None = None) -> None:
+        for name, value in {"max_tokens": max_tokens, "mini_batch_size": mini_batch_size}.items():
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
-        self.max_tokens, self.rows = max_tokens, rows
+        self.max_tokens, self.mini_batch_size = max_tokens, mini_batch_size
 
     def chunks(self, tokens: Inputs) -> list[Tensor]:
         """Row numbers of each chunk; every one of the M texts is in one of them."""
         device = tokens.ids.device
-        if self.rows is not None:
-            return list(torch.split(torch.arange(len(tokens.ids), device=device), self.rows))
+        if self.mini_batch_size is not None:
+            return list(torch.split(torch.arange(len(tokens.ids), device=device), self.mini_batch_size))
         lengths = tokens.mask.sum(1).tolist()
         return [torch.tensor(rows, device=device) for rows in micro_batches(lengths, self.max_tokens)]
 

@@ -27,16 +27,18 @@ def make_trainer(
     folder: Path,
     loggers: Sequence[Logger] = (),
     stop: StopRequest | None = None,
+    max_epochs: int = 1,
+    max_steps: int | None = None,
     accelerator: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
     precision: str = "auto",
-    accumulate: int = 1,
-    clip_norm: float | None = 1.0,
-    validate_every: float = 0.25,
-    checkpoint_every: int = 500,
-    keep_last: int = 2,
-    log_every: int = 10,
+    accumulate_grad_batches: int = 1,
+    gradient_clip_val: float | None = 1.0,
+    val_check_interval: float = 0.25,
+    checkpoint_every_n_steps: int = 500,
+    save_total_limit: int = 2,
+    log_every_n_steps: int = 10,
     timeout_minutes: float = 120.0,
     shard: bool = False,
 ) -> pl.Trainer:
@@ -46,16 +48,18 @@ def make_trainer(
         folder: the run folder.
         loggers: beside metrics.jsonl, which is always written.
         stop: what signals ask for.
+        max_epochs: passes over the rows; the data module lays them end to end in one epoch of Lightning.
+        max_steps: optimiser steps; when given it alone decides the length, `max_epochs` only the proportions.
         accelerator: "cpu", "gpu" or "auto".
         devices: processes per node; more than one trains with DDP, or with FSDP2 if `shard`.
         num_nodes: machines.
         precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it, else 32-true.
-        accumulate: batches per optimiser step. They never contrast with each other.
-        clip_norm: largest gradient norm, None for no clipping.
-        validate_every: optimiser steps between validations when at least 1, else the share of the run.
-        checkpoint_every: optimiser steps between saves.
-        keep_last: how many of the newest checkpoints are kept.
-        log_every: optimiser steps between lines of metrics.jsonl.
+        accumulate_grad_batches: batches per optimiser step. They never contrast with each other.
+        gradient_clip_val: largest gradient norm, None for no clipping.
+        val_check_interval: optimiser steps between validations when at least 1, else the share of the run.
+        checkpoint_every_n_steps: optimiser steps between saves.
+        save_total_limit: how many of the newest checkpoints are kept.
+        log_every_n_steps: optimiser steps between lines of metrics.jsonl.
         timeout_minutes: how long ranks wait for each other, e.g. while rank 0 evaluates.
         shard: let each rank keep its share of the backbone's weights, gradients and optimiser state (FSDP2)
             instead of all of them, for a backbone that does not fit one device.
@@ -64,22 +68,27 @@ def make_trainer(
         InputError: if a value is outside its range, or the machine has no such device.
     """
     for name, value in {
-        "accumulate": accumulate,
-        "checkpoint_every": checkpoint_every,
-        "log_every": log_every,
+        "max_epochs": max_epochs,
+        "max_steps": 1 if max_steps is None else max_steps,
+        "accumulate_grad_batches": accumulate_grad_batches,
+        "checkpoint_every_n_steps": checkpoint_every_n_steps,
+        "log_every_n_steps": log_every_n_steps,
     }.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
-    if validate_every <= 0:
-        raise InputError(f"validate_every must be above 0, got {validate_every}")
+    if val_check_interval <= 0:
+        raise InputError(f"val_check_interval must be above 0, got {val_check_interval}")
     precision = auto_precision(accelerator) if precision == "auto" else precision
     if shard and precision == "16-mixed":
         raise InputError(
             "trainer.shard does not go with precision=16-mixed: each rank would scale its share of the "
             "gradients by itself. Use bf16-mixed or 32-true"
         )
-    checkpoints = CheckpointFolder(folder / "checkpoints", keep_last)
-    by_share = validate_every < 1  # the run is one epoch, so Lightning's share of an epoch is that of the run
+    checkpoints = CheckpointFolder(folder / "checkpoints", save_total_limit)
+    batches = accumulate_grad_batches
+    by_share = (
+        val_check_interval < 1
+    )  # the run is one epoch, so Lightning's share of an epoch is that of the run
     try:
         return pl.Trainer(
             accelerator=accelerator,
@@ -91,17 +100,19 @@ def make_trainer(
             callbacks=[
                 TrainingProgress(),
                 StepMetrics(),  # after what notes the speed
-                SaveCheckpoints(checkpoints, checkpoint_every, stop),
+                SaveCheckpoints(checkpoints, checkpoint_every_n_steps, stop),
                 KeepVersions(folder),
             ],
             logger=[FileLogger(folder), *loggers],
             max_epochs=1,  # the data module lays all epochs end to end, which makes resuming exact
-            accumulate_grad_batches=accumulate,
-            gradient_clip_val=clip_norm,
-            val_check_interval=float(validate_every) if by_share else round(validate_every) * accumulate,
+            accumulate_grad_batches=batches,
+            gradient_clip_val=gradient_clip_val,
+            val_check_interval=float(val_check_interval)
+            if by_share
+            else round(val_check_interval) * accumulate_grad_batches,
             check_val_every_n_epoch=1 if by_share else None,
             num_sanity_val_steps=0,
-            log_every_n_steps=log_every,
+            log_every_n_steps=log_every_n_steps,
             use_distributed_sampler=False,  # the stateless sampler slices the global batch itself
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -98,7 +98,7 @@ def test_every_planted_defect_is_found(monkeypatch, small_run, small_data, defec
         f"evaluation.data_root={small_data}",
         f"doctor.out={tmp_path}/r.json",
     ]
-    words += ["contrast.temperature=0.001"]
+    words += ["loss.temperature=0.001"]
     assert run(monkeypatch, [*words, "name=x", f"output_root={tmp_path}/runs"]) == 1
     found = json.loads((tmp_path / "r.json").read_text("utf-8"))
     assert not (tmp_path / "runs").exists()
@@ -133,7 +133,7 @@ def test_a_finished_run_is_named_and_untouched(monkeypatch, small_run, tmp_path)
 
 
 def test_a_run_that_cannot_be_built_is_a_finding(monkeypatch, small_run, tmp_path):
-    words = [*small_run, "name=x", f"output_root={tmp_path}", "contrast=cosent"]
+    words = [*small_run, "name=x", f"output_root={tmp_path}", "loss=cosent"]
     assert run(monkeypatch, words) == 1
     last = report(tmp_path)["findings"][-1]
     assert (last["check"], last["level"]) == ("run", "error")

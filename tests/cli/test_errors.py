@@ -41,7 +41,7 @@ def say(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture
 def words(small_run, tmp_path):
-    return [*small_run, "name=x", f"output_root={tmp_path}", "data.max_steps=4"]
+    return [*small_run, "name=x", f"output_root={tmp_path}", "trainer.max_steps=4"]
 
 
 def rows_file(folder, *lines):
@@ -80,20 +80,30 @@ def test_nothing_to_contrast(say, words):
         ("sede=3", ["unknown config key 'sede'", "did you mean 'seed'?"]),
         ("optin.lr=1", ["unknown config key 'optin'", "did you mean 'optim'?"]),
         ("plan=fixed_pair", ["plan=fixed_pair does not exist", "did you mean 'fixed_pairs'?"]),
-        ("optim.learning_rate=1", ["optim.learning_rate", "AdamW has no setting 'learning_rate'"]),
+        (
+            "optim.learning_rate=1",
+            ["optim.learning_rate", "AdamW has no setting 'learning_rate'; here it is 'optim.lr'"],
+        ),
+        ("contrast=cosent", ["unknown config key 'contrast'; it is now 'loss'"]),
+        ("trainer.accumulate=2", ["it is now 'trainer.accumulate_grad_batches'"]),
+        ("data.max_steps=3", ["data.max_steps", "it is now 'trainer.max_steps'"]),
+        ("loss=CoSENTLoss", ["loss=CoSENTLoss does not exist; here it is 'loss=cosent'"]),
         ("plan.piars=[[1,8]]", ["plan.piars", "did you mean 'pairs'?"]),
         ("seed=abc", ["seed", "abc"]),
         ("recipe=quickstart_minilmm", ["'quickstart_minilmm' does not exist", "'quickstart_minilm'"]),
         ("optim.lr=-1", ["optim", "lr must be above 0, got -1"]),
-        ("contrast.temperature=0", ["contrast", "temperature must be above 0"]),
-        ("trainer.accumulate=0", ["trainer", "accumulate must be at least 1, got 0"]),
+        ("loss.temperature=0", ["loss: temperature must be above 0"]),
+        (
+            "trainer.accumulate_grad_batches=0",
+            ["trainer", "accumulate_grad_batches must be at least 1, got 0"],
+        ),
         ("evaluation.tasks=[findd] evaluation.data_root=DATA", ["no task 'findd'", "find"]),
         ("data.train=nowhere.jsonl", ["nowhere.jsonl"]),
         ("evaluation.task=[local]", ["unknown config key 'evaluation.task'", "did you mean 'tasks'?"]),
         ("data.bach_size=3", ["data.bach_size", "did you mean 'batch_size'?"]),
         ("optim.lr=fast", ["optim: AdamW refuses its settings", "'lr': 'fast'"]),
         ("trainer.precision=banana", ["trainer: make_trainer refuses its settings", "banana"]),
-        ("contrast._target_=os.system", ["contrast._target_ 'os.system' is not allowed"]),
+        ("loss._target_=os.system", ["loss._target_ 'os.system' is not allowed"]),
         ("exports=[[4]]", ["exports must be a list of [layer, dim], got [4]"]),
     ],
 )
@@ -159,15 +169,17 @@ def test_a_folder_that_no_run_has_written_is_left_alone(say, words, tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words, tmp_path, monkeypatch):
-    honest = InfoNCE.scale
-    monkeypatch.setattr(InfoNCE, "scale", lambda self, step: honest(self, step) if step < 2 else float("nan"))
-    message = say("train", *words, "trainer.checkpoint_every=1")
+    honest = InfoNCE.inverse_temperature
+    monkeypatch.setattr(
+        InfoNCE, "inverse_temperature", lambda self, step: honest(self, step) if step < 2 else float("nan")
+    )
+    message = say("train", *words, "trainer.checkpoint_every_n_steps=1")
     assert "loss is nan at step 2, first at L1_D8" in message
     assert "train.jsonl:" in message
     state = torch.load(tmp_path / "x/checkpoints/last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
-    monkeypatch.setattr(InfoNCE, "scale", honest)
+    monkeypatch.setattr(InfoNCE, "inverse_temperature", honest)
     train.main()  # the same command, now that the cause is gone
     assert load_encoder(tmp_path / "x/model").num_layers == 4
 
@@ -204,7 +216,7 @@ def test_a_full_disk_while_saving(say, words, tmp_path, monkeypatch):
         honest(state, file)
 
     monkeypatch.setattr(checkpoint.torch, "save", save)
-    message = say("train", *words, "trainer.checkpoint_every=1")
+    message = say("train", *words, "trainer.checkpoint_every_n_steps=1")
     assert "no space left while saving" in message
     saved = sorted(path.name for path in (tmp_path / "x/checkpoints").iterdir())
     assert saved == ["last.ckpt", "step_000000001.ckpt", "step_000000002.ckpt"]
@@ -229,7 +241,9 @@ def test_a_full_disk_while_publishing(say, words, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("part", "name"), [(TrainingRun, "fit"), (InfoNCE, "scale")], ids=["between_steps", "in_a_step"]
+    ("part", "name"),
+    [(TrainingRun, "fit"), (InfoNCE, "inverse_temperature")],
+    ids=["between_steps", "in_a_step"],
 )
 def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part, name):
     def interrupted(*_):

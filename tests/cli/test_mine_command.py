@@ -92,7 +92,7 @@ def test_what_is_mined_is_trained_on(monkeypatch, capsys, words, tmp_path, small
     kept = [word for word in small_run if not word.startswith("data.train")]
     more = [
         f"data.train={tmp_path}/mined.jsonl",
-        "data.max_steps=2",
+        "trainer.max_steps=2",
         "name=x",
         f"output_root={tmp_path}/runs",
     ]

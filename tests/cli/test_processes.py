@@ -60,7 +60,7 @@ def test_a_requeued_job_never_deletes_its_run():
 
 def test_a_sweep_with_joblib_makes_a_run_of_each_job(small_run, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    words = ["name=run_${hydra:job.num}", "seed=0,1", f"output_root={tmp_path}", "data.max_steps=2"]
+    words = ["name=run_${hydra:job.num}", "seed=0,1", f"output_root={tmp_path}", "trainer.max_steps=2"]
     more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "--multirun"]
     command = [sys.executable, "-m", "embedtrain.cli.train", *small_run, *words, *more]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -70,9 +70,9 @@ def test_a_sweep_with_joblib_makes_a_run_of_each_job(small_run, tmp_path):
         assert (tmp_path / f"run_{number}/model/model.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["mining", "during"])
+@pytest.mark.parametrize("name", ["mining", "eval_during"])
 def test_ranks_that_share_the_weights_do_not_run_the_model_alone(name):
-    config = {"mining": {}, "during": {}, "trainer": {"shard": True}}
+    config = {"mining": {}, "eval_during": {}, "trainer": {"shard": True}}
     requires_whole_weights(config)
     config[name] = {"every": 10}
     with pytest.raises(InputError, match=rf"{name}: with trainer.shard=true no rank holds .*{name}=none"):

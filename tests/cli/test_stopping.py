@@ -30,7 +30,7 @@ def start(small_run, tmp_path, monkeypatch):
     import warm
 
     def run(name, *words, steps=STEPS, **environment):
-        given = [f"name={name}", f"output_root={tmp_path}", f"data.max_steps={steps}", *words]
+        given = [f"name={name}", f"output_root={tmp_path}", f"trainer.max_steps={steps}", *words]
         return warm.start([*small_run, *given], tmp_path, tmp_path / f"{name}.log", environment)
 
     return run
@@ -88,7 +88,11 @@ def test_what_was_stopped_continues_to_the_same_weights(start, tmp_path):
 
 
 def test_a_signal_during_validation_waits_for_its_end(start, tmp_path):
-    words = ["data.validation_rows=32", "trainer.validate_every=3", "trainer.checkpoint_every=1000"]
+    words = [
+        "data.validation_rows=32",
+        "trainer.val_check_interval=3",
+        "trainer.checkpoint_every_n_steps=1000",
+    ]
     process = start("x", *words, "plan=random2d", "plan.dims=[8,32]", "~plan.pairs")
     best = tmp_path / "x/checkpoints/best.ckpt"
     wait_for(lambda: len(lines(tmp_path / "x")) >= 3, process)  # its third step is done, validation begins
@@ -123,8 +127,13 @@ class Interrupting:
 )
 def test_a_signal_while_a_checkpoint_is_written(small_run, tmp_path, monkeypatch, interrupted, ends_at):
     """What is being written is finished; the run ends with the next step, or at its end."""
-    words = [*small_run, "data.max_steps=6", "trainer.checkpoint_every=2", "data.validation_rows=8"]
-    words += ["trainer.validate_every=4", "trainer.keep_last=9", f"output_root={tmp_path}"]
+    words = [
+        *small_run,
+        "trainer.max_steps=6",
+        "trainer.checkpoint_every_n_steps=2",
+        "data.validation_rows=8",
+    ]
+    words += ["trainer.val_check_interval=4", "trainer.save_total_limit=9", f"output_root={tmp_path}"]
     write, sizes = checkpoint.write_atomically, []
 
     def interrupt(path, fill):
@@ -162,7 +171,7 @@ def ranks_of_two(start, tmp_path, name, *words):
 
 def test_a_signal_to_another_rank_than_the_first_ends_both(start, tmp_path):
     """Dropout is on: it depends on the rank, and on the step."""
-    words = ["data.max_steps=60", "data.validation_rows=8", "trainer.validate_every=7"]
+    words = ["trainer.max_steps=60", "data.validation_rows=8", "trainer.val_check_interval=7"]
     first, second = ranks_of_two(start, tmp_path, "x", *words)
     wait_for(lambda: len(lines(tmp_path / "x")) > 3, first)
     assert stop(second) == 0, "a launcher would take another status for a crash"

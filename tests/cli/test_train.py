@@ -34,7 +34,7 @@ def finished(small_run, small_data, tmp_path_factory):
         *small_run,
         "name=whole",
         f"output_root={root}",
-        "data.epochs=2",
+        "trainer.max_epochs=2",
         f"data.validation={small_data}/validation.jsonl",
         "evaluation.tasks=[local]",
         f"evaluation.data_root={small_data}",
@@ -143,7 +143,7 @@ def test_a_finished_run_is_never_overwritten_unasked(copy, monkeypatch, capsys):
 def test_overwrite_replaces_it(copy, monkeypatch):
     folder, words = copy
     (folder / "left_over").touch()
-    call(train.main, monkeypatch, [*words, "overwrite=true", "data.max_steps=2", "evaluation.tasks=[]"])
+    call(train.main, monkeypatch, [*words, "overwrite=true", "trainer.max_steps=2", "evaluation.tasks=[]"])
     assert not (folder / "left_over").exists()
     assert not (folder / "scores.jsonl").exists()
     assert (folder / "metrics.jsonl").read_text("utf-8").count("train/grad_norm") == 2

@@ -25,7 +25,7 @@ def path(tmp_path):
 
 
 def module_of(path, **options):
-    settings = {"batch_size": 4, "epochs": 2, "seed": 0, "tokenize": process, **options}
+    settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "tokenize": process, **options}
     data = DataModule(train=path, **settings)
     data.setup()
     return data
@@ -67,7 +67,7 @@ class Crash(pl.Callback):
 def fit(data, folder, *, callbacks=(), checkpoint=None, accumulate=1, watcher=None):
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_epochs=1,
+        max_max_epochs=1,
         accumulate_grad_batches=accumulate,
         callbacks=list(callbacks),
         logger=False,
@@ -159,12 +159,12 @@ def test_length_of_the_run(path):
 
 
 def test_length_is_a_multiple_of_the_accumulated_batches(path, tmp_path):
-    trainer, watcher = fit(module_of(path, epochs=1), tmp_path, accumulate=3)
+    trainer, watcher = fit(module_of(path, max_epochs=1), tmp_path, accumulate=3)
     assert (len(watcher.seen), trainer.global_step) == (9, 3)
     trainer, watcher = fit(module_of(path, max_steps=5), tmp_path, accumulate=3)
     assert (len(watcher.seen), trainer.global_step) == (15, 5)
     with pytest.raises(InputError, match="1 epochs are 10 batches, fewer than the 11 batches of one"):
-        fit(module_of(path, epochs=1), tmp_path, accumulate=11)
+        fit(module_of(path, max_epochs=1), tmp_path, accumulate=11)
 
 
 def test_rows_can_be_named(path):
@@ -193,8 +193,8 @@ def test_errors_of_settings(path, tmp_path):
         read_sources([])
     with pytest.raises(InputError, match="give one of validation, validation_fraction and validation_rows"):
         module_of(path, validation=path, validation_rows=3)
-    with pytest.raises(InputError, match="epochs must be 1 or more, got 0"):
-        module_of(path, epochs=0)
+    with pytest.raises(InputError, match="max_epochs must be 1 or more, got 0"):
+        module_of(path, max_epochs=0)
     scored = tmp_path / "scored.jsonl"
     scored.write_text('{"query": "q", "positive": "p", "score": 1}\n')
     with pytest.raises(InputError, match=r"scored\.jsonl:1 has a score and .*train\.jsonl:1 has none"):

@@ -218,22 +218,22 @@ def test_attention_that_is_not_what_the_config_says_is_an_error(tiny_llama):
     assert attention_finding(causal).level == "error"
 
 
-@pytest.mark.parametrize("pool_prompt", [True, False])
-def test_prompts_are_pooled_as_set(tiny_bert, sentences, pool_prompt):
-    encoder = load_encoder(tiny_bert, prompts={"query": "the man is "}, pool_prompt=pool_prompt)
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_prompts_are_pooled_as_set(tiny_bert, sentences, include_prompt):
+    encoder = load_encoder(tiny_bert, prompts={"query": "the man is "}, include_prompt=include_prompt)
     (found,) = prompt_findings(encoder, sentences)
     assert found.level == "ok"
-    assert ("left out" in found.message) == (not pool_prompt)
-    encoder.process.pool_prompt = not pool_prompt
+    assert ("left out" in found.message) == (not include_prompt)
+    encoder.process.include_prompt = not include_prompt
     skipped = encoder.process.read
 
     def stale(texts, role, prompts=None):
         """What a tokenizer would do that did not take notice of the setting."""
-        encoder.process.pool_prompt = pool_prompt
+        encoder.process.include_prompt = include_prompt
         try:
             return skipped(texts, role, prompts)
         finally:
-            encoder.process.pool_prompt = not pool_prompt
+            encoder.process.include_prompt = not include_prompt
 
     encoder.process.read = stale
     (found,) = prompt_findings(encoder, sentences)

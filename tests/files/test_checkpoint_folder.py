@@ -101,5 +101,5 @@ def test_a_kill_before_the_link_is_no_loss(folder):
 
 
 def test_keep_last_is_at_least_one(tmp_path):
-    with pytest.raises(InputError, match="keep_last must be at least 1, got 0"):
+    with pytest.raises(InputError, match="save_total_limit must be at least 1, got 0"):
         CheckpointFolder(tmp_path, 0)

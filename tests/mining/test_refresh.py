@@ -31,9 +31,9 @@ MINING = [
     "mining.delay=2",
     "mining.selection.per_row=2",
     "mining.selection.rules.0.perc_pos=1.0",
-    "data.max_steps=11",
-    "trainer.checkpoint_every=1",
-    "trainer.validate_every=100",
+    "trainer.max_steps=11",
+    "trainer.checkpoint_every_n_steps=1",
+    "trainer.val_check_interval=100",
 ]
 
 
@@ -93,7 +93,12 @@ def without_key(words, key):
 
 
 def test_a_kill_and_workers_that_make_batches_ahead(words, tmp_path):
-    more = [*without_key(words, "mining.delay"), "mining.delay=4", "data.num_workers=1", "data.max_steps=16"]
+    more = [
+        *without_key(words, "mining.delay"),
+        "mining.delay=4",
+        "data.num_workers=1",
+        "trainer.max_steps=16",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "embedtrain.cli.train", *more, "name=killed"]
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)

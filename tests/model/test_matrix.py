@@ -86,7 +86,7 @@ def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
         tokenizer_of(made.folder),
         64,
         prompts={"query": PROMPT},
-        pool_prompt=False,
+        include_prompt=False,
         append_eos=True,
         padding_side=side,
     )

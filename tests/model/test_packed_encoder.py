@@ -44,7 +44,7 @@ def pair_of(folder: Path, attention=None, pooling="mean", **settings) -> Pair:
         "pooling": pooling,
         "dtype": torch.float64,
         "prompts": {"query": "the word: "},
-        "pool_prompt": False,
+        "include_prompt": False,
         **settings,
     }
     with torch.random.fork_rng(devices=[]):

@@ -52,7 +52,7 @@ def starbucks(golden):
         else:
             leaf = pooled = arrays["pooled"].to(dtype).requires_grad_()
         batch = in_columns(pooled, tuple(layers), arrays["labels"] if config["inner"] == "cosent" else None)
-        loss = CoSENT(config["scale"]) if config["inner"] == "cosent" else InfoNCE(1 / config["scale"])
+        loss = CoSENT(1 / config["scale"]) if config["inner"] == "cosent" else InfoNCE(1 / config["scale"])
         return arrays, leaf, (*batch, pairs(0)), loss
 
     return load

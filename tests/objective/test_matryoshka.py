@@ -147,7 +147,7 @@ def test_losses_run_in_float32_or_better_even_under_autocast(given, used):
 
 def test_parameters_of_the_loss_belong_to_the_objective():
     objective = Objective(InfoNCE(learn_temperature=True), PrefixKL())
-    assert [name for name, _ in objective.named_parameters()] == ["loss.log_scale"]
+    assert [name for name, _ in objective.named_parameters()] == ["loss.log_inverse"]
 
 
 def test_an_empty_choice_is_refused():

@@ -19,7 +19,7 @@ def call(main, words):
 @pytest.fixture(scope="module")
 def run(small_run, small_data, tmp_path_factory):
     root = tmp_path_factory.mktemp("artefacts")
-    words = [f"output_root={root}", "name=mine", "data.max_steps=3", "exports=[[2,16]]"]
+    words = [f"output_root={root}", "name=mine", "trainer.max_steps=3", "exports=[[2,16]]"]
     call(train.main, [*small_run, *words, "evaluation.tasks=[local]", f"evaluation.data_root={small_data}"])
     return root / "mine"
 

@@ -35,13 +35,13 @@ def words(small_run, tiny_llama, small_data) -> list[str]:
         "backbone.attention=bidirectional",
         "backbone.append_eos=true",
         "backbone.prompts={query: 'the word: '}",
-        "backbone.pool_prompt=false",
+        "backbone.include_prompt=false",
         "backbone.lora={rank: 4, dropout: 0.1}",
         "pooling=latent_attention",
         "pooling.latents=4",
         f"data.validation={small_data}/validation.jsonl",
-        "data.max_steps=6",
-        "trainer.checkpoint_every=2",
+        "trainer.max_steps=6",
+        "trainer.checkpoint_every_n_steps=2",
         "exports=[[2,16]]",
     ]
 

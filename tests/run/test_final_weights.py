@@ -16,11 +16,11 @@ VALUES = {2: 0.3, 4: 0.9, 6: 0.5}  # of validation, by step
 def words(small_run, small_data, tmp_path):
     return [
         *small_run,
-        "data.max_steps=6",
+        "trainer.max_steps=6",
         f"data.validation={small_data}/validation.jsonl",
-        "trainer.validate_every=2",
-        "trainer.checkpoint_every=1",
-        "trainer.keep_last=9",
+        "trainer.val_check_interval=2",
+        "trainer.checkpoint_every_n_steps=1",
+        "trainer.save_total_limit=9",
         "evaluation.tasks=[find]",
         f"evaluation.data_root={small_data}",
         "evaluation.before=false",

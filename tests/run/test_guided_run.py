@@ -14,7 +14,7 @@ def run(small_run, tiny_bert, tmp_path, monkeypatch):
     """Name and more words -> lines of training metrics, without those that a clock decides."""
 
     def started(name, *words):
-        guided = ["contrast=gist", "guide=model", f"guide.path={tiny_bert}", "data.epochs=2"]
+        guided = ["loss=gist", "guide=model", f"guide.path={tiny_bert}", "trainer.max_epochs=2"]
         argv = ["embedtrain", *small_run, *guided, f"name={name}", f"output_root={tmp_path}", *words]
         monkeypatch.setattr(sys, "argv", argv)
         train.main()

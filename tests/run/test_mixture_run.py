@@ -34,10 +34,10 @@ def words(small_run, small_data, tmp_path):
     return [
         *kept,
         f"data.train=[{', '.join(sources)}]",
-        "contrast=weighted_sum",
-        f"contrast.terms=[{', '.join(terms)}]",
+        "loss=weighted_sum",
+        f"loss.terms=[{', '.join(terms)}]",
         "data.on_bad_row=skip",
-        "trainer.accumulate=2",
+        "trainer.accumulate_grad_batches=2",
         f"output_root={tmp_path}/runs",
         "name=mixture",
     ]

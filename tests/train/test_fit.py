@@ -30,7 +30,7 @@ def test_everything_trained(fits, two_ranks):
     fresh = two_ranks.TinyEncoder().state_dict()
     moved = [name for name, value in fresh.items() if not torch.equal(weights[f"encoder.{name}"], value)]
     assert moved == list(fresh)
-    (scale,) = [value for name, value in weights.items() if name.endswith("log_scale")]
+    (scale,) = [value for name, value in weights.items() if name.endswith("log_inverse")]
     assert abs(scale.exp() - 20) > 1e-3
     assert queue[0].shape == (3, 7, 8)
 

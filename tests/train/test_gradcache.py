@@ -20,7 +20,7 @@ def test_chunks_are_sorted_by_length_and_within_the_budget():
     given = tokens(3, 9, 1, 4, 9, 2)
     chunks = [chunk.tolist() for chunk in GradCache(max_tokens=10).chunks(given)]
     assert chunks == [[1], [4], [3, 0], [5, 2]]
-    assert [chunk.tolist() for chunk in GradCache(rows=4).chunks(given)] == [[0, 1, 2, 3], [4, 5]]
+    assert [chunk.tolist() for chunk in GradCache(mini_batch_size=4).chunks(given)] == [[0, 1, 2, 3], [4, 5]]
 
 
 @pytest.mark.parametrize("settings", [{"max_tokens": 0}, {"rows": -1}])
@@ -65,7 +65,7 @@ def cached_step(two_ranks, encoder, cache, **settings):
 
 def test_dropout_is_the_same_in_both_passes(two_ranks):
     encoder = Watched(two_ranks.TinyEncoder(dropout=0.3).train())
-    backwards, _ = cached_step(two_ranks, encoder, GradCache(rows=4))
+    backwards, _ = cached_step(two_ranks, encoder, GradCache(mini_batch_size=4))
     half = len(encoder.given) // 2
     first, second = encoder.given[:half], encoder.given[half:]
     assert half > 3
@@ -74,17 +74,17 @@ def test_dropout_is_the_same_in_both_passes(two_ranks):
         assert torch.equal(values, again)
         assert (graph, graph_again) == (False, True)
     calm = Watched(two_ranks.TinyEncoder(dropout=0.3).eval())
-    cached_step(two_ranks, calm, GradCache(rows=4))
+    cached_step(two_ranks, calm, GradCache(mini_batch_size=4))
     assert not torch.equal(calm.given[0][0], first[0][0]), "there was no dropout at all"
 
 
 def test_with_dropout_the_gradient_is_that_of_the_same_draws_at_once(two_ranks):
     """Against one graph over all chunks, each seeded as the cache seeds it."""
     cached, whole = (two_ranks.TinyEncoder(dropout=0.3).train() for _ in range(2))
-    cached_step(two_ranks, cached, GradCache(rows=4))
+    cached_step(two_ranks, cached, GradCache(mini_batch_size=4))
     batch, chosen = two_ranks.batch_of(0, 1), two_ranks.PLANS["fixed_pairs"](0)
     parts = []
-    for number, rows in enumerate(GradCache(rows=4).chunks(batch.texts)):
+    for number, rows in enumerate(GradCache(mini_batch_size=4).chunks(batch.texts)):
         torch.manual_seed(7 + number)
         parts.append(whole(Inputs(*(part[rows] for part in batch.texts)), distinct_layers(chosen)).values)
     texts = Embeddings(torch.cat(parts, dim=1), distinct_layers(chosen))
@@ -96,11 +96,11 @@ def test_with_dropout_the_gradient_is_that_of_the_same_draws_at_once(two_ranks):
 def test_frozen_parts_get_no_gradient_and_a_frozen_encoder_runs_once(two_ranks):
     encoder = two_ranks.TinyEncoder()
     encoder.table.requires_grad_(False)
-    cached_step(two_ranks, encoder, GradCache(rows=4))
+    cached_step(two_ranks, encoder, GradCache(mini_batch_size=4))
     assert encoder.table.weight.grad is None
     assert all(item.grad is not None for item in encoder.blocks.parameters())
     frozen = Watched(two_ranks.TinyEncoder().requires_grad_(False))
-    backwards, last = cached_step(two_ranks, frozen, GradCache(rows=100))
+    backwards, last = cached_step(two_ranks, frozen, GradCache(mini_batch_size=100))
     assert (len(frozen.given), backwards, last.requires_grad) == (1, [], False)
 
 
@@ -116,7 +116,7 @@ def test_checkpointed_blocks_give_the_same_gradient(two_ranks):
 
     plain, saving = two_ranks.TinyEncoder(dropout=0.3).train(), Saving(dropout=0.3).train()
     for encoder in (plain, saving):
-        cached_step(two_ranks, encoder, GradCache(rows=4))
+        cached_step(two_ranks, encoder, GradCache(mini_batch_size=4))
     for mine, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine.grad, theirs.grad, rtol=0, atol=1e-12)
 
@@ -137,7 +137,7 @@ def test_nothing_of_the_loss_outlives_it(two_ranks):
                 alive.append(sum(item.ndim == 2 and len(item) == everyone for item in tensors))
             return super().forward(given, layers)
 
-    cached_step(two_ranks, Counting(), GradCache(rows=4))
+    cached_step(two_ranks, Counting(), GradCache(mini_batch_size=4))
     whole, by_layer = alive
     assert whole == 0
     assert by_layer >= 3  # what else has a row for each text is its tokens

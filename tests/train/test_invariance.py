@@ -1,6 +1,6 @@
 """Same global batch, any split: ranks, chunks and accumulation give the loss and gradient of one process.
 
-float64, to 1e-10. The cases are those of two_ranks.py: every option of conf/contrast and conf/distill.
+float64, to 1e-10. The cases are those of two_ranks.py: every option of conf/loss and conf/distill.
 """
 
 import pytest

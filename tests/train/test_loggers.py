@@ -17,7 +17,12 @@ WANDB = "pytorch_lightning.loggers.WandbLogger"
 @pytest.fixture
 def words(small_run, tmp_path):
     kept = without(small_run, "data.batch_size")
-    more = ["data.batch_size=4", "data.max_steps=4", "trainer.checkpoint_every=1", f"output_root={tmp_path}"]
+    more = [
+        "data.batch_size=4",
+        "trainer.max_steps=4",
+        "trainer.checkpoint_every_n_steps=1",
+        f"output_root={tmp_path}",
+    ]
     return [*kept, *more, "name=x"]
 
 

@@ -19,8 +19,12 @@ STEPS, TOO_LARGE = 8, 2.0**40  # float16 overflows: the first steps are left out
 
 @pytest.fixture
 def words(small_run, tmp_path):
-    more = ["trainer.accelerator=cpu", "trainer.checkpoint_every=1", "trainer.accumulate=2"]
-    return [*small_run, *more, f"data.max_steps={STEPS}", f"output_root={tmp_path}"]
+    more = [
+        "trainer.accelerator=cpu",
+        "trainer.checkpoint_every_n_steps=1",
+        "trainer.accumulate_grad_batches=2",
+    ]
+    return [*small_run, *more, f"trainer.max_steps={STEPS}", f"output_root={tmp_path}"]
 
 
 def train(words, *callbacks):
@@ -38,7 +42,7 @@ def saved(folder, step):
 
 
 def test_the_scale_is_kept_and_continued_with(words, tmp_path):
-    words = [*words, "trainer.keep_last=9"]
+    words = [*words, "trainer.save_total_limit=9"]
     scaler = train([*words, "name=whole"])
     scales = [saved(tmp_path / "whole", step)["scale"] for step in range(1, STEPS + 1)]
     assert scales[0] < TOO_LARGE, "a step was left out"

@@ -71,7 +71,7 @@ SETTINGS = {  # of options that cannot do without
 
 
 class Case(NamedTuple):
-    loss: str  # option of conf/contrast, or "infonce + " an option of conf/distill
+    loss: str  # option of conf/loss, or "infonce + " an option of conf/distill
     plan: str
     rule: str
     chunk: int | None  # texts of a GradCache chunk
@@ -214,7 +214,7 @@ class Runner:
         rules = Negatives(rules=RULES[case.rule])
         module.loss = BatchLoss(module.objective, rules, gather=case.gather, guide=TinyGuide(), queue=queue)
         module.plan = PLANS[case.plan]
-        module.gradcache = None if case.chunk is None else GradCache(rows=case.chunk)
+        module.gradcache = None if case.chunk is None else GradCache(mini_batch_size=case.chunk)
         self.trainer.accumulate_grad_batches = case.accumulate
         losses, last = [], case.accumulate - 1
         module.zero_grad()
@@ -285,7 +285,7 @@ def fit(fit_case, rank, world, folder, change=None):
     objective = Objective(InfoNCE(learn_temperature=True, blocks=["query_docs", "doc_queries"])).double()
     rules = Negatives(rules=RULES["guide"])
     loss = BatchLoss(objective, rules, gather=fit_case.gather, guide=TinyGuide(), queue=Queue(7))
-    cache = None if fit_case.chunk is None else GradCache(rows=fit_case.chunk)
+    cache = None if fit_case.chunk is None else GradCache(mini_batch_size=fit_case.chunk)
     names = {content_id(name): name for name in ("one", "two")}
     module = TrainModule(
         TinyEncoder(),
@@ -301,9 +301,9 @@ def fit(fit_case, rank, world, folder, change=None):
         accelerator="cpu",
         devices=world,
         precision="64-true",
-        accumulate=2,
-        clip_norm=0.1,
-        log_every=1,
+        accumulate_grad_batches=2,
+        gradient_clip_val=0.1,
+        log_every_n_steps=1,
     )
     if change is not None:
         change(trainer)

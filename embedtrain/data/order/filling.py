@@ -52,7 +52,7 @@ def filled(
     *,
     key: tuple[int, ...],
     alone: Collection[str] = (),
-    by_length: bool = False,
+    group_by_length: bool = False,
 ) -> Filled:
     """`count` batches of `size` rows each, in an order drawn by the key.
 
@@ -66,10 +66,10 @@ def filled(
         size: rows of a batch.
         key: what the order depends on.
         alone: datasets whose rows never are each other's negatives.
-        by_length: rows of similar length share batches.
+        group_by_length: rows of similar length share batches.
     """
     order = Permutation(len(examples), key)(np.arange(len(examples))).tolist()
-    if by_length:
+    if group_by_length:
         order.sort(key=lambda row: _bucket(examples[row]))
     shared = shared_texts(examples, alone)
     if shared.labelled.values:
@@ -82,7 +82,7 @@ def filled(
     again = cycle(order)
     for batch in batches:
         batch += islice(again, size - len(batch))
-    if by_length:
+    if group_by_length:
         turn = Permutation(count, (*key, 1))(np.arange(count))
         batches = [batches[number] for number in turn.tolist()]
     return Filled(batches, len(aside))

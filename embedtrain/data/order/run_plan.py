@@ -23,7 +23,7 @@ class Composition(NamedTuple):
 
     batches: BatchesOf = "one_task"
     batch_size: int = 64
-    by_length: bool = False
+    group_by_length: bool = False
 
     def checked(self) -> Composition:
         """Itself. Raises InputError for a setting that does not exist."""
@@ -64,7 +64,7 @@ class RunPlan:
     def __init__(self, datasets: Sequence[Dataset], mix: Mix, composition: Composition, *, seed: int) -> None:
         self._datasets, self._mix, self._seed = datasets, mix, seed
         self._mixed = composition.batches == "mixed"
-        self._batch_size, self._by_length = composition.batch_size, composition.by_length
+        self._batch_size, self._group_by_length = composition.batch_size, composition.group_by_length
         self._alone = frozenset(item.store.task for item in datasets if item.use.in_batch is False)
         mix.check(datasets)
         self.sizes = [self._size(dataset) for dataset in datasets]
@@ -76,7 +76,7 @@ class RunPlan:
                 size=size,
                 seed=seed,
                 alone=self._alone,
-                by_length=self._by_length,
+                group_by_length=self._group_by_length,
             )
             for number, (dataset, size) in enumerate(zip(datasets, self.sizes, strict=True))
         ]
@@ -101,7 +101,11 @@ class RunPlan:
             return OneTask(self._windows, counts, self._seed)
         line = Several([item.store for item in self._datasets], counts, self._seed)
         windows = Windows(
-            line, size=self._batch_size, seed=self._seed, alone=self._alone, by_length=self._by_length
+            line,
+            size=self._batch_size,
+            seed=self._seed,
+            alone=self._alone,
+            group_by_length=self._group_by_length,
         )
         return Mixed(windows)
 

@@ -102,14 +102,14 @@ class Windows:
         size: rows of a batch, not more than the line has.
         seed: 0 or more.
         alone: datasets whose rows never are each other's negatives.
-        by_length: rows of similar length share batches of a window.
+        group_by_length: rows of similar length share batches of a window.
     """
 
     def __init__(
-        self, line: Line, *, size: int, seed: int, alone: Collection[str] = (), by_length: bool = False
+        self, line: Line, *, size: int, seed: int, alone: Collection[str] = (), group_by_length: bool = False
     ) -> None:
         self._line, self._size, self._seed = line, size, seed
-        self._alone, self._by_length = frozenset(alone), by_length
+        self._alone, self._group_by_length = frozenset(alone), group_by_length
         self.batches_per_epoch = len(line) // size
         self._windows = max(1, round(self.batches_per_epoch * size / WINDOW))
         self._cached: tuple[tuple[int, int], list[list[Drawn]]] | None = None
@@ -147,7 +147,7 @@ class Windows:
             self._size,
             key=(self._seed, epoch, window),
             alone=self._alone,
-            by_length=self._by_length,
+            group_by_length=self._group_by_length,
         )
         self.sharing = made.sharing
         return [[rows[place] for place in batch] for batch in made.batches]

@@ -41,8 +41,8 @@ def development_tasks(
         if not chosen:
             raise InputError(
                 "none of evaluation.tasks has a development split to measure on while training: give "
-                "during.tasks, e.g. [dev] for mteb's or [sts/mine:dev], or during.allow_test=true with the "
-                "tasks whose test split may be looked at"
+                "eval_during.tasks, e.g. [dev] for mteb's or [sts/mine:dev], or eval_during.allow_test=true "
+                "with the tasks whose test split may be looked at"
             )
         return chosen
     tasks = find_tasks(names, data_root, languages)

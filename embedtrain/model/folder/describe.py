@@ -38,7 +38,7 @@ def contract_of(
     return Contract(
         pooling=encoder.pooling.name,
         pooling_settings=encoder.pooling.settings(),
-        pool_prompt=process.pool_prompt,
+        pool_prompt=process.include_prompt,
         prompts={name: prompt for name, prompt in process.prompts.items() if prompt},
         attention=encoder.backbone.attention,
         special_tokens=special_tokens(process.tokenizer),

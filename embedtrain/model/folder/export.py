@@ -39,7 +39,7 @@ def load_encoder(
     pooling: Given = None,
     attention: Attention | None = None,
     prompts: Mapping[str, str] | None = None,
-    pool_prompt: bool | None = None,
+    include_prompt: bool | None = None,
     append_eos: bool | None = None,
     padding_side: Side | None = None,
     max_length: int | None = None,
@@ -64,7 +64,7 @@ def load_encoder(
         pooling: one that is built, the name of one, or what builds one from `hidden_size` and `num_layers`.
         attention: causal or bidirectional, for decoders.
         prompts: text put before every text of a role, or of a task of that name; replaces the folder's.
-        pool_prompt: whether the tokens of a prompt are pooled; they are where the folder does not say.
+        include_prompt: whether the tokens of a prompt are pooled; they are where the folder does not say.
         append_eos: end every text in the end token; None where a pooling that is given needs it, and
             otherwise as the folder's tokenizer does.
         padding_side: right or left. It changes no embedding.
@@ -108,7 +108,7 @@ def load_encoder(
         tokenizer,
         longest_text(layout, backbone, tokenizer) if max_length is None else max_length,
         prompts=layout.prompts if prompts is None else prompts,
-        pool_prompt=(True if said is None else said) if pool_prompt is None else pool_prompt,
+        include_prompt=(True if said is None else said) if include_prompt is None else include_prompt,
         append_eos=ends,
         padding_side=cast(Side, tokenizer.padding_side) if padding_side is None else padding_side,
     )

@@ -129,7 +129,7 @@ def _pooling(module: Path) -> FoundPooling:
         if mode == "weighted_mean" and not config.get("include_prompt", True):
             raise InputError(
                 f"{path} leaves prompts out of a weighted mean but counts their tokens in its weights, which "
-                "embedtrain does not: pass pooling=... and pool_prompt=... to choose another way"
+                "embedtrain does not: pass pooling=... and include_prompt=... to choose another way"
             )
         return FoundPooling(mode, {}, None)
     try:

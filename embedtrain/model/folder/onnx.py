@@ -96,7 +96,7 @@ def export_onnx(
         encoder.pooling.cut(chosen.layer),
         dim=chosen.dim,
         normalize=contract.normalize,
-        skips=not encoder.process.pool_prompt,
+        skips=not encoder.process.include_prompt,
     )
     graph = graph.float().cpu().eval()
     samples = _samples(encoder)

@@ -94,7 +94,7 @@ def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:
     Raises:
         InputError: when one number would have to stand for two.
     """
-    if process.pool_prompt:
+    if process.include_prompt:
         return {}
     right: dict[str, int] = {}
     for prompt in process.prompts.values():
@@ -105,7 +105,7 @@ def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:
             raise InputError(
                 f"sentence-transformers would skip {counted} tokens for two prompts, of which one has "
                 f"{right[counted]} and {prompt!r} has {here}: end both in the same way (a colon and no "
-                "space), or set pool_prompt=true"
+                "space), or set include_prompt=true"
             )
     return {counted: here for counted, here in right.items() if counted != str(here)}
 

@@ -84,7 +84,7 @@ class SentenceVectors:
         }
         first: Any = self.module[0]
         self.static = isinstance(first, StaticEmbedding)
-        self.pool_prompt = all(getattr(part, "include_prompt", True) for part in self.module)
+        self.include_prompt = all(getattr(part, "include_prompt", True) for part in self.module)
         self.process: Process
         tokenizer: Any = getattr(first, "tokenizer", None)
         if self.static:
@@ -100,7 +100,7 @@ class SentenceVectors:
                 tokenizer,
                 longest if max_length is None else max_length,
                 prompts={str(role): prompt for role, prompt in chosen.items()},
-                pool_prompt=self.pool_prompt,
+                include_prompt=self.include_prompt,
                 padding_side="left" if tokenizer.padding_side == "left" else "right",
             )
         self.width = int(self.module.get_embedding_dimension() or 0)
@@ -118,7 +118,7 @@ class SentenceVectors:
         device = tokens.ids.device
         budget = CPU_MAX_TOKENS if device.type == "cpu" else DEVICE_MAX_TOKENS
         lengths = tokens.mask.sum(1)  # (M,)
-        skips: list[int] = [0] * len(lengths) if self.pool_prompt else tokens.prompt_len.tolist()
+        skips: list[int] = [0] * len(lengths) if self.include_prompt else tokens.prompt_len.tolist()
         order: list[int] = []
         parts: list[Tensor] = []
         for skip in sorted(set(skips)):  # sentence-transformers skips one number of tokens in all of a batch

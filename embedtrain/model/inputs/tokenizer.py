@@ -32,7 +32,7 @@ class TextTokenizer:
         tokenizer: the Hugging Face tokenizer; it is copied where a setting must change.
         max_length: longest text in tokens, prompt and special ones included.
         prompts: what stands before every text of a role; other keys are left to whoever knows them.
-        pool_prompt: whether the tokens of a prompt, and those before it, are pooled. A text without a prompt
+        include_prompt: whether the tokens of a prompt, and those before it, are pooled. A text without one
             is pooled whole either way.
         append_eos: end every text in the tokenizer's end token, where it does not do so itself.
         padding_side: where shorter texts are filled up. It changes no embedding.
@@ -48,7 +48,7 @@ class TextTokenizer:
         max_length: int,
         *,
         prompts: Mapping[str, str] | None = None,
-        pool_prompt: bool = True,
+        include_prompt: bool = True,
         append_eos: bool = False,
         padding_side: Side = "right",
     ) -> None:
@@ -62,7 +62,7 @@ class TextTokenizer:
         self.tokenizer = ready
         self.max_length = max_length
         self.prompts = dict(prompts or {})
-        self.pool_prompt = pool_prompt
+        self.include_prompt = include_prompt
         self.append_eos = append_eos
         self.padding_side = padding_side
 
@@ -92,11 +92,11 @@ class TextTokenizer:
         if not texts:
             return []
         chosen = self.chosen(len(texts), role, prompts)
-        skips = not self.pool_prompt and any(chosen)
+        skips = not self.include_prompt and any(chosen)
         if skips and not self.tokenizer.is_fast:
             raise InputError(
                 f"{type(self.tokenizer).__name__} does not say which characters a token stands for, so "
-                "prompts cannot be left out of pooling: set pool_prompt=true, or use a model with a fast "
+                "prompts cannot be left out of pooling: set include_prompt=true, or use a model with a fast "
                 "tokenizer (tokenizer.json)"
             )
         encoded = self.tokenizer(
@@ -148,7 +148,7 @@ class TextTokenizer:
             raise InputError(
                 f"max_length {self.max_length} leaves no room for a text behind the prompt {prompt[:60]!r}, "
                 f"which has {self._length(prompt)} tokens with the special ones: raise max_length, shorten "
-                "the prompt, or set pool_prompt=true"
+                "the prompt, or set include_prompt=true"
             )
         return prompt_end(added)
 

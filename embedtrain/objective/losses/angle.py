@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from embedtrain.objective.losses.angle_contrast import InBatch, OverDocuments, contrasted
 from embedtrain.objective.losses.pairs import LABELS, Labels, Pairs, labelled_pairs
 from embedtrain.objective.losses.scored import ranked
-from embedtrain.objective.schedule import Schedule, at
+from embedtrain.objective.schedule import Schedule, at, inverse
 from embedtrain.objective.settings import above_zero, not_negative, one_of
 from embedtrain.types import InputError, Pairing
 
@@ -47,23 +47,23 @@ def angle_similarity(left: Tensor, right: Tensor) -> Tensor:
 class Angle(nn.Module):
     """Ranks |cos + sin| of the pairs as their labels are ranked.
 
-    log(1 + Σ_{p,r: y_p < y_r} exp(scale (a_p - a_r))) with a of `angle_similarity`, over pairs of one task.
-    Equals sentence-transformers' AnglELoss. Norms play no part; every dim must be even.
+    log(1 + Σ_{p,r: y_p < y_r} exp((a_p - a_r) / temperature)) with a of `angle_similarity`, over pairs of one
+    task. Equals sentence-transformers' AnglELoss. Norms play no part; every dim must be even.
     """
 
-    def __init__(self, scale: float | Schedule = 20.0, labels: Labels = "scores") -> None:
+    def __init__(self, temperature: float | Schedule = 0.05, labels: Labels = "scores") -> None:
         """Set the factor of the differences and what orders the pairs.
 
         Args:
-            scale: above 0; the inverse of a temperature.
+            temperature: divides the similarities, above 0.
             labels: "scores" ranks each query and its positive by the score of the row, rows without one being
                 left out; "negatives" ranks every positive above every hard negative brought by its own query.
 
         Raises:
-            InputError: if the scale is not above 0 or `labels` is neither word.
+            InputError: if the temperature is not above 0 or `labels` is neither word.
         """
         super().__init__()
-        self.scale = above_zero("scale", scale, 20)
+        self.temperature = above_zero("temperature", temperature, 0.05)
         one_of("labels", labels, LABELS)
         self.labels: Labels = labels
         self.needs = frozenset({labels, "even_dims"})
@@ -80,7 +80,7 @@ class Angle(nn.Module):
             InputError: if no pair carries a label or d is odd.
         """
         pairs = labelled_pairs(self.labels, "Angle", pairing, query, docs)
-        return ranked(at(self.scale, pairing.step) * _angles(query, docs, pairs), pairs)
+        return ranked(inverse(self.temperature, pairing.step) * _angles(query, docs, pairs), pairs)
 
 
 class AnglE(nn.Module):
@@ -103,7 +103,7 @@ class AnglE(nn.Module):
         cosine_weight: float | Schedule = 0.0,
         ibn_weight: float | Schedule = 30.0,
         angle_weight: float | Schedule = 1.0,
-        scale: float | Schedule = 20.0,
+        temperature: float | Schedule = 0.05,
         positive_from: float = 1.0,
     ) -> None:
         """Set the mixture; the defaults are the authors' for BERT on NLI.
@@ -112,12 +112,12 @@ class AnglE(nn.Module):
             cosine_weight: of the ranking of cosines.
             ibn_weight: of the in-batch negatives.
             angle_weight: of the ranking of angles.
-            scale: of all three, above 0; the inverse of a temperature.
+            temperature: of all three, above 0.
             positive_from: the lowest score of a pair that counts as positive among in-batch negatives; set it
                 to 4 for scores of 0..5.
 
         Raises:
-            InputError: on a negative weight, a scale that is not above 0, or weights that are all 0.
+            InputError: on a negative weight, a temperature that is not above 0, or weights that are all 0.
         """
         super().__init__()
         self.cosine_weight = not_negative("cosine_weight", cosine_weight)
@@ -125,7 +125,7 @@ class AnglE(nn.Module):
         self.angle_weight = not_negative("angle_weight", angle_weight)
         if cosine_weight == ibn_weight == angle_weight == 0:
             raise InputError("cosine_weight, ibn_weight and angle_weight are 0, nothing trains: raise one")
-        self.scale = above_zero("scale", scale, 20)
+        self.temperature = above_zero("temperature", temperature, 0.05)
         self.positive_from = positive_from
 
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
@@ -140,13 +140,13 @@ class AnglE(nn.Module):
             InputError: if no pair carries a score or d is odd.
         """
         pairs = labelled_pairs("scores", "AnglE", pairing, query, docs)
-        scale = at(self.scale, pairing.step)
+        inverse_temperature = inverse(self.temperature, pairing.step)
         total = _rankings(self, query, docs, pairs, pairing.step)
         weight = at(self.ibn_weight, pairing.step)
         if weight:
             factor = query.new_zeros(len(query))  # (B,)
             factor[pairs.query[pairs.label >= self.positive_from]] = 1 / (2 * len(query))
-            total = total + weight * contrasted(InBatch(scale), factor, query, docs, pairing)
+            total = total + weight * contrasted(InBatch(inverse_temperature), factor, query, docs, pairing)
         return total
 
 
@@ -166,7 +166,7 @@ class AnglETriples(nn.Module):
         ibn_weight: float | Schedule = 1.0,
         hard_weight: float | Schedule = 1.0,
         angle_weight: float | Schedule = 0.02,
-        scale: float | Schedule = 20.0,
+        temperature: float | Schedule = 0.05,
     ) -> None:
         """Set the mixture; the defaults are the authors'.
 
@@ -175,10 +175,10 @@ class AnglETriples(nn.Module):
             ibn_weight: of the contrast with the positives of the batch.
             hard_weight: of the contrast with all documents of the batch ("cln" there).
             angle_weight: of the ranking of angles.
-            scale: of all four, above 0; the inverse of a temperature.
+            temperature: of all four, above 0.
 
         Raises:
-            InputError: on a negative weight, a scale that is not above 0, or weights that are all 0.
+            InputError: on a negative weight, a temperature that is not above 0, or weights that are all 0.
         """
         super().__init__()
         self.cosine_weight = not_negative("cosine_weight", cosine_weight)
@@ -189,7 +189,7 @@ class AnglETriples(nn.Module):
             raise InputError(
                 "cosine_weight, ibn_weight, hard_weight and angle_weight are 0, nothing trains: raise one"
             )
-        self.scale = above_zero("scale", scale, 20)
+        self.temperature = above_zero("temperature", temperature, 0.05)
 
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The loss of the batch, a scalar >= 0.
@@ -203,12 +203,12 @@ class AnglETriples(nn.Module):
             InputError: if the batch has no hard negative or d is odd.
         """
         pairs = labelled_pairs("negatives", "AnglETriples", pairing, query, docs)
-        step, scale = pairing.step, at(self.scale, pairing.step)
+        step, inverse_temperature = pairing.step, inverse(self.temperature, pairing.step)
         even = query.new_full((len(query),), 1 / (2 * len(query)))  # (B,)
         total = _rankings(self, query, docs, pairs, step)
         for weight, contrast in (
-            (at(self.ibn_weight, step), OverDocuments(scale, positives_only=True)),
-            (at(self.hard_weight, step), OverDocuments(scale, positives_only=False)),
+            (at(self.ibn_weight, step), OverDocuments(inverse_temperature, positives_only=True)),
+            (at(self.hard_weight, step), OverDocuments(inverse_temperature, positives_only=False)),
         ):
             if weight:
                 total = total + weight * contrasted(contrast, even, query, docs, pairing)
@@ -217,13 +217,13 @@ class AnglETriples(nn.Module):
 
 def _rankings(mixture: AnglE | AnglETriples, query: Tensor, docs: Tensor, pairs: Pairs, step: int) -> Tensor:
     """The weighted rankings of cosines and of angles."""
-    total, scale = query.new_zeros(()), at(mixture.scale, step)
+    total, inverse_temperature = query.new_zeros(()), inverse(mixture.temperature, step)
     cosine, angle = at(mixture.cosine_weight, step), at(mixture.angle_weight, step)
     if cosine:
         similar = F.cosine_similarity(query[pairs.query], docs[pairs.doc], dim=-1)  # (P,)
-        total = total + cosine * ranked(scale * similar, pairs)
+        total = total + cosine * ranked(inverse_temperature * similar, pairs)
     if angle:
-        total = total + angle * ranked(scale * _angles(query, docs, pairs), pairs)
+        total = total + angle * ranked(inverse_temperature * _angles(query, docs, pairs), pairs)
     return total
 
 

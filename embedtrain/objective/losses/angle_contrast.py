@@ -24,9 +24,9 @@ class InBatch(nn.Module):
     similarity: Similarity = "cosine"
     blocks: Sequence[BlockName] = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, inverse_temperature: float) -> None:
         super().__init__()
-        self.scale = scale
+        self.inverse_temperature = inverse_temperature
 
     def rows(self, scores: Blocks, allowed: Blocks, facts: RowFacts) -> Tensor:
         """(b,) losses."""
@@ -44,7 +44,7 @@ class InBatch(nn.Module):
         self, scores: tuple[Tensor | None, ...], allowed: tuple[Tensor | None, ...], pair: Tensor
     ) -> Tensor:
         """Cross-entropy of the column `pair` (b,) among what is allowed, (b,)."""
-        logits = self.scale * torch.cat(cast(tuple[Tensor, ...], scores), 1)  # (b, C + B)
+        logits = self.inverse_temperature * torch.cat(cast(tuple[Tensor, ...], scores), 1)  # (b, C + B)
         entries = torch.cat(cast(tuple[Tensor, ...], allowed), 1)
         return F.cross_entropy(torch.where(entries, logits, -torch.inf), pair, reduction="none")
 
@@ -55,16 +55,16 @@ class OverDocuments(nn.Module):
     similarity: Similarity = "cosine"
     blocks: Sequence[BlockName] = ("query_docs",)
 
-    def __init__(self, scale: float, positives_only: bool) -> None:
+    def __init__(self, inverse_temperature: float, positives_only: bool) -> None:
         super().__init__()
-        self.scale, self.positives_only = scale, positives_only
+        self.inverse_temperature, self.positives_only = inverse_temperature, positives_only
 
     def rows(self, scores: Blocks, allowed: Blocks, facts: RowFacts) -> Tensor:
         """(b,) losses."""
         entries = allowed.query_docs  # (b, C)
         if self.positives_only:
             entries = entries & cast(Tensor, facts.positive)[None, :]
-        logits = torch.where(entries, self.scale * scores.query_docs, -torch.inf)
+        logits = torch.where(entries, self.inverse_temperature * scores.query_docs, -torch.inf)
         return F.cross_entropy(logits, facts.target, reduction="none")
 
 

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.schedule import Schedule, at
+from embedtrain.objective.schedule import Schedule, at, inverse
 from embedtrain.objective.settings import above_zero, not_negative, one_of
 from embedtrain.objective.similarity.nested import Similarity
 from embedtrain.types import BlockName, Blocks, InputError, RowFacts
 
-LARGEST_SCALE = 100.0  # CLIP's bound (Radford et al. 2021, 2103.00020, section 2.5)
+LARGEST_INVERSE = 100.0  # CLIP's bound (Radford et al. 2021, 2103.00020, section 2.5)
 LEAST_SHARE = 1e-30  # of a softmax whose logarithm is still exact in float32
 WITH_PAIR = ("query_docs", "doc_queries")  # blocks in which the row's own pair stands
 
@@ -47,7 +47,7 @@ class InfoNCE(nn.Module):
 
     Hardness adds strength · sg(similarity) to the logits of chosen negatives of query_docs, so that those the
     model already finds similar weigh more (Lan et al. 2025, 2503.04812, equation 5; for hard negatives alone
-    Schechter Vera et al. 2025, EmbeddingGemma, 2509.20354). Temperature 0.05 is the scale 20 of
+    Schechter Vera et al. 2025, EmbeddingGemma, 2509.20354). Temperature 0.05 is scale=20 in
     sentence-transformers' MultipleNegativesRankingLoss, all of whose options are here.
     """
 
@@ -93,8 +93,8 @@ class InfoNCE(nn.Module):
         self.partition, self.own_pair, self.doc_docs, self.hardness = partition, own_pair, doc_docs, hardness
         self.hardness_strength = not_negative("hardness_strength", hardness_strength)
         self._check_together()
-        self.fixed_temperature = above_zero("temperature", temperature, 0.05)
-        self.log_scale: nn.Parameter | None = _learned(temperature) if learn_temperature else None
+        self.temperature = above_zero("temperature", temperature, 0.05)
+        self.log_inverse: nn.Parameter | None = _learned(temperature) if learn_temperature else None
 
     def _check_together(self) -> None:
         """Refuse settings that contradict each other or would do nothing."""
@@ -114,21 +114,21 @@ class InfoNCE(nn.Module):
                 "set both or neither"
             )
 
-    def scale(self, step: int) -> Tensor | float:
+    def inverse_temperature(self, step: int) -> Tensor | float:
         """1 / temperature, a scalar of at most 100 where it is learned.
 
         The bound cuts the value, not the gradient: a plain clamp would leave an overshooting temperature
         without a gradient, and so at the bound for good.
         """
-        if self.log_scale is None:
-            return 1 / above_zero("temperature", at(self.fixed_temperature, step), 0.05)
-        excess = (self.log_scale - math.log(LARGEST_SCALE)).clamp(min=0).detach()
-        return torch.exp(self.log_scale - excess)
+        if self.log_inverse is None:
+            return inverse(self.temperature, step)
+        excess = (self.log_inverse - math.log(LARGEST_INVERSE)).clamp(min=0).detach()
+        return torch.exp(self.log_inverse - excess)
 
     def rows(self, scores: Blocks, allowed: Blocks, facts: RowFacts) -> Tensor:
         """The loss of each query, (b,), 0 where nothing but the pair is allowed."""
-        scale = self.scale(facts.step)
-        logits = {name: _block(scores, name) * scale for name in self.blocks}
+        inverse_temperature = self.inverse_temperature(facts.step)
+        logits = {name: _block(scores, name) * inverse_temperature for name in self.blocks}
         if self.hardness is not None:
             logits["query_docs"] = logits["query_docs"] + self._extra(scores.query_docs, facts)
         for name, values in logits.items():
@@ -142,9 +142,9 @@ class InfoNCE(nn.Module):
 
     def gain(self, step: int) -> float | None:
         """1 / temperature where only query_docs and a given temperature take part."""
-        if self.log_scale is not None or self.hardness is not None or len(self.blocks) > 1:
+        if self.log_inverse is not None or self.hardness is not None or len(self.blocks) > 1:
             return None
-        return float(self.scale(step))
+        return float(self.inverse_temperature(step))
 
     def slopes(self, logits: Tensor, blocked: Tensor | None, facts: RowFacts) -> tuple[Tensor, Tensor]:
         """(b,) losses and (b, C) their derivative by the logits of query_docs."""
@@ -185,9 +185,9 @@ def _learned(temperature: float | Schedule) -> nn.Parameter:
     """log(1 / temperature) as a parameter."""
     if isinstance(temperature, Schedule):
         raise InputError("temperature is a schedule and learned at once: set learn_temperature=false")
-    if temperature < 1 / LARGEST_SCALE:
+    if temperature < 1 / LARGEST_INVERSE:
         raise InputError(
-            f"temperature must be at least {1 / LARGEST_SCALE} to be learned, got {temperature}: "
+            f"temperature must be at least {1 / LARGEST_INVERSE} to be learned, got {temperature}: "
             "raise it or set learn_temperature=false"
         )
     return nn.Parameter(torch.tensor(-math.log(temperature)))

@@ -100,7 +100,7 @@ def own_negatives(loss: str, pairing: Pairing, query: Tensor, docs: Tensor) -> O
     if len(owned.doc) == 0:
         raise InputError(
             f"{loss} needs hard negatives and no row of this batch has any: "
-            'add "negatives" to the training rows, or train without them by contrast=infonce'
+            'add "negatives" to the training rows, or train without them by loss=infonce'
         )
     kept = torch.zeros_like(owned.doc, dtype=torch.bool)  # (N,)
     asking = torch.unique(owned.query)  # ascending

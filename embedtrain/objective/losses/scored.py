@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedtrain.objective.losses.pairs import LABELS, Labels, Pairs, labelled_pairs
-from embedtrain.objective.schedule import Schedule, at
+from embedtrain.objective.schedule import Schedule, inverse
 from embedtrain.objective.settings import above_zero, one_of
 from embedtrain.types import Pairing
 
@@ -18,23 +18,23 @@ from embedtrain.types import Pairing
 class CoSENT(nn.Module):
     """Ranks the cosines of the pairs as their labels are ranked; only the order of the labels counts.
 
-    With c_p the cosine of pair p and y_p its label: log(1 + Σ_{p,r: y_p < y_r} exp(scale (c_p - c_r))), the
-    sum over pairs of one task, whose labels share a scale. Norms play no part.
+    With c_p the cosine of pair p, y_p its label: log(1 + Σ_{p,r: y_p < y_r} exp((c_p - c_r) / temperature)),
+    the sum over pairs of one task, whose labels share a scale. Norms play no part.
     """
 
-    def __init__(self, scale: float | Schedule = 20.0, labels: Labels = "scores") -> None:
-        """Set the factor of the cosine differences and what orders the pairs.
+    def __init__(self, temperature: float | Schedule = 0.05, labels: Labels = "scores") -> None:
+        """Set the temperature of the cosine differences and what orders the pairs.
 
         Args:
-            scale: above 0; the inverse of a temperature.
+            temperature: divides the similarities, above 0.
             labels: "scores" ranks each query and its positive by the score of the row, rows without one being
                 left out; "negatives" ranks every positive above every hard negative brought by its own query.
 
         Raises:
-            InputError: if the scale is not above 0 or `labels` is neither word.
+            InputError: if the temperature is not above 0 or `labels` is neither word.
         """
         super().__init__()
-        self.scale = above_zero("scale", scale, 20)
+        self.temperature = above_zero("temperature", temperature, 0.05)
         one_of("labels", labels, LABELS)
         self.labels: Labels = labels
         self.needs = frozenset({labels})
@@ -52,7 +52,7 @@ class CoSENT(nn.Module):
         """
         pairs = labelled_pairs(self.labels, "CoSENT", pairing, query, docs)
         cosine = F.cosine_similarity(query[pairs.query], docs[pairs.doc], dim=-1)  # (P,)
-        return ranked(at(self.scale, pairing.step) * cosine, pairs)
+        return ranked(inverse(self.temperature, pairing.step) * cosine, pairs)
 
 
 def ranked(similarity: Tensor, pairs: Pairs) -> Tensor:

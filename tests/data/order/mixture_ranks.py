@@ -20,9 +20,9 @@ from embedtrain.types import Inputs
 
 SAVED_AFTER = 7  # batches
 FEATURES = {
-    "one task": {"epochs": 2},
+    "one task": {"max_epochs": 2},
     "mixed": {"batches": "mixed", "max_negatives": 2, "draw_negatives": "sample"},
-    "by length": {"by_length": True, "sampling": "temperature", "max_steps": 14},
+    "by length": {"group_by_length": True, "sampling": "temperature", "max_steps": 14},
     "weights": {"sampling": "weights", "max_steps": 20, "num_workers": 1},
 }
 

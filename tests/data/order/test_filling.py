@@ -37,11 +37,11 @@ def clashing(examples, batches):
 
 @pytest.mark.parametrize("examples", [UNIQUE, SHARING], ids=["unique", "sharing"])
 @pytest.mark.parametrize("size", [2, 7, 10])
-@pytest.mark.parametrize("by_length", [False, True])
-def test_batches_are_full_and_no_row_comes_twice(examples, size, by_length):
+@pytest.mark.parametrize("group_by_length", [False, True])
+def test_batches_are_full_and_no_row_comes_twice(examples, size, group_by_length):
     count = len(examples) // size
     for key in range(3):
-        found = filled(examples, count, size, key=(key,), by_length=by_length)
+        found = filled(examples, count, size, key=(key,), group_by_length=group_by_length)
         assert [len(batch) for batch in found.batches] == [size] * count
         assert max(Counter(r for batch in found.batches for r in batch).values()) == 1
 
@@ -116,8 +116,8 @@ def test_the_key_decides_the_order():
 def test_rows_of_similar_length_share_batches():
     examples = [row(f"q{i}", ["x" * (1 + (i * 37) % 500) + f" {i}"]) for i in range(1024)]
 
-    def padding(by_length):
-        batches = filled(examples, 64, 16, key=(0,), by_length=by_length).batches
+    def padding(group_by_length):
+        batches = filled(examples, 64, 16, key=(0,), group_by_length=group_by_length).batches
         lengths = [[len(examples[r].positives[0]) for r in batch] for batch in batches]
         return sum(max(batch) * len(batch) - sum(batch) for batch in lengths), lengths
 

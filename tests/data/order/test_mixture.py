@@ -102,12 +102,12 @@ def test_weights_and_temperature_decide_the_steps(files):
     for alpha, expected in ((0, (30, 30)), (1, (40, 20)), (0.5, (35, 25))):
         data = module_of(both, sampling="temperature", alpha=alpha, max_steps=60)
         assert Counter(tasks_of(data)) == dict(zip("ab", expected, strict=True))
-    assert module_of(both, sampling="temperature", epochs=2).total_steps == 30
+    assert module_of(both, sampling="temperature", max_epochs=2).total_steps == 30
 
 
 def test_mixed_batches_are_drawn_from_all_datasets(files):
     both = [entry(files, "a"), entry(files, "b")]
-    data = module_of(both, batches="mixed", epochs=2, batch_size=12)
+    data = module_of(both, batches="mixed", max_epochs=2, batch_size=12)
     assert data.total_steps == 20
     assert data.batches_per_epoch == 10
     steps = everything(data)
@@ -122,7 +122,7 @@ def test_mixed_batches_are_drawn_from_all_datasets(files):
 
 
 def test_a_cap_uses_the_same_rows_in_every_epoch(files):
-    data = module_of([entry(files, "a", cap=16)], epochs=5)
+    data = module_of([entry(files, "a", cap=16)], max_epochs=5)
     assert data.total_steps == 10
     places = {
         example.where for batch in everything(data) for example in data.examples_at(batch.links.rows.tolist())
@@ -153,7 +153,7 @@ def test_every_dataset_draws_negatives_its_own_way(files):
         entry(files, "b", negatives=2, draw_negatives="first"),
         {**entry(files, "b"), "task": "rest", "draw_negatives": "all"},
     ]
-    data = module_of(train, max_negatives=1, epochs=2)
+    data = module_of(train, max_negatives=1, max_epochs=2)
     for batch, task in zip(everything(data), tasks_of(data), strict=True):
         each = len(batch.links.docs) // len(batch.links.rows)
         assert each == {"a": 1, "b": 3, "rest": 6}[task]
@@ -197,10 +197,10 @@ def test_datasets_without_in_batch_negatives_are_named(files):
 FEATURES = {
     "one task": {},
     "mixed": {"batches": "mixed"},
-    "by length": {"by_length": True},
+    "by length": {"group_by_length": True},
     "temperature": {"sampling": "temperature", "max_steps": 17},
     "sampled negatives": {"max_negatives": 2, "draw_negatives": "sample"},
-    "mixed by length": {"batches": "mixed", "by_length": True, "max_negatives": 1},
+    "mixed by length": {"batches": "mixed", "group_by_length": True, "max_negatives": 1},
 }
 
 
@@ -347,7 +347,7 @@ def test_streams_train_beside_rows_in_memory(files, shards, tmp_path, monkeypatc
     monkeypatch.setattr(windows_module, "WINDOW", 32)
     train = [entry(files, "a"), shards]
     for options in ({}, {"batches": "mixed"}, {"num_workers": 2}):
-        data = module_of(train, cache=tmp_path / "counts", epochs=2, **options)
+        data = module_of(train, cache=tmp_path / "counts", max_epochs=2, **options)
         assert data.tasks == {"a": False, "streamed": False}
         rows = Counter(row for batch in everything(data) for row in batch.links.rows.tolist())
         streamed = Counter({row: times for row, times in rows.items() if row >= 80})
@@ -359,7 +359,7 @@ def test_streams_train_beside_rows_in_memory(files, shards, tmp_path, monkeypatc
 
 
 def test_a_capped_stream_uses_as_many_rows(shards, tmp_path):
-    data = module_of([{**shards, "cap": 40}], cache=tmp_path / "counts", epochs=3)
+    data = module_of([{**shards, "cap": 40}], cache=tmp_path / "counts", max_epochs=3)
     rows = Counter(row for batch in everything(data) for row in batch.links.rows.tolist())
     assert rows == dict.fromkeys(range(40), 3)
     assert len({example.where for example in data.examples_at(range(40))}) == 40

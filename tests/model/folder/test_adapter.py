@@ -22,7 +22,7 @@ SETTINGS = {
     "pooling": "latent_attention",
     "attention": "bidirectional",
     "prompts": {"query": "the word: "},
-    "pool_prompt": False,
+    "include_prompt": False,
     "append_eos": True,
     "padding_side": "left",
     "max_length": 20,

@@ -147,7 +147,7 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
     assert contract._replace(tokenizer_hash="", versions={}) == Contract(
         pooling="mean",
         pooling_settings={},
-        pool_prompt=True,
+        include_prompt=True,
         prompts={},
         attention="bidirectional",
         special_tokens=(("[CLS]",), ("[SEP]",)),
@@ -287,7 +287,7 @@ def test_poolings_and_prompts_of_sentence_transformers_are_read(
             load_encoder(path)
         return
     encoder = load_encoder(path)
-    assert (encoder.pooling.name, encoder.process.pool_prompt) == (name, include)
+    assert (encoder.pooling.name, encoder.process.include_prompt) == (name, include)
     assert encoder.process.prompts == {"query": "the word: "}
     model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
     for role in ("query", "document"):

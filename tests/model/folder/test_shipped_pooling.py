@@ -60,7 +60,7 @@ def test_a_fresh_process_without_embedtrain_loads_every_pooling(
         (tiny_modernbert, "multi_layer"),
         (tiny_modernbert, "weighted_mean"),
     ):
-        encoder = load_encoder(path, pooling=pooling, prompts={"query": "the word: "}, pool_prompt=False)
+        encoder = load_encoder(path, pooling=pooling, prompts={"query": "the word: "}, include_prompt=False)
         folders.append(save_encoder(encoder, tmp_path / f"{path.name}_{pooling}", SUB))
         assert (folders[-1] / "embedtrain_pooling.py").exists()
         expected.append(encoder.encode(sentences, (SUB.layer,), "query").at(SUB))
@@ -92,7 +92,9 @@ def test_no_code_is_shipped_where_sentence_transformers_pools_alike(tiny_llama, 
 
 
 def test_sentence_transformers_can_save_what_it_loaded(tiny_modernbert, tmp_path, sentences):
-    encoder = load_encoder(tiny_modernbert, pooling="multi_layer", prompts={"query": "a "}, pool_prompt=False)
+    encoder = load_encoder(
+        tiny_modernbert, pooling="multi_layer", prompts={"query": "a "}, include_prompt=False
+    )
     folder = save_encoder(encoder, tmp_path / "model", SUB)
     SentenceTransformer(str(folder), device="cpu", trust_remote_code=True).save(str(tmp_path / "again"))
     found = queries(tmp_path / "again", sentences, trust_remote_code=True)
@@ -175,7 +177,7 @@ def byte_level(tiny_llama, tmp_path_factory) -> Path:
 def test_a_prompt_that_would_be_miscounted_is_shipped_with_its_right_number(byte_level, tmp_path, pooling):
     texts = ("the cat", "this", "a longer text than the others")
     prompts = {"query": "find: ", "document": "this:"}
-    settings = {"pooling": pooling, "append_eos": True, "pool_prompt": False}
+    settings = {"pooling": pooling, "append_eos": True, "include_prompt": False}
     encoder = load_encoder(byte_level, prompts=prompts, **settings)
     assert miscounted_prompts(encoder.process) == {"6": 5}
     folder = save_encoder(encoder, tmp_path / "model", SUB)

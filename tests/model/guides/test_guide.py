@@ -125,7 +125,7 @@ def test_each_distinct_text_is_encoded_once(tiny_bert, sentences, monkeypatch):
 
 
 def test_keys_know_prompt_and_truncation_and_not_padding(tiny_bert):
-    encoder = load_encoder(tiny_bert, prompts=PROMPTS, pool_prompt=False, max_length=8)
+    encoder = load_encoder(tiny_bert, prompts=PROMPTS, include_prompt=False, max_length=8)
     texts = ["cat", "small cat", " ".join(["cat"] * 20), " ".join(["cat"] * 30)]
     query, document, bare = (
         text_keys(tokens)

@@ -44,10 +44,10 @@ def test_a_skipped_prompt_is_read_and_not_pooled(encoder, tiny_bert, sentences):
     process = encoder.process
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     try:
-        process.pool_prompt = False
+        process.include_prompt = False
         values = encoder.encode(sentences, (3,), prompt="a big: ").values[0]
     finally:
-        process.pool_prompt = True
+        process.include_prompt = True
     for text, vector in zip(sentences, values, strict=True):
         ids = torch.tensor([tokenizer(f"a big: {text}")["input_ids"]])
         model = encoder.backbone.cut(3)

@@ -95,7 +95,9 @@ def pieces(tokenizer, read):
 @pytest.mark.parametrize("text", ["cat", " cat", "the cat sleeps", "é world", "\n\ncat 🙂", "123", "ing"])
 def test_skipped_tokens_hold_no_text_and_pooled_ones_all_of_it(kinds, kind, prompt, text):
     tokenizer = kinds[kind]
-    (read,) = TextTokenizer(tokenizer, 64, prompts={"query": prompt}, pool_prompt=False).read([text], "query")
+    (read,) = TextTokenizer(tokenizer, 64, prompts={"query": prompt}, include_prompt=False).read(
+        [text], "query"
+    )
     whole = tokenizer(prompt + text, return_offsets_mapping=True, return_special_tokens_mask=True)
     assert read.ids == whole["input_ids"]
     held = [
@@ -124,20 +126,20 @@ def test_skipped_tokens_hold_no_text_and_pooled_ones_all_of_it(kinds, kind, prom
 )
 def test_the_border_stands_where_a_reader_would_draw_it(kinds, kind, prompt, text, skipped, first):
     tokenizer = kinds[kind]
-    read = TextTokenizer(tokenizer, 64, pool_prompt=False).read([text], "query", [prompt])[0]
+    read = TextTokenizer(tokenizer, 64, include_prompt=False).read([text], "query", [prompt])[0]
     before, after = pieces(tokenizer, read)
     assert (before, after[0]) == (skipped, first)
 
 
 def test_prompt_alone_would_count_one_token_too_many(kinds):
     tokenizer = kinds["bytes, spaces kept"]
-    read = TextTokenizer(tokenizer, 64, pool_prompt=False).read(["cat"], "query", ["query: "])[0]
+    read = TextTokenizer(tokenizer, 64, include_prompt=False).read(["cat"], "query", ["query: "])[0]
     assert len(tokenizer("query: ")["input_ids"]) == read.prompt_len + 1
 
 
 def test_the_prompt_of_a_text_wins_over_the_prompt_of_its_role(kinds):
     plain = kinds["wordpiece"]
-    process = TextTokenizer(plain, 64, prompts={"query": "the: ", "STS": "a: "}, pool_prompt=False)
+    process = TextTokenizer(plain, 64, prompts={"query": "the: ", "STS": "a: "}, include_prompt=False)
     texts = ["cat", "cat", "cat"]
     tokens = process(texts, "query", [None, "", "a big: "])
     assert tokens.prompt_len.tolist() == [3, 0, 4]
@@ -158,7 +160,7 @@ def test_a_pooled_prompt_skips_nothing(kinds):
 @pytest.mark.parametrize("append_eos", [False, True])
 @pytest.mark.parametrize("kind", EVERY)
 def test_an_empty_text_pools_its_end_token_or_else_everything(kinds, kind, append_eos):
-    process = TextTokenizer(kinds[kind], 64, pool_prompt=False, append_eos=append_eos)
+    process = TextTokenizer(kinds[kind], 64, include_prompt=False, append_eos=append_eos)
     (read,) = process.read([""], "query", ["the dog"])
     skipped, pooled = pieces(process.tokenizer, read)
     ends = append_eos or kind in ("roberta", "wordpiece")
@@ -167,12 +169,12 @@ def test_an_empty_text_pools_its_end_token_or_else_everything(kinds, kind, appen
 
 
 def test_a_text_that_the_tokenizer_drops_is_an_empty_one(kinds):
-    process = TextTokenizer(kinds["wordpiece"], 64, pool_prompt=False)
+    process = TextTokenizer(kinds["wordpiece"], 64, include_prompt=False)
     assert process.read(["\x01"], "query", ["the: "]) == process.read([""], "query", ["the: "])
 
 
 def test_a_text_without_tokens_is_read_as_padding(kinds):
-    tokens = TextTokenizer(kinds["bytes, no processor"], 8, pool_prompt=False)(["", "cat"], "query")
+    tokens = TextTokenizer(kinds["bytes, no processor"], 8, include_prompt=False)(["", "cat"], "query")
     assert tokens.ids[0, 0] == kinds["bytes, no processor"].pad_token_id
     assert tokens.mask[0].tolist() == [True, *[False] * (tokens.ids.shape[1] - 1)]
 
@@ -182,19 +184,21 @@ def test_a_prompt_that_leaves_no_room_is_named(kinds, kind):
     plain = kinds[kind]
     prompt = "the dog runs: "
     needed = len(plain(prompt.strip())["input_ids"])
-    narrow = TextTokenizer(plain, needed, pool_prompt=False)
+    narrow = TextTokenizer(plain, needed, include_prompt=False)
     with pytest.raises(
         InputError, match=rf"max_length {needed} leaves no room .*'the dog runs: ', which has \d+ tokens"
     ):
         narrow(["a cat", "zzz 123"], "query", ["", prompt])
     assert narrow([""], "query", [prompt]).ids.shape == (1, needed)
     TextTokenizer(plain, needed)(["zzz 123"], "query", [prompt])
-    assert TextTokenizer(plain, needed + 4, pool_prompt=False)(["zzz 123"], "query", [prompt]).prompt_len > 0
+    assert (
+        TextTokenizer(plain, needed + 4, include_prompt=False)(["zzz 123"], "query", [prompt]).prompt_len > 0
+    )
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences, tmp_path):
-    process = TextTokenizer(kinds["wordpiece"], 64, padding_side=side, pool_prompt=False)
+    process = TextTokenizer(kinds["wordpiece"], 64, padding_side=side, include_prompt=False)
     prompts = ["the: " if row % 2 else "" for row in range(len(sentences))]
     tokens = process(sentences, "query", prompts)
     rows = process.read(sentences, "query", prompts)
@@ -216,7 +220,7 @@ def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences, tm
 def test_a_worker_gets_the_same_tokenizer(kinds):
     options = {
         "prompts": {"query": "query: "},
-        "pool_prompt": False,
+        "include_prompt": False,
         "append_eos": True,
         "padding_side": "left",
     }
@@ -228,9 +232,9 @@ def test_a_worker_gets_the_same_tokenizer(kinds):
 
 
 def test_slow_tokenizers_are_refused_only_where_offsets_are_needed():
-    process = TextTokenizer(ByT5Tokenizer(), 32, pool_prompt=False, append_eos=True)
+    process = TextTokenizer(ByT5Tokenizer(), 32, include_prompt=False, append_eos=True)
     assert process(["ab"], "query").ids.tolist() == [[100, 101, 1]]
-    with pytest.raises(InputError, match=r"ByT5Tokenizer does not say which characters .* pool_prompt=true"):
+    with pytest.raises(InputError, match=r"ByT5Tokenizer does not say which char.* include_prompt=true"):
         process(["ab"], "query", ["q: "])
     assert TextTokenizer(ByT5Tokenizer(), 32)(["b"], "query", ["a"]).ids.tolist() == [[100, 101, 1]]
 

@@ -132,10 +132,10 @@ def positives_alone():
 
 
 LOSSES = {
-    "Angle": (Angle(2.0), scored),
-    "AngleNegatives": (Angle(2.0, "negatives"), triples),
-    "AnglE": (AnglE(0.5, 2.0, 3.0, scale=2.0), scored),
-    "AnglETriples": (AnglETriples(0.5, 2.0, 4.0, 3.0, scale=2.0), triples),
+    "Angle": (Angle(0.5), scored),
+    "AngleNegatives": (Angle(0.5, "negatives"), triples),
+    "AnglE": (AnglE(0.5, 2.0, 3.0, temperature=0.5), scored),
+    "AnglETriples": (AnglETriples(0.5, 2.0, 4.0, 3.0, temperature=0.5), triples),
 }
 
 
@@ -201,7 +201,7 @@ def test_missing_labels_name_the_cure():
         (lambda: AnglE(0, 0, 0), r"cosine_weight, ibn_weight and angle_weight are 0, nothing trains"),
         (lambda: AnglETriples(0, 0, 0, 0), r"hard_weight and angle_weight are 0, nothing trains"),
         (lambda: AnglE(ibn_weight=-1), r"ibn_weight must be 0 or more, got -1"),
-        (lambda: AnglETriples(scale=0), r"scale must be above 0 \(20 is usual\), got 0"),
+        (lambda: AnglETriples(temperature=0), r"temperature must be above 0 \(0.05 is usual\), got 0"),
         (lambda: Angle(labels="own"), r"labels must be one of \['scores', 'negatives'\], got 'own'"),
     ],
 )

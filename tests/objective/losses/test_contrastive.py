@@ -272,7 +272,7 @@ def test_gradients_equal_finite_differences(batch):
     for evaluate in (by_rows, by_blocks):
         assert torch.autograd.gradcheck(
             lambda q, d, _, evaluate=evaluate: evaluate(loss, case._replace(query=q, docs=d)),
-            (case.query, case.docs, loss.log_scale),
+            (case.query, case.docs, loss.log_inverse),
             atol=1e-6,
         )
 

@@ -27,19 +27,19 @@ def test_learned_temperature_begins_where_it_is_told_and_follows_the_gradient(va
     constant, learned = InfoNCE(0.1), InfoNCE(0.1, learn_temperature=True)
     found = value(learned)
     torch.testing.assert_close(found, value(constant), rtol=1e-6, atol=0)
-    assert [name for name, _ in learned.named_parameters()] == ["log_scale"]
+    assert [name for name, _ in learned.named_parameters()] == ["log_inverse"]
     assert not list(constant.parameters())
     found.backward()
-    assert learned.log_scale.grad.abs() > 0
+    assert learned.log_inverse.grad.abs() > 0
 
 
 def test_learned_scale_is_held_to_100_without_losing_its_gradient(value):
     loss = InfoNCE(learn_temperature=True)
     with torch.no_grad():
-        loss.log_scale.fill_(math.log(1e6))
-    assert loss.scale(0).item() == pytest.approx(100, rel=1e-5)
+        loss.log_inverse.fill_(math.log(1e6))
+    assert loss.inverse_temperature(0).item() == pytest.approx(100, rel=1e-5)
     value(loss).backward()
-    assert loss.log_scale.grad.abs() > 0
+    assert loss.log_inverse.grad.abs() > 0
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_temperature_must_be_positive(temperature):
 def test_learned_temperature_must_leave_room_below_the_bound():
     with pytest.raises(InputError, match=r"temperature must be at least 0\.01 to be learned, got 0\.005"):
         InfoNCE(0.005, learn_temperature=True)
-    assert InfoNCE(0.01, learn_temperature=True).scale(0).item() == pytest.approx(100)
+    assert InfoNCE(0.01, learn_temperature=True).inverse_temperature(0).item() == pytest.approx(100)
     with pytest.raises(InputError, match="temperature is a schedule and learned at once"):
         InfoNCE(Linear(0.1, 0.05, steps=10), learn_temperature=True)
 

@@ -60,7 +60,9 @@ def test_angle_pairs_without_labels_are_infonce(golden):
 def test_angle_triples(golden):
     arrays, config = golden("angle_losses_C")
     weights = config["weights"]
-    loss = AnglETriples(weights["cosine"], weights["ibn"], weights["cln"], weights["angle"], config["tau"])
+    loss = AnglETriples(
+        weights["cosine"], weights["ibn"], weights["cln"], weights["angle"], 1 / config["tau"]
+    )
     leaf = arrays["embeddings"].requires_grad_()
     pairing = fixed(torch.arange(4), torch.ones(4, 8, dtype=torch.bool), owner=torch.arange(4).repeat(2))
     value = loss(leaf[::3], torch.cat([leaf[1::3], leaf[2::3]]), pairing)
@@ -80,7 +82,7 @@ def espresso(config):
     size = config["compression_size"]
     chooser = plan.Espresso(size, layer_offset=0, num_layers=config["n_layers"], width=12)
     inner = config["inner"]
-    return size, chooser, AnglE(inner["cosine_w"], inner["ibn_w"], inner["angle_w"], inner["tau"])
+    return size, chooser, AnglE(inner["cosine_w"], inner["ibn_w"], inner["angle_w"], 1 / inner["tau"])
 
 
 @pytest.mark.parametrize(("distilled", "name"), [(True, "ese"), (False, "express_only")])
@@ -126,7 +128,7 @@ def test_two_dmse(golden, version, power):
     chooser = plan.TwoDMSE([config["sampled_dim"]], version, num_layers=config["n_layers"], width=16)
     step = next(step for step in range(100) if chooser(step)[0].sub.layer == config["sampled_layer"])
     inner = config["inner"]
-    loss = AnglE(inner["cosine_w"], inner["ibn_w"], inner["angle_w"], inner["cosine_tau"])
+    loss = AnglE(inner["cosine_w"], inner["ibn_w"], inner["angle_w"], 1 / inner["cosine_tau"])
     distill = LayerKL(temperature=config["kl_temperature"], power=power, detach_teacher=False)
     leaf, *batch = layered(arrays)
     value = Objective(loss, distill)(*batch, chooser(step))

@@ -33,10 +33,10 @@ def everyone(target, documents, scores, **facts):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("scale", [1.0, 20.0])
-def test_loss_equals_its_formula(seed, scale):
+@pytest.mark.parametrize("temperature", [1.0, 0.05])
+def test_loss_equals_its_formula(seed, temperature):
     query, docs, pairing = batch(seed)
-    ours, slow = CoSENT(scale)(query, docs, pairing), slow_loss(query, docs, pairing, scale)
+    ours, slow = CoSENT(temperature)(query, docs, pairing), slow_loss(query, docs, pairing, 1 / temperature)
     torch.testing.assert_close(ours, slow, rtol=1e-10, atol=1e-12)
     gradients = torch.autograd.grad(ours, [query, docs]), torch.autograd.grad(slow, [query, docs])
     for mine, theirs in zip(*gradients, strict=True):
@@ -45,7 +45,7 @@ def test_loss_equals_its_formula(seed, scale):
 
 def test_gradients_equal_finite_differences():
     query, docs, pairing = batch(0)
-    assert torch.autograd.gradcheck(lambda q, d: CoSENT(3.0)(q, d, pairing), (query, docs), atol=1e-6)
+    assert torch.autograd.gradcheck(lambda q, d: CoSENT(1 / 3.0)(q, d, pairing), (query, docs), atol=1e-6)
 
 
 def test_equal_scores_give_zero_and_no_gradient():
@@ -58,8 +58,8 @@ def test_equal_scores_give_zero_and_no_gradient():
 
 def test_float32_holds_at_scales_where_exp_overflows():
     query, docs, pairing = batch(2)
-    exact = CoSENT(1000.0)(query, docs, pairing)
-    single = CoSENT(1000.0)(query.float(), docs.float(), pairing)
+    exact = CoSENT(0.001)(query, docs, pairing)
+    single = CoSENT(0.001)(query.float(), docs.float(), pairing)
     assert torch.isfinite(single)
     torch.testing.assert_close(single.double(), exact, rtol=1e-5, atol=0)
 
@@ -117,11 +117,12 @@ def test_hard_negatives_as_labels_rank_every_positive_above_every_one():
     torch.testing.assert_close(value, slow, rtol=1e-12, atol=0)
 
 
-def test_scale_may_follow_a_schedule():
+def test_temperature_may_follow_a_schedule():
     query, docs, pairing = batch(7)
-    rising = CoSENT(Linear(10.0, 20.0, steps=10))
-    for step, scale in ((0, 10.0), (5, 15.0), (99, 20.0)):
-        assert rising(query, docs, pairing._replace(step=step)) == CoSENT(scale)(query, docs, pairing)
+    falling = CoSENT(Linear(0.1, 0.05, steps=10))
+    for step, temperature in ((0, 0.1), (5, 0.075), (99, 0.05)):
+        value = falling(query, docs, pairing._replace(step=step))
+        torch.testing.assert_close(value, CoSENT(temperature)(query, docs, pairing))
 
 
 def test_norms_play_no_part():
@@ -148,7 +149,7 @@ def test_labels_must_be_a_word_it_knows():
         CoSENT(labels="rows")
 
 
-@pytest.mark.parametrize("scale", [0, -1.0, float("nan")])
-def test_scale_must_be_positive(scale):
-    with pytest.raises(InputError, match=r"scale must be above 0 \(20 is usual\), got"):
-        CoSENT(scale)
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan")])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(InputError, match=r"temperature must be above 0 \(0.05 is usual\), got"):
+        CoSENT(temperature)

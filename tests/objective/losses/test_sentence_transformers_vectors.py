@@ -95,9 +95,9 @@ def teacher_scores(columns, seed=5):
 
 
 CASES = {
-    "cosent": (2, CoSENT(7.0), lambda model: CoSENTLoss(model, 7.0), SCORES),
-    "angle": (2, Angle(7.0), lambda model: AnglELoss(model, 7.0), SCORES),
-    "angle-negatives": (4, Angle(7.0, "negatives"), lambda model: AnglELoss(model, 7.0), None),
+    "cosent": (2, CoSENT(1 / 7.0), lambda model: CoSENTLoss(model, 7.0), SCORES),
+    "angle": (2, Angle(1 / 7.0), lambda model: AnglELoss(model, 7.0), SCORES),
+    "angle-negatives": (4, Angle(1 / 7.0, "negatives"), lambda model: AnglELoss(model, 7.0), None),
     "triplet-cosine": (
         3, Triplet(0.7), lambda model: TripletLoss(model, TripletDistanceMetric.COSINE, 0.7), None,
     ),

@@ -68,16 +68,16 @@ class Softmax(nn.Module):
     def __init__(self, similarity="cosine", names=NAMES):
         super().__init__()
         self.similarity, self.blocks = similarity, names
-        self.log_scale = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
+        self.log_inverse = nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
 
     def rows(self, scores, allowed, facts):
         parts = [
-            torch.where(getattr(allowed, name), getattr(scores, name) * self.log_scale.exp(), -torch.inf)
+            torch.where(getattr(allowed, name), getattr(scores, name) * self.log_inverse.exp(), -torch.inf)
             for name in self.blocks
             if getattr(scores, name) is not None
         ]
         logits = torch.cat(parts, 1)
-        positive = scores.query_docs.gather(1, facts.target[:, None])[:, 0] * self.log_scale.exp()
+        positive = scores.query_docs.gather(1, facts.target[:, None])[:, 0] * self.log_inverse.exp()
         return logits.logsumexp(1) - positive
 
 
@@ -143,7 +143,7 @@ def test_every_block_kind_and_sub_model_equals_whole_matrices(batch, margin, bud
     losses = [Softmax(), Softmax("dot", ("query_docs",)), Softmax("cosine", ("query_docs", "doc_docs"))]
     factors = [torch.full((B,), 1 / B).double(), torch.arange(B).double(), torch.rand(B).double()]
     terms = [RowTerm(loss, 0.5 + n, row) for n, (loss, row) in enumerate(zip(losses, factors, strict=True))]
-    parameters = [loss.log_scale for loss in losses]
+    parameters = [loss.log_inverse for loss in losses]
     pairing = pairing_of(batch, margin)
 
     def gradients(value):

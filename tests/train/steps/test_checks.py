@@ -43,8 +43,8 @@ def plain(loss=None, distill=None, **settings):
 )
 def test_rows_that_lack_what_a_loss_needs(loss, lacking):
     check(plain(loss))
-    told = {"scores": 'contrast needs a "score"', "negatives": "contrast needs hard negatives"}
-    with pytest.raises(InputError, match=told.get(lacking, "contrast needs a teacher's scores")):
+    told = {"scores": 'loss needs a "score"', "negatives": "loss needs hard negatives"}
+    with pytest.raises(InputError, match=told.get(lacking, "loss needs a teacher's scores")):
         check(plain(loss), offers=EVERYTHING - {lacking})
 
 
@@ -59,9 +59,7 @@ def test_datasets_that_the_data_does_not_have():
     with pytest.raises(InputError, match="'three', which the data does not have; it has 'one', 'two'"):
         check(plain(negatives=Negatives(datasets={"three": {"scope": "own"}})))
     split = Sum([Term(InfoNCE(), tasks=["one"]), Term(InfoNCE(), tasks=["tow"])])
-    with pytest.raises(
-        InputError, match="contrast has a loss for the data set 'tow', which the data does not"
-    ):
+    with pytest.raises(InputError, match="loss has a loss for the data set 'tow', which the data does not"):
         check(plain(split))
 
 

@@ -16,9 +16,9 @@ from embedtrain.types import Embeddings, Guide, InputError, Links, distinct_laye
 
 STEPS_REHEARSED = 2
 ROWS_LACK = {
-    "scores": 'a "score" on the training rows, and none has one: add them, or train with contrast=infonce',
-    "teacher": "a teacher's scores, and no row has them: add them, or train with contrast=infonce",
-    "negatives": 'hard negatives, and no row has any: add "negatives", or train with contrast=infonce',
+    "scores": 'a "score" on the training rows, and none has one: add them, or train with loss=infonce',
+    "teacher": "a teacher's scores, and no row has them: add them, or train with loss=infonce",
+    "negatives": 'hard negatives, and no row has any: add "negatives", or train with loss=infonce',
 }
 
 
@@ -47,7 +47,7 @@ def check_run(
     needs = loss.objective.needs | getattr(loss.pair, "needs", frozenset())
     for need, lack in ROWS_LACK.items():
         if need in needs and need not in offers:
-            raise InputError(f"contrast needs {lack}")
+            raise InputError(f"loss needs {lack}")
     if "guide" in needs and loss.guide is None:
         raise InputError(
             "a rule of `negatives`, the loss or the distillation needs a guide and there is none: "
@@ -55,7 +55,7 @@ def check_run(
         )
     odd = [str(sub) for sub in plan.sub_models if sub.dim % 2]
     if "even_dims" in needs and odd:
-        raise InputError(f"contrast pairs the halves of a vector and needs even dims, the plan has {odd[0]}")
+        raise InputError(f"loss pairs the halves of a vector and needs even dims, the plan has {odd[0]}")
     if isinstance(loss.pair, Negatives):
         loss.pair.check_tasks(sorted(tasks))
     _check_kinds(loss, tasks)
@@ -63,7 +63,7 @@ def check_run(
         unknown = [name for name in term.tasks or () if name not in tasks]
         if unknown:
             raise InputError(
-                f"contrast has a loss for the data set {unknown[0]!r}, which the data does not have; it has "
+                f"loss has a loss for the data set {unknown[0]!r}, which the data does not have; it has "
                 f"{', '.join(map(repr, sorted(tasks)))}"
             )
     _check_queue(loss, plan, ranks)
@@ -77,7 +77,7 @@ def _check_kinds(loss: BatchLoss, tasks: Mapping[str, bool]) -> None:
         if len(kinds) == 2:
             raise InputError(
                 f"one loss for {kinds[True]!r}, whose rows have scores, and {kinds[False]!r}, whose rows "
-                "have none: use contrast=weighted_sum with a term for each kind, its `tasks` named"
+                "have none: use loss=weighted_sum with a term for each kind, its `tasks` named"
             )
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from embedtrain.files.checkpoint_folder import CheckpointFolder
-from embedtrain.train.callbacks.during import During, MeasureWhileTraining, means_of
+from embedtrain.train.callbacks.eval_during import EvalDuring, MeasureWhileTraining, means_of
 from embedtrain.types import Cell, SubModel
 
 
@@ -46,19 +46,19 @@ def run(during, folder, *, steps, step_seconds, measure_seconds, callback=None, 
 
 
 def test_every_so_many_steps_and_the_last(tmp_path):
-    assert run(During(every=4), tmp_path, steps=10, step_seconds=1, measure_seconds=1)[0] == [4, 8, 10]
+    assert run(EvalDuring(every=4), tmp_path, steps=10, step_seconds=1, measure_seconds=1)[0] == [4, 8, 10]
 
 
 def test_a_share_of_the_time_is_kept_but_for_the_first_and_the_last(tmp_path):
     taken, made = run(
-        During(every=1, time_share=0.1), tmp_path, steps=1000, step_seconds=1, measure_seconds=5
+        EvalDuring(every=1, time_share=0.1), tmp_path, steps=1000, step_seconds=1, measure_seconds=5
     )
     assert taken[:3] == [1, 90, 135], "(spent + 5) <= 0.1 (elapsed + 5), elapsed being steps + spent"
     assert made.spent / (1000 + made.spent) == pytest.approx(0.1, abs=0.006)
 
 
 def test_the_time_of_an_earlier_part_counts(tmp_path):
-    during = During(every=1, time_share=0.1)
+    during = EvalDuring(every=1, time_share=0.1)
     _, before = run(during, tmp_path, steps=100, step_seconds=1, measure_seconds=5)
     taken, after = run(
         during, tmp_path, steps=200, step_seconds=1, measure_seconds=5, callback=before, start=100
@@ -69,7 +69,7 @@ def test_the_time_of_an_earlier_part_counts(tmp_path):
 
 
 def test_patience_counts_from_the_last_better_one(tmp_path):
-    taken, made = run(During(every=1, patience=3), tmp_path, steps=9, step_seconds=1, measure_seconds=1)
+    taken, made = run(EvalDuring(every=1, patience=3), tmp_path, steps=9, step_seconds=1, measure_seconds=1)
     assert taken == [1, 2, 3, 4], "one best, then three that are not above it"
     assert made.ended
     assert made.best["mean"] == (0.0, 1)

@@ -15,7 +15,7 @@ from embedtrain.files.scores import read_scores
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.run.publish import publish
 from embedtrain.run.run import TrainingRun
-from embedtrain.train.callbacks.during import MeasureWhileTraining
+from embedtrain.train.callbacks.eval_during import MeasureWhileTraining
 from embedtrain.train.checkpoints import take_weights
 from embedtrain.types import Cell, InputError
 
@@ -60,8 +60,8 @@ def dev_data(tmp_path_factory):
 def words(small_run, dev_data, tmp_path):
     return [
         *small_run,
-        "data.max_steps=6",
-        "trainer.checkpoint_every=1",
+        "trainer.max_steps=6",
+        "trainer.checkpoint_every_n_steps=1",
         "evaluation.tasks=[mine]",
         f"evaluation.data_root={dev_data}",
         "evaluation.before=false",
@@ -69,7 +69,7 @@ def words(small_run, dev_data, tmp_path):
     ]
 
 
-SWEEP = ["during=sweep", "during.every=2"]
+SWEEP = ["eval_during=sweep", "eval_during.every=2"]
 
 
 def watcher(run):
@@ -109,7 +109,7 @@ def weights(folder):
 
 def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
     """With dropout and accumulation: weights, optimiser, and the lines of the steps are as without it."""
-    words = [*words, "trainer.accumulate=2"]
+    words = [*words, "trainer.accumulate_grad_batches=2"]
     train([*words, "name=without"])
     logger = FakeLogger()
     run = TrainingRun(compose([*words, *SWEEP, "name=with"]))
@@ -133,11 +133,11 @@ def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
     assert [row for row in logger.rows if "eval/mean" in row[1]] == [
         (row["step"], {key: row[key] for key in row if key != "step"}) for row in evaluated
     ]
-    scores = read_scores(tmp_path / "with/during/scores.jsonl")
+    scores = read_scores(tmp_path / "with/eval_during/scores.jsonl")
     assert sorted({score.step for score in scores}) == [2, 4, 6]
     assert {score.split for score in scores} == {"dev"}
     assert not (tmp_path / "with/scores.jsonl").exists()
-    assert sorted(path.name for path in (tmp_path / "with/during").iterdir()) == [
+    assert sorted(path.name for path in (tmp_path / "with/eval_during").iterdir()) == [
         "scores.jsonl",
         "tasks.json",
     ]
@@ -145,7 +145,13 @@ def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
 
 
 def test_a_stop_anywhere_changes_nothing(words, tmp_path):
-    words = [*words, *SWEEP, "during.patience=5", "final_weights=best", "trainer.checkpoint_every=3"]
+    words = [
+        *words,
+        *SWEEP,
+        "eval_during.patience=5",
+        "final_weights=best",
+        "trainer.checkpoint_every_n_steps=3",
+    ]
     whole = train([*words, "name=whole"])
     for stop in (3, 5):  # 5 takes and measures step 4 again
         with pytest.raises(StopError):
@@ -156,15 +162,15 @@ def test_a_stop_anywhere_changes_nothing(words, tmp_path):
         assert watcher(resumed).best == watcher(whole).best
         assert watcher(resumed).waited == watcher(whole).waited
         found, expected = (
-            read_scores(tmp_path / name / "during/scores.jsonl") for name in (f"stopped_{stop}", "whole")
+            read_scores(tmp_path / name / "eval_during/scores.jsonl") for name in (f"stopped_{stop}", "whole")
         )
         assert sorted(item[1:] for item in found) == sorted(item[1:] for item in expected)
 
 
 def test_the_best_step_is_published_and_each_cut_from_its_own(words, tmp_path):
     """Full model and mean are best at 4; the smallest sub-model at 2; a checkpoint holds these weights."""
-    words = [*words, "during=sweep", "during.every=1", "trainer.keep_last=9"]
-    words += ["final_weights=best", "exports=[[1,8],[2,16]]", "during.best_per_cut=true", "name=run"]
+    words = [*words, "eval_during=sweep", "eval_during.every=1", "trainer.save_total_limit=9"]
+    words += ["final_weights=best", "exports=[[1,8],[2,16]]", "eval_during.best_per_cut=true", "name=run"]
     values = {step: [0.1, 0.1 * step, 0.5] for step in range(1, 7)} | {2: [0.9, 0.2, 0.1], 4: [0.4, 0.9, 0.9]}
     run = train(words, values=values)
     assert run.final_step == 4
@@ -189,10 +195,10 @@ def test_the_best_step_is_published_and_each_cut_from_its_own(words, tmp_path):
 def test_patience_ends_a_run_and_it_stays_ended(words, tmp_path):
     words = [
         *words,
-        "during=sweep",
-        "during.every=1",
-        "during.patience=2",
-        "during.min_delta=0.05",
+        "eval_during=sweep",
+        "eval_during.every=1",
+        "eval_during.patience=2",
+        "eval_during.min_delta=0.05",
         "name=run",
     ]
     values = {1: 0.5, 2: 0.54, 3: 0.56, 4: 0.6, 5: 0.58, 6: 0.9}  # 0.54 is better, but not by 0.05
@@ -209,9 +215,9 @@ def test_patience_ends_a_run_and_it_stays_ended(words, tmp_path):
 def test_one_sub_model_may_decide(words):
     words = [
         *words,
-        "during=sweep",
-        "during.every=1",
-        "during.monitor=L1_D8",
+        "eval_during=sweep",
+        "eval_during.every=1",
+        "eval_during.monitor=L1_D8",
         "final_weights=best",
         "name=run",
     ]
@@ -238,15 +244,15 @@ def test_a_measurement_that_fails_is_survived(words, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["during.tasks=[mine:test]"], "mine would be measured on test while training"),
-        (["during.tasks=[STSBenchmark]"], "STSBenchmark would be measured on test"),
-        (["during.monitor=L3_D8"], "monitor must be one of mean, L1_D8, L2_D16, L4_D32, got 'L3_D8'"),
-        (["during.layers=[9]"], r"there is no L9_D8; layers are 1\.\.4"),
-        (["during.every=0"], "every must be 1 or more, got 0"),
-        (["during.time_share=1.5"], "time_share must be between 0 and 1"),
-        (["during.dtypes=[int4]"], "dtypes has 'int4'"),
+        (["eval_during.tasks=[mine:test]"], "mine would be measured on test while training"),
+        (["eval_during.tasks=[STSBenchmark]"], "STSBenchmark would be measured on test"),
+        (["eval_during.monitor=L3_D8"], "monitor must be one of mean, L1_D8, L2_D16, L4_D32, got 'L3_D8'"),
+        (["eval_during.layers=[9]"], r"there is no L9_D8; layers are 1\.\.4"),
+        (["eval_during.every=0"], "every must be 1 or more, got 0"),
+        (["eval_during.time_share=1.5"], "time_share must be between 0 and 1"),
+        (["eval_during.dtypes=[int4]"], "dtypes has 'int4'"),
         (["evaluation.tasks=[STS12]"], "none of evaluation.tasks has a development split"),
-        (["during.tasks=[STSBenchmark:validation]"], "cannot be loaded"),
+        (["eval_during.tasks=[STSBenchmark:validation]"], "cannot be loaded"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_the_run(words, more, message):
@@ -255,14 +261,20 @@ def test_what_cannot_be_measured_is_refused_before_the_run(words, more, message)
 
 
 def test_test_splits_only_where_that_is_said(words, tmp_path):
-    train([*words, *SWEEP, "during.tasks=[mine:test]", "during.allow_test=true", "name=run"])
-    assert {score.split for score in read_scores(tmp_path / "run/during/scores.jsonl")} == {"test"}
+    train([*words, *SWEEP, "eval_during.tasks=[mine:test]", "eval_during.allow_test=true", "name=run"])
+    assert {score.split for score in read_scores(tmp_path / "run/eval_during/scores.jsonl")} == {"test"}
 
 
 def test_two_ranks_agree_on_what_is_best_and_when_to_end(words, tmp_path):
     """The first measures, and both end at the same step; nobody waits for the other for ever."""
-    words = [*words, "during=sweep", "during.every=1", "during.patience=1", "during.min_delta=9"]
-    words += ["during.time_share=0.9", "final_weights=best", "trainer=ddp", "trainer.devices=2"]
+    words = [
+        *words,
+        "eval_during=sweep",
+        "eval_during.every=1",
+        "eval_during.patience=1",
+        "eval_during.min_delta=9",
+    ]
+    words += ["eval_during.time_share=0.9", "final_weights=best", "trainer=ddp", "trainer.devices=2"]
     words += ["trainer.accelerator=cpu", "trainer.timeout_minutes=2", "name=two"]
     command = [sys.executable, "-m", "embedtrain.cli.train", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -14,15 +14,15 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.files.scores import main_scores
 from embedtrain.model.encoder import Encoder
 from embedtrain.run.measure import grid, measure
-from embedtrain.train.callbacks.during import ByTask, During, MeasureWhileTraining
+from embedtrain.train.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
 from embedtrain.train.callbacks.saving import SaveCheckpoints
 from embedtrain.types import Cell, Dtype, InputError, Score
 
-FOLDER = "during"  # in the run folder; its scores.jsonl has lines of every step that was measured
+FOLDER = "eval_during"  # in the run folder; its scores.jsonl has lines of every step that was measured
 
 
 def watch(
-    during: During,
+    during: EvalDuring,
     trainer: pl.Trainer,
     encoder: Encoder,
     folder: RunFolder,
@@ -45,7 +45,9 @@ def watch(
             no rank has the whole weights.
     """
     if config["trainer"].get("shard"):
-        raise InputError("during=sweep needs the whole weights on one rank: use it without trainer.shard")
+        raise InputError(
+            "eval_during=sweep needs the whole weights on one rank: use it without trainer.shard"
+        )
     evaluation = config["evaluation"]
     cells = _cells(during, encoder)
     during.check_monitor(cells)
@@ -88,14 +90,15 @@ def by_task(scores: list[Score]) -> dict[str, dict[Cell, float]]:
     }
 
 
-def _cells(during: During, encoder: Encoder) -> list[Cell]:
+def _cells(during: EvalDuring, encoder: Encoder) -> list[Cell]:
     """The plan's sub-models, or the grid of the layers and dims that are given, in each dtype."""
     wanted = {"layers": during.layers, "dims": during.dims, "dtypes": during.dtypes}
     every = grid(wanted, encoder.trained)
     for cell in every:
         if not (1 <= cell.layer <= encoder.num_layers and 1 <= cell.dim <= encoder.width):
             raise InputError(
-                f"during: there is no {cell.sub}; layers are 1..{encoder.num_layers}, dims 1..{encoder.width}"
+                f"eval_during: there is no {cell.sub}; layers are 1..{encoder.num_layers}, "
+                f"dims 1..{encoder.width}"
             )
     if during.layers is None and during.dims is None:
         return [cell for cell in every if cell.sub in encoder.trained]

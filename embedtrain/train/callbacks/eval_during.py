@@ -30,8 +30,8 @@ Measure = Callable[[int], ByTask]  # of the weights as they are; given the optim
 MEAN = "mean"
 
 
-class During:
-    """What is measured while a run trains, how often, and what that decides: the `during` group.
+class EvalDuring:
+    """What is measured while a run trains, how often, and what that decides: the `eval_during` group.
 
     Args:
         tasks: as of an evaluation; None for the development splits of `evaluation.tasks`.
@@ -87,7 +87,7 @@ class During:
         """
         known = [MEAN, *dict.fromkeys(str(cell.sub) for cell in cells)]
         if self.monitor not in known:
-            raise InputError(f"during: monitor must be one of {', '.join(known)}, got {self.monitor!r}")
+            raise InputError(f"eval_during: monitor must be one of {', '.join(known)}, got {self.monitor!r}")
 
 
 def means_of(found: ByTask) -> dict[SubModel, float]:
@@ -117,7 +117,7 @@ class MeasureWhileTraining(Callback):
 
     def __init__(
         self,
-        during: During,
+        during: EvalDuring,
         measure: Measure,
         folder: CheckpointFolder,
         clock: Callable[[], float] = time.monotonic,

@@ -1,0 +1,122 @@
+"""The nearest name for a word that nothing reads: our old names, those of other libraries, or the closest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+OLD_NAMES = {  # ours -> what they are now
+    "contrast": "loss",
+    "during": "eval_during",
+    "trainer.accumulate": "trainer.accumulate_grad_batches",
+    "trainer.clip_norm": "trainer.gradient_clip_val",
+    "trainer.validate_every": "trainer.val_check_interval",
+    "trainer.log_every": "trainer.log_every_n_steps",
+    "trainer.checkpoint_every": "trainer.checkpoint_every_n_steps",
+    "trainer.keep_last": "trainer.save_total_limit",
+    "data.max_steps": "trainer.max_steps",
+    "data.epochs": "trainer.max_epochs",
+    "data.by_length": "data.group_by_length",
+    "backbone.pool_prompt": "backbone.include_prompt",
+    "gradcache.rows": "gradcache.mini_batch_size",
+    "scale": "temperature=1/scale",
+}
+ELSEWHERE = {  # names of sentence-transformers, transformers and Lightning -> what does it here
+    "per_device_train_batch_size": "data.batch_size, which counts the rows of all devices",
+    "per_device_eval_batch_size": "data.batch_size",
+    "batch_size": "data.batch_size",
+    "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
+    "accumulate_grad_batches": "trainer.accumulate_grad_batches",
+    "learning_rate": "optim.lr",
+    "lr": "optim.lr",
+    "weight_decay": "optim.weight_decay",
+    "adam_beta1": "optim.betas",
+    "adam_beta2": "optim.betas",
+    "adam_epsilon": "optim.eps",
+    "lr_scheduler_type": "optim.schedule",
+    "warmup_ratio": "optim.warmup",
+    "warmup_steps": "optim.warmup",
+    "num_train_epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
+    "max_steps": "trainer.max_steps",
+    "max_grad_norm": "trainer.gradient_clip_val",
+    "gradient_clip_val": "trainer.gradient_clip_val",
+    "logging_steps": "trainer.log_every_n_steps",
+    "save_steps": "trainer.checkpoint_every_n_steps",
+    "every_n_train_steps": "trainer.checkpoint_every_n_steps",
+    "save_total_limit": "trainer.save_total_limit",
+    "save_top_k": "trainer.save_total_limit",
+    "eval_steps": "trainer.val_check_interval",
+    "eval_strategy": "trainer.val_check_interval",
+    "val_check_interval": "trainer.val_check_interval",
+    "bf16": "trainer.precision=bf16-mixed",
+    "fp16": "trainer.precision=16-mixed",
+    "precision": "trainer.precision",
+    "devices": "trainer.devices",
+    "num_nodes": "trainer.num_nodes",
+    "accelerator": "trainer.accelerator",
+    "strategy": "trainer=ddp or trainer=fsdp",
+    "fsdp": "trainer=fsdp",
+    "output_dir": "output_root and name",
+    "run_name": "name",
+    "overwrite_output_dir": "overwrite",
+    "report_to": "logger",
+    "load_best_model_at_end": "final_weights=best",
+    "metric_for_best_model": "eval_during.monitor",
+    "dataloader_num_workers": "data.num_workers",
+    "num_workers": "data.num_workers",
+    "group_by_length": "data.group_by_length",
+    "batch_sampler": "data.batches",
+    "multi_dataset_batch_sampler": "data.sampling",
+    "train_dataset": "data.train",
+    "eval_dataset": "data.validation",
+    "model_name_or_path": "backbone.path",
+    "max_seq_length": "backbone.max_length",
+    "max_length": "backbone.max_length",
+    "prompts": "backbone.prompts",
+    "include_prompt": "backbone.include_prompt",
+    "gradient_checkpointing": "backbone.gradient_checkpointing",
+    "pooling_mode": "pooling",
+    "pooling_mode_mean_tokens": "pooling=mean",
+    "pooling_mode_cls_token": "pooling=cls",
+    "matryoshka_dims": "plan.dims",
+    "mini_batch_size": "gradcache.mini_batch_size",
+    "temperature": "loss.temperature",
+    "loss=MultipleNegativesRankingLoss": "loss=infonce",
+    "loss=MultipleNegativesSymmetricRankingLoss": "loss=infonce_symmetric",
+    "loss=CachedMultipleNegativesRankingLoss": "loss=infonce gradcache=chunks",
+    "loss=CachedMultipleNegativesSymmetricRankingLoss": "loss=infonce_symmetric gradcache=chunks",
+    "loss=GISTEmbedLoss": "loss=gist negatives=gist guide=minilm",
+    "loss=CachedGISTEmbedLoss": "loss=gist negatives=gist guide=minilm gradcache=chunks",
+    "loss=CoSENTLoss": "loss=cosent",
+    "loss=AnglELoss": "loss=angle_rank",
+    "loss=TripletLoss": "loss=triplet",
+    "loss=MarginMSELoss": "loss=margin_mse",
+    "loss=DistillKLDivLoss": "loss=teacher_kl",
+    "loss=GlobalOrthogonalRegularizationLoss": "loss=gor",
+    "loss=MatryoshkaLoss": "plan=dims",
+    "loss=Matryoshka2dLoss": "plan=random2d distill=layer_kl",
+    "loss=AdaptiveLayerLoss": "plan=grid distill=layer_kl",
+    "loss=MSELoss": "distill=embedding",
+}
+
+
+def nearest(word: str, known: Sequence[str], path: str | None = None) -> str:
+    """'; it is now X', '; here it is X' or '; did you mean X?', or a full stop.
+
+    Args:
+        word: that nothing reads.
+        known: words that could have been meant.
+        path: with its place, as `trainer.accumulate` or `loss=CoSENTLoss`.
+    """
+    for name in dict.fromkeys((path or word, word)):
+        if name in OLD_NAMES:
+            return f"; it is now '{OLD_NAMES[name]}'."
+        cure = ELSEWHERE.get(name)
+        if cure is not None and ({".", "="} & set(path or "") or re.split("[.= ,]", cure)[0] in known):
+            return f"; here it is '{cure}'."
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{close[0]}'?" if close else "."
