@@ -8,7 +8,7 @@ import torch
 
 from embedtrain.settings.build import config_dir
 
-CONTRASTS = sorted(path.stem for path in config_dir("conf").glob("contrast/*.yaml"))
+CONTRASTS = sorted(path.stem for path in config_dir("conf").glob("loss/*.yaml"))
 DISTILLS = sorted(path.stem for path in config_dir("conf").glob("distill/*.yaml") if path.stem != "none")
 LOSSES = [*CONTRASTS, *(f"infonce + {name}" for name in DISTILLS)]
 TOLERANCE = 1e-10

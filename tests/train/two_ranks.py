@@ -81,9 +81,9 @@ class Case(NamedTuple):
 
 
 def cases():
-    contrasts = sorted(path.stem for path in config_dir("conf").glob("contrast/*.yaml"))
+    losses = sorted(path.stem for path in config_dir("conf").glob("loss/*.yaml"))
     distills = sorted(path.stem for path in config_dir("conf").glob("distill/*.yaml") if path.stem != "none")
-    for loss, plan, rule, chunk, accumulate in itertools.product(contrasts, PLANS, RULES, CHUNKS, (1, 2)):
+    for loss, plan, rule, chunk, accumulate in itertools.product(losses, PLANS, RULES, CHUNKS, (1, 2)):
         if accumulate == 1 or chunk != 1:
             yield Case(loss, plan, rule, chunk, accumulate)
     for distill, plan, chunk in itertools.product(distills, PLANS, CHUNKS):
@@ -186,8 +186,8 @@ def batch_of(rank, world, number=0):
 
 
 def objective_of(name):
-    contrast, _, distill = name.partition(" + ")
-    return Objective(option("contrast", contrast), option("distill", distill) if distill else None).double()
+    loss, _, distill = name.partition(" + ")
+    return Objective(option("loss", loss), option("distill", distill) if distill else None).double()
 
 
 def option(group, name):
