@@ -94,10 +94,10 @@ def naive(root: Path, names: tuple[str, ...], cells: list[tuple[int, int]]) -> d
     from sentence_transformers import SentenceTransformer
 
     from embedtrain.evaluate.catalogue.tasks import find_tasks
-    from embedtrain.evaluate.quiet import quiet
+    from embedtrain.evaluate.mteb_private import silenced
 
     taken, scores = {}, {}
-    with quiet():
+    with silenced():
         for layer, dim in cells:
             model = SentenceTransformer(str(folder()), device="cpu", truncate_dim=dim, local_files_only=True)
             model[0].auto_model.encoder.layer = model[0].auto_model.encoder.layer[:layer]

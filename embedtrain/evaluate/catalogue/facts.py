@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from mteb.abstasks import AbsTask
-from mteb.get_tasks import _TASKS_REGISTRY
 
+from embedtrain.evaluate.mteb_private import hub_type, task_names
 from embedtrain.files.scores import TaskFacts
 
 
 def facts_of(task: AbsTask) -> TaskFacts:
     """Type, data set and revision; of official tasks the repository, wherever the data came from."""
     metadata = task.metadata
-    official = metadata.name in _TASKS_REGISTRY and not hasattr(task, "kind")  # local tasks have a kind
+    official = metadata.name in task_names() and not hasattr(task, "kind")  # local tasks have a kind
     source = getattr(task, "address", metadata.dataset) if official else metadata.dataset
     return TaskFacts(
         type=str(metadata.type),
-        hub_type=str(metadata._hf_task_type()[0]),
+        hub_type=hub_type(task),
         dataset=str(source["path"]) if official else "local",
         revision=str(metadata.dataset["revision"]),
         subset=",".join(task.hf_subsets),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from embedtrain.evaluate.mteb_private import is_mock
+
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
@@ -22,7 +24,7 @@ def source_of(task: AbsTask) -> Source:
     """Where this task would read its data: own files, a mirror's folder, rows under its name, or the hub."""
     if hasattr(task, "files"):
         return Source("own")
-    if any(made.__module__.startswith("mteb.mocks") for made in type(task).__mro__):
+    if is_mock(task):
         return Source("mock")
     address = getattr(task, "address", task.metadata.dataset)
     repo, revision = address["path"], address["revision"]

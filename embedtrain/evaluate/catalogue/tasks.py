@@ -21,7 +21,7 @@ from embedtrain.evaluate.catalogue.local.sets import (
     nearest_names,
     used_files,
 )
-from embedtrain.evaluate.quiet import kept_random_state
+from embedtrain.evaluate.mteb_private import same_random_state
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def find_tasks(
     own: dict[str, list[str | None]] = {}  # splits by path of a local set, None for the set's usual one
     official: dict[str, AbsTask] = {}
     order: dict[str, None] = {}  # keys of both, as asked for
-    with kept_random_state():
+    with same_random_state():
         for name in dict.fromkeys(names):
             base, _, split = name.partition(":")
             if base == LOCAL:
@@ -91,7 +91,7 @@ def local_tasks(
     chosen = (
         _evaluable(Path(root), sets) if names is None else [choose_set(name, sets, root) for name in names]
     )
-    with kept_random_state():
+    with same_random_state():
         return [_local_task(item, [None] if splits is None else list(splits), sets) for item in chosen]
 
 
@@ -101,7 +101,7 @@ def official_tasks(names: Sequence[str]) -> list[AbsTask]:
     Raises:
         InputError: unknown name, with the nearest names.
     """
-    with kept_random_state():
+    with same_random_state():
         return [task for name in names for task in _official(name, (), None)]
 
 

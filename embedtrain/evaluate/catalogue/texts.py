@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedtrain.evaluate.catalogue.tasks import load
-from embedtrain.evaluate.quiet import kept_random_state, quiet
+from embedtrain.evaluate.mteb_private import (
+    SCORE_QUERIES,
+    document_texts,
+    query_texts,
+    same_random_state,
+    silenced,
+)
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -44,7 +50,7 @@ def placed_texts(task: AbsTask, splits: set[str]) -> list[Placed]:
         InputError: if the data are not there.
     """
     loaded_before = task.data_loaded
-    with quiet(), kept_random_state():
+    with silenced(), same_random_state():
         if not loaded_before:
             load(task)
         try:
@@ -69,7 +75,7 @@ def shipped_texts(statistics: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _ranks(task: AbsTask) -> bool:
-    return hasattr(task, "task_specific_scores")
+    return hasattr(task, SCORE_QUERIES)
 
 
 def _parts(
@@ -79,16 +85,14 @@ def _parts(
 ) -> Iterator[tuple[str, list[str]]]:
     """The texts of every table with its place; of a ranking the queries, then the documents."""
     from datasets import Dataset
-    from mteb._create_dataloaders import _retrieval_texts
-    from mteb.types import PromptType
 
     if isinstance(data, Dataset):
         for name in data.column_names:
             if name not in _NOT_READ:
                 yield f"{place} {name}".strip(), list(_strings(data[name][:]))
     elif isinstance(data, Mapping) and "corpus" in data and "queries" in data:
-        yield f"{place} queries".strip(), list(_retrieval_texts(data["queries"], PromptType.query)[:])
-        yield f"{place} corpus".strip(), list(_retrieval_texts(data["corpus"], PromptType.document)[:])
+        yield f"{place} queries".strip(), query_texts(data["queries"])
+        yield f"{place} corpus".strip(), document_texts(data["corpus"])
     elif isinstance(data, Mapping):
         named = {key: value for key, value in data.items() if key in splits}
         for key, value in (named or data).items():

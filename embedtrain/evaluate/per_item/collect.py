@@ -1,8 +1,7 @@
 """Takes the items of a score from mteb while it computes the score; nothing is computed twice.
 
-mteb hands its predictions to `_save_task_predictions`, which would write them as JSON, and a retrieval task
-its scores of each query to `task_specific_scores`. For the time of an evaluation the task's own methods are
-covered by ones that keep what they are given. Written for mteb 2.26.
+mteb hands its predictions to a method that would write them as JSON, and a retrieval task its scores of each
+query to another. For the time of an evaluation both are covered by ones that keep what they are given.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from embedtrain.evaluate.mteb_private import SAVE_PREDICTIONS, SCORE_QUERIES
 from embedtrain.evaluate.per_item.item_values import (
     Asked,
     Values,
@@ -37,7 +37,7 @@ class Collector:
 
     def __init__(self, task: Any) -> None:  # noqa: ANN401 (mteb is imported late)
         self.task = task
-        self._ranks = hasattr(task, "task_specific_scores")
+        self._ranks = hasattr(task, SCORE_QUERIES)
         self._folds = bool(getattr(task, "is_cross_validation", False))  # unequal ones: no mean over texts
         self._caught: dict[Where, Any] = {}
         self._asked: dict[Where, Asked | None] = {}
@@ -46,9 +46,9 @@ class Collector:
     def during(self) -> Iterator[None]:
         """While mteb evaluates a cell, with a `prediction_folder`, what it hands out is kept."""
         self._caught = {}
-        covers: dict[str, Callable[..., Any]] = {"_save_task_predictions": self._predictions}
+        covers: dict[str, Callable[..., Any]] = {SAVE_PREDICTIONS: self._predictions}
         if self._ranks:
-            covers["task_specific_scores"] = self._queries
+            covers[SCORE_QUERIES] = self._queries
         vars(self.task).update(covers)
         try:
             yield
@@ -96,7 +96,7 @@ class Collector:
             if each is not None:
                 values.append(Values(metric, "mean", np.asarray(each, dtype=np.float64)[:, None]))
         self._caught[hf_split, hf_subset] = _Part(asked, tuple(values))
-        own = type(self.task).task_specific_scores
+        own = getattr(type(self.task), SCORE_QUERIES)
         return own(self.task, scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
 
     def _part(self, where: Where, score: Mapping[str, Any]) -> _Part | None:

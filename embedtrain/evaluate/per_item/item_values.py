@@ -1,4 +1,4 @@
-"""How each type of task makes its score of items, from what mteb predicted. Written for mteb 2.26.
+"""How each type of task makes its score of items, from what mteb predicted.
 
 Types that are not here (bitext mining, summarisation, several labels) keep no items.
 """
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.evaluate.mteb_private import reciprocal_ranks
 from embedtrain.evaluate.per_item.weighted import Floats
 from embedtrain.types import content_id
 
@@ -59,8 +60,6 @@ def of_queries(
 
     `scores` are pytrec_eval's of each query, in whose names mteb's are found; the reciprocal rank is mteb's.
     """
-    from mteb._evaluators.retrieval_metrics import mrr
-
     name, _, depth = ("recall_at_1" if metric == "accuracy" else metric).partition("_at_")
     theirs = {
         "ndcg": "ndcg_cut_",
@@ -75,8 +74,7 @@ def of_queries(
             [each[key] for each in scores.values()] if all(key in each for each in scores.values()) else None
         )
     if name == "mrr" and set(results) == set(scores):
-        ranked = {query: results[query] for query in scores}
-        return list(mrr(dict(qrels), ranked, [int(depth)])[f"MRR@{depth}"])
+        return reciprocal_ranks(qrels, {query: results[query] for query in scores}, int(depth))
     return None
 
 

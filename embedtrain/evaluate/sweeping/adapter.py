@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mteb import TaskMetadata
-from mteb._create_dataloaders import _retrieval_texts
 from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder, get_prompt
 from mteb.models.model_meta import ScoringFunction
@@ -28,6 +27,7 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 from torch import Tensor
 
+from embedtrain.evaluate.mteb_private import document_texts, query_texts
 from embedtrain.evaluate.vectors.bank import GridBank, key_of
 from embedtrain.evaluate.vectors.quantize import ranges_of, signs, through_int8
 from embedtrain.evaluate.vectors.search import Found, as_kept, best, cosine, rerank, signs_cosine
@@ -103,13 +103,13 @@ class ServedCell(AbsEncoder):
         are cosines of what `encode` gives; with rescoring, of the float32 query and the kept document.
         """
         query_ids = list(queries["id"][:])
-        query_texts = list(_retrieval_texts(queries, PromptType.query)[:])
+        texts_of_queries = query_texts(queries)
         if top_ranked is None and not self._fits(task_metadata):
-            return self._streamed(query_ids, query_texts, task_metadata, top_k)
-        ids, texts = self.bank.corpus(self._corpus, _document_texts)
+            return self._streamed(query_ids, texts_of_queries, task_metadata, top_k)
+        ids, texts = self.bank.corpus(self._corpus, ids_and_texts)
         unit = self._unit(texts, task_metadata, PromptType.document)  # (N, dim)
         docs = as_kept(ids, unit, self.cell.dtype, self.serving.rescore_multiplier)
-        asked = self._unit(query_texts, task_metadata, PromptType.query)  # (Q, dim)
+        asked = self._unit(texts_of_queries, task_metadata, PromptType.query)  # (Q, dim)
         if top_ranked is not None:
             return rerank(query_ids, asked, docs, top_ranked, top_k)
         return best(query_ids, asked, docs, top_k)
@@ -132,25 +132,25 @@ class ServedCell(AbsEncoder):
         def sample() -> list[bytes]:
             rows = range(0, count, max(1, count // _SAMPLED))
             how = self._prompted(task, PromptType.document)
-            return [key_of(*how, text) for text in _texts_of(self._corpus.select(rows))]
+            return [key_of(*how, text) for text in document_texts(self._corpus.select(rows))]
 
         return self.bank.holds(self._corpus, count, sample)
 
     def _streamed(
         self,
         query_ids: list[str],
-        query_texts: list[str],
+        texts: list[str],
         task: TaskMetadata,
         top_k: int,
     ) -> Found:
         """`search` of a corpus that is not kept: the first cell searches for all."""
         # mteb gives each cell the same corpus, which the bank holds on to, but queries of its own
-        where = (id(self._corpus), tuple(query_ids), tuple(query_texts), top_k)
+        where = (id(self._corpus), tuple(query_ids), tuple(texts), top_k)
         if where not in self.bank.searched:
             cells = [ServedCell(self.bank, cell, self.mteb_model_meta, self.serving) for cell in self._all()]
             asked = Asked(
                 query_ids,
-                {one.cell: one._unit(query_texts, task, PromptType.query) for one in cells},
+                {one.cell: one._unit(texts, task, PromptType.query) for one in cells},
                 top_k,
                 cut_first=self.serving.normalize == "post",
                 rescore_multiplier=self.serving.rescore_multiplier,
@@ -158,7 +158,7 @@ class ServedCell(AbsEncoder):
             corpus = self._corpus
 
             def read(start: int, end: int) -> list[str]:
-                return _texts_of(corpus.select(range(start, end)))
+                return document_texts(corpus.select(range(start, end)))
 
             documents = Documents(list(corpus["id"][:]), read, *self._prompted(task, PromptType.document))
             self.bank.searched[where] = search_all(self.bank, documents, asked)
@@ -211,9 +211,6 @@ def model_meta(
     )
 
 
-def _document_texts(corpus: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401 (a datasets.Dataset)
-    return list(corpus["id"][:]), _texts_of(corpus)
-
-
-def _texts_of(corpus: Any) -> list[str]:  # noqa: ANN401 (a datasets.Dataset)
-    return list(_retrieval_texts(corpus, PromptType.document)[:])
+def ids_and_texts(corpus: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401 (a datasets.Dataset)
+    """The documents of a corpus."""
+    return list(corpus["id"][:]), document_texts(corpus)

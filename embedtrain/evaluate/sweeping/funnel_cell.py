@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import torch
 from mteb import TaskMetadata
-from mteb._create_dataloaders import _retrieval_texts
 from mteb.models import ModelMeta
 from mteb.results import TaskResult
 from mteb.types import PromptType
 from torch import Tensor
 
-from embedtrain.evaluate.sweeping.adapter import AS_CUT, ServedCell, Serving, _document_texts
+from embedtrain.evaluate.mteb_private import query_texts
+from embedtrain.evaluate.sweeping.adapter import AS_CUT, ServedCell, Serving, ids_and_texts
 from embedtrain.evaluate.sweeping.funnel import Funnel, cascade, shortlist
 from embedtrain.evaluate.vectors.bank import GridBank
 from embedtrain.evaluate.vectors.search import Found
@@ -49,8 +49,8 @@ class FunnelCell(ServedCell):
 
         Where documents are given for each query (`top_ranked`) the funnel runs over those.
         """
-        ids, texts = self.bank.corpus(self._corpus, _document_texts)
-        names, asked = list(queries["id"][:]), list(_retrieval_texts(queries, PromptType.query)[:])
+        ids, texts = self.bank.corpus(self._corpus, ids_and_texts)
+        names, asked = list(queries["id"][:]), query_texts(queries)
         self.documents[settings["hf_split"], settings["hf_subset"]] = len(ids)
         stages = [
             (

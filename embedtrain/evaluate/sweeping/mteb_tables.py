@@ -12,10 +12,9 @@ import mteb
 import pandas as pd  # type: ignore[import-untyped]
 from mteb.abstasks import AbsTask
 from mteb.benchmarks import Benchmark
-from mteb.get_tasks import _TASKS_REGISTRY
-from mteb.models.model_implementations import MODEL_REGISTRY
 from mteb.results import BenchmarkResults
 
+from embedtrain.evaluate.mteb_private import known_to_mteb
 from embedtrain.types import InputError
 
 
@@ -67,28 +66,6 @@ def benchmark_table(tree: Path, name: str, tasks: Sequence[AbsTask]) -> pd.DataF
         InputError: if the tree has no result of these tasks.
     """
     results = results_of(tree, Benchmark(name=name, tasks=tuple(tasks)))
-    models, known = dict(MODEL_REGISTRY), dict(_TASKS_REGISTRY)
-    try:
-        for model in results.model_results:
-            if model.model_meta is not None and model.model_name not in MODEL_REGISTRY:
-                plain = {"experiment_kwargs": None}
-                MODEL_REGISTRY[model.model_name] = model.model_meta.model_copy(update=plain)
-        for task in tasks:
-            _TASKS_REGISTRY.setdefault(task.metadata.name, type(task))
-        _forget_models()
+    models = [(model.model_name, model.model_meta) for model in results.model_results]
+    with known_to_mteb([(name, meta) for name, meta in models if meta is not None], tasks):
         return results.get_benchmark_result()
-    finally:
-        MODEL_REGISTRY.clear()
-        MODEL_REGISTRY.update(models)
-        _TASKS_REGISTRY.clear()
-        _TASKS_REGISTRY.update(known)
-        _forget_models()
-
-
-def _forget_models() -> None:
-    """Empties what mteb remembers of its registry of models, which it takes to be complete."""
-    from mteb.benchmarks import _create_table
-
-    for remembered in vars(_create_table).values():
-        if hasattr(remembered, "cache_clear"):
-            remembered.cache_clear()

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 import mteb
-from mteb._set_seed import _set_seed
 from mteb.abstasks import AbsTask
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from embedtrain.evaluate import mteb_private
 from embedtrain.evaluate.catalogue.tasks import load
 from embedtrain.evaluate.per_item.collect import WRITES_NOTHING, Collector
 from embedtrain.evaluate.sweeping.adapter import ServedCell
@@ -115,8 +115,7 @@ def _measure(
         if isinstance(cell, Funnel)
         else ServedCell(bank, cell, meta, shared.serving)
     )
-    # mteb's clustering draws its samples from the task's generators: left alone, each cell would see others
-    task.rng_state, task.np_rng = _set_seed(task.seed)
+    mteb_private.seed(task)  # clustering draws its samples from the task's generators
     # scikit-learn on two threads of a busy machine takes up to 20 times its own work
     with threadpool_limits(1), collector.during():
         outcome = mteb.evaluate(

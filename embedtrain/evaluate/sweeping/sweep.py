@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedtrain.evaluate.quiet import kept_random_state, quiet
+from embedtrain.evaluate.mteb_private import same_random_state, silenced
 from embedtrain.evaluate.sweeping.funnel import Measured, measured_as, sub_models_of
 from embedtrain.evaluate.sweeping.order import longest_first
 from embedtrain.evaluate.sweeping.workers import usable_workers
@@ -91,7 +91,7 @@ def sweep(
     workers = usable_workers(workers)
     if not tasks:
         raise InputError("no task to evaluate on; give at least one")
-    with quiet(), kept_random_state():
+    with silenced(), same_random_state():
         from embedtrain.evaluate.sweeping.adapter import Serving
         from embedtrain.evaluate.sweeping.results import Sweep
 

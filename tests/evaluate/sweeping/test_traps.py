@@ -6,8 +6,8 @@ import torch
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
+from embedtrain.evaluate import mteb_private
 from embedtrain.evaluate.catalogue.tasks import local_tasks
-from embedtrain.evaluate.sweeping.scoring import _set_seed
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.report.cells import cells as table_cells
@@ -142,7 +142,7 @@ def test_clustering_that_draws_other_samples_each_time(make_encoder, clustering,
     again = sweep(encoder, [task], cells[::-1], run="mine", step=0, revision="w", folder=tmp_path / "b")
     assert sorted(scores) == sorted(again)
     fresh = clustering()
-    fresh.rng_state, fresh.np_rng = _set_seed(fresh.seed)
+    mteb_private.seed(fresh)
 
     class Unit(Stock):
         def encode(self, inputs, **settings):

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from embedtrain.evaluate.mteb_private import CLASSIFY
+
 
 class PlainLabels:
-    """Put before a classification task class: its methods see columns as lists. Written for mteb 2.26."""
+    """Put before a classification task class: its methods see columns as lists."""
 
     def _evaluate_subset(self, model: Any, data_split: Any, **settings: Any) -> Any:  # noqa: ANN401
         if self.metadata.modalities == ["text"] and isinstance(self.input_column_name, str):  # type: ignore[attr-defined]
@@ -51,8 +53,7 @@ def with_plain_labels(task: Any) -> Any:  # noqa: ANN401 (an mteb task)
     from mteb.abstasks import AbsTaskClassification
 
     stock = isinstance(task, AbsTaskClassification) and all(
-        getattr(type(task), method) is getattr(AbsTaskClassification, method)
-        for method in ("_evaluate_subset", "_undersample_data", "_run_experiment")
+        getattr(type(task), method) is getattr(AbsTaskClassification, method) for method in CLASSIFY
     )
     if not stock:
         return task

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from embedtrain.evaluate.quiet import quiet
+from embedtrain.evaluate.mteb_private import silenced, statistics_of
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -34,8 +34,8 @@ def warn_of_differences(task: AbsTask) -> None:
             logger.info("%s: too large to be compared with mteb's statistics", where)
             continue
         try:
-            with quiet(), contextlib.redirect_stderr(io.StringIO()):  # mteb shows a bar for every column
-                found = task._calculate_descriptive_statistics_from_split(split, hf_subset=subset)
+            with silenced(), contextlib.redirect_stderr(io.StringIO()):  # mteb shows a bar for every column
+                found = statistics_of(task, split, subset)
         except Exception as error:
             logger.warning("%s cannot be compared with mteb's statistics (%s)", where, error)
             continue

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 import mteb
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
-from mteb.benchmarks.get_benchmark import _build_aliases_registry, _build_registry
-from mteb.get_tasks import _TASKS_REGISTRY
 
 from embedtrain.evaluate.catalogue.official.plain_labels import with_plain_labels
 from embedtrain.evaluate.catalogue.presets import PRESETS, SMOKE
-from embedtrain.evaluate.quiet import quiet
+from embedtrain.evaluate.mteb_private import benchmark_names, mock_tasks, silenced, task_names
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def official_names() -> list[str]:
     """Every name that `official` knows: presets, tasks, benchmarks and their aliases."""
-    return [SMOKE, *PRESETS, *_TASKS_REGISTRY, *_build_registry(), *_build_aliases_registry()]
+    return [SMOKE, *PRESETS, *task_names(), *benchmark_names()]
 
 
 def official(name: str, languages: Sequence[str] | None = None) -> list[AbsTask] | None:
@@ -39,7 +37,7 @@ def official(name: str, languages: Sequence[str] | None = None) -> list[AbsTask]
         InputError: a task that is not of text alone, a language mteb does not know or the task does not have.
     """
     base, _, split = name.partition(":")
-    with quiet():  # mteb warns of each task when it is made
+    with silenced():  # mteb warns of each task when it is made
         tasks = _named(base)
     if tasks is None:
         return None
@@ -60,10 +58,10 @@ def parts_of(task: AbsTask) -> list[AbsTask]:
 
 def _named(name: str) -> list[AbsTask] | None:
     if name == SMOKE:
-        return _mock_tasks()
+        return mock_tasks()
     if name in PRESETS:
         return [task for entry in PRESETS[name] for task in _entry(entry.name, entry.subsets)]
-    if name in _TASKS_REGISTRY:
+    if name in task_names():
         found = mteb.get_task(name)
         parts = parts_of(found)
         if found.is_aggregate:
@@ -72,7 +70,7 @@ def _named(name: str) -> list[AbsTask] | None:
                 "%s is the mean of %d tasks, each of which is evaluated: %s", name, len(parts), listed
             )
         return [copy.copy(part) for part in parts]
-    if name in _build_registry() or name in _build_aliases_registry():
+    if name in benchmark_names():
         # copies: mteb hands out the same objects every time, and evaluating changes them
         return [copy.copy(part) for task in mteb.get_benchmark(name).tasks for part in parts_of(task)]
     return None
@@ -88,16 +86,6 @@ def _entry(name: str, subsets: Sequence[str] | None) -> list[AbsTask]:
         if subsets is not None:
             task.filter_languages(None, hf_subsets=subsets)
     return tasks
-
-
-def _mock_tasks() -> list[AbsTask]:
-    from mteb.mocks import ALL_MOCK_TASK_TEST_GRID as GRID
-
-    return list(
-        {
-            task.metadata.name: copy.copy(task) for task in GRID if task.metadata.modalities == ["text"]
-        }.values()
-    )
 
 
 def _check_text(name: str, tasks: Sequence[AbsTask]) -> None:
