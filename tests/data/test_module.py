@@ -25,7 +25,7 @@ def path(tmp_path):
 
 
 def module_of(path, **options):
-    settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "tokenize": process, **options}
+    settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "process": process, **options}
     data = DataModule(train=path, **settings)
     data.setup()
     return data

@@ -57,7 +57,7 @@ class Watcher(pl.LightningModule):
 
 def run(folder, feature, world, *, save_to=None, start_from=None):
     """Step by step what this rank is given."""
-    options = {"batch_size": 8, "seed": 3, "tokenize": process, **FEATURES[feature]}
+    options = {"batch_size": 8, "seed": 3, "process": process, **FEATURES[feature]}
     train = [{"source": str(folder / f"{name}.jsonl"), "task": name} for name in "abc"]
     train[2]["cap"] = 20
     trainer = pl.Trainer(

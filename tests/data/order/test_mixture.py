@@ -40,7 +40,7 @@ def files(tmp_path):
 
 
 def module_of(train, world=None, **options):
-    settings = {"batch_size": 8, "seed": 0, "tokenize": process, **options}
+    settings = {"batch_size": 8, "seed": 0, "process": process, **options}
     data = DataModule(train=train, **settings)
     if world is not None:
         data._place = lambda: world

@@ -21,7 +21,7 @@ KINDS = (".jsonl", ".ndjson", ".jsonl.gz", ".parquet")
 def few_rows_a_segment(monkeypatch):
     """Segments of ten rows, so that small files have several."""
     for name in ("counting", "shards"):
-        monkeypatch.setattr(f"embedtrain.data.{name}.MARK", 10)
+        monkeypatch.setattr(f"embedtrain.data.stores.{name}.MARK", 10)
 
 
 def rows_of(shard, count):
