@@ -120,6 +120,18 @@ def test_packages_of_a_part_depend_one_way(part):
         left -= lowest
 
 
+def test_no_two_modules_import_each_other():
+    names = {path: ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES}
+    uses = {
+        (mine, other)
+        for path, mine in names.items()
+        for found, _ in imported(tree_of(path))
+        for other in (found, found.rpartition(".")[0])
+        if other in names.values() and other != mine
+    }
+    assert {(one, other) for one, other in uses if one < other and (other, one) in uses} == set()
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_imports_are_absolute(path):
     relative = [node.lineno for node in ast.walk(tree_of(path)) if getattr(node, "level", 0)]

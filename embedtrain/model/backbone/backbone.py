@@ -26,7 +26,7 @@ from embedtrain.model.backbone.attention import Attention, attention_of, check_a
 from embedtrain.model.backbone.block_states import kept_states
 from embedtrain.model.backbone.families import family_of, shorten
 from embedtrain.model.backbone.loading import load_model
-from embedtrain.model.backbone.lora import merged_adapters
+from embedtrain.model.backbone.merging import merged_adapters
 from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs
 from embedtrain.model.inputs.packing import Packed
 from embedtrain.model.modes import evaluating

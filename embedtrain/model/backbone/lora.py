@@ -10,8 +10,7 @@ import copy
 import difflib
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,12 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.backbone.merging import adapted_layers
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
     from peft import PeftConfig
-
-    from embedtrain.model.backbone.backbone import Backbone
 
 ADAPTER = "default"  # peft's name for the only adapter
 PREFIX = "base_model.model."  # in front of every name in peft's files
@@ -83,7 +82,7 @@ def add_lora(
 
 def has_lora(backbone: Backbone) -> bool:
     """Whether a backbone has adapters."""
-    return next(_layers(backbone.model), None) is not None
+    return next(adapted_layers(backbone.model), None) is not None
 
 
 def adapter_state(backbone: Backbone) -> dict[str, Tensor]:
@@ -161,25 +160,6 @@ def load_adapter_state(backbone: Backbone, state: Mapping[str, Tensor], place: s
         value.copy_(state[name])
 
 
-@contextmanager
-def merged_adapters(model: nn.Module) -> Iterator[None]:
-    """While open, plain linear layers with the merged weights stand where the adapters are.
-
-    They are new tensors; the live layers come back untouched. Without adapters nothing happens.
-    """
-    live = list(_layers(model))
-    config = vars(model).pop("peft_config", None)
-    try:
-        for path, layer in live:
-            _put(model, path, _merge(layer))
-        yield
-    finally:
-        for path, layer in live:
-            _put(model, path, layer)
-        if config is not None:
-            vars(model)["peft_config"] = config
-
-
 def _inject(backbone: Backbone, config: PeftConfig) -> None:
     from peft import inject_adapter_in_model
 
@@ -190,31 +170,6 @@ def _inject(backbone: Backbone, config: PeftConfig) -> None:
         value.requires_grad_("lora_" in name)
         if "lora_" in name and value.dtype in (torch.float16, torch.bfloat16):
             value.data = value.data.float()
-
-
-def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Path and module of each linear layer with an adapter (recognised without importing peft)."""
-    for path, module in model.named_modules():
-        if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
-            yield path, module
-
-
-@torch.no_grad()
-def _merge(layer: nn.Module) -> nn.Module:
-    """A plain linear layer with the adapter added to its weight; the sum is rounded once, to its dtype."""
-    copied = cast(Any, copy.deepcopy(layer))
-    base = cast(nn.Linear, copied.get_base_layer())
-    dtype = base.weight.dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        base.weight.data = base.weight.data.float()
-    copied.merge(safe_merge=True)
-    base.weight.data = base.weight.data.to(dtype)
-    return base
-
-
-def _put(model: nn.Module, path: str, module: nn.Module) -> None:
-    owner, _, name = path.rpartition(".")
-    model.get_submodule(owner)._modules[name] = module
 
 
 def _linear_layers(backbone: Backbone) -> dict[str, str]:

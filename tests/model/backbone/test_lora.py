@@ -147,12 +147,12 @@ import sys, torch
 from safetensors.torch import save_file
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.lora import load_adapter
-from embedtrain.types import Tokens
+from embedtrain.types import Inputs
 base, adapter, out = sys.argv[1:]
 backbone = Backbone.load(base, attention="bidirectional")
 load_adapter(backbone, adapter)
 ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
-tokens = Tokens(ids, torch.ones(2, 9, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
+tokens = Inputs(ids, torch.ones(2, 9, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
 save_file({"state": backbone.eval()(tokens, (4,))[0].detach()}, out)
 """
 
