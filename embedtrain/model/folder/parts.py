@@ -42,7 +42,7 @@ def facts_of(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerB
         "normalize": layout.normalize,
         "width": backbone.hidden_size if layout.width is None else layout.width,
         "prompts": dict(layout.prompts),
-        "include_prompt": layout.include_prompt,
+        "pool_prompt": layout.include_prompt,
     }
     if layout.pooling is not None:
         found |= {"pooling": layout.pooling.name, "pooling_settings": layout.pooling.settings}
