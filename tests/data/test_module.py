@@ -67,7 +67,7 @@ class Crash(pl.Callback):
 def fit(data, folder, *, callbacks=(), checkpoint=None, accumulate=1, watcher=None):
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_max_epochs=1,
+        max_epochs=1,
         accumulate_grad_batches=accumulate,
         callbacks=list(callbacks),
         logger=False,
