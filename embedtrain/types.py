@@ -1,20 +1,24 @@
 """The values that flow through the program, all NamedTuples of tensors, and the one error a user can mend.
 
 Letters: B queries, b some of them, N documents (positives and negatives), C candidates over all ranks,
-M distinct texts, T tokens, H hidden width, D embedding width, G width of a guide model, L layers kept.
+M distinct contents, T tokens, H hidden width, D embedding width, G width of a guide model, L layers kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Role = Literal["query", "document"]
+# What is embedded: a text, or whatever a `Processor` of another modality reads. Contents are hashable, equal
+# ones are the same content, and `content_id` knows their kind.
+Content = Any
 
 
 class InputError(ValueError):
@@ -90,36 +94,44 @@ Chosen = tuple[Weighted, ...]
 
 
 class Inputs(NamedTuple):
-    """Texts as token ids; padding may be on either side."""
+    """Contents as a backbone reads them; padding may be on either side."""
 
-    ids: Tensor  # (M, T) int64
+    values: Tensor  # (M, T) int64 token ids of texts, or (M, T, F) numbers of another modality
     mask: Tensor  # (M, T) bool, True on real tokens
     prompt_len: Tensor  # (M,) int64, leading real tokens that pooling skips
 
+    def rows(self, index: Tensor | slice) -> Inputs:
+        """The contents of `index`, in that order."""
+        return Inputs(self.values[index], self.mask[index], self.prompt_len[index])
 
-class Process(Protocol):
-    """Texts of one role to `Inputs`, each after its prompt, truncated to the model's maximum length."""
+    def to_device(self, device: torch.device) -> Inputs:
+        """The same there; not called `to`, or Lightning would move a pinned batch without `non_blocking`."""
+        return Inputs(self.values.to(device), self.mask.to(device), self.prompt_len.to(device))
+
+
+class Processor(Protocol):
+    """Contents of one role to `Inputs`, each truncated to the model's maximum length."""
 
     def __call__(
-        self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
+        self, contents: Sequence[Content], role: Role, prompts: Sequence[str | None] | None = None, /
     ) -> Inputs:
-        """(M, T) tokens of M texts.
+        """Inputs of M contents.
 
-        `prompts` has one a text: None is the model's own prompt of that role, "" is none. Without it every
-        text has the model's own.
+        `prompts` has one a content: None is the model's own prompt of that role, "" is none. Without it
+        every content has the model's own.
         """
         ...
 
 
 class Links(NamedTuple):
-    """Which text plays which part in a batch: all that a pairing is decided from."""
+    """Which content plays which part in a batch: all that a pairing is decided from."""
 
-    content_ids: Tensor  # (M,) int64 content hash: equal texts have equal ids, whatever their role
-    query: Tensor  # (B,) int64 row among the M texts
-    docs: Tensor  # (N,) int64 row among the M texts: positives and ragged negatives
+    content_ids: Tensor  # (M,) int64 equal contents have equal ids, whatever their role
+    query: Tensor  # (B,) int64 row among the M contents
+    docs: Tensor  # (N,) int64 row among the M contents: positives and ragged negatives
     owner: Tensor  # (N,) int64 query 0..B-1 that brought this document
     positive: Tensor  # (B,) int64 position in `docs` of the query's positive
-    known: Tensor  # (K,) int64 text ids of every labelled positive, used in this batch or not
+    known: Tensor  # (K,) int64 content ids of every labelled positive, used in this batch or not
     known_owner: Tensor  # (K,) int64 query 0..B-1 of each
     task: Tensor  # (B,) int64, queries of different tasks never contrast
     rows: Tensor  # (B,) int64 row number in the data, for messages
@@ -128,15 +140,15 @@ class Links(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one rank trains on at one step: every distinct text once, and who belongs to whom."""
+    """What one rank trains on at one step: every distinct content once, and who belongs to whom."""
 
-    texts: Inputs
+    inputs: Inputs
     links: Links
-    guide: Inputs | None = None  # the same M texts as the guide model reads them
+    guide: Inputs | None = None  # the same M contents as the guide model reads them
 
 
 class Embeddings(NamedTuple):
-    """Pooled vectors of M texts after each kept layer."""
+    """Pooled vectors of M contents after each kept layer."""
 
     values: Tensor  # (L, M, D) float32, not normalised
     layers: tuple[int, ...]  # ascending, block counts
@@ -159,7 +171,7 @@ class Embeddings(NamedTuple):
         return F.normalize(self.raw(sub), dim=-1)
 
     def rows(self, index: Tensor) -> Embeddings:
-        """The texts of `index` (R,), in that order: (L, R, D)."""
+        """The contents of `index` (R,), in that order: (L, R, D)."""
         return Embeddings(self.values.index_select(1, index), self.layers)
 
 
@@ -250,9 +262,35 @@ class Score(NamedTuple):
     dtype: str = "float32"  # how the vectors are kept (`Cell`); last, since older files do not have it
 
 
-def content_id(text: str) -> int:
-    """A number of 63 bits that is the same for equal texts on every rank and machine (blake2b)."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+def content_id(content: Content) -> int:
+    """A number of 63 bits that is the same for equal contents on every rank and machine (blake2b).
+
+    Args:
+        content: a text, bytes, numbers (an array, or tuples of one length each), or anything that has a
+            `content_id` of its own.
+
+    Raises:
+        TypeError: for another kind of content.
+    """
+    if isinstance(content, str):
+        return _hashed(content.encode())
+    own = getattr(content, "content_id", None)
+    if own is not None:
+        return int(own)
+    if isinstance(content, bytes):
+        return _hashed(content, b"bytes")
+    try:
+        numbers = np.asarray(content, np.float64) + 0.0  # -0.0 equals 0.0
+    except (TypeError, ValueError):
+        numbers = np.zeros(())
+    if not numbers.ndim:
+        raise TypeError(f"{type(content).__name__} is no content: give it a number `content_id`")
+    return _hashed(numbers.tobytes(), str(numbers.shape).encode())
+
+
+def _hashed(data: bytes, kind: bytes = b"") -> int:
+    """`kind` tells apart contents of equal bytes; 16 of its bytes count."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=kind[:16]).digest(), "big") >> 1
 
 
 def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:
@@ -263,10 +301,14 @@ def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:
 def stack_inputs(parts: Sequence[Inputs]) -> Inputs:
     """Several `Inputs` as one, right-padded to the longest: (ΣM, max T). Raises ValueError when empty."""
     if not parts:
-        raise ValueError("no tokens to stack")
-    width = max(part.ids.shape[1] for part in parts)
+        raise ValueError("no inputs to stack")
+    width = max(part.mask.shape[1] for part in parts)
+
+    def widened(part: Tensor) -> Tensor:
+        return F.pad(part, (*(0, 0) * (part.ndim - 2), 0, width - part.shape[1]))
+
     return Inputs(
-        ids=torch.cat([F.pad(part.ids, (0, width - part.ids.shape[1])) for part in parts]),
-        mask=torch.cat([F.pad(part.mask, (0, width - part.mask.shape[1])) for part in parts]),
+        values=torch.cat([widened(part.values) for part in parts]),
+        mask=torch.cat([widened(part.mask) for part in parts]),
         prompt_len=torch.cat([part.prompt_len for part in parts]),
     )

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from embedtrain.types import (
     Links,
     SubModel,
     Weighted,
+    content_id,
     distinct_layers,
     stack_inputs,
 )
@@ -76,14 +78,45 @@ def tokens(rows, length, first):
 
 def test_stacked_tokens_are_padded_on_the_right_to_the_longest():
     stacked = stack_inputs([tokens(2, 3, 1), tokens(1, 5, 10)])
-    assert stacked.ids.tolist() == [[1, 2, 3, 0, 0], [4, 5, 6, 0, 0], [10, 11, 12, 13, 14]]
+    assert stacked.values.tolist() == [[1, 2, 3, 0, 0], [4, 5, 6, 0, 0], [10, 11, 12, 13, 14]]
     assert stacked.mask.tolist() == [[True] * 3 + [False] * 2] * 2 + [[True] * 5]
     assert stacked.prompt_len.tolist() == [1, 1, 10]
     assert stacked.mask.dtype == torch.bool
 
 
+def test_rows_of_numbers_stack_as_tokens_do():
+    parts = [
+        Inputs(torch.full((1, width, 2), 1.0), torch.ones(1, width).bool(), torch.zeros(1).long())
+        for width in (1, 2)
+    ]
+    stacked = stack_inputs(parts)
+    assert stacked.values.tolist() == [[[1, 1], [0, 0]], [[1, 1], [1, 1]]]
+    assert stacked.rows(torch.tensor([1])).mask.tolist() == [[True, True]]
+
+
+class Own:
+    content_id = 5
+
+
+def test_equal_contents_have_equal_ids_and_others_do_not():
+    assert content_id("a cat") == 3745569759787347665
+    assert content_id(Own()) == 5
+    same = [((1, 2.0), (0.0, 4)), np.array([[1.0, 2.0], [-0.0, 4.0]], np.float32)]
+    assert len({content_id(one) for one in same}) == 1
+    flat = (1.0, 2.0, 0.0, 4.0)
+    others = ["", b"", "a", b"a", (), flat, (flat,), np.array(flat).tobytes(), *same[:1], "é"]
+    assert len({content_id(one) for one in others}) == len(others)
+    assert all(0 <= content_id(one) < 2**63 for one in others)
+
+
+@pytest.mark.parametrize("content", [None, object(), ((1.0,), (1.0, 2.0)), ("a", "b")])
+def test_a_content_of_no_known_kind_is_refused(content):
+    with pytest.raises(TypeError, match="is no content: give it a number `content_id`"):
+        content_id(content)
+
+
 def test_nothing_to_stack_is_refused():
-    with pytest.raises(ValueError, match="no tokens to stack"):
+    with pytest.raises(ValueError, match="no inputs to stack"):
         stack_inputs([])
 
 
@@ -99,6 +132,6 @@ def test_batches_pin_and_move_as_nested_tuples():
     moved = apply_to_collection(Batch(tokens(1, 2, 0), links), torch.Tensor, lambda tensor: tensor + 1)
     assert isinstance(moved, Batch)
     assert isinstance(moved.links, Links)
-    assert moved.texts.ids.tolist() == [[1, 2]]
+    assert moved.inputs.values.tolist() == [[1, 2]]
     assert moved.links.rows.item() == 1
     assert moved.links.scores is None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from embedtrain.data.order.draw import Pick
 from embedtrain.data.read.sources import Example
-from embedtrain.types import Batch, Inputs, Links, Process, Role, content_id, stack_inputs
+from embedtrain.types import Batch, Inputs, Links, Processor, Role, content_id, stack_inputs
 
 ROLES: tuple[Role, ...] = ("query", "document")
 
@@ -30,7 +30,7 @@ class _Text(NamedTuple):
     text: str
 
 
-def collate(picks: Sequence[Pick], process: Process, *, guide_process: Process | None = None) -> Batch:
+def collate(picks: Sequence[Pick], process: Processor, *, guide_process: Processor | None = None) -> Batch:
     """The batch of the given rows.
 
     Every labelled positive, taken or not, is in `known`.
@@ -87,7 +87,7 @@ def _task_id(task: str) -> int:
     return content_id(task)
 
 
-def _tokens(texts: list[_Text], process: Process) -> Inputs:
+def _tokens(texts: list[_Text], process: Processor) -> Inputs:
     """Tokens of the M texts in their order; all queries come before all documents."""
     parts = []
     for role in ROLES:

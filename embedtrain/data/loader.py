@@ -14,7 +14,7 @@ from embedtrain.data.order.draw import ALL, Draw, pick
 from embedtrain.data.order.sampler import Batches
 from embedtrain.data.order.windows import Drawn
 from embedtrain.data.read.sources import Example
-from embedtrain.types import Batch, InputError, Process
+from embedtrain.types import Batch, InputError, Processor
 
 Cut = Callable[[Sequence[Drawn], int, int], Sequence[Drawn]]
 Revise = Callable[[int, Sequence[int], list[Example]], list[Example]]
@@ -40,14 +40,14 @@ class StepDataset(Dataset[Batch]):
     def __init__(
         self,
         batches: Batches,
-        process: Process,
+        process: Processor,
         *,
         cut: Cut,
         rank: int = 0,
         world: int = 1,
         offsets: Sequence[int] = (0,),
         draws: Sequence[Draw] = (ALL,),
-        guide_process: Process | None = None,
+        guide_process: Processor | None = None,
         revise: Revise | None = None,
     ) -> None:
         self._batches, self._process, self._guide_process = batches, process, guide_process

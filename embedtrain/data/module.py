@@ -24,7 +24,7 @@ from embedtrain.data.read.bad_rows import BadRows, Policy
 from embedtrain.data.read.sources import Example
 from embedtrain.data.split_off import split_off
 from embedtrain.data.stores.memory import some_rows
-from embedtrain.types import InputError, Process
+from embedtrain.types import InputError, Processor
 
 READ = 1_024  # rows taken together where all are read
 
@@ -86,8 +86,8 @@ class DataModule(pl.LightningDataModule):
         max_epochs: int = 1,
         max_steps: int | None = None,
         seed: int,
-        process: Process,
-        guide_process: Process | None = None,
+        process: Processor,
+        guide_process: Processor | None = None,
         folder: str | Path | None = None,
         revise: Revise | None = None,
     ) -> None:

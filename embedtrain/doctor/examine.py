@@ -101,7 +101,7 @@ def _step(patient: Patient, told: Circumstances, every: Sequence[Look]) -> Itera
     patient.encoder.train()
     try:
         yield memory_finding(patient, estimated(patient, every, told.resident), told.memory, told.sharing)
-        speed = measured(patient, max(every, key=lambda look: int(look.batch.texts.mask.sum())))
+        speed = measured(patient, max(every, key=lambda look: int(look.batch.inputs.mask.sum())))
         yield speed_finding(patient, every, speed, patient.data.parts, told.workers)
     finally:
         patient.encoder.eval()

@@ -80,13 +80,13 @@ def estimated(patient: Patient, every: Sequence[Look], resident: float = 0.0) ->
         resident: bytes that a process holds once the run is built, its weights included.
     """
     trained = [item for item in _parameters(patient) if item.requires_grad]
-    look = max(every, key=lambda item: int(item.whole.texts.mask.sum()))
-    lengths = look.whole.texts.mask.sum(1).tolist()  # of all ranks
+    look = max(every, key=lambda item: int(item.whole.inputs.mask.sum()))
+    lengths = look.whole.inputs.mask.sum(1).tolist()  # of all ranks
     mine = sorted(lengths)[:: patient.ranks]
     tokens = padded(mine, patient.micro_batch_tokens)
     if patient.gradcache is not None:
-        chunks = patient.gradcache.chunks(look.whole.texts)
-        most = max(int(look.whole.texts.mask[rows].sum(1).max()) * len(rows) for rows in chunks)
+        chunks = patient.gradcache.chunks(look.whole.inputs)
+        most = max(int(look.whole.inputs.mask[rows].sum(1).max()) * len(rows) for rows in chunks)
         tokens = min(tokens, most)
     layers = distinct_layers(look.chosen)
     vectors = 4 * len(layers) * patient.encoder.width
@@ -143,12 +143,12 @@ def memory_finding(patient: Patient, found: Memory, available: int, sharing: int
 
 def _per_token(patient: Patient, look: Look) -> float:
     """Bytes of activations a padded token, of some texts of the batch spread over their lengths."""
-    texts = look.batch.texts
+    texts = look.batch.inputs
     order = texts.mask.sum(1).argsort()
     step = max(1, len(order) // MEASURED)
     rows = order.flip(0)[::step]
-    few = on(look.batch, patient.device).texts
-    few = Inputs(few.ids[rows], few.mask[rows], few.prompt_len[rows])
+    few = on(look.batch, patient.device).inputs
+    few = few.rows(rows)
     with torch.enable_grad(), patient.autocast():
         kept = activation_bytes(patient.encoder, few, distinct_layers(look.chosen))
     return kept / padded(few.mask.sum(1).tolist(), patient.micro_batch_tokens)

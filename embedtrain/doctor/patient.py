@@ -100,7 +100,7 @@ def seen(patient: Patient, look: Look) -> Seen:
     """The vectors of a look's batch, and who may be a negative in it."""
     batch = on(look.batch, patient.device)
     with evaluating(patient.encoder), torch.no_grad(), patient.autocast():
-        texts = patient.encoder(batch.texts, distinct_layers(look.chosen))
+        texts = patient.encoder(batch.inputs, distinct_layers(look.chosen))
     guide = None
     if patient.loss.guide is not None and batch.guide is not None:
         patient.loss.guide.to(patient.device)
@@ -125,7 +125,7 @@ def on(batch: Batch, device: torch.device) -> Batch:
         return made
 
     guide = None if batch.guide is None else moved(batch.guide)
-    return Batch(moved(batch.texts), moved(batch.links), guide)
+    return Batch(moved(batch.inputs), moved(batch.links), guide)
 
 
 def _leading(rows: Sequence[Drawn], most: int) -> Sequence[Drawn]:

@@ -96,7 +96,7 @@ def prompt_findings(encoder: Encoder, texts: Sequence[str]) -> Iterator[Finding]
         if not prompt:
             continue
         tokens = process(list(texts[:TEXTS]), role)
-        tokens = Inputs(*(part.to(encoder.device) for part in tokens))
+        tokens = tokens.to_device(encoder.device)
         masked = bool((tokens.prompt_len > 0).all())
         moved = _prompt_states_move(encoder, tokens) if masked else True
         right = moved == process.include_prompt
@@ -179,7 +179,7 @@ def _tokens_row(item: Read, start: int, width: int) -> Tensor:
 @torch.no_grad()
 def _vectors(encoder: Encoder, tokens: Inputs) -> Tensor:
     """Unit vectors of the whole model, (M, D), on the CPU."""
-    here = Inputs(*(part.to(encoder.device) for part in tokens))
+    here = tokens.to_device(encoder.device)
     values = encoder(here, [encoder.num_layers]).values[0]
     return F.normalize(values.float(), dim=-1).cpu()
 

@@ -35,7 +35,7 @@ def measured(patient: Patient, look: Look) -> Speed:
     steps = patient.data.steps()
     last = patient.data.total_steps - 1
     making = _seconds(lambda number: steps[min(number, last)])
-    return Speed(int(look.batch.texts.mask.sum()) / seconds, making)
+    return Speed(int(look.batch.inputs.mask.sum()) / seconds, making)
 
 
 def speed_finding(
@@ -80,7 +80,7 @@ def mean_tokens(every: Sequence[Look], parts: Sequence[Part]) -> float:
     """Tokens of a global batch in the mean over the run."""
     often = {part.task: float(part.batches or 0) for part in parts}
     weights = [often.get(look.task, 1.0) for look in every]
-    sizes = [int(look.whole.texts.mask.sum()) for look in every]
+    sizes = [int(look.whole.inputs.mask.sum()) for look in every]
     return sum(weight * size for weight, size in zip(weights, sizes, strict=True)) / sum(weights)
 
 

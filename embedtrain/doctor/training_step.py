@@ -22,7 +22,7 @@ def loss_of(patient: Patient, look: Look, texts: Embeddings, guide: Tensor | Non
 def forward_and_backward(patient: Patient, look: Look) -> None:
     """Encode, loss, gradient; the gradients are dropped. In the modes that modules are in."""
     look = look._replace(batch=on(look.batch, patient.device))
-    tokens, layers = look.batch.texts, distinct_layers(look.chosen)
+    tokens, layers = look.batch.inputs, distinct_layers(look.chosen)
     guide = None
     if patient.loss.guide is not None and look.batch.guide is not None:
         guide = patient.loss.guide.embed(look.batch.guide)

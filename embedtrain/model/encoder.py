@@ -119,7 +119,7 @@ class Encoder(nn.Module):
             ValueError: for a text without tokens or a layer outside 0..num_layers.
         """
         kept = tuple(sorted(set(layers)))
-        extents = _extents(tokens.mask) if len(tokens.ids) else []
+        extents = _extents(tokens.mask) if len(tokens.values) else []
         groups = self._groups([real for _, _, real in extents])
         parts = [self._embed(_rows(tokens, group.texts, extents), kept, group) for group in groups]
         if self.agree is not None:
@@ -151,7 +151,7 @@ class Encoder(nn.Module):
                 read = self.process.read(window, role, [prompt] * len(window))
                 for group in self._groups([len(item.ids) for item in read]):
                     tokens = self.process.pad([read[text] for text in group.texts])
-                    part = self._embed(Inputs(*(field.to(self.device) for field in tokens)), kept, group)
+                    part = self._embed(tokens.to_device(self.device), kept, group)
                     values[:, torch.tensor(group.texts) + begin] = part.cpu()
                     done += len(group.texts)
                     if progress is not None:
@@ -277,6 +277,6 @@ def _in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:
 
 def _rows(tokens: Inputs, group: Sequence[int], extents: Sequence[tuple[int, int, int]]) -> Inputs:
     """Some texts, without the columns in which all of them are padding."""
-    index = torch.tensor(group, device=tokens.ids.device)
+    index = torch.tensor(group, device=tokens.values.device)
     columns = slice(min(extents[row][0] for row in group), max(extents[row][1] for row in group))
-    return Inputs(tokens.ids[index, columns], tokens.mask[index, columns], tokens.prompt_len[index])
+    return Inputs(tokens.values[index, columns], tokens.mask[index, columns], tokens.prompt_len[index])

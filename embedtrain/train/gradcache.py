@@ -53,9 +53,9 @@ class GradCache:
 
     def chunks(self, tokens: Inputs) -> list[Tensor]:
         """Row numbers of each chunk; every one of the M texts is in one of them."""
-        device = tokens.ids.device
+        device = tokens.values.device
         if self.mini_batch_size is not None:
-            return list(torch.split(torch.arange(len(tokens.ids), device=device), self.mini_batch_size))
+            return list(torch.split(torch.arange(len(tokens.values), device=device), self.mini_batch_size))
         lengths = tokens.mask.sum(1).tolist()
         return [torch.tensor(rows, device=device) for rows in micro_batches(lengths, self.max_tokens)]
 
@@ -86,7 +86,7 @@ class GradCache:
         """
         chunks = self.chunks(tokens)
         if agree is not None:
-            nothing = torch.empty(0, dtype=torch.int64, device=tokens.ids.device)
+            nothing = torch.empty(0, dtype=torch.int64, device=tokens.values.device)
             chunks += [nothing] * (agree(len(chunks)) - len(chunks))
         slope = _slopes(score, _first_pass(encoder, tokens, layers, chunks, seed), owned)
         zero = slope.by_layer[0].new_zeros(())
@@ -146,4 +146,4 @@ def _encoded(
 ) -> Iterator[Embeddings]:
     for number, rows in enumerate(chunks):
         torch.manual_seed(seed(number))
-        yield encoder(Inputs(tokens.ids[rows], tokens.mask[rows], tokens.prompt_len[rows]), layers)
+        yield encoder(tokens.rows(rows), layers)

@@ -104,7 +104,7 @@ class TrainModule(pl.LightningModule):
         chosen = self.plan(self.global_step)
         if self.gradcache is not None:
             return self._cached_step(self.gradcache, batch, batch_idx, chosen)
-        texts = self.encoder(batch.texts, distinct_layers(chosen))
+        texts = self.encoder(batch.inputs, distinct_layers(chosen))
         value, links = self.loss(texts, batch, chosen, self.global_step)
         self._note_step(value, links)
         return value.total + self._untouched()
@@ -125,7 +125,7 @@ class TrainModule(pl.LightningModule):
         owned = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         last = cache(
             self.encoder,
-            batch.texts,
+            batch.inputs,
             distinct_layers(chosen),
             score,
             owned=owned,
@@ -183,7 +183,7 @@ class TrainModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep this rank's embeddings and links; they are scored together at the end."""
         layers = tuple(sorted({sub.layer for sub in self.validated}))
-        texts = self.encoder(batch.texts, layers)
+        texts = self.encoder(batch.inputs, layers)
         self._collected.texts.append(texts._replace(values=texts.values.cpu()))
         self._collected.links.append(links_to(batch.links, torch.device("cpu")))
 

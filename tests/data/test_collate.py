@@ -50,7 +50,7 @@ def batch_of(rows, epoch=0, **options):
 def test_every_distinct_text_of_a_role_is_tokenised_once():
     batch, texts, asked = batch_of([0, 1, 2])
     assert asked == {"query": ["a", "bb"], "document": ["x", "n", "m", "a", "w"]}
-    assert batch.texts.ids.flatten().tolist() == [len(text) for text in texts]
+    assert batch.inputs.values.flatten().tolist() == [len(text) for text in texts]
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 2, 5])
@@ -108,7 +108,7 @@ def test_a_guide_reads_the_same_texts_without_the_prompts_of_the_data():
     assert guide.asked == recorder.asked == {"query": ["a", "b"], "document": ["x", "xyz", "a"]}
     assert guide.prompts == {"query": [None] * 2, "document": [None] * 3}
     assert recorder.prompts["query"] == ["find: ", None]
-    assert batch.guide.ids.flatten().tolist() == [1, 1, 1, 3, 1]
+    assert batch.guide.values.flatten().tolist() == [1, 1, 1, 3, 1]
     assert collate(examples, range(2), Recorder(), 0).guide is None
 
 

@@ -42,7 +42,7 @@ class Watcher(pl.LightningModule):
 
     def training_step(self, batch, index):
         self.seen.append((batch.links.rows.tolist(), batch.links.content_ids.tolist()))
-        return self.weight * batch.texts.ids.float().mean()
+        return self.weight * batch.inputs.values.float().mean()
 
     def validation_step(self, batch, index):
         self.validated.append(batch.links.rows.tolist())
@@ -220,6 +220,6 @@ def test_training_batches_alone_hold_tokens_for_a_guide(path):
 
     data = module_of(path, validation_rows=8, guide_process=longer)
     batch = next(iter(data.train_dataloader()))
-    assert torch.equal(batch.guide.ids, batch.texts.ids + 1)
+    assert torch.equal(batch.guide.values, batch.inputs.values + 1)
     assert next(iter(data.val_dataloader())).guide is None
     assert next(iter(module_of(path).train_dataloader())).guide is None

@@ -205,7 +205,7 @@ def test_a_model_that_sees_padding_is_an_error(encoder, sentences):
     blind = copy.deepcopy(encoder)
     inner = blind.backbone.forward
     blind.backbone.forward = lambda tokens, layers: inner(
-        Inputs(tokens.ids, torch.ones_like(tokens.mask), tokens.prompt_len), layers
+        Inputs(tokens.values, torch.ones_like(tokens.mask), tokens.prompt_len), layers
     )
     found = padding_finding(blind, sentences)
     assert found.level == "error"
@@ -361,7 +361,7 @@ def test_a_measured_step_reaches_the_weights(encoder, tmp_path, monkeypatch, cac
 def test_the_time_of_a_run(encoder, tmp_path):
     patient = patient_of(encoder, tmp_path, usual_rows(), accumulate=2)
     (look,) = looks(patient, 8)
-    tokens = int(look.whole.texts.mask.sum())
+    tokens = int(look.whole.inputs.mask.sum())
     part = patient.data.parts
     found = speed_finding(patient, [look], Speed(tokens / 3.0, 0.5), part, 0)
     assert found.facts["seconds_per_step"] == pytest.approx(2 * 3.5)

@@ -31,11 +31,11 @@ def encoder(folder, request) -> Encoder:
 def left_padded(tokens: Inputs, more: int = 0) -> Inputs:
     """The same texts with their padding on the left, and `more` columns of it."""
     lengths = tokens.mask.sum(1)
-    width = tokens.ids.shape[1] + more
+    width = tokens.values.shape[1] + more
     ids = torch.zeros(len(lengths), width, dtype=torch.int64)
     mask = torch.zeros(len(lengths), width, dtype=torch.bool)
     for row, length in enumerate(lengths.tolist()):
-        ids[row, width - length :] = tokens.ids[row, :length]
+        ids[row, width - length :] = tokens.values[row, :length]
         mask[row, width - length :] = True
     return Inputs(ids, mask, tokens.prompt_len)
 
@@ -45,7 +45,7 @@ def test_padding_never_changes_an_embedding(encoder, sentences):
     tokens = encoder.process(sentences, "document")
     expected = encoder(tokens, LAYERS).values
     wider = stack_inputs(
-        [tokens, tokens._replace(ids=F.pad(tokens.ids, (0, 7)), mask=F.pad(tokens.mask, (0, 7)))]
+        [tokens, tokens._replace(values=F.pad(tokens.values, (0, 7)), mask=F.pad(tokens.mask, (0, 7)))]
     )
     for same in (left_padded(tokens), left_padded(tokens, more=9)):
         torch.testing.assert_close(encoder(same, LAYERS).values, expected, rtol=0, atol=1e-5)
@@ -281,14 +281,14 @@ def test_float64_stays(folder, sentences):
 def test_tokens_are_right_padded_and_cut_at_max_length(folder, sentences):
     encoder = load_encoder(folder, max_length=7)
     tokens = encoder.process(sentences, "query")
-    assert tokens.ids.shape == tokens.mask.shape == (len(sentences), 7)
-    assert tokens.ids.dtype == torch.int64
+    assert tokens.values.shape == tokens.mask.shape == (len(sentences), 7)
+    assert tokens.values.dtype == torch.int64
     assert tokens.mask.dtype == torch.bool
     assert torch.equal(tokens.prompt_len, torch.zeros(len(sentences), dtype=torch.int64))
     assert tokens.mask[:, 0].all()
     assert (tokens.mask.sum(1) <= 7).all()
-    ends = tokens.ids[torch.arange(len(sentences)), tokens.mask.sum(1) - 1]
-    assert (tokens.ids[:, 0] == 2).all()
+    ends = tokens.values[torch.arange(len(sentences)), tokens.mask.sum(1) - 1]
+    assert (tokens.values[:, 0] == 2).all()
     assert (ends == 3).all()
     assert encoder.max_length == 7
 

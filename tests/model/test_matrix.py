@@ -195,7 +195,7 @@ def check_onnx(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
         found = run(
             session,
             {
-                "input_ids": tokens.ids,
+                "input_ids": tokens.values,
                 "attention_mask": tokens.mask.to(torch.int64),
                 "prompt_len": tokens.prompt_len,
             },

@@ -71,7 +71,7 @@ def bert(tiny_bert) -> Pair:
 def widths(encoder: Encoder) -> list[tuple[int, int]]:
     """Rows and columns of what the backbone will run."""
     seen: list[tuple[int, int]] = []
-    encoder.backbone.register_forward_pre_hook(lambda _module, args: seen.append(tuple(args[0].ids.shape)))
+    encoder.backbone.register_forward_pre_hook(lambda _module, args: seen.append(tuple(args[0].values.shape)))
     return seen
 
 
@@ -144,7 +144,7 @@ def test_texts_alone_in_their_rows_run_as_without_packing(bert, sentences, monke
     given: list[object] = []
     monkeypatch.setattr("embedtrain.model.encoder.PACKED_WIDTH", 32)
     monkeypatch.setattr(
-        bert.packed.backbone, "_packed", lambda packed: pytest.fail(f"packed {packed.ids.shape}")
+        bert.packed.backbone, "_packed", lambda packed: pytest.fail(f"packed {packed.values.shape}")
     )
     bert.packed.backbone.register_forward_pre_hook(lambda _module, args: given.append(args[0]))
     for texts in (sentences[:1], [sentences[2], sentences[5]], []):  # the two together are wider than a row

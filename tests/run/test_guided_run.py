@@ -29,7 +29,7 @@ def encoded_texts(monkeypatch):
     counts, plain = [], EncoderVectors.vectors
 
     def counting(self, tokens):
-        counts.append(len(tokens.ids))
+        counts.append(len(tokens.values))
         return plain(self, tokens)
 
     monkeypatch.setattr(EncoderVectors, "vectors", counting)

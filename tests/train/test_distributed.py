@@ -27,13 +27,13 @@ def slow(two_ranks, case):
 def own_loss(two_ranks, module, case, own, other):
     """Documents of the other rank enter by hand as documents that nobody brought."""
     chosen = two_ranks.PLANS[case.plan](3)
-    texts = module.encoder(own.texts, distinct_layers(chosen))
+    texts = module.encoder(own.inputs, distinct_layers(chosen))
     query, docs = texts.rows(own.links.query), texts.rows(own.links.docs)
     vectors = two_ranks.TinyGuide().embed(own.guide)
     guide = Guide(vectors[own.links.query], vectors[own.links.docs])
     links, queued = own.links, None
     if case.gather == "values":
-        theirs = module.encoder(other.texts, distinct_layers(chosen)).rows(other.links.docs)
+        theirs = module.encoder(other.inputs, distinct_layers(chosen)).rows(other.links.docs)
         docs = Embeddings(torch.cat([docs.values, theirs.values.detach()], dim=1), docs.layers)
         more = two_ranks.TinyGuide().embed(other.guide)[other.links.docs]
         guide = guide._replace(docs=torch.cat([guide.docs, more]))
@@ -123,7 +123,7 @@ def test_queued_documents_are_negatives_without_gradient(two_ranks):
 
 
 def unit(encoder, batch):
-    return torch.nn.functional.normalize(encoder(batch.texts, (3,)).values[0], dim=-1)
+    return torch.nn.functional.normalize(encoder(batch.inputs, (3,)).values[0], dim=-1)
 
 
 def test_labels_of_twins_are_those_a_slow_search_finds(two_ranks):

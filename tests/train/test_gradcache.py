@@ -57,7 +57,7 @@ def cached_step(two_ranks, encoder, cache, **settings):
         return loss(texts, batch, chosen, 0, identical=True)[0].total
 
     given = {"owned": [], "seed": lambda chunk: 7 + chunk, **settings}
-    last = cache(encoder, batch.texts, distinct_layers(chosen), score, backward=backward, **given)
+    last = cache(encoder, batch.inputs, distinct_layers(chosen), score, backward=backward, **given)
     if last.requires_grad:
         last.backward()
     return backwards, last
@@ -84,9 +84,9 @@ def test_with_dropout_the_gradient_is_that_of_the_same_draws_at_once(two_ranks):
     cached_step(two_ranks, cached, GradCache(mini_batch_size=4))
     batch, chosen = two_ranks.batch_of(0, 1), two_ranks.PLANS["fixed_pairs"](0)
     parts = []
-    for number, rows in enumerate(GradCache(mini_batch_size=4).chunks(batch.texts)):
+    for number, rows in enumerate(GradCache(mini_batch_size=4).chunks(batch.inputs)):
         torch.manual_seed(7 + number)
-        parts.append(whole(Inputs(*(part[rows] for part in batch.texts)), distinct_layers(chosen)).values)
+        parts.append(whole(batch.inputs.rows(rows), distinct_layers(chosen)).values)
     texts = Embeddings(torch.cat(parts, dim=1), distinct_layers(chosen))
     BatchLoss(two_ranks.objective_of("infonce"))(texts, batch, chosen, 0)[0].total.backward()
     for mine, theirs in zip(cached.parameters(), whole.parameters(), strict=True):
@@ -132,7 +132,7 @@ def test_nothing_of_the_loss_outlives_it(two_ranks):
             if torch.is_grad_enabled() and not alive:  # once: it looks at every object there is
                 gc.collect()
                 tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
-                everyone = two_ranks.batch_of(0, 1).texts.ids.shape[0]
+                everyone = two_ranks.batch_of(0, 1).inputs.values.shape[0]
                 alive.append(sum(item.shape[:2] == (3, everyone) for item in tensors))
                 alive.append(sum(item.ndim == 2 and len(item) == everyone for item in tensors))
             return super().forward(given, layers)
@@ -177,7 +177,7 @@ def test_real_encoders_with_dropout(tiny_bert, sentences, kind):
     found, parts = gradients(), []
     for number, rows in enumerate(chunks):
         torch.manual_seed(number)
-        parts.append(encoder(Inputs(*(part[rows] for part in given)), layers).values)
+        parts.append(encoder(given.rows(rows), layers).values)
     score(Embeddings(torch.cat(parts, dim=1), layers)).backward()
     for mine, theirs in zip(found, gradients(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-10)

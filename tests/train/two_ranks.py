@@ -112,7 +112,7 @@ class TinyEncoder(nn.Module):
         self.double()
 
     def forward(self, tokens, layers):
-        state, states = self.table(tokens.ids), []
+        state, states = self.table(tokens.values), []
         for block in self.blocks:
             state = F.dropout(torch.tanh(block(state)), self.dropout, self.training)
             mask = tokens.mask[..., None]
@@ -130,7 +130,7 @@ class TinyGuide:
         self.table = torch.randn(32, GUIDE_WIDTH, generator=generator, dtype=torch.float64)
 
     def embed(self, tokens):
-        return F.normalize((self.table[tokens.ids] * tokens.mask[..., None]).sum(1), dim=-1)
+        return F.normalize((self.table[tokens.values] * tokens.mask[..., None]).sum(1), dim=-1)
 
     def to(self, device):
         return self
@@ -182,7 +182,7 @@ def batch_of(rank, world, number=0):
     links = batch.links
     teacher = (links.content_ids[links.docs] % 97).double() / 97
     scores = (links.rows * 37 % 16).double() / 16
-    return batch._replace(links=links._replace(scores=scores, teacher=teacher), guide=batch.texts)
+    return batch._replace(links=links._replace(scores=scores, teacher=teacher), guide=batch.inputs)
 
 
 def objective_of(name):

@@ -109,7 +109,7 @@ class Backbone(nn.Module):
             stack.enter_context(self._cut_to(deepest))
             inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}))
             last = self.model(
-                input_ids=tokens.ids,
+                input_ids=tokens.values,
                 return_dict=True,
                 **({"use_cache": False} if self._family.decoder else {}),
                 **(self._packed(tokens) if isinstance(tokens, Packed) else self._padded(tokens)),

@@ -133,7 +133,7 @@ def _tokens(texts: Sequence[Tensor], device: torch.device) -> Inputs:
 
 def _mask(config: PreTrainedConfig, packed: Packed, dtype: torch.dtype, kind: str) -> object:
     """The mask of one kind of block, as the model would make it, closed between texts."""
-    states = torch.empty((*packed.ids.shape, 0), dtype=dtype, device=packed.ids.device)
+    states = torch.empty((*packed.values.shape, 0), dtype=dtype, device=packed.values.device)
     given: dict[str, Any] = {"attention_mask": None, "past_key_values": None}
     local = kind == "sliding_attention"
     make: Callable[..., object]

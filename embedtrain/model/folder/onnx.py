@@ -71,7 +71,7 @@ class Graph(nn.Module):
 
     def inputs(self, tokens: Inputs) -> tuple[Tensor, ...]:
         """The arguments of `forward` for some texts."""
-        given = (tokens.ids, tokens.mask.to(torch.int64), tokens.prompt_len)
+        given = (tokens.values, tokens.mask.to(torch.int64), tokens.prompt_len)
         return given if self.skips else given[:2]
 
 
@@ -132,7 +132,7 @@ def _other_side(tokens: Inputs) -> Inputs:
     order = torch.argsort(tokens.mask.to(torch.int8), dim=1, stable=True)  # padding first
     if not tokens.mask[:, 0].all():
         order = torch.argsort((~tokens.mask).to(torch.int8), dim=1, stable=True)
-    return Inputs(tokens.ids.gather(1, order), tokens.mask.gather(1, order), tokens.prompt_len)
+    return Inputs(tokens.values.gather(1, order), tokens.mask.gather(1, order), tokens.prompt_len)
 
 
 def _write_graph(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
@@ -168,7 +168,7 @@ def _check(graph: Graph, samples: Sequence[Inputs], path: Path) -> None:
         off = float((found - expected).abs().max()) / largest
         if not off <= TOLERANCE:  # NaN too
             raise RuntimeError(
-                f"the ONNX graph is off by {off:.1e} from torch for tokens {tuple(tokens.ids.shape)}, more "
+                f"the ONNX graph is off by {off:.1e} from torch for tokens {tuple(tokens.mask.shape)}, more "
                 f"than {TOLERANCE:.0e}: nothing was written. Another version of onnxscript or "
                 "onnxruntime may do better"
             )

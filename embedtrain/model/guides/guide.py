@@ -22,7 +22,7 @@ from embedtrain.model.folder.contract import digits
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.locate import locate
-from embedtrain.types import Embeddings, InputError, Inputs, Process
+from embedtrain.types import Embeddings, InputError, Inputs, Processor
 from embedtrain.vectors.cache import KEY_BYTES, VectorCache, VectorType
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,7 +37,7 @@ class Vectors(Protocol):
         ...
 
     @property
-    def process(self) -> Process:
+    def process(self) -> Processor:
         """Texts to tokens; picklable, without the model."""
         ...
 
@@ -62,7 +62,7 @@ class EncoderVectors:
     def __init__(self, encoder: Encoder, layer: int) -> None:
         self.module: nn.Module = encoder
         self.encoder, self.layer = encoder, layer
-        self.process: Process = encoder.process
+        self.process: Processor = encoder.process
         self.width = encoder.width
 
     @property
@@ -125,13 +125,13 @@ class GuideModel:
         Raises:
             InputError: for a cache that cannot be written.
         """
-        device = tokens.ids.device
+        device = tokens.values.device
         keys = text_keys(tokens)
         rows: dict[bytes, int] = {}  # first text of each of the U distinct ones
         for row, key in enumerate(keys):
             rows.setdefault(key, row)
         index = torch.tensor(list(rows.values()), dtype=torch.int64, device=device)  # (U,)
-        distinct = Inputs(*(part[index] for part in tokens))
+        distinct = tokens.rows(index)
         if self.cache is None:
             found = self._encoded(distinct)  # (U, G)
         else:
@@ -147,15 +147,15 @@ class GuideModel:
         result[hit] = torch.from_numpy(known).float()
         if not bool(hit.all()):
             miss = (~hit).nonzero()[:, 0]
-            index = miss.to(tokens.ids.device)
-            fresh = self._encoded(Inputs(*(part[index] for part in tokens))).cpu().numpy()
+            index = miss.to(tokens.values.device)
+            fresh = self._encoded(tokens.rows(index)).cpu().numpy()
             result[miss] = torch.from_numpy(cache.rounded(fresh)).float()
             cache.add([keys[row] for row in miss.tolist()], fresh)
-        return result.to(tokens.ids.device)
+        return result.to(tokens.values.device)
 
     def _encoded(self, tokens: Inputs) -> Tensor:
-        device = tokens.ids.device
-        if not len(tokens.ids):
+        device = tokens.values.device
+        if not len(tokens.values):
             return torch.empty(0, self.width, device=device)
         self.to(device)
         # The guide's precision is its own: that of the training run would make its opinion depend on it.
@@ -215,7 +215,7 @@ def text_keys(tokens: Inputs) -> list[bytes]:
 
     So a key knows prompt, role and truncation, and not padding.
     """
-    ids, mask = tokens.ids.cpu().numpy(), tokens.mask.cpu().numpy()
+    ids, mask = tokens.values.cpu().numpy(), tokens.mask.cpu().numpy()
     skips = tokens.prompt_len.tolist()
     return [
         hashlib.blake2b(row[real].tobytes() + skip.to_bytes(4, "little"), digest_size=KEY_BYTES).digest()

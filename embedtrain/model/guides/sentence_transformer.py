@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
 from embedtrain.model.folder.contract import digits, tensors_hash
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.types import InputError, Inputs, Process, Role
+from embedtrain.types import InputError, Inputs, Processor, Role
 
 ROLE_PROMPTS: dict[Role, tuple[str, ...]] = {
     "query": ("query",),
@@ -49,7 +49,7 @@ class StaticTokenizer:
         longest = int(lengths.max()) if len(ids) else 0
         padded = [[*row, *[0] * (longest - len(row))] for row in ids]
         return Inputs(
-            ids=torch.tensor(padded, dtype=torch.int64).reshape(len(ids), longest),
+            values=torch.tensor(padded, dtype=torch.int64).reshape(len(ids), longest),
             mask=torch.arange(longest) < lengths.unsqueeze(1),
             prompt_len=torch.zeros(len(ids), dtype=torch.int64),
         )
@@ -85,7 +85,7 @@ class SentenceVectors:
         first: Any = self.module[0]
         self.static = isinstance(first, StaticEmbedding)
         self.include_prompt = all(getattr(part, "include_prompt", True) for part in self.module)
-        self.process: Process
+        self.process: Processor
         tokenizer: Any = getattr(first, "tokenizer", None)
         if self.static:
             self.process = StaticTokenizer(tokenizer, chosen)
@@ -115,7 +115,7 @@ class SentenceVectors:
 
     def vectors(self, tokens: Inputs) -> Tensor:
         """(M, D), not normalised, texts of like length and prompt together."""
-        device = tokens.ids.device
+        device = tokens.values.device
         budget = CPU_MAX_TOKENS if device.type == "cpu" else DEVICE_MAX_TOKENS
         lengths = tokens.mask.sum(1)  # (M,)
         skips: list[int] = [0] * len(lengths) if self.include_prompt else tokens.prompt_len.tolist()
@@ -131,7 +131,7 @@ class SentenceVectors:
         return torch.cat(parts)[back]
 
     def _some(self, tokens: Inputs, rows: Tensor, skip: int) -> Tensor:
-        ids, mask = tokens.ids[rows], tokens.mask[rows]
+        ids, mask = tokens.values[rows], tokens.mask[rows]
         if self.static:
             ends = mask.sum(1).cumsum(0)  # (m,)
             features = {"input_ids": ids[mask], "offsets": ends - mask.sum(1)}

@@ -23,7 +23,7 @@ from embedtrain.types import Inputs
 class Packed(NamedTuple):
     """Rows of several texts each; what is left of a row is padding at its end."""
 
-    ids: Tensor  # (R, W) int64
+    values: Tensor  # (R, W) int64
     text: Tensor  # (R, W) int64 number 0..M-1 of the text that a column belongs to, -1 on padding
     positions: Tensor  # (R, W) int64 place of a column in its text, 0 on padding
     starts: Tensor  # (M,) int64 where each text begins among the R x W columns
@@ -67,8 +67,8 @@ def pack(tokens: Inputs, counts: Sequence[int], lengths: Sequence[int]) -> Packe
     in_rows = before[ends] - before[ends - counts]  # (R,) tokens of each row
     width = int(in_rows.max())
     shift = np.arange(len(counts)) * width - before[ends - counts]
-    starts = torch.from_numpy(before[:-1] + np.repeat(shift, counts)).to(tokens.ids.device)  # (M,)
-    device = tokens.ids.device
+    starts = torch.from_numpy(before[:-1] + np.repeat(shift, counts)).to(tokens.values.device)  # (M,)
+    device = tokens.values.device
     place = tokens.mask.cumsum(1) - 1  # (M, T) of a real token in its text
     beyond = len(counts) * width  # one column more, which takes the padding and is cut off
     target = (starts.unsqueeze(1) + place).masked_fill(~tokens.mask, beyond).flatten()
@@ -79,7 +79,7 @@ def pack(tokens: Inputs, counts: Sequence[int], lengths: Sequence[int]) -> Packe
 
     numbers = torch.arange(len(lengths), device=device).unsqueeze(1)
     return Packed(
-        ids=laid_out(tokens.ids, 0),
+        values=laid_out(tokens.values, 0),
         text=laid_out(numbers, -1),
         positions=laid_out(place, 0),
         starts=starts,

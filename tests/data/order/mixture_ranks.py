@@ -45,7 +45,7 @@ class Watcher(pl.LightningModule):
         ids = links.content_ids[links.docs]
         docs = [tuple(ids[links.owner == place].tolist()) for place in range(len(links.rows))]
         self.seen.append(list(zip(links.rows.tolist(), links.task.tolist(), docs, strict=True)))
-        return self.weight * batch.texts.ids.float().mean()
+        return self.weight * batch.inputs.values.float().mean()
 
     def on_train_batch_end(self, *_):
         if self.save_to is not None and len(self.seen) == SAVED_AFTER:

@@ -69,7 +69,7 @@ def some_tokens(pad: int, left: bool = False) -> Inputs:
 
 
 def own_states(model: PreTrainedModel, tokens: Inputs) -> Tensor:
-    return model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
+    return model(input_ids=tokens.values, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
 
 
 @pytest.mark.parametrize("model_type", sorted(FAMILIES))
@@ -109,7 +109,7 @@ def test_what_stands_in_the_padding_does_not_matter(model_type):
     model = tiny(tiny_config(model_type))
     backbone = Backbone(model)
     tokens = some_tokens(model.config.pad_token_id)
-    other = tokens._replace(ids=torch.where(tokens.mask, tokens.ids, 7))
+    other = tokens._replace(values=torch.where(tokens.mask, tokens.values, 7))
     for one, two in zip(backbone(tokens, ALL), backbone(other, ALL), strict=True):
         torch.testing.assert_close(one[tokens.mask], two[tokens.mask], rtol=0, atol=1e-5)
 
@@ -193,7 +193,7 @@ def test_a_cut_out_of_range_is_refused(layer, tmp_path):
 def test_an_error_inside_leaves_the_backbone_whole():
     backbone = Backbone(tiny(tiny_config("bert")))
     with pytest.raises(IndexError):
-        backbone(some_tokens(0)._replace(ids=torch.full((3, 20), 9999)), (2, 1))
+        backbone(some_tokens(0)._replace(values=torch.full((3, 20), 9999)), (2, 1))
     assert len(backbone.model.encoder.layer) == 4
     assert all(not block._forward_hooks for block in backbone.model.encoder.layer)
 

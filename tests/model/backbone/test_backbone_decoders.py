@@ -28,7 +28,7 @@ def some_tokens(side: str, width: int = 20, rows: tuple[int, ...] = (0, 1, 2)) -
 
 def own_states(model: PreTrainedModel, tokens: Inputs) -> Tensor:
     """What plain transformers gives, positions over the columns and cache included."""
-    return model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
+    return model(input_ids=tokens.values, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -73,7 +73,7 @@ def test_padding_its_side_and_the_other_texts_do_not_matter(name, attention, req
 def test_states_are_the_hidden_states_of_transformers_with_the_norm_on_each(name, request):
     backbone = Backbone.load(request.getfixturevalue(name))
     tokens = some_tokens("right")
-    given = {"input_ids": tokens.ids, "attention_mask": tokens.mask.long()}
+    given = {"input_ids": tokens.values, "attention_mask": tokens.mask.long()}
     hidden = backbone.model(**given, output_hidden_states=True).hidden_states
     states = backbone(tokens, ALL)
     assert len(hidden) == 5

@@ -60,7 +60,7 @@ def test_what_is_saved_of_a_gguf_file_is_a_plain_model(tiny_gguf, attention, tmp
     tokens = some_tokens()
     model = AutoModel.from_pretrained(tmp_path)
     assert model.config.num_hidden_layers == 3
-    state = model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state
+    state = model(input_ids=tokens.values, attention_mask=tokens.mask.long()).last_hidden_state
     expected = backbone(tokens, (3,))[0]
     torch.testing.assert_close(state[tokens.mask], expected[tokens.mask], rtol=0, atol=1e-5)
     assert Backbone.load(tmp_path).attention == attention

@@ -52,7 +52,7 @@ def states(backbone: Backbone, layers: tuple[int, ...] = (1, 4)) -> list[Tensor]
 @torch.no_grad()
 def own_states(model: nn.Module) -> Tensor:
     tokens = some_tokens()
-    return model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
+    return model(input_ids=tokens.values, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -169,7 +169,7 @@ def test_a_fresh_process_reads_the_adapters_to_equal_states(tiny_llama, tmp_path
     )
     tokens = some_tokens()
     ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
-    whole = tokens._replace(ids=ids, mask=torch.ones_like(tokens.mask))
+    whole = tokens._replace(values=ids, mask=torch.ones_like(tokens.mask))
     assert torch.equal(load_file(tmp_path / "state.safetensors")["state"], backbone(whole, (4,))[0])
 
 

@@ -80,7 +80,7 @@ def in_rows(tokens: Inputs, lengths=LENGTHS, width=WIDTH):
     order = [text for row in rows for text in row]
     assert max(map(len, rows)) > 1
     assert len(rows) > 1
-    moved = Inputs(*(field[order] for field in tokens))
+    moved = tokens.rows(order)
     return order, pack(moved, [len(row) for row in rows], [lengths[text] for text in order])
 
 
@@ -108,7 +108,7 @@ def test_nothing_of_a_row_feels_a_neighbour_or_padding():
     backbone = Backbone(model_of("gemma3_text", "bidirectional"))
     tokens = some_tokens()
     order, packed = in_rows(tokens)
-    changed = packed._replace(ids=torch.where(packed.text == order.index(4), packed.ids, 11))
+    changed = packed._replace(values=torch.where(packed.text == order.index(4), packed.values, 11))
     with torch.no_grad():
         before, after = backbone(packed, (3,))[0], backbone(changed, (3,))[0]
     own = packed.text == order.index(4)

@@ -41,7 +41,7 @@ def test_every_field_comes_back(saved):
     assert (encoder.max_length, encoder.width, encoder.num_layers) == (20, 16, 2)
     assert encoder.backbone.attention == contract.attention == "bidirectional"
     assert contract.special_tokens == (("<s>",), ("</s>",))
-    assert encoder.process(["a cat"], "document").ids[0, -1] == process.tokenizer.eos_token_id
+    assert encoder.process(["a cat"], "document").values[0, -1] == process.tokenizer.eos_token_id
     assert encoder.pooling.settings() == contract.pooling_settings
     assert contract.pooling_settings["source"] == "tokens"
     assert encoder.trained == (SubModel(2, 16),)

@@ -83,13 +83,13 @@ def test_saving_changes_nothing_in_the_encoder(folder, tmp_path, sentences):
     encoder = trained(folder).train()
     before = encoder.state_dict()
     config = encoder.backbone.model.config.to_dict()
-    ids = encoder.process(sentences, "query").ids
+    ids = encoder.process(sentences, "query").values
     save_encoder(encoder, tmp_path / "cut", SubModel(2, 16))
     after = encoder.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert encoder.backbone.model.config.to_dict() == config
-    assert torch.equal(encoder.process(sentences, "query").ids, ids)
+    assert torch.equal(encoder.process(sentences, "query").values, ids)
     assert encoder.training
     assert encoder.num_layers == 4
 
@@ -418,14 +418,14 @@ def test_lower_casing_that_only_sentence_transformers_knows_of_is_kept(saved, tm
     (path / "embedtrain.json").unlink()
     shouting = tuple(text.upper() for text in sentences)
     assert not torch.equal(
-        load_encoder(path).process(shouting, "query").ids,
-        load_encoder(saved).process(sentences, "query").ids,
+        load_encoder(path).process(shouting, "query").values,
+        load_encoder(saved).process(sentences, "query").values,
     )
     settings = json.loads((path / "sentence_bert_config.json").read_text())
     (path / "sentence_bert_config.json").write_text(json.dumps(settings | {"do_lower_case": True}))
     encoder = load_encoder(path)
     assert torch.equal(
-        encoder.process(shouting, "query").ids, load_encoder(saved).process(sentences, "query").ids
+        encoder.process(shouting, "query").values, load_encoder(saved).process(sentences, "query").values
     )
     save_encoder(encoder, tmp_path / "again")
     expected = encoder.encode(shouting, (4,)).at(SubModel(4, 32))

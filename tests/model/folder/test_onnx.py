@@ -50,7 +50,7 @@ def test_any_number_of_texts_of_any_length_on_either_side(exported, sentences, s
     assert [item.name for item in session.get_inputs()] == ["input_ids", "attention_mask"]
     for texts in (sentences, sentences[:1], sentences[2:5]):
         tokens = process(texts, "document")
-        found = onnx.run(session, {"input_ids": tokens.ids, "attention_mask": tokens.mask.to(torch.int64)})
+        found = onnx.run(session, {"input_ids": tokens.values, "attention_mask": tokens.mask.to(torch.int64)})
         expected = encoder.encode(texts, (1,)).values[0]  # not of unit length
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 

@@ -51,7 +51,7 @@ def count_encoded(guide: GuideModel, monkeypatch: pytest.MonkeyPatch) -> list[in
     counts, plain = [], guide.model.vectors
 
     def counting(tokens: Inputs) -> torch.Tensor:
-        counts.append(len(tokens.ids))
+        counts.append(len(tokens.values))
         return plain(tokens)
 
     monkeypatch.setattr(guide.model, "vectors", counting)
@@ -121,7 +121,7 @@ def test_each_distinct_text_is_encoded_once(tiny_bert, sentences, monkeypatch):
     assert counts == [len(sentences)]
     assert torch.equal(found[: len(sentences)], found[len(sentences) : 2 * len(sentences)])
     assert torch.equal(found[-2:], found[:2])
-    assert guide.embed(Inputs(*(part[:0] for part in tokens))).shape == (0, 32)
+    assert guide.embed(tokens.rows(slice(0))).shape == (0, 32)
 
 
 def test_keys_know_prompt_and_truncation_and_not_padding(tiny_bert):
@@ -185,7 +185,7 @@ def test_cached_texts_are_not_encoded_again(tiny_bert, sentences, tmp_path, monk
     settings = {"layer": 3, "dim": 16, "cache": tmp_path, "cache_dtype": cache_dtype}
     guide = load_guide(tiny_bert, **settings)
     tokens = guide.process(sentences, "query")
-    some = Inputs(*(part[1:5] for part in tokens))
+    some = tokens.rows(slice(1, 5))
     first, whole = guide.embed(some), guide.embed(tokens)
     assert torch.equal(whole[1:5], first)
 

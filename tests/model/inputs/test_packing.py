@@ -41,12 +41,12 @@ def test_few_rows_are_used():
 def test_texts_stand_side_by_side_and_come_back(side):
     lengths = [3, 1, 4, 2]
     packed = pack(tokens_of(lengths, side, more=2), [3, 1], lengths)
-    assert packed.ids.tolist() == [[0, 1, 2, 100, 200, 201, 202, 203], [300, 301, 0, 0, 0, 0, 0, 0]]
+    assert packed.values.tolist() == [[0, 1, 2, 100, 200, 201, 202, 203], [300, 301, 0, 0, 0, 0, 0, 0]]
     assert packed.text.tolist() == [[0, 0, 0, 1, 2, 2, 2, 2], [3, 3, -1, -1, -1, -1, -1, -1]]
     assert packed.positions.tolist() == [[0, 1, 2, 0, 0, 1, 2, 3], [0, 1, 0, 0, 0, 0, 0, 0]]
     assert packed.mask.sum() == sum(lengths)
     assert packed.prompt_len.tolist() == [0, 1, 2, 3]
-    states = packed.ids.unsqueeze(-1).double()
+    states = packed.values.unsqueeze(-1).double()
     for texts in ([0, 1, 2, 3], [3, 1], [2]):
         (own, halves), mask = unpack(packed, [states, states / 2], texts)
         assert mask.tolist() == [

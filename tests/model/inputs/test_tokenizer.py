@@ -144,7 +144,7 @@ def test_the_prompt_of_a_text_wins_over_the_prompt_of_its_role(kinds):
     tokens = process(texts, "query", [None, "", "a big: "])
     assert tokens.prompt_len.tolist() == [3, 0, 4]
     for row, prompt in enumerate(["the: ", "", "a big: "]):
-        assert tokens.ids[row][tokens.mask[row]].tolist() == plain(prompt + "cat")["input_ids"]
+        assert tokens.values[row][tokens.mask[row]].tolist() == plain(prompt + "cat")["input_ids"]
     assert process(["cat"], "query").prompt_len.tolist() == [3]
     assert process(["cat"], "document").prompt_len.tolist() == [0]
     with pytest.raises(ValueError, match=r"is (shorter|longer) than"):
@@ -175,8 +175,8 @@ def test_a_text_that_the_tokenizer_drops_is_an_empty_one(kinds):
 
 def test_a_text_without_tokens_is_read_as_padding(kinds):
     tokens = TextTokenizer(kinds["bytes, no processor"], 8, include_prompt=False)(["", "cat"], "query")
-    assert tokens.ids[0, 0] == kinds["bytes, no processor"].pad_token_id
-    assert tokens.mask[0].tolist() == [True, *[False] * (tokens.ids.shape[1] - 1)]
+    assert tokens.values[0, 0] == kinds["bytes, no processor"].pad_token_id
+    assert tokens.mask[0].tolist() == [True, *[False] * (tokens.values.shape[1] - 1)]
 
 
 @pytest.mark.parametrize("kind", EVERY)
@@ -189,7 +189,7 @@ def test_a_prompt_that_leaves_no_room_is_named(kinds, kind):
         InputError, match=rf"max_length {needed} leaves no room .*'the dog runs: ', which has \d+ tokens"
     ):
         narrow(["a cat", "zzz 123"], "query", ["", prompt])
-    assert narrow([""], "query", [prompt]).ids.shape == (1, needed)
+    assert narrow([""], "query", [prompt]).values.shape == (1, needed)
     TextTokenizer(plain, needed)(["zzz 123"], "query", [prompt])
     assert (
         TextTokenizer(plain, needed + 4, include_prompt=False)(["zzz 123"], "query", [prompt]).prompt_len > 0
@@ -202,13 +202,13 @@ def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences, tm
     prompts = ["the: " if row % 2 else "" for row in range(len(sentences))]
     tokens = process(sentences, "query", prompts)
     rows = process.read(sentences, "query", prompts)
-    for ids, mask, row in zip(tokens.ids, tokens.mask, rows, strict=True):
+    for ids, mask, row in zip(tokens.values, tokens.mask, rows, strict=True):
         assert ids[mask].tolist() == row.ids
         assert (ids[~mask] == process.tokenizer.pad_token_id).all()
         assert mask[-1 if side == "left" else 0]
         assert (mask.int().diff() == (1 if side == "left" else -1)).sum() == (not mask.all())
     assert tokens.prompt_len.tolist() == [row.prompt_len for row in rows]
-    assert process([], "query").ids.shape == (0, 0)
+    assert process([], "query").values.shape == (0, 0)
     assert process.tokenizer.padding_side == side
     process.tokenizer.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).padding_side == side
@@ -233,10 +233,10 @@ def test_a_worker_gets_the_same_tokenizer(kinds):
 
 def test_slow_tokenizers_are_refused_only_where_offsets_are_needed():
     process = TextTokenizer(ByT5Tokenizer(), 32, include_prompt=False, append_eos=True)
-    assert process(["ab"], "query").ids.tolist() == [[100, 101, 1]]
+    assert process(["ab"], "query").values.tolist() == [[100, 101, 1]]
     with pytest.raises(InputError, match=r"ByT5Tokenizer does not say which char.* include_prompt=true"):
         process(["ab"], "query", ["q: "])
-    assert TextTokenizer(ByT5Tokenizer(), 32)(["b"], "query", ["a"]).ids.tolist() == [[100, 101, 1]]
+    assert TextTokenizer(ByT5Tokenizer(), 32)(["b"], "query", ["a"]).values.tolist() == [[100, 101, 1]]
 
 
 PROCESSORS = {

@@ -99,7 +99,7 @@ class BatchLoss:
         """The loss, and the links of the queries it is over; the documents enter the queue afterwards.
 
         Args:
-            local: (L, M, D) of `batch.texts`, at the layers of `chosen`.
+            local: (L, M, D) of `batch.inputs`, at the layers of `chosen`.
             batch: what this rank trains on.
             chosen: sub-models and weights of the step.
             step: optimiser step.
