@@ -75,21 +75,6 @@ class Cell(NamedTuple):
         return str(self.sub) if self.dtype == "float32" else f"{self.sub}_{self.dtype}"
 
 
-class SearchCost(NamedTuple):
-    """What one query costs."""
-
-    multiply_adds: int  # of float32 with float32, int8 or signs
-    bit_operations: int  # comparisons of one bit: exclusive or, and counting
-
-
-def search_cost(cell: Cell, documents: int, top_k: int, rescore_multiplier: int) -> SearchCost:
-    """The arithmetic of one query against so many documents, by exhaustive search."""
-    if cell.dtype in ("float32", "int8"):
-        return SearchCost(cell.dim * documents, 0)
-    again = 0 if cell.dtype == "binary" else min(documents, rescore_multiplier * top_k)
-    return SearchCost(cell.dim * again, cell.dim * documents)
-
-
 Chosen = tuple[Weighted, ...]
 
 

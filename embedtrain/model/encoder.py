@@ -1,25 +1,27 @@
-"""Tokens or texts to embeddings after any layers, in length-sorted micro-batches so that little is padding.
+"""Contents to embeddings after any layers, in length-sorted micro-batches so that little is padding.
 
-Letters: M texts, T tokens, L layers kept, D embedding width.
+Letters: M contents, T tokens, L layers kept, D embedding width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Generic, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.inputs.packing import pack, rows_of, unpack
+from embedtrain.model.inputs.processor import LayeredBackbone, Reader
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import Pooling, pool_mask
-from embedtrain.types import Embeddings, InputError, Inputs, Role, SubModel
+from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubModel
 
 # Rows x padded length of one micro-batch where none is given. MiniLM on two cores encoded 215 short texts
 # per CPU second at 256 tokens, 290 at 1,024 and 2,048, 250 at 4,096, 165 at 16,384 (caches overflow).
@@ -28,22 +30,26 @@ DEVICE_MAX_TOKENS = 16_384
 # Tokens of padding that are worth one more micro-batch on a CPU (docs/training.md, Padding).
 CPU_OVERHEAD = 128
 PACKED_WIDTH = 64  # columns that a row of several texts has at most (docs/training.md, Padding)
-WINDOW = 16_384  # texts tokenised and sorted at a time by `encode`, so that memory stays bounded
+WINDOW = 16_384  # contents read and sorted at a time by `encode`, so that memory stays bounded
 
-Progress = Callable[[int, int], None]  # texts done, texts in all
+Progress = Callable[[int, int], None]  # contents done, contents in all
+B = TypeVar("B", bound=LayeredBackbone, default=Backbone)
+P = TypeVar("P", bound=Reader, default=TextTokenizer)
 
 
-class Encoder(nn.Module):
-    """Backbone, pooling and tokenizer as one: the embedding model that is trained, measured and shipped.
+class Encoder(nn.Module, Generic[B, P]):
+    """Backbone, pooling and processor as one: the embedding model that is trained and measured.
+
+    Plain `Encoder` is that of texts, which alone is saved, exported and examined by the doctor.
 
     Args:
         backbone: gives the state after each block.
-        pooling: makes one vector of the states of a text (an `nn.Module`).
-        process: texts of a role to tokens, their prompts and end token included.
+        pooling: makes one vector of the states of a content (an `nn.Module`).
+        process: contents of a role to inputs, their prompts and end token included.
         width: D, leading coordinates of the pooled vector that exist; None for all of them.
         normalize: whether a shipped full model ends in a unit vector.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
-        packing: whether texts may share a row, each with attention inside itself. It changes no embedding.
+        packing: whether contents may share a row, each with attention inside itself. It changes no embedding.
         trained: sub-models that training aimed at.
         source: name of the folder or hub model that this one came from.
         origin: the folder, file or hub name that its backbone was loaded from, for an adapter to find it.
@@ -53,15 +59,15 @@ class Encoder(nn.Module):
             processes run equally many, since running the backbone is a message between them.
 
     Raises:
-        InputError: when the longest text of `process`, `width` or `max_tokens` does not fit the backbone,
+        InputError: when the longest content of `process`, `width` or `max_tokens` does not fit the backbone,
             or it cannot pack.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
+        backbone: B,
         pooling: Pooling,
-        process: TextTokenizer,
+        process: P,
         *,
         width: int | None = None,
         normalize: bool = True,
@@ -99,7 +105,7 @@ class Encoder(nn.Module):
 
     @property
     def max_length(self) -> int:
-        """Longest text in tokens, special ones included."""
+        """Longest content in tokens, special ones included."""
         return self.process.max_length
 
     @property
@@ -112,64 +118,64 @@ class Encoder(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def forward(self, tokens: Inputs, layers: Sequence[int]) -> Embeddings:
-        """Embeddings (L, M, D) after each distinct layer of `layers`, texts in input order, with gradient.
+    def forward(self, inputs: Inputs, layers: Sequence[int]) -> Embeddings:
+        """Embeddings (L, M, D) after each distinct layer of `layers`, in the order of inputs, with gradient.
 
         Raises:
-            ValueError: for a text without tokens or a layer outside 0..num_layers.
+            ValueError: for a content without tokens or a layer outside 0..num_layers.
         """
         kept = tuple(sorted(set(layers)))
-        extents = _extents(tokens.mask) if len(tokens.values) else []
+        extents = _extents(inputs.mask) if len(inputs.mask) else []
         groups = self._groups([real for _, _, real in extents])
-        parts = [self._embed(_rows(tokens, group.texts, extents), kept, group) for group in groups]
+        parts = [self._embed(_rows(inputs, group.rows, extents), kept, group) for group in groups]
         if self.agree is not None:
-            parts += [self._idle(kept) for _ in range(self.agree(len(groups)) - len(groups))]
+            parts += [self._idle(inputs, kept) for _ in range(self.agree(len(groups)) - len(groups))]
         if not parts:
             return Embeddings(self._empty(kept, 0, self.device), kept)
-        return Embeddings(_in_order(parts, [group.texts for group in groups]), kept)
+        return Embeddings(_in_order(parts, [group.rows for group in groups]), kept)
 
     def encode(
         self,
-        texts: Sequence[str],
+        contents: Sequence[Content],
         layers: Sequence[int],
         role: Role = "document",
         progress: Progress | None = None,
         *,
         prompt: str | None = None,
     ) -> Embeddings:
-        """Embeddings (L, M, D) of texts on the CPU, without gradient or dropout.
+        """Embeddings (L, M, D) of contents on the CPU, without gradient or dropout.
 
         The mode of every module (train or eval) is as before afterwards. `progress` is called with the
-        number of texts done and of all. `prompt` stands before every text; None is the role's own.
+        number of contents done and of all. `prompt` is that of every content; None is the role's own.
         """
         kept = tuple(sorted(set(layers)))
-        values = self._empty(kept, len(texts), torch.device("cpu"))
+        values = self._empty(kept, len(contents), torch.device("cpu"))
         done = 0
         with evaluating(self), torch.no_grad():
-            for begin in range(0, len(texts), WINDOW):
-                window = texts[begin : begin + WINDOW]
+            for begin in range(0, len(contents), WINDOW):
+                window = contents[begin : begin + WINDOW]
                 read = self.process.read(window, role, [prompt] * len(window))
-                for group in self._groups([len(item.ids) for item in read]):
-                    tokens = self.process.pad([read[text] for text in group.texts])
-                    part = self._embed(tokens.to_device(self.device), kept, group)
-                    values[:, torch.tensor(group.texts) + begin] = part.cpu()
-                    done += len(group.texts)
+                for group in self._groups([one.length for one in read]):
+                    inputs = self.process.pad([read[row] for row in group.rows])
+                    part = self._embed(inputs.to_device(self.device), kept, group)
+                    values[:, torch.tensor(group.rows) + begin] = part.cpu()
+                    done += len(group.rows)
                     if progress is not None:
-                        progress(done, len(texts))
+                        progress(done, len(contents))
         return Embeddings(values, kept)
 
-    def _embed(self, tokens: Inputs, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
+    def _embed(self, inputs: Inputs, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
         """One micro-batch, (L, m, D)."""
         asked = tuple(range(1, max(layers) + 1)) if self.pooling.needs_all_layers else layers
-        if len(group.counts) == len(group.texts):  # nobody shares a row
-            return self._pooled(self.backbone(tokens, asked), tokens.mask, tokens.prompt_len, layers)
-        packed = pack(tokens, group.counts, group.lengths)
+        if len(group.counts) == len(group.rows):  # no two share a row
+            return self._pooled(self.backbone(inputs, asked), inputs.mask, inputs.prompt_len, layers)
+        packed = pack(inputs, group.counts, group.lengths)
         states = self.backbone(packed, asked)
         alike = micro_batches(group.lengths, *self._budget())  # rectangles with little padding
         parts = []
         for some in alike:
             own, mask = unpack(packed, states, some)
-            prompt_len = tokens.prompt_len[torch.tensor(some).to(mask.device)]
+            prompt_len = inputs.prompt_len[torch.tensor(some).to(mask.device)]
             parts.append(self._pooled(own, mask, prompt_len, layers))
         return _in_order(parts, alike)
 
@@ -187,22 +193,24 @@ class Encoder(nn.Module):
             ]
         return torch.stack(pooled)[..., : self.width]
 
-    def _idle(self, layers: tuple[int, ...]) -> Tensor:
+    def _idle(self, inputs: Inputs, layers: tuple[int, ...]) -> Tensor:
         """No embeddings, (L, 0, D), of a backbone that has run all the same and has a gradient of 0."""
         one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
-        values = self._embed(Inputs(one * 0, one > 0, one[0] * 0), layers, _MicroBatch([0], [1], [1]))
-        return values[:, :0] + 0.0 * values.sum()
+        shape = (1, 1, *inputs.values.shape[2:])
+        values = inputs.values.new_zeros(shape, device=self.device)
+        embedded = self._embed(Inputs(values, one > 0, one[0] * 0), layers, _MicroBatch([0], [1], [1]))
+        return embedded[:, :0] + 0.0 * embedded.sum()
 
     def _groups(self, lengths: Sequence[int]) -> list[_MicroBatch]:
         budget, overhead = self._budget()
-        alone = [[text] for text in range(len(lengths))]
-        rows = rows_of(lengths, min(PACKED_WIDTH, budget)) if self.packing else alone
-        in_rows = [sum(lengths[text] for text in row) for row in rows]
+        alone = [[content] for content in range(len(lengths))]
+        shared = rows_of(lengths, min(PACKED_WIDTH, budget)) if self.packing else alone
+        widths = [sum(lengths[content] for content in row) for row in shared]
         groups = []
-        for some in micro_batches(in_rows, budget, overhead):
-            texts = list(chain.from_iterable(rows[row] for row in some))
-            counts = [len(rows[row]) for row in some]
-            groups.append(_MicroBatch(texts, counts, [lengths[text] for text in texts]))
+        for some in micro_batches(widths, budget, overhead):
+            rows = list(chain.from_iterable(shared[row] for row in some))
+            counts = [len(shared[row]) for row in some]
+            groups.append(_MicroBatch(rows, counts, [lengths[row] for row in rows]))
         return groups
 
     def _budget(self) -> tuple[int, int | None]:
@@ -211,17 +219,17 @@ class Encoder(nn.Module):
         fitting = CPU_MAX_TOKENS if on_cpu else DEVICE_MAX_TOKENS
         return fitting if self.max_tokens is None else self.max_tokens, CPU_OVERHEAD if on_cpu else None
 
-    def _empty(self, layers: tuple[int, ...], texts: int, device: torch.device) -> Tensor:
+    def _empty(self, layers: tuple[int, ...], count: int, device: torch.device) -> Tensor:
         wide = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32
-        return torch.empty(len(layers), texts, self.width, dtype=wide, device=device)
+        return torch.empty(len(layers), count, self.width, dtype=wide, device=device)
 
 
 class _MicroBatch(NamedTuple):
     """What the backbone runs at a time."""
 
-    texts: list[int]  # row numbers among all texts, those of the first row of tokens first
-    counts: list[int]  # texts of each row of tokens
-    lengths: list[int]  # real tokens of each text
+    rows: list[int]  # numbers among all contents, those of the first row of tokens first
+    counts: list[int]  # contents of each row of tokens
+    lengths: list[int]  # real tokens of each content
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int, overhead: int | None = None) -> list[list[int]]:
@@ -265,7 +273,7 @@ def _extents(mask: Tensor) -> list[tuple[int, int, int]]:
     rows = torch.stack([first, end, real.sum(1)], dim=1).tolist()
     for row, (_, _, count) in enumerate(rows):
         if not count:
-            raise ValueError(f"text {row} of {len(rows)} has no tokens")
+            raise ValueError(f"content {row} of {len(rows)} has no tokens")
     return [(first, end, count) for first, end, count in rows]
 
 
@@ -275,8 +283,8 @@ def _in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.cat(list(parts), dim=1).index_select(1, order.argsort().to(parts[0].device))
 
 
-def _rows(tokens: Inputs, group: Sequence[int], extents: Sequence[tuple[int, int, int]]) -> Inputs:
-    """Some texts, without the columns in which all of them are padding."""
-    index = torch.tensor(group, device=tokens.values.device)
+def _rows(inputs: Inputs, group: Sequence[int], extents: Sequence[tuple[int, int, int]]) -> Inputs:
+    """Some contents, without the columns in which all of them are padding."""
+    index = torch.tensor(group, device=inputs.values.device)
     columns = slice(min(extents[row][0] for row in group), max(extents[row][1] for row in group))
-    return Inputs(tokens.values[index, columns], tokens.mask[index, columns], tokens.prompt_len[index])
+    return Inputs(inputs.values[index, columns], inputs.mask[index, columns], inputs.prompt_len[index])

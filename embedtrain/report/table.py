@@ -77,7 +77,7 @@ def _size(count: int) -> str:
 
 
 def _cost(dtype: Dtype, rescore_multiplier: int | None) -> str:
-    """What a query costs beside each document, D being the dim (`search_cost`)."""
+    """What a query costs beside each document, D being the dim."""
     if dtype in ("float32", "int8"):
         return f"D {dtype} multiply-adds a document"
     again = "" if dtype == "binary" else f" + {rescore_multiplier or 'rescore_multiplier'}·k·D multiply-adds"

@@ -297,7 +297,7 @@ def test_a_text_without_tokens_is_named(encoder):
     tokens = Inputs(
         torch.ones(2, 3, dtype=torch.int64), torch.tensor([[1, 1, 0], [0, 0, 0]]).bool(), torch.zeros(2)
     )
-    with pytest.raises(ValueError, match="text 1 of 2 has no tokens"):
+    with pytest.raises(ValueError, match="content 1 of 2 has no tokens"):
         encoder(tokens, (1,))
 
 

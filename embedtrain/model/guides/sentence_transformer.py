@@ -6,9 +6,11 @@ Letters: M texts, T tokens, D width of the vectors.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -18,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
 from embedtrain.model.folder.contract import digits, tensors_hash
+from embedtrain.model.inputs.processor import padded
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Inputs, Processor, Role
 
@@ -45,14 +48,8 @@ class StaticTokenizer:
                 [prompt + text for prompt, text in zip(chosen, texts, strict=True)], add_special_tokens=False
             )
         ]
-        lengths = torch.tensor([len(row) for row in ids], dtype=torch.int64)
-        longest = int(lengths.max()) if len(ids) else 0
-        padded = [[*row, *[0] * (longest - len(row))] for row in ids]
-        return Inputs(
-            values=torch.tensor(padded, dtype=torch.int64).reshape(len(ids), longest),
-            mask=torch.arange(longest) < lengths.unsqueeze(1),
-            prompt_len=torch.zeros(len(ids), dtype=torch.int64),
-        )
+        flat = np.fromiter(chain.from_iterable(ids), np.int64)
+        return padded(flat, [len(row) for row in ids], [0] * len(ids))
 
 
 class SentenceVectors:

@@ -8,9 +8,9 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
-import torch
 from transformers import PreTrainedTokenizerBase
 
+from embedtrain.model.inputs.processor import padded
 from embedtrain.model.inputs.prompts import prompt_end, text_start
 from embedtrain.model.inputs.special_tokens import with_end_token, with_pad_token
 from embedtrain.types import InputError, Inputs, Role
@@ -23,6 +23,11 @@ class Read(NamedTuple):
 
     ids: list[int]
     prompt_len: int  # leading tokens that pooling skips
+
+    @property
+    def length(self) -> int:
+        """Tokens."""
+        return len(self.ids)
 
 
 class TextTokenizer:
@@ -119,15 +124,9 @@ class TextTokenizer:
 
     def pad(self, read: Sequence[Read]) -> Inputs:
         """Ragged texts as tokens (M, T) on the CPU, padded on this tokenizer's side."""
-        lengths, count = np.array([len(row.ids) for row in read], np.int64), len(read)
-        longest = int(lengths.max()) if count else 0
-        columns = np.arange(longest)
-        left = self.padding_side == "left"
-        mask = columns >= longest - lengths[:, None] if left else columns < lengths[:, None]  # (M, T)
-        ids = np.full((count, longest), self.tokenizer.pad_token_id, np.int64)
-        ids[mask] = np.fromiter(chain.from_iterable(row.ids for row in read), np.int64)
-        prompt_len = torch.tensor([row.prompt_len for row in read], dtype=torch.int64)
-        return Inputs(torch.from_numpy(ids), torch.from_numpy(mask), prompt_len)
+        flat = np.fromiter(chain.from_iterable(row.ids for row in read), np.int64)
+        lengths, prompt_len = [row.length for row in read], [row.prompt_len for row in read]
+        return padded(flat, lengths, prompt_len, self.tokenizer.pad_token_id, self.padding_side == "left")
 
     def chosen(self, count: int, role: Role, prompts: Sequence[str | None] | None = None) -> list[str]:
         """The prompt before each of so many texts: its own, else that of the role."""

@@ -14,7 +14,7 @@ from embedtrain.evaluate.vectors.bank import GridBank
 from embedtrain.evaluate.vectors.quantize import from_int8, int8, ranges_of, signs, through_int8
 from embedtrain.evaluate.vectors.search import Corpus, best, rerank
 from embedtrain.files.scores import main_scores
-from embedtrain.types import DTYPES, Cell, SearchCost, search_cost
+from embedtrain.types import DTYPES, Cell
 
 
 def unit(count, dim, seed):
@@ -162,17 +162,8 @@ def test_normalised_before_the_cut_is_the_cut_alone(make_encoder):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "size", "cost"),
-    [
-        ("float32", 400, (100_000, 0)),
-        ("int8", 100, (100_000, 0)),
-        ("binary", 13, (0, 100_000)),
-        ("binary_rescore", 13, (4_000, 100_000)),
-        ("binary_rescore_int8", 113, (4_000, 100_000)),
-    ],
+    ("dtype", "size"),
+    [("float32", 400), ("int8", 100), ("binary", 13), ("binary_rescore", 13), ("binary_rescore_int8", 113)],
 )
-def test_a_cell_says_its_bytes_and_what_a_query_costs(dtype, size, cost):
-    cell = Cell(3, 100, dtype)
-    assert cell.bytes_per_vector == size
-    assert search_cost(cell, 1000, 10, 4) == SearchCost(*cost)
-    assert search_cost(cell, 20, 10, 4).multiply_adds == {"binary": 0}.get(dtype, 2000)
+def test_a_cell_says_its_bytes(dtype, size):
+    assert Cell(3, 100, dtype).bytes_per_vector == size
