@@ -166,8 +166,7 @@ BlockName = Literal["query_docs", "query_queries", "doc_queries", "doc_docs"]
 class Blocks(NamedTuple):
     """Something about some queries (rows, b of B) against everything: similarities, or what is allowed.
 
-    The rows of `doc_queries` and `doc_docs` stand for the positives of those queries. A block that nobody
-    asked for is None.
+    The rows of `doc_queries` and `doc_docs` are the positives of those queries. Others are None.
     """
 
     query_docs: Tensor  # (b, C)
@@ -244,7 +243,7 @@ class Score(NamedTuple):
     dim: int
     metric: str
     value: float
-    dtype: str = "float32"  # how the vectors are kept (`Cell`); last, since older files do not have it
+    dtype: str = "float32"  # of the vectors (`Cell`); last, since older files do not have it
 
 
 def content_id(content: Content) -> int:
@@ -274,7 +273,7 @@ def content_id(content: Content) -> int:
 
 
 def _hashed(data: bytes, kind: bytes = b"") -> int:
-    """`kind` tells apart contents of equal bytes; 16 of its bytes count."""
+    """`kind` separates contents of equal bytes; 16 of its bytes count."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=kind[:16]).digest(), "big") >> 1
 
 

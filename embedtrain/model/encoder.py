@@ -40,7 +40,7 @@ P = TypeVar("P", bound=Reader, default=TextTokenizer)
 class Encoder(nn.Module, Generic[B, P]):
     """Backbone, pooling and processor as one: the embedding model that is trained and measured.
 
-    Plain `Encoder` is that of texts, which alone is saved, exported and examined by the doctor.
+    Plain `Encoder` is the one for texts: only it is saved, exported and examined by the doctor.
 
     Args:
         backbone: gives the state after each block.
@@ -110,7 +110,7 @@ class Encoder(nn.Module, Generic[B, P]):
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """What stands before texts: by role, and by task name or type for those who measure."""
+        """The prompt before texts of a role; of a task name or type, for evaluation."""
         return self.process.prompts
 
     @property
@@ -146,7 +146,7 @@ class Encoder(nn.Module, Generic[B, P]):
         """Embeddings (L, M, D) of contents on the CPU, without gradient or dropout.
 
         The mode of every module (train or eval) is as before afterwards. `progress` is called with the
-        number of contents done and of all. `prompt` is that of every content; None is the role's own.
+        number of contents done and of all. `prompt` is put before every content; None is the role's own.
         """
         kept = tuple(sorted(set(layers)))
         values = self._empty(kept, len(contents), torch.device("cpu"))
@@ -236,7 +236,7 @@ def micro_batches(lengths: Sequence[int], max_tokens: int, overhead: int | None 
     """Row numbers grouped longest first, each group's rows x longest length within `max_tokens`.
 
     A row that is longer than `max_tokens` gets a group of its own. Equal lengths keep their order. With
-    `overhead` a group ends earlier where that saves more than so many tokens of padding.
+    `overhead` a group ends earlier where that saves more tokens of padding than it.
     """
     order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
     descending = np.asarray(lengths, np.int64)[order]

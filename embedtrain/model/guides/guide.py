@@ -83,7 +83,7 @@ class GuideModel:
         model: gives vectors; frozen here, in eval mode for good.
         dim: G, leading coordinates kept before normalising; all of them when None.
         cache: folder of vectors on disk; none when None.
-        cache_dtype: how they are kept there.
+        cache_dtype: of the vectors there.
 
     Raises:
         InputError: for a dim out of range, or a cache that is not to be used.
@@ -133,11 +133,11 @@ class GuideModel:
         index = torch.tensor(list(rows.values()), dtype=torch.int64, device=device)  # (U,)
         distinct = tokens.rows(index)
         if self.cache is None:
-            found = self._encoded(distinct)  # (U, G)
+            vectors = self._encoded(distinct)  # (U, G)
         else:
-            found = self._cached(self.cache, list(rows), distinct)
+            vectors = self._cached(self.cache, list(rows), distinct)
         place = {key: number for number, key in enumerate(rows)}
-        return found[torch.tensor([place[key] for key in keys], dtype=torch.int64, device=device)]
+        return vectors[torch.tensor([place[key] for key in keys], dtype=torch.int64, device=device)]
 
     def _cached(self, cache: VectorCache, keys: Sequence[bytes], tokens: Inputs) -> Tensor:
         """As `_encoded`, with a forward for those texts only that the cache does not have."""
@@ -158,7 +158,7 @@ class GuideModel:
         if not len(tokens.values):
             return torch.empty(0, self.width, device=device)
         self.to(device)
-        # The guide's precision is its own: that of the training run would make its opinion depend on it.
+        # The guide's precision is its own: the precision of the training run must not change its vectors.
         with torch.autocast(device.type, enabled=False):
             return F.normalize(self.model.vectors(tokens).float()[:, : self.width], dim=-1)
 
@@ -178,13 +178,13 @@ def load_guide(
 
     Args:
         path: folder or hub name; the model that training starts from is one like any other.
-        layer: run only the first so many blocks.
-        dim: keep only the first so many coordinates.
+        layer: blocks to run; all when none.
+        dim: leading coordinates kept; all when none.
         max_length: longest text in tokens; the model's own when none.
         dtype: float32, bfloat16 or float16, of its weights.
         prompts: text put before every text, by role ("query", "document"); the model's own when none. Prompts
             of the training data are not given to it.
-        cache: folder where vectors are kept between steps, epochs and runs; none for no cache.
+        cache: folder of vectors, reused between steps, epochs and runs; none for no cache.
         cache_dtype: float32 or float16, of the vectors there.
 
     Raises:

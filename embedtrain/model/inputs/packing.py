@@ -91,7 +91,7 @@ def pack(tokens: Inputs, counts: Sequence[int], lengths: Sequence[int]) -> Packe
 def unpack(packed: Packed, states: Sequence[Tensor], texts: Sequence[int]) -> tuple[list[Tensor], Tensor]:
     """The states of some texts, as rows of their own: each (R, W, H) to (m, T, H), and their mask (m, T).
 
-    Padding is on the right, and what stands there is no state of these texts.
+    Padding is on the right and holds no state of these texts.
     """
     lengths = torch.tensor([packed.lengths[text] for text in texts]).unsqueeze(1)  # (m, 1)
     columns = torch.arange(int(lengths.max()))

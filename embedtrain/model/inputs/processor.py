@@ -30,7 +30,7 @@ class Reader(Processor, Protocol):
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """What stands before contents, by role; empty where a modality has no prompts."""
+        """The prompt before contents of a role; empty where a modality has none."""
         ...
 
     def read(

@@ -25,7 +25,7 @@ def text_start(offsets: Sequence[tuple[int, int]], border: int) -> int | None:
 def prompt_end(added: Sequence[int]) -> int:
     """Leading tokens to skip where the text has none of its own: all up to the last one of the prompt.
 
-    What stands behind it, an end token as a rule, is then pooled; where nothing does, everything is.
+    The tokens behind it, an end token as a rule, are then pooled; where there are none, everything is.
 
     Args:
         added: 1 for each token that the tokenizer added (BOS, CLS, SEP, EOS), 0 for one of the prompt.

@@ -41,8 +41,8 @@ def with_end_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
         return tokenizer
     if not tokenizer.is_fast:
         raise InputError(
-            f"{type(tokenizer).__name__} does not append its end token {end!r} and cannot be told to: use a "
-            "model with a fast tokenizer (tokenizer.json), or choose another pooling"
+            f"{type(tokenizer).__name__} does not append its end token {end!r} and has no setting for it: "
+            "use a model with a fast tokenizer (tokenizer.json), or choose another pooling"
         )
     extended = copy.deepcopy(tokenizer)
     backend = extended.backend_tokenizer
@@ -74,34 +74,34 @@ def with_pad_token(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBas
 def _appends(tokenizer: PreTrainedTokenizerBase, number: int) -> bool:
     """Whether the tokenizer puts this token behind a text by itself."""
     read = tokenizer("a", return_special_tokens_mask=True)
-    # The mask tells an added token from a text that is read as one: "a" may be unknown, and unknown be eos.
+    # The mask separates an added token from a text read as one: "a" may be unknown, and unknown be eos.
     return bool(read["input_ids"][-1] == number and read["special_tokens_mask"][-1])
 
 
-def _extended(found: dict[str, Any] | None, end: str, number: int) -> dict[str, Any]:
+def _extended(before: dict[str, Any] | None, end: str, number: int) -> dict[str, Any]:
     """The description of a post-processor that also appends the end token.
 
     Two templates in a row do not add up (the second wraps the tokens of the first one by one), so that one
     which is there is extended in place.
     """
-    if found is None:
+    if before is None:
         return _template(end, number)
-    kind = found["type"]
+    kind = before["type"]
     if kind == "Sequence":
-        steps = list(found["processors"])
+        steps = list(before["processors"])
         last = max((place for place, step in enumerate(steps) if step["type"] in ADDING), default=None)
         if last is None:
-            return {**found, "processors": [*steps, _template(end, number)]}
+            return {**before, "processors": [*steps, _template(end, number)]}
         steps[last] = _extended(steps[last], end, number)
-        return {**found, "processors": steps}
+        return {**before, "processors": steps}
     if kind == "ByteLevel":
-        return {"type": "Sequence", "processors": [found, _template(end, number)]}
+        return {"type": "Sequence", "processors": [before, _template(end, number)]}
     if kind == "TemplateProcessing":
-        parts = {role: [*found[role], _special(end, found[role])] for role in ROLES}
-        tokens = {**found["special_tokens"], end: {"id": end, "ids": [number], "tokens": [end]}}
-        return {**found, **parts, "special_tokens": tokens}
+        parts = {role: [*before[role], _special(end, before[role])] for role in ROLES}
+        tokens = {**before["special_tokens"], end: {"id": end, "ids": [number], "tokens": [end]}}
+        return {**before, **parts, "special_tokens": tokens}
     raise InputError(
-        f"the tokenizer's post-processor {kind} cannot be told to append {end!r}: write it as a "
+        f"the tokenizer's post-processor {kind} cannot append {end!r}: write it as a "
         "TemplateProcessing in tokenizer.json, or choose another pooling"
     )
 

@@ -36,7 +36,7 @@ class TextTokenizer:
     Args:
         tokenizer: the Hugging Face tokenizer; it is copied where a setting must change.
         max_length: longest text in tokens, prompt and special ones included.
-        prompts: what stands before every text of a role; other keys are left to whoever knows them.
+        prompts: what to put before every text of a role; other keys are for evaluation.
         include_prompt: whether the tokens of a prompt, and those before it, are pooled. A text without one
             is pooled whole either way.
         append_eos: end every text in the tokenizer's end token, where it does not do so itself.
@@ -100,7 +100,7 @@ class TextTokenizer:
         skips = not self.include_prompt and any(chosen)
         if skips and not self.tokenizer.is_fast:
             raise InputError(
-                f"{type(self.tokenizer).__name__} does not say which characters a token stands for, so "
+                f"{type(self.tokenizer).__name__} does not say which characters a token has, so "
                 "prompts cannot be left out of pooling: set include_prompt=true, or use a model with a fast "
                 "tokenizer (tokenizer.json)"
             )
@@ -129,7 +129,7 @@ class TextTokenizer:
         return padded(flat, lengths, prompt_len, self.tokenizer.pad_token_id, self.padding_side == "left")
 
     def chosen(self, count: int, role: Role, prompts: Sequence[str | None] | None = None) -> list[str]:
-        """The prompt before each of so many texts: its own, else that of the role."""
+        """The prompt before each of `count` texts: its own, else the role's."""
         own = self.prompts.get(role, "")
         asked = [None] * count if prompts is None else prompts
         return [own if prompt is None else prompt for prompt in asked]

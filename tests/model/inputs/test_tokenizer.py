@@ -314,7 +314,7 @@ def test_an_end_token_that_cannot_be_had_is_an_error(tiny_bert):
     bert = AutoTokenizer.from_pretrained(tiny_bert)
     bert.eos_token = "[MASK]"
     bert.backend_tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    with pytest.raises(InputError, match=r"BertProcessing cannot be told to append '\[MASK\]'"):
+    with pytest.raises(InputError, match=r"BertProcessing cannot append '\[MASK\]'"):
         with_end_token(bert)
 
 
