@@ -23,7 +23,7 @@ def test_chunks_are_sorted_by_length_and_within_the_budget():
     assert [chunk.tolist() for chunk in GradCache(mini_batch_size=4).chunks(given)] == [[0, 1, 2, 3], [4, 5]]
 
 
-@pytest.mark.parametrize("settings", [{"max_tokens": 0}, {"rows": -1}])
+@pytest.mark.parametrize("settings", [{"max_tokens": 0}, {"mini_batch_size": -1}])
 def test_a_chunk_holds_something(settings):
     (name,) = settings
     with pytest.raises(InputError, match=f"{name} must be at least 1"):
