@@ -26,7 +26,7 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective, ObjectiveValue
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.rules.batch import Margin
+from embedtrain.rules import MarginPos
 from embedtrain.settings.build import package_path
 from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
 from embedtrain.train.gradcache import GradCache
@@ -126,7 +126,7 @@ def ours(*, size: int, hard: int, max_tokens: int, limit_gb: float) -> Result:
     blocks = ("query_docs", "query_queries", "doc_docs")  # conf/loss/gist.yaml
     loss = WatchedLoss(
         Objective(InfoNCE(temperature=0.01, blocks=blocks, doc_docs="positives")),
-        Negatives(rules=[Margin()]),
+        Negatives(rules=[MarginPos()]),
         guide=guide,
     )
     loss.begins = watch.loss_begins
@@ -203,7 +203,7 @@ def plain(query: Tensor, docs: Tensor, guide: Guide | None) -> list[Tensor]:
 
 def objective(query: Tensor, docs: Tensor, guide: Guide | None) -> list[Tensor]:
     """The gradients of our objective on six prefixes, pairing included; by a rule where there is a guide."""
-    negatives = Negatives(rules=[] if guide is None else [Margin()])
+    negatives = Negatives(rules=[] if guide is None else [MarginPos()])
     pairing = negatives(links(len(query), len(docs)), 0, guide)
     chosen = tuple(Weighted(SubModel(1, dim), 1.0) for dim in DIMS)
     value = Objective(InfoNCE())(Embeddings(query[None], (1,)), Embeddings(docs[None], (1,)), pairing, chosen)

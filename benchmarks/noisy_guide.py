@@ -52,16 +52,16 @@ from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import Queued, pair, whole
-from embedtrain.rules.batch import Margin, Rule
+from embedtrain.rules import MarginPos, PercPos, Rule
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Guide, Links, Pairing, SubModel
 
 LEAST_SCORE = 4.0  # of a pair that trains
 SIZES = tuple(SubModel(*size) for size in ((1, 32), (2, 64), (3, 96), (4, 192), (5, 256), (6, 384)))
 RULES: Mapping[str, Rule] = {
-    "gist": Margin(),
-    "gist_margin": Margin(0.05, strategy="relative"),
-    "absolute margin 0.05": Margin(0.05),
+    "gist": MarginPos(),
+    "gist_margin": PercPos(0.95),
+    "absolute margin 0.05": MarginPos(0.05),
 }
 WAYS: Mapping[str, tuple[Rule, ...]] = {
     "none": (),

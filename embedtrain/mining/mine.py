@@ -14,27 +14,22 @@ from numpy.typing import NDArray
 from embedtrain.mining.problem import Problem, draw_key
 from embedtrain.mining.rescore import PairScores
 from embedtrain.mining.search import Fetch, nearest, pair_scores
-from embedtrain.mining.selection import Selection, Verdict
+from embedtrain.mining.selection import Candidates, Floats, Integers, Mask, Selection
 from embedtrain.mining.store import Vectors
-from embedtrain.rules.mining import Candidates
 
 BLOCK = 1_024  # queries searched together
 
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
 
 class Block(NamedTuple):
-    """What became of some queries."""
+    """Some queries, their candidates and negatives."""
 
     queries: Integers  # (b,) query numbers
     negatives: Integers  # (b, K) document numbers, best first; -1 where a query has fewer
     scores: Floats  # (b, K) NaN where a query has fewer
     labelled: tuple[Floats, ...]  # of each query: scores of `Problem.labelled`, positives first
-    documents: Integers  # (b, C) the candidates
-    there: NDArray[np.bool_]  # (b, C)
-    seen: Candidates
-    verdict: Verdict
+    documents: Integers  # (b, C) of the candidates
+    candidates: Candidates
+    removed: dict[str, Mask]  # as in `Choice`
 
 
 class Miner:
@@ -79,28 +74,24 @@ class Miner:
             labelled, scores = self._rescored(self.pairs, rows, documents)
             order = np.lexsort((documents, -scores), axis=-1)
             documents = np.take_along_axis(documents, order, axis=1)
-            scores, ranks = (
-                np.take_along_axis(scores, order, axis=1),
-                np.take_along_axis(ranks, order, axis=1),
-            )
-        there = documents >= 0
-        counts = [len(problem.positives[row]) for row in rows]
+            scores = np.take_along_axis(scores, order, axis=1)
+            ranks = np.take_along_axis(ranks, order, axis=1)
         reference = [
-            self.selection.reference_of(found[:count]) for found, count in zip(labelled, counts, strict=True)
+            self.selection.reference_of(known[: len(problem.positives[row])])
+            for row, known in zip(rows, labelled, strict=True)
         ]
-        seen = Candidates(scores, np.array(reference, dtype=np.float64), ranks)
+        candidates = Candidates(documents >= 0, scores, np.array(reference, dtype=np.float64), ranks)
         keys = [draw_key(self.seed, self.step, problem.queries[row].text) for row in rows]
-        verdict = self.selection.choose(seen, there, keys)
-        some, columns = verdict.chosen >= 0, np.maximum(verdict.chosen, 0)
+        choice = self.selection.choose(candidates, keys, step=self.step)
+        some, columns = choice.columns >= 0, np.maximum(choice.columns, 0)
         return Block(
             rows,
             np.where(some, np.take_along_axis(documents, columns, axis=1), -1),
             np.where(some, np.take_along_axis(scores, columns, axis=1), np.nan),
             tuple(labelled),
             documents,
-            there,
-            seen,
-            verdict,
+            candidates,
+            choice.removed,
         )
 
     def _labelled_scores(self, row: int, vector: NDArray[np.generic]) -> Floats:

@@ -9,13 +9,25 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from embedtrain.rules.mining import Candidates, Mask, Rule, SkipTop
+from embedtrain.rules import BLOCKS, Rule, Seen, TopK, checked_rules
 from embedtrain.types import InputError
 
 Reference = Literal["lowest", "highest"]
+Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+class Candidates(NamedTuple):
+    """Candidates of some queries by falling score; a labelled positive is none."""
+
+    there: Mask  # (b, C) False where a query has fewer candidates
+    scores: Floats  # (b, C) of the teacher, or of the cross-encoder where there is one
+    reference: Floats  # (b,) score of the positive that rules compare with
+    ranks: Integers  # (b, C) 0-based place in the teacher's ranking before any rule
 
 
 class Draw(Protocol):
@@ -55,12 +67,11 @@ class Sample:
         return near[np.sort(drawn)]
 
 
-class Verdict(NamedTuple):
-    """What became of the candidates of some queries."""
+class Choice(NamedTuple):
+    """What rules and draw made of some candidates."""
 
-    kept: Mask  # (b, C) bool, left by all rules
-    removed: dict[str, Mask]  # rule -> (b, C) bool, taken out by it and by none before it
-    chosen: Integers  # (b, K) columns; -1 where a query has fewer
+    removed: dict[str, Mask]  # rule -> (b, C) what it removed and none before it
+    columns: Integers  # (b, K) those chosen; -1 where a query has fewer
 
 
 class Selection:
@@ -90,39 +101,43 @@ class Selection:
             raise InputError(f"per_row must be in 1..depth, got per_row {per_row}, depth {depth}")
         if reference not in get_args(Reference):
             raise InputError(f'reference must be "lowest" or "highest", got {reference!r}')
-        if any(not hasattr(rule, "removes") for rule in rules):
-            raise InputError(f"rules must be a list of rules, got {rules!r}. Choose selection=NAME with some")
-        names = [rule.name for rule in rules]
-        if len(set(names)) < len(names):
-            raise InputError(f"two rules have one name: {', '.join(names)}. Give each its own, name: NAME")
-        skipped = max((rule.first for rule in rules if isinstance(rule, SkipTop)), default=0)
+        self.rules = checked_rules(rules)
+        for rule in self.rules:
+            if rule.by != "guide" or set(rule.blocks) != set(BLOCKS):
+                raise InputError(
+                    f"rule {rule.name}: by and blocks are settings of a batch, and mining compares by its "
+                    "teacher: leave them out"
+                )
+        skipped = max((rule.k for rule in self.rules if isinstance(rule, TopK)), default=0)
         if depth - skipped < per_row:
             raise InputError(
                 f"depth {depth} less the first {skipped} ranks leaves fewer candidates than per_row "
                 f"{per_row}: set depth to {skipped + per_row} or more"
             )
-        self.rules, self.per_row, self.depth, self.reference = tuple(rules), per_row, depth, reference
+        self.per_row, self.depth, self.reference = per_row, depth, reference
         self.draw: Draw = Best() if draw is None else draw
 
     def reference_of(self, scores: NDArray[np.float64]) -> float:
         """The score that rules compare with, of one query's positives."""
         return float(scores.min() if self.reference == "lowest" else scores.max())
 
-    def choose(self, seen: Candidates, there: Mask, keys: Sequence[tuple[int, ...]]) -> Verdict:
-        """The negatives of b queries, whose candidates come by falling score.
+    def choose(self, candidates: Candidates, keys: Sequence[tuple[int, ...]], *, step: int = 0) -> Choice:
+        """The negatives of b queries.
 
         Args:
-            seen: scores, references, ranks.
-            there: (b, C) bool, False where a query has fewer candidates.
+            candidates: of these queries.
             keys: of each query, for draws.
+            step: optimiser step, which schedules of the rules are functions of.
         """
-        kept = there.copy()
+        scores, reference, ranks = map(torch.from_numpy, candidates[1:])
+        left = torch.from_numpy(candidates.there.copy())
         removed = {}
         for rule in self.rules:
-            removed[rule.name] = rule.removes(seen) & kept
-            kept &= ~removed[rule.name]
-        chosen = np.full((len(kept), self.per_row), -1, dtype=np.int64)
+            out = rule.removes(Seen(scores, reference, left, step, ranks, tie=0.0)) & left
+            removed[rule.name] = out.numpy()
+            left &= ~out
+        chosen = np.full((len(left), self.per_row), -1, dtype=np.int64)
         for row, key in enumerate(keys):
-            columns = self.draw(np.flatnonzero(kept[row]), self.per_row, key)
+            columns = self.draw(np.flatnonzero(left[row].numpy()), self.per_row, key)
             chosen[row, : len(columns)] = columns
-        return Verdict(kept, removed, chosen)
+        return Choice(removed, chosen)

@@ -82,13 +82,13 @@ class Statistics:
 
     def note(self, problem: Problem, block: Block) -> None:
         """Count a block."""
-        self.considered += int(block.there.sum())
+        self.considered += int(block.candidates.there.sum())
         counts = [len(problem.positives[query]) for query in block.queries]
         for scores, count in zip(block.labelled, counts, strict=True):
             self.positives.add(scores[:count])
         self.negatives.add(block.scores[~np.isnan(block.scores)])
-        for name, mask in block.verdict.removed.items():
-            self.removed[name].add(block.seen.scores[mask])
+        for name, mask in block.removed.items():
+            self.removed[name].add(block.candidates.scores[mask])
         found = (block.negatives >= 0).sum(1)
         self.queries_with += np.bincount(found, minlength=self.per_row + 1)
         times = np.bincount(problem.query_of, minlength=len(problem.queries))[block.queries]
@@ -118,8 +118,9 @@ class Statistics:
 
     def _note_suspects(self, problem: Problem, block: Block) -> None:
         """Keep the removed candidates that are furthest above the reference, each query's best one only."""
-        for name, mask in block.verdict.removed.items():
-            excess = np.where(mask, block.seen.scores - block.seen.reference[:, None], -np.inf)  # (b, C)
+        for name, mask in block.removed.items():
+            seen = block.candidates
+            excess = np.where(mask, seen.scores - seen.reference[:, None], -np.inf)  # (b, C)
             if not excess.size:
                 continue
             columns = excess.argmax(1)
@@ -131,7 +132,7 @@ class Statistics:
     def _keep(self, problem: Problem, block: Block, row: int, column: int, rule: str, excess: float) -> None:
         query = int(block.queries[row])
         scores = block.labelled[row][: len(problem.positives[query])]
-        reference = float(block.seen.reference[row])
+        reference = float(block.candidates.reference[row])
         positive = int(problem.positives[query][int(np.abs(scores - reference).argmin())])
         suspect = Suspect(
             round(excess, 6),
@@ -139,7 +140,7 @@ class Statistics:
             problem.queries[query].text[:SHOWN],
             problem.documents[positive][:SHOWN],
             problem.documents[int(block.documents[row, column])][:SHOWN],
-            round(float(block.seen.scores[row, column]), 6),
+            round(float(block.candidates.scores[row, column]), 6),
             round(reference, 6),
         )
         self._order -= 1  # earlier ones win ties

@@ -30,7 +30,7 @@ from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import whole
-from embedtrain.rules.batch import Margin
+from embedtrain.rules import MarginPos
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Inputs, SubModel
@@ -108,7 +108,7 @@ def test_a_query_without_negatives_is_named(encoder, tmp_path):
 
 
 def test_rules_see_the_vectors_of_the_model(encoder, tmp_path):
-    strict = Negatives(rules=[Margin(2.5, by="student")])  # everything is nearer than that
+    strict = Negatives(rules=[MarginPos(2.5, by="student")])  # everything is nearer than that
     patient = patient_of(encoder, tmp_path, usual_rows(8), negatives=strict)
     (look,) = looks(patient, 8)
     found = negatives_of(patient, look, seen(patient, look))
@@ -117,7 +117,7 @@ def test_rules_see_the_vectors_of_the_model(encoder, tmp_path):
     assert [item.level for item in findings[:2]] == ["error", "warning"]
     assert findings[1].facts["share"] == 1.0
     loose = patient_of(
-        encoder, tmp_path, usual_rows(8), negatives=Negatives(rules=[Margin(-2.5, by="student")])
+        encoder, tmp_path, usual_rows(8), negatives=Negatives(rules=[MarginPos(-2.5, by="student")])
     )
     assert negatives_of(loose, look, seen(loose, look)).left.tolist() == [15] * 8
 
@@ -150,7 +150,7 @@ def test_the_expected_loss_is_ln_candidates_whatever_the_temperature(encoder, tm
 
 
 def test_the_expected_loss_keeps_what_a_rule_left(encoder, tmp_path):
-    rule = Negatives(rules=[Margin(0.0, by="student")])
+    rule = Negatives(rules=[MarginPos(0.0, by="student")])
     patient = patient_of(encoder, tmp_path, usual_rows(), negatives=rule, batch_size=16)
     (look,) = looks(patient, 16)
     vectors = seen(patient, look)

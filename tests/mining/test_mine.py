@@ -15,7 +15,7 @@ from embedtrain.mining.rescore import CrossEncoderScores, PairScores
 from embedtrain.mining.selection import Sample, Selection
 from embedtrain.mining.statistics import readable
 from embedtrain.mining.store import in_memory
-from embedtrain.rules.mining import Abs, MarginPos, MinScore, PercPos, SkipTop
+from embedtrain.rules import Abs, MarginPos, MinScore, PercPos, TopK
 from embedtrain.types import InputError
 
 
@@ -56,7 +56,7 @@ def test_mining_is_what_the_rules_say(rows, teacher, tmp_path, reference, index)
     if index == "faiss":
         pytest.importorskip("faiss")
     name = {min: "lowest", max: "highest"}[reference]
-    selection = Selection(rules=[SkipTop(2), PercPos(0.9)], per_row=3, depth=12, reference=name)
+    selection = Selection(rules=[TopK(2), PercPos(0.9)], per_row=3, depth=12, reference=name)
     problems = problems_of(enumerate(rows))
     stores = stores_of(problems, teacher, tmp_path, part=7)
     fill(stores, quiet)
@@ -70,7 +70,7 @@ def test_mining_is_what_the_rules_say(rows, teacher, tmp_path, reference, index)
     assert summary["rows"] == len(rows)
     counts = np.bincount([len(texts) for texts in expected], minlength=4)
     assert list(summary["rows_with_negatives"].values()) == counts.tolist()
-    assert summary["removed"]["skip_top"]["count"] == 2 * len(problems[0].queries)
+    assert summary["removed"]["top_k"]["count"] == 2 * len(problems[0].queries)
     assert readable(summary)[0].startswith("17 rows, 13 distinct queries")
 
 
@@ -146,7 +146,7 @@ def test_a_cross_encoder_decides_in_the_place_of_the_teacher_and_once(rows, teac
     stores = stores_of(problems, teacher, tmp_path)
     fill(stores, quiet)
     model = Overlap()
-    for rules in ((), (PercPos(0.95), SkipTop(1))):
+    for rules in ((), (PercPos(0.95), TopK(1))):
         selection = Selection(rules=rules, per_row=3, depth=10)
         (found,), _ = mine_all(problems, stores, selection, quiet, pairs=PairScores(tmp_path, model))
         problem = problems[0]

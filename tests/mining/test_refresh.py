@@ -20,7 +20,7 @@ from embedtrain.files.atomic import UNFINISHED
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.tables import Table, path_of, read_table, steps_of, write_table
-from embedtrain.rules.mining import Abs
+from embedtrain.rules import Abs
 from embedtrain.run.publish import publish
 from embedtrain.run.run import TrainingRun
 from embedtrain.types import InputError

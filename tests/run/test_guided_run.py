@@ -40,7 +40,7 @@ def test_a_warm_cache_changes_nothing_but_the_time(run, tmp_path, monkeypatch):
     counts, cached = encoded_texts(monkeypatch), f"guide.cache={tmp_path}/cache"
     cold = run("cold", "negatives=gist", cached)
     assert len(cold) == 16
-    assert all(line[key] > 0 for line in cold[:1] for key in line if "removed_guide_margin" in key)
+    assert all(line[key] > 0 for line in cold[:1] for key in line if "removed_margin_pos" in key)
     assert sum(counts) == 128  # 64 queries and 64 positives, in the first of two epochs
     counts.clear()
     assert run("warm", "negatives=gist", cached) == cold

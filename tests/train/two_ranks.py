@@ -29,7 +29,7 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Random2d
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.rules.batch import Margin
+from embedtrain.rules import MarginPos
 from embedtrain.settings.build import build, config_dir
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.module import TrainModule
@@ -49,8 +49,8 @@ PLANS = {
 }
 RULES = {
     "none": (),
-    "guide": (Margin(-0.05, by="guide"),),
-    "margin": (Margin(0.0, by="student"),),
+    "guide": (MarginPos(-0.05, by="guide"),),
+    "margin": (MarginPos(0.0, by="student"),),
 }
 CHUNKS = (None, 1, 3)
 TERM = "embedtrain.objective.losses.terms.Term"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embedtrain.objective.similarity.pairing import Queued, Scope, Sharing, pair
-from embedtrain.rules.batch import Rule
+from embedtrain.rules import Rule, checked_rules
 from embedtrain.types import Guide, InputError, Links, Pairing
 
 
@@ -27,7 +26,7 @@ class Negatives:
             scope: "all" contrasts a query with every document of the batch; "own" leaves out the hard
                 negatives that other queries brought, and keeps their positives.
             in_batch: false contrasts a query with the documents it brought itself alone.
-            rules: what takes likely false negatives out, in this order.
+            rules: what removes likely false negatives, in this order.
             datasets: `scope` or `in_batch` of single data sets, by the name of their task; what is not given
                 is as above.
 
@@ -35,15 +34,7 @@ class Negatives:
             InputError: for a setting that does not exist, or two rules of one name.
         """
         self.sharing = Sharing(scope, in_batch).checked()
-        self.rules = tuple(rules)
-        for rule in self.rules:
-            if not callable(getattr(rule, "removes", None)):
-                raise InputError(f"rules must be a list of rules, got {rule!r} among them")
-        twice = [name for name, count in Counter(rule.name for rule in self.rules).items() if count > 1]
-        if twice:
-            raise InputError(
-                f"two rules are called {twice[0]}, and logs could not tell them apart: give one another name"
-            )
+        self.rules = checked_rules(rules)
         self._said = dict(datasets or {})
         self.datasets = {name: self._own(name, given) for name, given in self._said.items()}
 

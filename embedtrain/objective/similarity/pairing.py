@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.objective.similarity.relevance import Relevance
-from embedtrain.rules.batch import Rule, Scorer, row_counts, take_out
+from embedtrain.rules import Rule, Scorer, apply_rules, row_counts
 from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, Pairing, content_id
 
 Scope = Literal["all", "own"]
@@ -160,7 +160,7 @@ class BatchCandidates:
             blocks["doc_queries"] = self._open_queries(rows) & ~self.relevance.queries_of(target) & ~shared
             blocks["doc_queries"][everyone, rows] = True
         considered = row_counts(blocks["query_docs"]) - 1
-        removed = take_out(
+        removed = apply_rules(
             self.rules,
             blocks,
             {"query_docs": target, "doc_queries": rows},

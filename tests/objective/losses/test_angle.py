@@ -11,7 +11,7 @@ from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.blocks import contrast
 from embedtrain.objective.similarity.pairing import fixed, pair
-from embedtrain.rules.batch import Margin
+from embedtrain.rules import MarginPos
 from embedtrain.types import InputError
 
 SCORES = torch.tensor([1.0, 0.2, 1.0, torch.nan, 0.0])
@@ -179,7 +179,7 @@ def test_odd_dims_name_the_cure(name):
 def test_a_rule_that_asks_the_model_is_asked_at_each_prefix(random_links):
     links = random_links(3)
     query, docs = vectors(1, 7, len(links.docs))
-    pairing = pair(links, rules=[Margin(margin=0.0, by="student")])
+    pairing = pair(links, rules=[MarginPos(margin=0.0, by="student")])
     assert pairing.candidates.needs_student
     loss = AnglETriples(angle_weight=0.5)
     value = loss(query, docs, pairing)

@@ -23,7 +23,7 @@ from embedtrain.objective.similarity import blocks
 from embedtrain.objective.similarity.blocks import contrast
 from embedtrain.objective.similarity.pairing import fixed, pair, whole
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
-from embedtrain.rules.batch import Margin
+from embedtrain.rules import MarginPos, PercPos
 from embedtrain.types import Embeddings, Guide, Links, SubModel
 
 B, D = 20, 16
@@ -103,7 +103,8 @@ def gist_by_rule(guide, strategy, margin):
         scores=None,
     )
     unit = F.normalize(guide.vectors.detach(), dim=-1)
-    return pair(links, rules=[Margin(margin, strategy=strategy)], guide=Guide(unit[:B], unit[B:]))
+    rule = MarginPos(margin) if strategy == "absolute" else PercPos(1 - margin)
+    return pair(links, rules=[rule], guide=Guide(unit[:B], unit[B:]))
 
 
 def gist(anchors=True, positives=True, temperature=0.01):

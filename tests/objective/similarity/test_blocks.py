@@ -13,7 +13,7 @@ from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity import blocks, nested
 from embedtrain.objective.similarity.pairing import pair
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
-from embedtrain.rules.batch import Margin
+from embedtrain.rules import MarginPos
 from embedtrain.types import (
     Allowed,
     Blocks,
@@ -327,7 +327,7 @@ def test_a_rule_that_asks_the_model_holds_for_a_data_set_alone():
         rows=rows,
         scores=None,
     )
-    whole = pair(links, rules=[Margin(0.0, by="student")])
+    whole = pair(links, rules=[MarginPos(0.0, by="student")])
     ours = torch.tensor([1, 3])
     part, columns = subset(whole, ours)
     assert columns.tolist() == [1, 3, 5, 7]

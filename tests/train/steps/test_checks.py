@@ -12,7 +12,7 @@ from embedtrain.objective.losses.triples import MarginMSE, Triplet
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Random2d
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.rules.batch import Margin
+from embedtrain.rules import MarginPos
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.steps.contrastive.checks import check_run
 from embedtrain.train.steps.contrastive.queue import Queue
@@ -49,7 +49,7 @@ def test_rows_that_lack_what_a_loss_needs(loss, lacking):
 
 
 def test_a_rule_without_its_guide():
-    rules = Negatives(rules=[Margin(by="guide")])
+    rules = Negatives(rules=[MarginPos(by="guide")])
     check(plain(negatives=rules, guide=Guide()))
     with pytest.raises(InputError, match=r"needs a guide and there is none: choose guide=model guide\.path="):
         check(plain(negatives=rules))

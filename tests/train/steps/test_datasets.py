@@ -12,7 +12,7 @@ def report():
         loss=torch.tensor([1.0, 2.0, 4.0]),
         rank_first=torch.tensor([True, False, True]),
         considered=torch.tensor([4, 6, 0]),
-        removed={"guide_margin": torch.tensor([1, 2, 0]), "student_margin": torch.tensor([0, 5, 0])},
+        removed={"margin_pos": torch.tensor([1, 2, 0]), "student_margin_pos": torch.tensor([0, 5, 0])},
     )
 
 
@@ -22,8 +22,8 @@ def test_each_dataset_has_the_mean_of_its_queries_and_the_share_each_rule_took()
         {
             "train/quora/loss": 1.5,
             "train/quora/accuracy": 0.5,
-            "train/quora/removed_guide_margin": 0.3,
-            "train/quora/removed_student_margin": 0.5,
+            "train/quora/removed_margin_pos": 0.3,
+            "train/quora/removed_student_margin_pos": 0.5,
             "train/nli/loss": 4.0,
             "train/nli/accuracy": 1.0,
         }

@@ -1,3 +1,5 @@
+"""Each rule beside its formula, and what rules remove from the blocks of a batch."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,10 +10,52 @@ from transformers import AutoTokenizer
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import pair, whole
-from embedtrain.rules.batch import Margin, MaxSimilarity, TopK
+from embedtrain.rules import Abs, MarginPos, MinScore, PercPos, Seen, TopK
 from embedtrain.types import Blocks, Guide, InputError, Links, content_id
 
 EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")
+
+
+FORMULAS = [  # rule, whether a candidate of score s and 0-based rank r stays beside a positive of score t
+    (PercPos(0.95), lambda s, t, r: s < (0.95 * t if t >= 0 else 1.05 * t)),
+    (PercPos(1.0), lambda s, t, r: s < t),
+    (MarginPos(0.05), lambda s, t, r: s < t - 0.05),
+    (MarginPos(-0.1), lambda s, t, r: s < t + 0.1),
+    (Abs(0.7), lambda s, t, r: s < 0.7),
+    (MinScore(0.2), lambda s, t, r: s >= 0.2),
+    (TopK(2), lambda s, t, r: r >= 2),
+]
+
+
+@pytest.mark.parametrize("mining", [True, False], ids=["mining", "batch"])
+@pytest.mark.parametrize(("rule", "stays"), FORMULAS, ids=lambda part: getattr(part, "name", ""))
+def test_a_rule_is_its_formula(rule, stays, mining):
+    draw = torch.Generator().manual_seed(0)
+    scores = (2 * torch.rand(6, 9, generator=draw, dtype=torch.float64) - 1).sort(descending=True).values
+    positive = 2 * torch.rand(6, generator=draw, dtype=torch.float64) - 1
+    ranks = torch.arange(9).expand(6, 9)
+    seen = Seen(scores, positive, torch.ones(6, 9, dtype=torch.bool))
+    removed = rule.removes(seen._replace(ranks=ranks, tie=0.0) if mining else seen)
+    expected = [
+        [not stays(float(scores[row, c]), float(positive[row]), c) for c in range(9)] for row in range(6)
+    ]
+    assert removed.tolist() == expected
+    assert removed.any()
+    assert not removed.all()
+
+
+def seen_at(scores, positive):
+    both = torch.tensor([scores], dtype=torch.float64), torch.tensor([positive], dtype=torch.float64)
+    return Seen(*both, torch.ones(1, len(scores), dtype=torch.bool), tie=0.0)
+
+
+def test_a_score_at_the_bound_goes():
+    assert PercPos(0.95).removes(seen_at([0.76, 0.75], 0.8)).tolist() == [[True, False]]
+    assert Abs(0.76).removes(seen_at([0.76, 0.75], 0.8)).tolist() == [[True, False]]
+
+
+def test_below_zero_no_candidate_above_the_positive_stays():
+    assert PercPos(0.95).removes(seen_at([-0.39, -0.41, -0.43], -0.4)).tolist() == [[True, True, False]]
 
 
 def columns_links(queries: int, documents: int) -> Links:
@@ -60,7 +104,7 @@ def test_the_masks_of_gistembed(golden, case):
     count = len(arrays["q"])
     guide = Guide(unit(arrays["gq"]), unit(torch.cat([arrays["gp"], arrays["gn"]])))
     links = columns_links(count, 2)
-    for rules, expected in [((Margin(),), "kept_guided"), ((), "kept_unguided")]:
+    for rules, expected in [((MarginPos(),), "kept_guided"), ((), "kept_unguided")]:
         blocks = whole(pair(links, rules=rules, guide=guide), EVERY).blocks
         kept = torch.cat([blocks.query_docs, blocks.query_queries, blocks.doc_docs[:, :count]], dim=1)
         assert torch.equal(kept, arrays[expected])
@@ -100,7 +144,7 @@ def test_the_masks_of_sentence_transformers_but_its_diagonals(tiny_bert, strateg
     theirs(columns, None)
 
     guide = Guide(unit(query), unit(torch.cat([columns[1]["guide"], negative])))
-    rule = Margin(margin, strategy=strategy)
+    rule = MarginPos(margin) if strategy == "absolute" else PercPos(1 - margin)
     blocks = whole(pair(columns_links(16, 2), rules=[rule], guide=guide), EVERY).blocks
     positives, negatives = blocks.query_docs.split(16, dim=1)
     ours = torch.stack([positives, blocks.query_queries, blocks.doc_docs[:, :16], negatives])
@@ -114,8 +158,15 @@ def test_the_masks_of_sentence_transformers_but_its_diagonals(tiny_bert, strateg
         assert oracle[1:3][:, diagonal].any()
 
 
+def stays(rule, s: float, t: float) -> bool:
+    """A bound spelt out."""
+    if isinstance(rule, Abs):
+        return s < rule.most
+    return s < (t - rule.margin if isinstance(rule, MarginPos) else t - (1 - rule.perc_pos) * abs(t))
+
+
 def slow_rules(rules: list, blocks: Blocks, similar: Blocks, target: list[int]) -> tuple[list, dict]:
-    """Margins and bounds on lists of columns, one candidate at a time; removed documents of query_docs."""
+    """Rules on lists of columns, one candidate at a time; removed documents of query_docs."""
     left = [block.tolist() for block in blocks]
     removed = {rule.name: [0] * len(target) for rule in rules}
     for rule in rules:
@@ -127,12 +178,8 @@ def slow_rules(rules: list, blocks: Blocks, similar: Blocks, target: list[int]) 
                 open_ = [c for c, allowed in enumerate(row) if allowed and c != spared]
                 if isinstance(rule, TopK):
                     gone = sorted(open_, key=lambda c, s=s: -s[c])[: rule.k]
-                elif isinstance(rule, MaxSimilarity):
-                    gone = [c for c in open_ if s[c] > rule.most]
-                elif rule.strategy == "absolute":
-                    gone = [c for c in open_ if s[c] > t - rule.margin]
                 else:
-                    gone = [c for c in open_ if s[c] > t - abs(t) * rule.margin]
+                    gone = [c for c in open_ if not stays(rule, s[c], t)]
                 for c in gone:
                     row[c] = False
                 removed[rule.name][i] += len(gone) if place == 0 else 0
@@ -144,10 +191,10 @@ def test_rules_in_order_equal_their_definitions_spelt_out(by):
     links = columns_links(12, 3)
     totals = torch.zeros(4, dtype=torch.long)
     rules = [
-        Margin(0.1, by=by),
+        MarginPos(0.1, by=by),
         TopK(2, by=by, blocks=("query_docs", "doc_queries")),
-        MaxSimilarity(-0.2, by=by, blocks=("query_docs", "doc_docs")),
-        Margin(0.3, by=by, strategy="relative", name="relative"),
+        Abs(-0.2, by=by, blocks=("query_docs", "doc_docs")),
+        PercPos(0.7, by=by, name="relative"),
     ]
     for order in (rules, rules[::-1]):
         guide = random_guide(links)
@@ -167,7 +214,7 @@ def test_rules_in_order_equal_their_definitions_spelt_out(by):
 
 
 def test_positives_survive_every_rule(random_links):
-    strictest = [Margin(5.0), MaxSimilarity(-2.0), TopK(1000)]
+    strictest = [MarginPos(5.0), Abs(-2.0), TopK(1000)]
     for seed in range(10):
         links = random_links(seed)
         found = whole(pair(links, rules=strictest, guide=random_guide(links, seed)), EVERY).blocks
@@ -181,7 +228,7 @@ def test_positives_survive_every_rule(random_links):
 
 
 def test_any_rows_are_those_of_the_whole(random_links):
-    rules = [Margin(-0.1), TopK(1)]
+    rules = [MarginPos(-0.1), TopK(1)]
     for seed in range(10):
         links = random_links(seed, queries=9)
         pairing = pair(links, rules=rules, guide=random_guide(links, seed))
@@ -189,7 +236,7 @@ def test_any_rows_are_those_of_the_whole(random_links):
         some, everything = pairing.candidates.allowed(rows, EVERY, None), whole(pairing, EVERY)
         for mine, all_rows in zip(some.blocks, everything.blocks, strict=True):
             assert torch.equal(mine, all_rows[rows])
-        for name in ("guide_margin", "guide_top_k"):
+        for name in ("margin_pos", "top_k"):
             assert torch.equal(some.removed[name], everything.removed[name][rows])
 
 
@@ -200,7 +247,7 @@ def test_permuting_documents_permutes_what_is_removed(random_links):
     moved = links._replace(
         docs=links.docs[order], owner=links.owner[order], positive=order.argsort()[links.positive]
     )
-    rules = [Margin(), TopK(2)]
+    rules = [MarginPos(), TopK(2)]
     before = whole(pair(links, rules=rules, guide=guide), EVERY)
     after = whole(pair(moved, rules=rules, guide=Guide(guide.query, guide.docs[order])), EVERY)
     assert torch.equal(after.blocks.query_docs, before.blocks.query_docs[:, order])
@@ -216,8 +263,8 @@ def test_a_text_the_guide_cannot_tell_from_the_positive_is_removed():
     docs = unit(torch.randn(6, 5, generator=torch.Generator().manual_seed(0)))
     docs[4] = docs[0] * (1 + 1e-7)  # another text, the same vector but for rounding
     guide = Guide(unit(torch.rand(3, 5, generator=torch.Generator().manual_seed(1))), docs)
-    assert not whole(pair(links, rules=[Margin()], guide=guide)).blocks.query_docs[0, 4]
-    assert whole(pair(links, rules=[Margin(-0.01)], guide=guide)).blocks.query_docs[0, 4]
+    assert not whole(pair(links, rules=[MarginPos()], guide=guide)).blocks.query_docs[0, 4]
+    assert whole(pair(links, rules=[MarginPos(-0.01)], guide=guide)).blocks.query_docs[0, 4]
 
 
 def test_ties_with_the_kth_go_together():
@@ -226,35 +273,35 @@ def test_ties_with_the_kth_go_together():
     guide = Guide(torch.tensor([[1.0, 0.0]]), docs)
     found = whole(pair(links, rules=[TopK(1)], guide=guide))
     assert found.blocks.query_docs.int().tolist() == [[1, 0, 0, 1]]
-    assert found.removed["guide_top_k"].tolist() == [2]
+    assert found.removed["top_k"].tolist() == [2]
 
 
 def test_a_margin_may_follow_a_schedule():
     links = columns_links(6, 2)
-    guide, rule = random_guide(links), Margin(Linear(-2.0, 2.0, steps=10))
+    guide, rule = random_guide(links), MarginPos(Linear(-2.0, 2.0, steps=10))
     allowed = [whole(pair(links, step=step, rules=[rule], guide=guide)) for step in (0, 5, 10)]
-    removed = [int(one.removed["guide_margin"].sum()) for one in allowed]
+    removed = [int(one.removed["margin_pos"].sum()) for one in allowed]
     assert removed[0] == 0 < removed[1] < removed[2] == 6 * 11
-    fixed = whole(pair(links, rules=[Margin(0.0)], guide=guide))
+    fixed = whole(pair(links, rules=[MarginPos(0.0)], guide=guide))
     assert torch.equal(allowed[1].blocks.query_docs, fixed.blocks.query_docs)
 
 
-def test_rules_act_where_they_are_told_to():
+def test_rules_act_in_their_blocks():
     links = columns_links(6, 2)
     guide = random_guide(links)
     plain = whole(pair(links), EVERY).blocks
     for place, name in enumerate(EVERY):
-        found = whole(pair(links, rules=[Margin(0.2, blocks=[name])], guide=guide), EVERY)
+        found = whole(pair(links, rules=[MarginPos(0.2, blocks=[name])], guide=guide), EVERY)
         for other, (mine, before) in enumerate(zip(found.blocks, plain, strict=True)):
             assert torch.equal(mine, before) == (other != place)
-        assert bool(found.removed["guide_margin"].any()) == (name == "query_docs")
+        assert bool(found.removed["margin_pos"].any()) == (name == "query_docs")
 
 
 def test_a_rule_without_its_scorer_says_what_to_do():
     links = columns_links(2, 1)
-    with pytest.raises(InputError, match="rule guide_margin compares by a guide and there is none: choose"):
-        pair(links, rules=[Margin()])
-    needing = pair(links, rules=[Margin(by="student")])
+    with pytest.raises(InputError, match="rule margin_pos compares by a guide and there is none: choose"):
+        pair(links, rules=[MarginPos()])
+    needing = pair(links, rules=[MarginPos(by="student")])
     with pytest.raises(ValueError, match="got no doc_docs similarities"):
         whole(needing, ("doc_docs",), Blocks(torch.zeros(2, 2)))
 
@@ -262,14 +309,15 @@ def test_a_rule_without_its_scorer_says_what_to_do():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Margin(by="teacher"), 'by must be "student" or "guide", got \'teacher\''),
-        (lambda: Margin(strategy="ratio"), 'strategy must be "absolute" or "relative", got \'ratio\''),
-        (lambda: Margin(float("nan")), "margin must be a finite number or a schedule, got nan"),
-        (lambda: Margin(blocks=["docs"]), r"blocks must be some of query_docs, .*, got \['docs'\]"),
-        (lambda: Margin(blocks=[]), r"blocks must be some of .*, got \[\]"),
+        (lambda: MarginPos(by="teacher"), 'by must be "student" or "guide", got \'teacher\''),
+        (lambda: PercPos(0.0), "perc_pos must be above 0 and below 2, got 0.0"),
+        (lambda: PercPos(95.0), "perc_pos must be above 0 and below 2, got 95"),
+        (lambda: MarginPos(float("nan")), "margin must be a finite number or a schedule, got nan"),
+        (lambda: MarginPos(blocks=["docs"]), r"blocks must be some of query_docs, .*, got \['docs'\]"),
+        (lambda: MarginPos(blocks=[]), r"blocks must be some of .*, got \[\]"),
         (lambda: TopK(0), "k must be a whole number of at least 1, got 0"),
-        (lambda: MaxSimilarity("0.7"), "most must be a finite number or a schedule, got '0.7'"),
-        (lambda: Negatives(rules=[Margin(), Margin(0.1)]), "two rules are called guide_margin"),
+        (lambda: Abs("0.7"), "most must be a finite number or a schedule, got '0.7'"),
+        (lambda: Negatives(rules=[MarginPos(), MarginPos(0.1)]), "two rules are called margin_pos"),
         (lambda: Negatives(rules=["gist"]), "rules must be a list of rules, got 'gist'"),
         (lambda: Negatives(scope="mine"), 'scope must be "all" or "own"'),
         (lambda: Negatives(datasets={"nli": {"scope": "no"}}), r"datasets\.nli\.scope must be"),
@@ -285,16 +333,16 @@ def test_negatives_hand_their_settings_to_the_pairing():
     links = columns_links(4, 2)._replace(task=torch.tensor([content_id("nli"), content_id("qa")] * 2))
     guide = random_guide(links)
     negatives = Negatives(
-        scope="own", rules=[Margin(Linear(0.0, 1.0, steps=10))], datasets={"nli": {"in_batch": False}}
+        scope="own", rules=[MarginPos(Linear(0.0, 1.0, steps=10))], datasets={"nli": {"in_batch": False}}
     )
     assert (negatives.tasks, negatives.needs) == (("nli",), frozenset({"guide"}))
-    assert Negatives(rules=[Margin(by="student")]).needs == frozenset()
+    assert Negatives(rules=[MarginPos(by="student")]).needs == frozenset()
     found = whole(negatives(links, 5, guide), EVERY)
     by_hand = pair(
         links,
         step=5,
         scope="own",
-        rules=[Margin(0.5)],
+        rules=[MarginPos(0.5)],
         datasets={"nli": negatives.sharing._replace(in_batch=False)},
         guide=guide,
     )

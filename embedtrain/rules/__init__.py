@@ -1,1 +1,0 @@
-"""Who may be a negative, for batches and for mining."""
