@@ -13,18 +13,12 @@ from typing import Any, NamedTuple
 from embedtrain.model.backbone.gguf import pretrained_source
 from embedtrain.model.folder.contract import Contract, read_contract, read_object
 from embedtrain.model.locate import has_weights
-from embedtrain.model.pooling import Setting
+from embedtrain.model.pooling import Setting, sentence_transformers_keys
 from embedtrain.types import InputError, Role
 
 MODULES = "modules.json"
+_MODE = "pooling_mode_"
 STATE_POOLING = "embedtrain_pooling.StatePooling"  # the type of our own pooling module
-POOLING_MODES = {
-    "cls": "cls",
-    "lasttoken": "eos",
-    "max": "max",
-    "mean": "mean",
-    "weightedmean": "weighted_mean",
-}
 # sentence-transformers looks for a document's prompt under these names, in this order.
 PROMPT_NAMES: dict[Role, tuple[str, ...]] = {
     "query": ("query",),
@@ -149,16 +143,20 @@ def _mode(path: Path, config: dict[str, Any]) -> str:
     """The pooling of a `Pooling` module, in the keys of version 6 or those before."""
     modes = config.get("pooling_mode")
     if modes is None:
-        prefix = "pooling_mode_"
-        on = [key.removeprefix(prefix) for key, value in config.items() if key.startswith(prefix) and value]
-        modes = [name.removesuffix("_tokens").removesuffix("_token") for name in on] or ["mean"]
+        modes = [_as_mode(key) for key, on in config.items() if key.startswith(_MODE) and on] or ["mean"]
     names = [modes] if isinstance(modes, str) else list(modes) if isinstance(modes, list) else [str(modes)]
-    if len(names) != 1 or names[0] not in POOLING_MODES:
+    ours = {_as_mode(key): name for name, key in sentence_transformers_keys().items()}
+    if len(names) != 1 or names[0] not in ours:
         raise InputError(
             f"{path} asks for pooling {' + '.join(map(str, names))}, which embedtrain does not have; it has "
-            f"{', '.join(POOLING_MODES)}. Pass another as pooling=... to replace it"
+            f"{', '.join(ours)}. Pass another as pooling=... to replace it"
         )
-    return POOLING_MODES[names[0]]
+    return ours[names[0]]
+
+
+def _as_mode(key: str) -> str:
+    """What version 6 calls a key of those before: "mean" of "pooling_mode_mean_tokens"."""
+    return key.removeprefix(_MODE).removesuffix("_tokens").removesuffix("_token")
 
 
 def _prompts(folder: Path) -> dict[str, str]:

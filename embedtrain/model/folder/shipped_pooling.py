@@ -19,20 +19,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from embedtrain.model.pooling.latent_attention import LatentAttention
-from embedtrain.model.pooling.plain import Cls, LastToken, Max, Mean, WeightedMean
-from embedtrain.model.pooling.trainable import LastLayer, MultiLayer
+from embedtrain.model.pooling.plain import (
+    POOLINGS,  # in a folder, the file of its pooling is imported as well
+)
 
-KINDS: dict[str, type[nn.Module]] = {
-    "cls": Cls,
-    "eos": LastToken,
-    "last_layer": LastLayer,
-    "latent_attention": LatentAttention,
-    "max": Max,
-    "mean": Mean,
-    "multi_layer": MultiLayer,
-    "weighted_mean": WeightedMean,
-}
 PREFIX = "embedtrain_"  # of the source files beside the model
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -60,7 +50,7 @@ class StatePooling(nn.Module):
     """Pools token states as embedtrain does, as a module of a SentenceTransformer.
 
     Args:
-        pooling: name in `KINDS`.
+        pooling: its name.
         settings: of the pooling.
         hidden_size: H.
         num_layers: blocks of the backbone in this folder.
@@ -94,9 +84,8 @@ class StatePooling(nn.Module):
         self.hidden_size, self.num_layers = hidden_size, num_layers
         self.include_prompt = include_prompt
         self.prompt_lengths = dict(prompt_lengths)
-        kind = KINDS[pooling]
         sized = {"hidden_size": hidden_size, "num_layers": num_layers} if settings else {}
-        self.pooling = kind(**sized, **settings)
+        self.pooling = POOLINGS[pooling](**sized, **settings)
         self.norm = None if norm is None else StateNorm(hidden_size=hidden_size, **norm)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:

@@ -25,18 +25,10 @@ from torch import nn
 from embedtrain.model.folder import shipped_pooling
 from embedtrain.model.folder.contract import Contract
 from embedtrain.model.folder.layout import MODULES, STATE_POOLING
-from embedtrain.model.folder.shipped_pooling import KINDS, PREFIX, StateNorm, StatePooling
+from embedtrain.model.folder.shipped_pooling import PREFIX, StateNorm, StatePooling
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.model.pooling import Pooling, pooling_sources
+from embedtrain.model.pooling import POOLINGS, Pooling, pooling_sources, sentence_transformers_keys
 from embedtrain.types import InputError
-
-POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "eos": "pooling_mode_lasttoken",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "weighted_mean": "pooling_mode_weightedmean_tokens",
-}
 
 
 class Shipped(NamedTuple):
@@ -53,7 +45,9 @@ class Shipped(NamedTuple):
         """Whether modules of sentence-transformers give the same vectors."""
         name, whole = self.contract.pooling, self.contract.pool_prompt
         # It counts the weights of a weighted mean from the first token of a prompt that is left out.
-        return name in POOLING_KEYS and (whole or (name != "weighted_mean" and not self.prompt_lengths))
+        return name in sentence_transformers_keys() and (
+            whole or (name != "weighted_mean" and not self.prompt_lengths)
+        )
 
 
 def write_layout(folder: Path, shipped: Shipped) -> None:
@@ -65,10 +59,10 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
         InputError: for a pooling that is not of this package, whose source cannot be shipped.
     """
     contract = shipped.contract
-    if contract.pooling not in KINDS:
+    if contract.pooling not in POOLINGS:
         raise InputError(
-            f"pooling {contract.pooling!r} is none of {', '.join(KINDS)}, which a saved folder can hold: "
-            "write it in embedtrain/model/pooling and name it in shipped_pooling.py"
+            f"pooling {contract.pooling!r} is none of {', '.join(sorted(POOLINGS))}, which a saved folder "
+            "can hold: write it in embedtrain/model/pooling, under `@register`"
         )
     types = ["Transformer", "Pooling" if shipped.is_plain else "StatePooling"]
     types += ["Dense"] if contract.width < shipped.hidden_size else []
@@ -163,7 +157,7 @@ def _write_settings(folder: Path, shipped: Shipped) -> None:
 
 def _write_pooling(folder: Path, shipped: Shipped) -> None:
     contract = shipped.contract
-    modes = {key: name == contract.pooling for name, key in POOLING_KEYS.items()}
+    modes = {key: name == contract.pooling for name, key in sentence_transformers_keys().items()}
     include = {} if contract.pool_prompt else {"include_prompt": False}
     _write(folder / "config.json", {"word_embedding_dimension": shipped.hidden_size, **modes, **include})
 
@@ -185,15 +179,21 @@ def _write_state_pooling(folder: Path, shipped: Shipped) -> None:
     module.pooling, module.norm = cast(nn.Module, shipped.pooling), norm
     folder.mkdir()
     module.save(str(folder))
-    for name, text in _sources().items():
+    for name, text in _sources(contract.pooling).items():
         (folder.parent / name).write_text(text, encoding="utf-8")
 
 
-def _sources() -> dict[str, str]:
-    """The files of `StatePooling` and the poolings, as one family that imports nothing of embedtrain."""
+def _sources(pooling: str) -> dict[str, str]:
+    """The files of `StatePooling` and the poolings, as one family that imports nothing of embedtrain.
+
+    The file that registers `pooling` is imported, so that sentence-transformers fetches and runs it.
+    """
+    kind, package = POOLINGS[pooling], "from embedtrain.model.pooling."
     own = Path(shipped_pooling.__file__).read_text("utf-8")
+    used = f"from {kind.__module__} import {kind.__name__} as _  # registers it\n"
     texts = {f"{PREFIX}{name}": text for name, text in pooling_sources().items()}
-    texts[f"{STATE_POOLING.partition('.')[0]}.py"] = own.replace("from embedtrain.model.pooling.", "from .")
+    own = own.replace(package, f"{used}{package}", 1).replace(package, "from .")
+    texts[f"{STATE_POOLING.partition('.')[0]}.py"] = own
     return {name: text.replace("\nfrom .", f"\nfrom .{PREFIX}") for name, text in texts.items()}
 
 

@@ -2,12 +2,14 @@
 
 All of a pooling that decides a vector is its name, its `settings()` and its state dict. The files beside this
 one import torch, the standard library and each other only, so that `pooling_sources` can ship them with a
-model, for use without embedtrain.
+model, for use without embedtrain. All of them are imported here, which registers their poolings.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -15,7 +17,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from torch import Tensor
 
 from embedtrain.model.pooling.latent_attention import LatentAttention
-from embedtrain.model.pooling.plain import Cls, LastToken, Max, Mean, Setting, WeightedMean
+from embedtrain.model.pooling.plain import POOLINGS, Cls, LastToken, Max, Mean, Setting, WeightedMean
 from embedtrain.model.pooling.trainable import LastLayer, MultiLayer
 from embedtrain.types import InputError
 
@@ -25,7 +27,7 @@ class Pooling(Protocol):
     """States after blocks 1..layer to one vector per text; an `nn.Module`.
 
     One that uses only the state after block `layer` says `needs_all_layers = False` and may be given that
-    state alone.
+    state alone. One that sentence-transformers has too says by which key, as `sentence_transformers_key`.
     """
 
     name: ClassVar[str]  # what folders and configs call it
@@ -68,10 +70,14 @@ class Pooling(Protocol):
         ...
 
 
-POOLINGS: dict[str, type] = {
-    kind.name: kind
-    for kind in (Mean, Cls, WeightedMean, LastToken, Max, LatentAttention, LastLayer, MultiLayer)
-}
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")
+
+
+def sentence_transformers_keys() -> dict[str, str]:
+    """Name to key in a `Pooling` module's config, of the poolings that sentence-transformers has."""
+    keys = {name: getattr(kind, "sentence_transformers_key", None) for name, kind in POOLINGS.items()}
+    return {name: key for name, key in sorted(keys.items()) if key is not None}
 
 
 def named_pooling(name: str, *, hidden_size: int, num_layers: int, **settings: Any) -> Pooling:  # noqa: ANN401
@@ -137,4 +143,5 @@ __all__ = [
     "named_pooling",
     "pool_mask",
     "pooling_sources",
+    "sentence_transformers_keys",
 ]

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from embedtrain.model.pooling.plain import Setting, masked_mean, pooled_only, wide
+from embedtrain.model.pooling.plain import Setting, masked_mean, pooled_only, register, wide
 from embedtrain.model.pooling.sets import LatentSet, LayerSets, latent_count, with_fewer_layers
 
 
+@register
 class LatentAttention(nn.Module):
     """NV-Embed's pooling (Lee et al. 2024, 2405.17428, section 3.1 and the released model's code).
 
@@ -64,13 +65,7 @@ class LatentAttention(nn.Module):
 
     def settings(self) -> dict[str, Setting]:
         """What, with `hidden_size` and `num_layers`, builds it again; defaults filled in."""
-        some = self.sets.of(self.sets.num_layers)
-        return {
-            "latents": len(some.latents),
-            "heads": some.block.heads,
-            "head_width": some.block.head_width,
-            "shared": self.sets.is_shared,
-        }
+        return self.sets.settings()
 
     def cut(self, layer: int) -> LatentAttention:
         """What a backbone of blocks 1..layer needs: itself where one set serves all layers, else a copy.

@@ -16,6 +16,15 @@ from torch import Tensor, nn
 
 Setting = str | int | float | bool
 Module = TypeVar("Module", bound=nn.Module)
+Kind = TypeVar("Kind", bound=type[nn.Module])
+
+POOLINGS: dict[str, type[nn.Module]] = {}  # every pooling by its name
+
+
+def register(kind: Kind) -> Kind:
+    """The class itself, known by its `name` from now on: folders, configs and exported folders find it."""
+    POOLINGS[str(kind.name)] = kind  # type: ignore[attr-defined]
+    return kind
 
 
 def wide(hidden: Tensor) -> Tensor:
@@ -61,10 +70,12 @@ def _nothing_to_freeze(self: nn.Module, layers: Collection[int], *, varying: boo
     """Do nothing: there is no parameter that a plan could leave out."""
 
 
+@register
 class Mean(nn.Module):
     """The average of the pooled tokens, (M, H)."""
 
     name: ClassVar[str] = "mean"
+    sentence_transformers_key: ClassVar[str] = "pooling_mode_mean_tokens"
     needs_all_layers: ClassVar[bool] = False
     needs_eos: ClassVar[bool] = False
 
@@ -75,10 +86,12 @@ class Mean(nn.Module):
     settings, cut, restrict = _no_settings, _itself, _nothing_to_freeze
 
 
+@register
 class Cls(nn.Module):
     """The first pooled token, (M, H), on whichever side the padding is."""
 
     name: ClassVar[str] = "cls"
+    sentence_transformers_key: ClassVar[str] = "pooling_mode_cls_token"
     needs_all_layers: ClassVar[bool] = False
     needs_eos: ClassVar[bool] = False
 
@@ -89,6 +102,7 @@ class Cls(nn.Module):
     settings, cut, restrict = _no_settings, _itself, _nothing_to_freeze
 
 
+@register
 class LastToken(nn.Module):
     """The last pooled token, (M, H), on whichever side the padding is: the usual choice for causal decoders.
 
@@ -97,6 +111,7 @@ class LastToken(nn.Module):
     """
 
     name: ClassVar[str] = "eos"
+    sentence_transformers_key: ClassVar[str] = "pooling_mode_lasttoken"
     needs_all_layers: ClassVar[bool] = False
     needs_eos: ClassVar[bool] = True
 
@@ -107,6 +122,7 @@ class LastToken(nn.Module):
     settings, cut, restrict = _no_settings, _itself, _nothing_to_freeze
 
 
+@register
 class WeightedMean(nn.Module):
     """Σ i·h_i / Σ i over the pooled tokens i = 1..n, (M, H): later tokens, which saw more, weigh more.
 
@@ -115,6 +131,7 @@ class WeightedMean(nn.Module):
     """
 
     name: ClassVar[str] = "weighted_mean"
+    sentence_transformers_key: ClassVar[str] = "pooling_mode_weightedmean_tokens"
     needs_all_layers: ClassVar[bool] = False
     needs_eos: ClassVar[bool] = False
 
@@ -128,10 +145,12 @@ class WeightedMean(nn.Module):
     settings, cut, restrict = _no_settings, _itself, _nothing_to_freeze
 
 
+@register
 class Max(nn.Module):
     """The largest value of each coordinate over the pooled tokens, (M, H)."""
 
     name: ClassVar[str] = "max"
+    sentence_transformers_key: ClassVar[str] = "pooling_mode_max_tokens"
     needs_all_layers: ClassVar[bool] = False
     needs_eos: ClassVar[bool] = False
 

@@ -77,6 +77,16 @@ class LayerSets(nn.Module):
         assert isinstance(found, LatentSet)
         return found
 
+    def settings(self) -> dict[str, Setting]:
+        """What the sets are built from again, defaults filled in."""
+        some = self.of(self.num_layers)
+        return {
+            "latents": len(some.latents),
+            "heads": some.block.heads,
+            "head_width": some.block.head_width,
+            "shared": self.is_shared,
+        }
+
     def restrict(self, layers: Collection[int], *, varying: bool) -> None:
         """Freeze the sets of layers outside `layers`, so that no parameter waits for a gradient in vain.
 

@@ -22,12 +22,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from embedtrain.model.pooling.plain import Setting, last_pooled, masked_mean, pooled_only, wide
+from embedtrain.model.pooling.plain import Setting, last_pooled, masked_mean, pooled_only, register, wide
 from embedtrain.model.pooling.sets import LatentSet, LayerSets, latent_count, with_fewer_layers
 
 TOKENS, ALL_POSITIONS, LAST_TOKEN, MEAN = "tokens", "all_positions", "last_token", "mean"
 
 
+@register
 class LastLayer(nn.Module):
     """Latents query the states of one layer; (M, H), the mean over the latents.
 
@@ -100,7 +101,7 @@ class LastLayer(nn.Module):
 
     def settings(self) -> dict[str, Setting]:
         """What, with `hidden_size` and `num_layers`, builds it again; defaults filled in."""
-        return {"source": self.source, **_settings(self.sets), "latent_scale": self.latent_scale}
+        return {"source": self.source, **self.sets.settings(), "latent_scale": self.latent_scale}
 
     def cut(self, layer: int) -> LastLayer:
         """What a backbone of blocks 1..layer needs: itself where one set serves all layers, else a copy.
@@ -118,6 +119,7 @@ class LastLayer(nn.Module):
         self.sets.restrict(layers, varying=varying)
 
 
+@register
 class MultiLayer(nn.Module):
     """Latents query one vector of each layer 1..layer; (M, H), the mean over the latents.
 
@@ -197,7 +199,7 @@ class MultiLayer(nn.Module):
     def settings(self) -> dict[str, Setting]:
         """What, with `hidden_size` and `num_layers`, builds it again; defaults filled in."""
         scales: dict[str, Setting] = {"latent_scale": self.latent_scale, "table_scale": self.table_scale}
-        return {"source": self.source, **_settings(self.sets), **scales}
+        return {"source": self.source, **self.sets.settings(), **scales}
 
     def cut(self, layer: int) -> MultiLayer:
         """What a backbone of blocks 1..layer needs: a copy with rows, and sets, 1..layer; itself uncut.
@@ -220,16 +222,6 @@ def _queried(chosen: LatentSet, states: Tensor, keys: Tensor | None, mask: Tenso
     latents = chosen.latents.to(states.dtype).unsqueeze(0)  # (1, r, H)
     found: Tensor = chosen.block(latents, states, keys)  # (M, r, H)
     return found.mean(1).masked_fill(~mask.any(1, keepdim=True), 0.0)
-
-
-def _settings(sets: LayerSets) -> dict[str, Setting]:
-    some = sets.of(sets.num_layers)
-    return {
-        "latents": len(some.latents),
-        "heads": some.block.heads,
-        "head_width": some.block.head_width,
-        "shared": sets.is_shared,
-    }
 
 
 def _check_source(source: str, known: Sequence[str]) -> None:

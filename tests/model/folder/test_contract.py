@@ -23,7 +23,7 @@ def saved(tiny_llama, tmp_path_factory) -> Path:
         pooling="last_layer",
         attention="bidirectional",
         prompts=PROMPTS,
-        pool_prompt=False,
+        include_prompt=False,
         append_eos=True,
         padding_side="left",
         max_length=20,
@@ -37,7 +37,7 @@ def test_every_field_comes_back(saved):
     assert contract is not None
     encoder = load_encoder(saved)
     process = encoder.process
-    assert (process.prompts, process.pool_prompt, process.padding_side) == (PROMPTS, False, "left")
+    assert (process.prompts, process.include_prompt, process.padding_side) == (PROMPTS, False, "left")
     assert (encoder.max_length, encoder.width, encoder.num_layers) == (20, 16, 2)
     assert encoder.backbone.attention == contract.attention == "bidirectional"
     assert contract.special_tokens == (("<s>",), ("</s>",))
@@ -146,7 +146,7 @@ def test_every_setting_that_decides_an_embedding_is_in_the_hash(saved):
         {"attention": "causal"},
         {"prompts": {}},
         {"prompts": PROMPTS | {"query": "q: "}},
-        {"pool_prompt": True},
+        {"include_prompt": True},
         {"padding_side": "right"},
         {"max_length": 9},
         {"normalize": False},

@@ -17,9 +17,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from embedtrain.model.folder.export import load_encoder, save_encoder
-from embedtrain.model.folder.shipped_pooling import KINDS, StateNorm, StatePooling
+from embedtrain.model.folder.shipped_pooling import StateNorm, StatePooling
 from embedtrain.model.folder.st_folder import miscounted_prompts, state_norm
-from embedtrain.model.pooling import POOLINGS
 from embedtrain.types import InputError, SubModel
 
 SUB = SubModel(3, 16)
@@ -28,10 +27,6 @@ SUB = SubModel(3, 16)
 def queries(folder: Path, texts: tuple[str, ...], **settings: object) -> torch.Tensor:
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, **settings)
     return model.encode_query(list(texts), convert_to_tensor=True, show_progress_bar=False)
-
-
-def test_every_pooling_can_be_shipped():
-    assert KINDS == POOLINGS
 
 
 WITHOUT_US = """
