@@ -6,7 +6,7 @@ Three answers. The start: seconds and resident memory, in a process of its own, 
 first batch of row numbers, at 1e5 to 1e8 rows that are made as they are taken. The loader: texts a second of
 batches with MiniLM's tokenizer over dictionary rows, beside the loader of sentence-transformers with the same
 tokenizer and batch size. The wait: the share of training steps of MiniLM that is spent waiting for a batch.
-Nothing here passes or fails.
+With --stream alone: a million rows in an Arrow file, in seconds of one core. Nothing here passes or fails.
 """
 
 from __future__ import annotations
@@ -38,17 +38,11 @@ class Synthetic:
     def __len__(self) -> int:
         return self._count
 
-    def order(self, seed: int, epoch: int) -> Any:  # noqa: ANN401
-        """All rows permuted."""
-        from embedtrain.data.permutation import Permutation
-
-        return Permutation(self._count, (seed, epoch))
-
-    def take(self, numbers: Sequence[int]) -> dict[int, Any]:
+    def take(self, numbers: Sequence[int]) -> list[Any]:
         """The rows asked for."""
         from embedtrain.data.read.sources import Example
 
-        return {n: Example(f"query {n}", (f"text {n}",), (), None, self.task, f"row {n}") for n in numbers}
+        return [Example(f"query {n}", (f"text {n}",), (), None, self.task, f"row {n}") for n in numbers]
 
 
 class Start(NamedTuple):
@@ -90,6 +84,45 @@ def starts(sizes: Sequence[int]) -> list[Start]:
         words = [sys.executable, __file__, "--start", str(size)]
         said = subprocess.run(words, check=True, capture_output=True, text=True, timeout=170).stdout
         found.append(Start(**json.loads(said)))
+    return found
+
+
+def stream(folder: Path, rows: int) -> dict[str, float]:
+    """Rows on disk: CPU seconds to write and to open them, rows a CPU second, MB of this process."""
+    import numpy as np
+    import pyarrow  # noqa: F401  not to be counted
+
+    from embedtrain.data.order.windows import OneDataset, Windows
+    from embedtrain.data.stores.arrow import ArrowRows
+
+    path, words = folder / "rows.jsonl", "some words of a passage " * 8
+    with path.open("w", encoding="utf-8") as file:
+        for row in range(rows):
+            texts = {"query": f"what is the answer number {row}", "positive": f"{row} {words}"}
+            file.write(
+                json.dumps({"id": f"row-{row}", **texts, "negatives": [f"wrong {row} {words}"]}) + "\n"
+            )
+    before, clock = _peak(), time.process_time
+    found = {"rows": float(rows), "source_mb": path.stat().st_size / 1e6}
+    for name in ("first_start_s", "later_start_s"):
+        begun = clock()
+        store = ArrowRows(path, cache=folder / "cache")
+        found[name] = clock() - begun
+    found |= {"arrow_mb": sum(file.stat().st_size for file in folder.glob("cache/*/*")) / 1e6}
+    found |= {"added_mb": _peak() - before}  # before the file's own pages are looked at
+    windows, steps, draw = (
+        Windows(OneDataset(0, store, 0), size=BATCH, seed=0),
+        1024,
+        np.random.default_rng(0),
+    )
+    for name, read in (
+        ("in_order_per_s", windows.rows),
+        ("at_random_per_s", lambda _: store.take(draw.integers(0, rows, BATCH).tolist())),
+    ):
+        begun = clock()
+        for step in range(min(steps, rows // BATCH)):
+            read(step)
+        found[name] = min(steps, rows // BATCH) * BATCH / (clock() - begun)
     return found
 
 
@@ -209,6 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="only shows that it runs")
     parser.add_argument("--start", type=int, help="measure one start in this process")
+    parser.add_argument("--stream", action="store_true", help="measure rows on disk only")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "data.json")
     options = parser.parse_args()
     if options.start:
@@ -216,6 +250,9 @@ def main() -> None:
         return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with tempfile.TemporaryDirectory() as folder:
+        if options.stream:
+            show({"stream": [stream(Path(folder), 20_000 if options.tiny else 1_000_000)]})
+            return
         path = dictionary(Path(folder), 500 if options.tiny else 20_000)
         found = {
             "cores": os.cpu_count(),

@@ -125,10 +125,10 @@ def found(settings: DoctorConfig, config: dict[str, Any], scratch: Path) -> list
 def aside(config: dict[str, Any], scratch: Path) -> dict[str, Any]:
     """The config of the same run in a folder of its own, which reports all bad rows instead of one.
 
-    What was counted of streamed files is kept where the run itself looks for it.
+    The rows of streamed datasets are written where the run itself looks for them.
     """
     data = dict(config["data"])
-    data.setdefault("cache", str(Path(config["output_root"]) / ".counts"))
+    data.setdefault("cache", str(Path(config["output_root"]) / ".rows"))
     if data.get("on_bad_row", "error") == "error":
         data["on_bad_row"] = "skip"
     return config | {"output_root": str(scratch), "data": data, "logger": {}, "overwrite": False}

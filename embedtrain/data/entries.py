@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedtrain.data.order.draw import ALL, Draw
 from embedtrain.data.order.mixture import Dataset, Use
-from embedtrain.data.permutation import Permutation
 from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.data.read.sources import Example, check_all_scored_or_none, read_examples, task_name
-from embedtrain.data.stores.memory import MemoryRows, Order, Store
-from embedtrain.data.stores.streaming import StreamedRows
+from embedtrain.data.stores.arrow import ArrowRows
+from embedtrain.data.stores.memory import Capped, MemoryRows, Store
 from embedtrain.files.rows import nearest
 from embedtrain.types import InputError
 
@@ -23,7 +21,6 @@ Source = str | Mapping[str, Any]
 READ_KEYS = ("source", "split", "columns", "task", "prompts")
 USE_KEYS = ("weight", "cap", "epochs", "batch_size", "negatives", "draw_negatives", "in_batch")
 KEYS = (*READ_KEYS, "stream", "rows", *USE_KEYS)
-BLOCK = 8192  # consecutive rows that a cap leaves together
 
 
 class Entry(NamedTuple):
@@ -33,7 +30,7 @@ class Entry(NamedTuple):
     use: Use
     cap: int | None = None  # most rows used
     stream: bool = False
-    rows: int | None = None  # of a hub stream, which does not say
+    rows: int | None = None  # most rows read, from the first on
 
 
 def entries_of(
@@ -66,15 +63,15 @@ def read_entry(
     Args:
         entry: what to read.
         bad_rows: what becomes of rows that cannot be used.
-        cache: folder that keeps how many rows a streamed file has.
+        cache: folder of the rows that are not held in memory.
 
     Raises:
-        InputError: as `read_examples` and `StreamedRows`.
+        InputError: as `read_examples` and `ArrowRows`.
     """
     if entry.stream:
         if cache is None:
-            raise InputError(f"{entry.read['source']}: a stream needs data.cache, a folder for counts.")
-        return StreamedRows(**entry.read, cache=cache, rows=entry.rows, bad_rows=bad_rows)
+            raise InputError(f"{entry.read['source']}: a stream needs data.cache, a folder for its rows.")
+        return ArrowRows(**entry.read, cache=cache, rows=entry.rows, bad_rows=bad_rows)
     return read_examples(**entry.read, bad_rows=bad_rows)
 
 
@@ -120,12 +117,12 @@ def datasets_of(parts: Sequence[tuple[Entry, Store | Sequence[Example]]], seed: 
                 raise InputError(f"two streams are the task {read.task!r}: give each its own, task: NAME.")
             streams[read.task] = read if entry.cap is None else Capped(read, entry.cap, seed)
             continue
-        kept = sample(read, entry.cap, seed)
+        used = sample(read, entry.cap, seed)
         own: dict[str, list[Example]] = {}
-        for example in kept:
+        for example in used:
             own.setdefault(example.task, []).append(example)
         for task, examples in own.items():
-            _add_use(uses, task, entry.use, len(examples) / len(kept))
+            _add_use(uses, task, entry.use, len(examples) / len(used))
             rows.setdefault(task, []).extend(examples)
     both = streams.keys() & rows.keys()
     if both:
@@ -135,47 +132,6 @@ def datasets_of(parts: Sequence[tuple[Entry, Store | Sequence[Example]]], seed: 
     check_all_scored_or_none(example for examples in rows.values() for example in examples)
     stores = {task: streams[task] if task in streams else MemoryRows(rows[task], task) for task in uses}
     return [Dataset(stores[task], use) for task, use in uses.items()]
-
-
-class Capped:
-    """Some rows of a store, the same ones in every epoch, with numbers of their own.
-
-    They are the first ones of the order that the seed draws. An epoch goes through them in blocks of
-    neighbours, so that a store which reads its files from front to end still does.
-
-    Args:
-        store: all rows.
-        cap: rows used.
-        seed: draws them.
-    """
-
-    def __init__(self, store: Store, cap: int, seed: int) -> None:
-        self.task, self._store = store.task, store
-        self._count = min(cap, len(store))
-        self._chosen = store.order(seed, 0)
-
-    def __len__(self) -> int:
-        return self._count
-
-    def order(self, seed: int, epoch: int) -> Order:
-        """Blocks of `BLOCK` rows permuted, the short one last."""
-        whole = self._count // BLOCK
-        blocks = Permutation(whole, (seed, epoch)) if whole else None
-
-        def ordered(positions: NDArray[np.int64]) -> NDArray[np.int64]:
-            found = positions.copy()
-            inside = positions < whole * BLOCK
-            if blocks is not None:
-                found[inside] = blocks(positions[inside] // BLOCK) * BLOCK + positions[inside] % BLOCK
-            return found
-
-        return ordered
-
-    def take(self, numbers: Sequence[int]) -> dict[int, Example]:
-        """As the store's, under our numbers."""
-        inner = self._chosen(np.asarray(numbers, dtype=np.int64)).tolist()
-        found = self._store.take(inner)
-        return {number: found[other] for number, other in zip(numbers, inner, strict=True) if other in found}
 
 
 def sample(examples: Sequence[Example], limit: int | None, seed: int) -> Sequence[Example]:
@@ -203,7 +159,7 @@ def _entry(source: Source, columns: Mapping[str, str] | None, draw: Draw) -> Ent
             raise InputError(f"{where}{key} must be true or false, got {given[key]!r}.")
     stream = bool(given.get("stream"))
     if given.get("rows") is not None and not stream:
-        raise InputError(f"{where}rows says how many a hub stream has: add stream: true, or use cap.")
+        raise InputError(f"{where}rows is how many of a stream are read: add stream: true, or use cap.")
     read = {"columns": columns} | {key: given[key] for key in READ_KEYS if key in given}
     return Entry(read, _use(where, given, draw), given.get("cap"), stream, given.get("rows"))
 

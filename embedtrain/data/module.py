@@ -50,7 +50,7 @@ class DataModule(pl.LightningDataModule):
         columns: our field -> name in the rows, for sources that do not say it themselves.
         on_bad_row: what becomes of a row that cannot be used: "error" stops at it, "skip" leaves it out and
             reports it, "quarantine" also keeps its text to be repaired (see `BadRows`).
-        cache: folder that keeps how many rows streamed files have; `.counts` beside the run when None.
+        cache: folder of the rows of streamed datasets; `.rows` beside the run when None.
         num_workers: processes that collate ahead; 0 collates in the training process.
         max_epochs: passes over the rows.
         max_steps: optimiser steps; when given it alone decides the length, `max_epochs` only the proportions.
@@ -109,8 +109,8 @@ class DataModule(pl.LightningDataModule):
             raise InputError("data.draw_negatives=all contradicts data.max_negatives: say one of the two.")
         self._entries = entries_of(train, columns, draw)
         self._bad_rows = BadRows(on_bad_row, None if folder is None else Path(folder) / "bad_rows")
-        counts = None if folder is None else Path(folder).parent / ".counts"
-        self._cache = counts if cache is None else Path(cache)
+        beside = None if folder is None else Path(folder).parent / ".rows"
+        self._cache = beside if cache is None else Path(cache)
         self._validation_sources, self._columns = validation, columns
         self._split = (validation_fraction or None, validation_rows)
         self._validation_limit = validation_limit
@@ -195,7 +195,7 @@ class DataModule(pl.LightningDataModule):
     def offers(self) -> frozenset[str]:
         """What some training row has beyond a positive: "scores", "teacher", "negatives". After `setup`.
 
-        Of a stream only the first rows are looked at.
+        Of a stream only some rows are looked at.
         """
         return offered(example for item in self._datasets for example in some_rows(item.store))
 
@@ -217,15 +217,15 @@ class DataModule(pl.LightningDataModule):
         for row in rows:
             number = int(np.searchsorted(offsets, row, side="right")) - 1
             own = int(row - offsets[number])
-            found += self._datasets[number].store.take([own]).values()
+            found += self._datasets[number].store.take([own])
         return found
 
     def training_rows(self) -> Iterator[tuple[int, Example]]:
-        """Every training row that can be read and its number, as `Links.rows` counts. After `setup`."""
+        """Every training row and its number, as `Links.rows` counts. After `setup`."""
         for item, offset in zip(self._datasets, self._offsets(), strict=True):
             for start in range(0, len(item.store), READ):
                 numbers = range(start, min(start + READ, len(item.store)))
-                yield from ((offset + row, example) for row, example in item.store.take(numbers).items())
+                yield from enumerate(item.store.take(numbers), offset + start)
 
     @property
     def ahead(self) -> int:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from embedtrain.data.order.mixture import Dataset
+from embedtrain.data.permutation import Permutation
 from embedtrain.data.read.sources import Example
 from embedtrain.data.stores.memory import MemoryRows
 
@@ -27,11 +28,7 @@ class Sample(NamedTuple):
 
 
 def sampled(datasets: Sequence[Dataset], most: int) -> Sample:
-    """At most `most` rows, dealt evenly to the datasets; those that have fewer leave theirs to the others.
-
-    A dataset of which not all are taken gives the first of an epoch's order: any rows of one in memory,
-    neighbours of one that is streamed.
-    """
+    """At most `most` rows, dealt evenly to the datasets; those that have fewer leave theirs to the others."""
     shares = dealt([len(item.store) for item in datasets], most)
     found: list[Example] = []
     for item, share in zip(datasets, shares, strict=True):
@@ -39,10 +36,10 @@ def sampled(datasets: Sequence[Dataset], most: int) -> Sample:
         if isinstance(store, MemoryRows) and share == len(store):
             found += store.examples
             continue
-        order = store.order(0, 0)
+        order = Permutation(len(store), (0, 0))
         for start in range(0, share, READ):
             numbers = order(np.arange(start, min(start + READ, share))).tolist()
-            found += store.take(numbers).values()
+            found += store.take(numbers)
     return Sample(found, sum(shares) == sum(len(item.store) for item in datasets))
 
 

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from sqlite3 import SQLITE_FULL
 from typing import IO
 
 from safetensors import SafetensorError
@@ -139,6 +140,8 @@ def is_disk_full(error: BaseException | None) -> bool:
             return True
         # safetensors writes in Rust and says "No space left on device (os error 28)" in an error of its own.
         if isinstance(error, SafetensorError) and any(f"os error {code}" in str(error) for code in FULL):
+            return True
+        if getattr(error, "sqlite_errorcode", None) == SQLITE_FULL:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -172,4 +172,4 @@ def test_a_stream_is_sampled_and_the_report_says_so(monkeypatch, small_run, smal
     found = report(tmp_path)
     assert any("20 sampled rows" in item["message"] for item in of_check(found, "rows"))
     assert of_check(found, "duplicates")[0]["facts"]["of"] == 20
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".counts", "x-doctor.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".rows", "x-doctor.json"]

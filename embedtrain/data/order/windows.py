@@ -14,9 +14,9 @@ import numpy as np
 
 from embedtrain.data.order.filling import filled
 from embedtrain.data.order.interleaving import Interleaved
+from embedtrain.data.permutation import Permutation
 from embedtrain.data.read.sources import Example, check_all_scored_or_none
 from embedtrain.data.stores.memory import Store
-from embedtrain.types import InputError
 
 WINDOW = 8192  # rows
 
@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
 
 
 class Line(Protocol):
-    """Rows at the positions of an epoch; a row is missing where the policy let a bad one pass."""
+    """Rows at the positions of an epoch."""
 
     def __len__(self) -> int:
         """Positions of an epoch."""
@@ -59,9 +59,10 @@ class OneDataset:
 
     def rows(self, epoch: int, first: int, last: int) -> list[Drawn]:
         """The rows at positions first..last-1."""
-        numbers = self._store.order(self._seed, epoch)(np.arange(first, last)).tolist()
-        found = self._store.take(numbers)
-        return [Drawn(self._number, row, epoch, found[row]) for row in numbers if row in found]
+        order = Permutation(len(self._store), (self._seed, epoch))
+        numbers = order(np.arange(first, last)).tolist()
+        rows = zip(numbers, self._store.take(numbers), strict=True)
+        return [Drawn(self._number, number, epoch, example) for number, example in rows]
 
 
 class Several:
@@ -134,11 +135,6 @@ class Windows:
         first, last = self._first(window), self._first(window + 1)
         end = len(self._line) if last == self.batches_per_epoch else last * self._size
         rows = self._line.rows(epoch, first * self._size, end)
-        if not rows:
-            raise InputError(
-                f"none of the {end - first * self._size} rows that come next can be read: see the reports of "
-                "bad rows, and mend the data or its columns."
-            )
         examples = [row.example for row in rows]
         check_all_scored_or_none(examples)
         made = filled(

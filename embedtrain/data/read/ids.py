@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from embedtrain.types import InputError
 
 
-class Ids:
-    """The ids of the rows seen so far, and where."""
+class Places(Protocol):
+    """id -> the place of the first row that has it; a dict is one."""
 
-    def __init__(self) -> None:
-        self._first: dict[str, str] = {}
+    def setdefault(self, key: str, place: str, /) -> str:
+        """As of a dict."""
+        ...
+
+
+class Ids:
+    """The ids of the rows seen so far, and where.
+
+    Args:
+        first: where they are remembered; a dict when None.
+    """
+
+    def __init__(self, first: Places | None = None) -> None:
+        self._first: Places = {} if first is None else first
 
     def check(self, where: str, row: Mapping[str, Any]) -> None:
         """Take the row's id down.
@@ -26,7 +38,7 @@ class Ids:
 
 
 def id_of(row: Mapping[str, Any]) -> str | None:
-    """The text or whole number in the field "id", told apart; None where there is neither."""
+    """The text or whole number in the field "id", written differently; None where there is neither."""
     value = row.get("id")
     if isinstance(value, str):
         return repr(value)

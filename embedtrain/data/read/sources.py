@@ -10,7 +10,7 @@ A prompt is never part of a text, so that equal texts are known as equal whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from embedtrain.data.read.fields import (
 )
 from embedtrain.data.read.hub import hub_rows, is_hub_name
 from embedtrain.data.read.ids import Ids
-from embedtrain.files.records import parsed
+from embedtrain.files.records import Raw, parsed
 from embedtrain.files.rows import nearest, raw_rows
 from embedtrain.types import InputError
 
@@ -119,21 +119,40 @@ def read_examples(
     hub = is_hub_name(source)
     raws = hub_rows(str(source), split) if hub else raw_rows(source, split=split, max_line=bad_rows.max_line)
     examples: list[Example] = []
-    ids, kinds, left_out = Ids(), Kinds(), 0
+    left_out = 0
+    for raw, row in checked_rows(raws, form, Ids()):
+        if isinstance(row, InputError):
+            bad_rows.add(raw, row)
+            left_out += raw.rows
+        else:
+            examples.append(row)
+    if not examples:
+        raise InputError(nothing_to_use(source, left_out))
+    return examples
+
+
+def checked_rows(
+    raws: Iterable[Raw], form: RowForm, ids: Ids, *, one_kind: bool = False
+) -> Iterator[tuple[Raw, Example | InputError]]:
+    """Each row of a dataset with its example, or with the reason why it is none.
+
+    Args:
+        raws: all rows, in their order.
+        form: how they become examples.
+        ids: of the dataset.
+        one_kind: the first row decides whether all have scores, else the first of each task.
+    """
+    kinds = Kinds()
     for raw in raws:
         try:
             row = parsed(raw)
             ids.check(raw.where, row)
             example = form.example(raw.where, row)
-            kinds.check(example.task, example)
+            kinds.check(form.task if one_kind else example.task, example)
         except InputError as error:
-            bad_rows.add(raw, error)
-            left_out += raw.rows
+            yield raw, error
         else:
-            examples.append(example)
-    if not examples:
-        raise InputError(nothing_to_use(source, left_out))
-    return examples
+            yield raw, example
 
 
 def nothing_to_use(source: object, left_out: int) -> str:

@@ -1,20 +1,16 @@
-"""Where the rows of one dataset are, and in which order an epoch goes through them."""
+"""The rows of one dataset by their numbers: all in memory, or some of those of another store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedtrain.data.permutation import Permutation
 from embedtrain.data.read.sources import Example
-from embedtrain.types import InputError
 
-LOOKED_AT = 256  # rows of a stream that say what it has
-
-Order = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+SAMPLED = 256  # rows of a store on disk that show what it has
 
 
 class Store(Protocol):
@@ -23,24 +19,16 @@ class Store(Protocol):
     task: str
 
     def __len__(self) -> int:
-        """Number of rows; bad ones count where they are not known before they are read."""
+        """Number of rows."""
         ...
 
-    def order(self, seed: int, epoch: int) -> Order:
-        """Positions 0..len-1 in an epoch -> row numbers: a bijection; nothing is kept a row."""
-        ...
-
-    def take(self, numbers: Sequence[int]) -> dict[int, Example]:
-        """Row number -> its example; a bad row that the policy lets pass is not there.
-
-        Raises:
-            InputError: for a row that cannot be read, under the policy that stops at it.
-        """
+    def take(self, numbers: Sequence[int]) -> list[Example]:
+        """The rows of these numbers, in their order."""
         ...
 
 
 class MemoryRows:
-    """Rows that are all in memory, in any order of all of them.
+    """Rows that are all in memory.
 
     Args:
         examples: at least one.
@@ -54,25 +42,35 @@ class MemoryRows:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def order(self, seed: int, epoch: int) -> Order:
-        """Every epoch another permutation of all rows."""
-        return Permutation(len(self.examples), (seed, epoch))
+    def take(self, numbers: Sequence[int]) -> list[Example]:
+        """The rows of these numbers, in their order."""
+        return [self.examples[number] for number in numbers]
 
-    def take(self, numbers: Sequence[int]) -> dict[int, Example]:
-        """All of the rows asked for."""
-        return {number: self.examples[number] for number in numbers}
+
+class Capped:
+    """Some rows of a store, drawn by the seed, with numbers of their own.
+
+    Args:
+        store: all rows.
+        cap: most rows used.
+        seed: draws them.
+    """
+
+    def __init__(self, store: Store, cap: int, seed: int) -> None:
+        self.task, self._store = store.task, store
+        self._count = min(cap, len(store))
+        self._chosen = Permutation(len(store), (seed, 0))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def take(self, numbers: Sequence[int]) -> list[Example]:
+        """The rows of these numbers, in their order."""
+        return self._store.take(self._chosen(np.asarray(numbers, dtype=np.int64)).tolist())
 
 
 def some_rows(store: Store) -> Sequence[Example]:
-    """All rows that are in memory, else the first good ones, which say what a stream has.
-
-    Raises:
-        InputError: if none of the rows looked at can be read.
-    """
+    """All rows that are in memory, else some of them, in any order."""
     if isinstance(store, MemoryRows):
         return store.examples
-    numbers = store.order(0, 0)(np.arange(min(len(store), LOOKED_AT))).tolist()
-    found = list(store.take(numbers).values())
-    if not found:
-        raise InputError(f"{store.task}: none of the first {len(numbers)} rows can be read.")
-    return found
+    return store.take(Permutation(len(store), (0, 0))(np.arange(min(len(store), SAMPLED))).tolist())

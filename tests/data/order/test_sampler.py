@@ -23,16 +23,14 @@ def store_of(count, task="t"):
     return MemoryRows([row(f"{task}{i}", [f"p{task}{i}"], task=task) for i in range(count)], task)
 
 
-class Holes(MemoryRows):
-    """Every fifth row cannot be read; counts what was read."""
+class Counting(MemoryRows):
+    """Counts the rows that are read."""
 
-    def __init__(self, examples, task):
-        super().__init__(examples, task)
-        self.taken = 0
+    taken = 0
 
     def take(self, numbers):
         self.taken += len(numbers)
-        return {number: self.examples[number] for number in numbers if number % 5}
+        return super().take(numbers)
 
 
 @pytest.fixture
@@ -66,7 +64,7 @@ def test_an_epoch_uses_every_row_once_but_those_of_its_last_short_batch(count):
 
 @pytest.mark.usefixtures("small_windows")
 def test_a_window_is_made_of_consecutive_positions_and_read_once():
-    store = Holes([row(f"q{i}", [f"p{i}"]) for i in range(103)], "t")
+    store = Counting(store_of(103).examples, "t")
     windows = windows_of(store, 4)
     order = Permutation(103, (0, 0))(np.arange(103)).tolist()
     first = [windows.batch(number) for number in range(5)]
@@ -75,27 +73,6 @@ def test_a_window_is_made_of_consecutive_positions_and_read_once():
     for number in range(5, 25):
         windows.batch(number)
     assert store.taken == 103
-
-
-@pytest.mark.usefixtures("small_windows")
-def test_bad_rows_leave_no_holes_in_batches():
-    store = Holes([row(f"q{i}", [f"p{i}"]) for i in range(103)], "t")
-    windows = windows_of(store, 4)
-    used = Counter(row.row for number in range(25) for row in windows.batch(number))
-    assert all(len(windows.batch(number)) == 4 for number in range(25))
-    assert set(used) == {number for number in range(103) if number % 5}
-    assert max(used.values()) <= 2
-    same = windows_of(store, 4)
-    assert [rows_of(same.batch(n)) for n in (24, 3)] == [rows_of(windows.batch(n)) for n in (24, 3)]
-
-
-def test_a_window_without_a_good_row_is_an_error():
-    class Nothing(MemoryRows):
-        def take(self, numbers):
-            return {}
-
-    with pytest.raises(InputError, match="none of the 8 rows that come next can be read"):
-        windows_of(Nothing(store_of(8).examples, "t"), 4).batch(0)
 
 
 def test_scored_and_unscored_rows_of_a_stream_are_refused_when_they_meet():
