@@ -14,7 +14,7 @@ Sampling = Literal["proportional", "weights", "temperature"]
 
 
 class Use(NamedTuple):
-    """How one dataset is used; None where nothing is said and what holds for all does."""
+    """How one dataset is used; None takes the setting of all datasets."""
 
     draw: Draw = Draw()
     weight: float | None = None
@@ -68,14 +68,14 @@ class Mix(NamedTuple):
             sizes: batches (or rows) that an epoch of each has, (D,).
         """
         if self.sampling == "weights":
-            return [Fraction(1 if item.use.weight is None else item.use.weight) for item in datasets]
+            return [Fraction(1 if dataset.use.weight is None else dataset.use.weight) for dataset in datasets]
         if self.sampling == "temperature":
             return [Fraction(float(size) ** self.alpha) for size in sizes]
-        return [Fraction(self._epochs(item) * size) for item, size in zip(datasets, sizes, strict=True)]
+        return [Fraction(self._epochs(dataset) * size) for dataset, size in zip(datasets, sizes, strict=True)]
 
     def length(self, datasets: Sequence[Dataset], sizes: Sequence[int]) -> int:
         """Batches (or rows) of the run that nothing else bounds: the epochs of all datasets."""
-        return sum(self._epochs(item) * size for item, size in zip(datasets, sizes, strict=True))
+        return sum(self._epochs(dataset) * size for dataset, size in zip(datasets, sizes, strict=True))
 
     def _epochs(self, dataset: Dataset) -> int:
         return self.epochs if dataset.use.epochs is None else dataset.use.epochs

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from embedtrain.data.order.mixture import Dataset, Mix, apportion
-from embedtrain.data.order.sampler import Batches, Mixed, OneTask
-from embedtrain.data.order.windows import OneDataset, Several, Windows
+from embedtrain.data.order.sampler import Batches, OneTask
+from embedtrain.data.order.windows import Line, OneDataset, Several, Windows
 from embedtrain.data.read.sources import Example
 from embedtrain.data.stores.memory import MemoryRows
 from embedtrain.types import InputError
@@ -58,33 +58,27 @@ class RunPlan:
         seed: 0 or more.
 
     Raises:
-        InputError: for a dataset that fills no batch, has nothing to contrast, or says what is not looked at.
+        InputError: for a dataset that fills no batch, has nothing to contrast, or a setting that is ignored.
     """
 
     def __init__(self, datasets: Sequence[Dataset], mix: Mix, composition: Composition, *, seed: int) -> None:
         self._datasets, self._mix, self._seed = datasets, mix, seed
         self._mixed = composition.batches == "mixed"
         self._batch_size, self._group_by_length = composition.batch_size, composition.group_by_length
-        self._alone = frozenset(item.store.task for item in datasets if item.use.in_batch is False)
+        self._alone = frozenset(dataset.store.task for dataset in datasets if dataset.use.in_batch is False)
         mix.check(datasets)
         self.sizes = [self._size(dataset) for dataset in datasets]
         for dataset, size in zip(datasets, self.sizes, strict=True):
             self._check(dataset, size)
         self._windows = [
-            Windows(
-                OneDataset(number, dataset.store, seed),
-                size=size,
-                seed=seed,
-                alone=self._alone,
-                group_by_length=self._group_by_length,
-            )
+            self._cut(OneDataset(number, dataset.store, seed), size)
             for number, (dataset, size) in enumerate(zip(datasets, self.sizes, strict=True))
         ]
 
     @property
     def batches_per_epoch(self) -> int:
         """Full batches of one pass over all datasets."""
-        rows = [len(item.store) for item in self._datasets]
+        rows = [len(dataset.store) for dataset in self._datasets]
         return sum(rows) // self._batch_size if self._mixed else sum(self._epoch_sizes())
 
     @property
@@ -99,24 +93,23 @@ class RunPlan:
         self._say(total)
         if not self._mixed:
             return OneTask(self._windows, counts, self._seed)
-        line = Several([item.store for item in self._datasets], counts, self._seed)
-        windows = Windows(
-            line,
-            size=self._batch_size,
-            seed=self._seed,
-            alone=self._alone,
-            group_by_length=self._group_by_length,
-        )
-        return Mixed(windows)
+        stores = [dataset.store for dataset in self._datasets]
+        return self._cut(Several(stores, counts, self._seed), self._batch_size)
 
     def parts(self, total: int) -> list[Part]:
         """What each dataset gives to a run of that many batches."""
-        found = []
-        for item, count, size in zip(self._datasets, self._counts(total), self.sizes, strict=True):
-            rows = len(item.store)
+        parts = []
+        for dataset, count, size in zip(self._datasets, self._counts(total), self.sizes, strict=True):
+            rows = len(dataset.store)
             own, left = (None, 0) if self._mixed else (count, rows % size)
-            found.append(Part(item.store.task, rows, size, own, count * (1 if self._mixed else size), left))
-        return found
+            seen = count if self._mixed else count * size
+            parts.append(Part(dataset.store.task, rows, size, own, seen, left))
+        return parts
+
+    def _cut(self, line: Line, size: int) -> Windows:
+        return Windows(
+            line, size=size, seed=self._seed, alone=self._alone, group_by_length=self._group_by_length
+        )
 
     def _counts(self, total: int) -> list[int]:
         """Rows of each dataset in a run of that many batches where they are mixed, else its batches."""
@@ -126,7 +119,7 @@ class RunPlan:
     def _epoch_sizes(self) -> list[int]:
         """What shares are counted in: rows of each dataset for mixed batches, else its full batches."""
         if self._mixed:
-            return [len(item.store) for item in self._datasets]
+            return [len(dataset.store) for dataset in self._datasets]
         return [windows.batches_per_epoch for windows in self._windows]
 
     def _size(self, dataset: Dataset) -> int:
@@ -192,9 +185,9 @@ def _check_something_differs(examples: Sequence[Example]) -> None:
         common = {text: None for text in common if text in here}
         if not common:
             return
-    found = [text for text in common if text in labelled]
-    if found:
+    shared = [text for text in common if text in labelled]
+    if shared:
         raise InputError(
-            f"all {len(examples)} rows share the text {found[0][:80]!r}: there is nothing to contrast. Add "
+            f"all {len(examples)} rows share the text {shared[0][:80]!r}: there is nothing to contrast. Add "
             "rows about something else, or give every row a score."
         )

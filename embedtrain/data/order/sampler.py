@@ -50,22 +50,7 @@ class OneTask:
             last = min((block + 1) * BLOCK, self._line.total)
             kinds, numbers = self._line.stretch(block * BLOCK, last)
             self._block = block, kinds.tolist(), numbers.tolist()
-        return self._datasets[self._block[1][place]].batch(self._block[2][place])
-
-
-class Mixed:
-    """Every batch is drawn from all datasets.
-
-    Args:
-        windows: the batches of their common line.
-    """
-
-    def __init__(self, windows: Windows) -> None:
-        self._windows = windows
-
-    def rows(self, step: int) -> list[Drawn]:
-        """The global batch of a step counted over the whole run, from 0."""
-        return self._windows.batch(step)
+        return self._datasets[self._block[1][place]].rows(self._block[2][place])
 
 
 class EvenBatches:

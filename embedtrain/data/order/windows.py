@@ -1,8 +1,8 @@
-"""Full batches from windows of consecutive positions: what a step costs and holds is one window.
+"""Full batches from windows of consecutive positions: a step reads and holds one window.
 
 The positions of an epoch are cut into windows of about `WINDOW` rows. The rows of a window are read together,
-shuffled, and made into batches (see `filling`). Nothing is kept of the rest of the epoch, so how many rows
-there are makes no difference.
+shuffled, and made into batches (see `filling`). Nothing is stored of the rest of the epoch, so the number of
+rows makes no difference.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from embedtrain.data.order.filling import filled
+from embedtrain.data.order.filling import full_batches
 from embedtrain.data.order.interleaving import Interleaved
 from embedtrain.data.permutation import Permutation
 from embedtrain.data.read.sources import Example, check_all_scored_or_none
@@ -96,7 +96,7 @@ class Several:
 
 
 class Windows:
-    """The batches of one line; keeps the last window, nothing else.
+    """`Batches` of one line; holds the last window, nothing else.
 
     Args:
         line: the rows.
@@ -114,11 +114,10 @@ class Windows:
         self.batches_per_epoch = len(line) // size
         self._windows = max(1, round(self.batches_per_epoch * size / WINDOW))
         self._cached: tuple[tuple[int, int], list[list[Drawn]]] | None = None
-        self.sharing = 0  # rows of the cached window that had to join a batch with one of their texts
 
-    def batch(self, number: int) -> list[Drawn]:
+    def rows(self, step: int) -> list[Drawn]:
         """The rows of a batch counted over all epochs, from 0."""
-        epoch, batch = divmod(number, self.batches_per_epoch)
+        epoch, batch = divmod(step, self.batches_per_epoch)
         window = ((batch + 1) * self._windows - 1) // self.batches_per_epoch
         if self._cached is None or self._cached[0] != (epoch, window):
             self._cached = (epoch, window), self._filled(epoch, window)
@@ -137,7 +136,7 @@ class Windows:
         rows = self._line.rows(epoch, first * self._size, end)
         examples = [row.example for row in rows]
         check_all_scored_or_none(examples)
-        made = filled(
+        batches = full_batches(
             examples,
             last - first,
             self._size,
@@ -145,5 +144,4 @@ class Windows:
             alone=self._alone,
             group_by_length=self._group_by_length,
         )
-        self.sharing = made.sharing
-        return [[rows[place] for place in batch] for batch in made.batches]
+        return [[rows[place] for place in batch] for batch in batches]

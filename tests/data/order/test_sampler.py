@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedtrain.data.order import windows as windows_module
-from embedtrain.data.order.sampler import EvenBatches, Mixed, OneTask, part_for_rank, slice_for_rank
+from embedtrain.data.order.sampler import EvenBatches, OneTask, part_for_rank, slice_for_rank
 from embedtrain.data.order.windows import OneDataset, Several, Windows
 from embedtrain.data.permutation import Permutation
 from embedtrain.data.read.sources import Example
@@ -53,7 +53,7 @@ def test_an_epoch_uses_every_row_once_but_those_of_its_last_short_batch(count):
     assert windows.batches_per_epoch == count // 4
     for epoch in range(3):
         numbers = range(epoch * windows.batches_per_epoch, (epoch + 1) * windows.batches_per_epoch)
-        batches = [windows.batch(number) for number in numbers]
+        batches = [windows.rows(number) for number in numbers]
         assert {len(batch) for batch in batches} == {4}
         assert {row.epoch for batch in batches for row in batch} == {epoch}
         used = Counter(row.row for batch in batches for row in batch)
@@ -67,30 +67,30 @@ def test_a_window_is_made_of_consecutive_positions_and_read_once():
     store = Counting(store_of(103).examples, "t")
     windows = windows_of(store, 4)
     order = Permutation(103, (0, 0))(np.arange(103)).tolist()
-    first = [windows.batch(number) for number in range(5)]
+    first = [windows.rows(number) for number in range(5)]
     assert store.taken == 20
     assert {row.row for batch in first for row in batch} <= set(order[:20])
     for number in range(5, 25):
-        windows.batch(number)
+        windows.rows(number)
     assert store.taken == 103
 
 
 def test_scored_and_unscored_rows_of_a_stream_are_refused_when_they_meet():
     mixed = [row("q", ["p"]), row("r", ["s"], score=1.0)]
     with pytest.raises(InputError, match=r"a\.jsonl:r has a score and a\.jsonl:q has none"):
-        windows_of(MemoryRows(mixed, "t"), 2).batch(0)
+        windows_of(MemoryRows(mixed, "t"), 2).rows(0)
 
 
 @pytest.mark.usefixtures("small_windows")
 def test_order_depends_on_seed_and_epoch_only():
     one, two, other = (windows_of(store_of(50), 4, seed) for seed in (5, 5, 6))
     numbers = [35, 0, 7, 34]
-    found = {number: rows_of(one.batch(number)) for number in numbers}
-    assert found == {number: rows_of(two.batch(number)) for number in sorted(numbers)}
-    assert rows_of(one.batch(0)) != rows_of(one.batch(12)) != rows_of(other.batch(0))
+    found = {number: rows_of(one.rows(number)) for number in numbers}
+    assert found == {number: rows_of(two.rows(number)) for number in sorted(numbers)}
+    assert rows_of(one.rows(0)) != rows_of(one.rows(12)) != rows_of(other.rows(0))
     copy = pickle.loads(pickle.dumps(one))
     assert copy._cached is None
-    assert {number: rows_of(copy.batch(number)) for number in numbers} == found
+    assert {number: rows_of(copy.rows(number)) for number in numbers} == found
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -102,7 +102,7 @@ def test_steps_of_one_task_go_through_each_dataset_in_its_own_order():
     assert all(len({row.dataset for row in rows}) == 1 for rows in steps)
     for number, windows in enumerate(datasets):
         own = [rows for rows in steps if rows[0].dataset == number]
-        assert own == [windows.batch(place) for place in range(len(own))]
+        assert own == [windows.rows(place) for place in range(len(own))]
     turns = [rows[0].dataset for rows in steps]
     assert turns.count(1) == 6
     assert all(1 <= turns[part : part + 13].count(1) <= 5 for part in (0, 13))
@@ -112,7 +112,7 @@ def test_steps_of_one_task_go_through_each_dataset_in_its_own_order():
 @pytest.mark.usefixtures("small_windows")
 def test_mixed_batches_hold_rows_of_all_datasets_each_in_its_order():
     stores = [store_of(40, "a"), store_of(24, "b"), store_of(8, "c")]
-    plan = Mixed(Windows(Several(stores, [80, 48, 16], 0), size=12, seed=0))
+    plan = Windows(Several(stores, [80, 48, 16], 0), size=12, seed=0)
     steps = [plan.rows(step) for step in range(12)]
     assert all(len(rows) == 12 for rows in steps)
     for number, store in enumerate(stores):
