@@ -1,7 +1,7 @@
 """Dictionary entries to clean (definition, headword) pairs that a reader could guess the headword from.
 
 The source is GCIDE (Webster 1913 and later additions): half its senses are cross-references, word-formation
-notes, or say the headword themselves. Rules are strict rather than fine; enough remains.
+notes, or contain the headword. Rules are strict rather than fine; enough remains.
 """
 
 from __future__ import annotations
@@ -62,25 +62,25 @@ BROKEN = re.compile(
 def pairs(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Headword -> its clean definitions, both in the order of `entries`; headwords without any are not there.
 
-    A definition that stands under two headwords names neither and is left out under both.
+    A definition of two headwords names neither and is left out under both.
 
     Args:
         entries: headword -> {"pos": [{"part_of_speech", "definitions": [{"text"}]}]}.
     """
-    found: dict[str, list[str]] = {}
+    cleaned: dict[str, list[str]] = {}
     owners: defaultdict[str, set[str]] = defaultdict(set)
     for headword, entry in entries.items():
         if HEADWORD.fullmatch(headword):
-            kept = dict.fromkeys(filter(None, (clean(text, headword) for text in _senses(entry))))
-            found[headword] = list(kept)
-            for text in kept:
+            texts = dict.fromkeys(filter(None, (clean(text, headword) for text in _senses(entry))))
+            cleaned[headword] = list(texts)
+            for text in texts:
                 owners[_key(text)].add(headword)
-    own = {head: [text for text in texts if len(owners[_key(text)]) == 1] for head, texts in found.items()}
+    own = {head: [text for text in texts if len(owners[_key(text)]) == 1] for head, texts in cleaned.items()}
     return {headword: texts for headword, texts in own.items() if texts}
 
 
 def clean(text: str, headword: str) -> str | None:
-    """The definition as a reader needs it; None when it is none, too short or long, or says the headword."""
+    """The cleaned definition; None when it is none, too short or long, or contains the headword."""
     text = " ".join(NOTE.sub(" ", SENSE.sub("", text)).split())
     if len(text) < SHORTEST or REFERENCE.search(text):
         return None
@@ -88,16 +88,16 @@ def clean(text: str, headword: str) -> str | None:
     text = re.sub(r"\s+([,;.:])", r"\1", text).strip(" ;,:-")
     text = text.removesuffix(".") + "."
     usable = SHORTEST <= len(text) <= LONGEST and len(text.split()) >= FEWEST_WORDS
-    if not usable or REFERENCE.search(text) or BROKEN.search(text) or says(text, headword):
+    if not usable or REFERENCE.search(text) or BROKEN.search(text) or contains(text, headword):
         return None
     return text[0].upper() + text[1:]
 
 
-def says(text: str, headword: str) -> bool:
+def contains(text: str, headword: str) -> bool:
     """Whether the text holds the headword, an inflection of it or a word it is plainly made of.
 
     Endings aside, a word gives the headword away when either starts with the other, when it starts with the
-    first 70 % of the headword, or when its own first 70 % stand anywhere in it ("fastening" in "unfasten").
+    first 70 % of the headword, or when its own first 70 % occur anywhere in it ("fastening" in "unfasten").
     """
     words = {_stem(word) for word in re.findall(r"[a-z]{3,}", text.lower())}
     return any(_akin(words, part) for part in re.findall(r"[a-z]{3,}", headword))

@@ -56,8 +56,8 @@ def prepare(
 
     Args:
         folder: where to write; new, empty, or prepared by this function before.
-        seed: decides which headword goes where.
-        test_words: headwords to be found, one definition each.
+        seed: draws the headwords apart.
+        test_words: headwords to search for, one definition each.
         validation_words: headwords of validation.jsonl, with all their definitions.
         corpus_words: headwords searched: those of test and validation and as many others as it takes.
         train_words: headwords of train.jsonl, with all their definitions; all that are left when None.
@@ -153,8 +153,8 @@ def _rows(senses: Mapping[str, list[str]], words: Iterable[str]) -> list[dict[st
 def _prepared(folder: Path) -> dict[str, Any]:
     """What `prepare` wrote there before, {} for a new folder. Raises InputError for anyone else's."""
     if (folder / MARK).is_file():
-        found: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        return found
+        mark: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return mark
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: holds other files, nothing is written over them. Give a new folder.")
     return {}

@@ -22,7 +22,7 @@ from embedtrain.data.order.run_plan import BatchesOf, Composition, Part, RunPlan
 from embedtrain.data.order.sampler import EvenBatches, part_for_rank, slice_for_rank
 from embedtrain.data.read.bad_rows import BadRows, Policy
 from embedtrain.data.read.sources import Example
-from embedtrain.data.split_off import split_off
+from embedtrain.data.splitting import split_off
 from embedtrain.data.stores.memory import some_rows
 from embedtrain.types import InputError, Processor
 

@@ -1,4 +1,4 @@
-"""Numbers in a shuffled order that is computed, not kept: a row's place needs no list of all rows.
+"""Numbers in a shuffled order that is computed, not stored: a row's place needs no list of all rows.
 
 A Feistel network (Luby and Rackoff 1988) is a bijection of the pairs of two halves of a number, whatever its
 round function. Numbers that it takes outside 0..count-1 go through it again until they are inside ("cycle
@@ -35,8 +35,8 @@ class Permutation:
             raise ValueError(f"count must be in 1..2**62, got {count}")
         self.count = count
         half = max(1, ((count - 1).bit_length() + 1) // 2)  # bits: 4**half is the next power of four
-        said = ",".join(str(int(number)) for number in (count, *key))
-        digest = hashlib.blake2b(said.encode(), digest_size=8 * ROUNDS).digest()
+        text = ",".join(str(int(number)) for number in (count, *key))
+        digest = hashlib.blake2b(text.encode(), digest_size=8 * ROUNDS).digest()
         self._keys = np.frombuffer(digest, dtype="<u8").astype(np.uint64)
         self._half = np.uint64(half)
         self._drop = np.uint64(64 - half)
@@ -57,12 +57,12 @@ class Permutation:
         return flat.astype(np.int64).reshape(positions.shape)
 
     def _walk(self, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        found = self._rounds(numbers)
-        outside = np.flatnonzero(found >= np.uint64(self.count))
+        inside = self._rounds(numbers)
+        outside = np.flatnonzero(inside >= np.uint64(self.count))
         while len(outside):
-            found[outside] = again = self._rounds(found[outside])
+            inside[outside] = again = self._rounds(inside[outside])
             outside = outside[again >= np.uint64(self.count)]
-        return found
+        return inside
 
     def _rounds(self, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Once through the network: a bijection of 0..4**half-1."""

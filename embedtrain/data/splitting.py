@@ -9,10 +9,42 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.data.entries import Entry
 from embedtrain.data.read.sources import Example
+from embedtrain.data.stores.memory import Store
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
+
+Part = tuple[Entry, Store | list[Example]]
+
+
+def split_off(
+    parts: Sequence[Part], *, fraction: float | None = None, rows: int | None = None, seed: int
+) -> tuple[list[Part], list[Example]]:
+    """(what remains for training, validation rows of all entries together); see `held_out`.
+
+    Raises:
+        InputError: as `held_out`, and for an entry that is streamed.
+    """
+    examples: list[Example] = []
+    for entry, read in parts:
+        if not isinstance(read, list):
+            raise InputError(
+                f"{entry.read['source']} is streamed, so no validation rows can be split off: give "
+                "data.validation a source of its own."
+            )
+        examples += read
+    out = iter(held_out(examples, fraction=fraction, rows=rows, seed=seed).tolist())
+    validation: list[Example] = []
+    training: list[Part] = []
+    for entry, read in parts:
+        assert isinstance(read, list)
+        remain: list[Example] = []
+        for example in read:
+            (validation if next(out) else remain).append(example)
+        training += [(entry, remain)] if remain else []
+    return training, validation
 
 
 def held_out(
