@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedtrain.doctor.duplicates import normalised
 from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
-from embedtrain.doctor.sampling import Sample
+from embedtrain.doctor.rows import Sample
 from embedtrain.evaluate.catalogue.offline import settle_offline
 from embedtrain.evaluate.catalogue.tasks import find_tasks
 from embedtrain.evaluate.catalogue.texts import Placed, placed_texts

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from embedtrain.data.read.sources import Example
 from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
-from embedtrain.doctor.sampling import Sample
+from embedtrain.doctor.rows import Sample
 
 CHECK = "duplicates"
 FEW = 0.01  # share of rows

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from embedtrain.doctor.built_run import BuiltRun, FirstBatch, encoded, first_batches
 from embedtrain.doctor.contamination import contamination_findings
 from embedtrain.doctor.duplicates import duplicate_findings
 from embedtrain.doctor.false_negatives import false_negative_findings
@@ -15,17 +15,15 @@ from embedtrain.doctor.first_loss import loss_finding
 from embedtrain.doctor.lengths import length_findings
 from embedtrain.doctor.memory import estimated, memory_finding
 from embedtrain.doctor.negatives import needs_vectors, negative_findings, negatives_of
-from embedtrain.doctor.patient import Look, Patient, looks, seen
 from embedtrain.doctor.probes import probe_findings
-from embedtrain.doctor.rows import bad_row_finding, dataset_findings, length_finding
-from embedtrain.doctor.sampling import Sample, sampled
+from embedtrain.doctor.rows import Sample, bad_row_finding, dataset_findings, length_finding, sampled
 from embedtrain.doctor.speed import measured, speed_finding
 
 PROBED = 64  # texts
 
 
-class Circumstances(NamedTuple):
-    """What the doctor is told beside the run."""
+class Conditions(NamedTuple):
+    """What the checks need to know beside the run."""
 
     evaluation: Mapping[str, Any]  # tasks, data_root, languages
     scratch: Path  # a folder of its own
@@ -40,40 +38,37 @@ class Circumstances(NamedTuple):
     overlap: float = 0.01  # share of evaluation texts in training that is a warning
 
 
-Progress = Callable[[str, float], None]  # what is done, seconds it took
+Progress = Callable[[str, int, int], object]  # the check, and how many of 1 are done
 
 
-def examine(patient: Patient, told: Circumstances, progress: Progress) -> Iterator[Finding]:
-    """The findings of all checks; `progress` is called as each ends."""
-    begun = time.perf_counter()
+def examine(run: BuiltRun, conditions: Conditions, progress: Progress) -> Iterator[Finding]:
+    """The findings of all checks; `progress` is called as each begins and ends."""
 
-    def done(name: str, found: Iterable[Finding]) -> Iterator[Finding]:
-        nonlocal begun
-        yield from found
-        now = time.perf_counter()
-        progress(name, now - begun)
-        begun = now
+    def done(name: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+        progress(name, 0, 1)
+        yield from findings
+        progress(name, 1, 1)
 
-    sample = sampled(patient.data.datasets, told.rows)
-    yield from done("rows", _rows(patient, told, sample))
+    sample = sampled(run.data.datasets, conditions.rows)
+    yield from done("rows", _rows(run, conditions, sample))
     yield from done("duplicates", duplicate_findings(sample))
     yield from done("positives among the negatives", false_negative_findings(sample))
-    encoder, wanted = patient.encoder, told.evaluation
+    encoder, wanted = run.encoder, conditions.evaluation
     yield from done("lengths", length_findings(sample, encoder.process, encoder.backbone.max_positions))
     overlap = contamination_findings(
-        sample, wanted["tasks"], wanted["data_root"], wanted["languages"], told.overlap
+        sample, wanted["tasks"], wanted["data_root"], wanted["languages"], conditions.overlap
     )
     yield from done("overlap with evaluation", overlap)
-    yield from done("model", probe_findings(patient, _texts(sample), told.scratch))
-    every = looks(patient, told.batch_rows)
-    yield from done("batches", _batches(patient, every))
-    yield from done("memory and speed", _step(patient, told, every))
+    yield from done("model", probe_findings(run, _texts(sample), conditions.scratch))
+    every = first_batches(run, conditions.batch_rows)
+    yield from done("batches", _batches(run, every))
+    yield from done("memory and speed", _step(run, conditions, every))
 
 
-def _rows(patient: Patient, told: Circumstances, sample: Sample) -> Iterator[Finding]:
-    parts = patient.data.parts
-    yield bad_row_finding(told.bad_rows, told.on_bad_row)
-    yield length_finding(parts, patient.data.total_steps // patient.accumulate, patient.accumulate)
+def _rows(run: BuiltRun, conditions: Conditions, sample: Sample) -> Iterator[Finding]:
+    parts = run.data.parts
+    yield bad_row_finding(conditions.bad_rows, conditions.on_bad_row)
+    yield length_finding(parts, run.data.total_steps // run.accumulate, run.accumulate)
     yield from dataset_findings(parts, sample)
     if not sample.whole:
         yield Finding(
@@ -82,29 +77,30 @@ def _rows(patient: Patient, told: Circumstances, sample: Sample) -> Iterator[Fin
         )  # fmt: skip
 
 
-def _batches(patient: Patient, every: Sequence[Look]) -> Iterator[Finding]:
+def _batches(run: BuiltRun, every: Sequence[FirstBatch]) -> Iterator[Finding]:
     """Negatives and first loss of the first batch of each dataset."""
-    for look in every:
-        vectors = seen(patient, look)
-        scores = look.whole.links.scores
+    for first in every:
+        vectors = encoded(run, first)
+        scores = first.whole.links.scores
         contrasted = scores is None or bool(scores.isnan().all())
         negatives = None
         if contrasted:
-            negatives = negatives_of(patient, look, vectors if needs_vectors(patient) else None)
-            yield from negative_findings(patient, look, negatives)
-            if negatives is not None and not needs_vectors(patient) and look.cut:
-                negatives = negatives_of(patient, look, vectors)  # of the rows that the loss is of
-        yield loss_finding(patient, vectors, negatives)
+            negatives = negatives_of(run, first, vectors if needs_vectors(run) else None)
+            yield from negative_findings(run, first, negatives)
+            if negatives is not None and not needs_vectors(run) and first.cut:
+                negatives = negatives_of(run, first, vectors)  # of the rows that the loss is of
+        yield loss_finding(run, vectors, negatives)
 
 
-def _step(patient: Patient, told: Circumstances, every: Sequence[Look]) -> Iterator[Finding]:
-    patient.encoder.train()
+def _step(run: BuiltRun, conditions: Conditions, every: Sequence[FirstBatch]) -> Iterator[Finding]:
+    run.encoder.train()
     try:
-        yield memory_finding(patient, estimated(patient, every, told.resident), told.memory, told.sharing)
-        speed = measured(patient, max(every, key=lambda look: int(look.batch.inputs.mask.sum())))
-        yield speed_finding(patient, every, speed, patient.data.parts, told.workers)
+        need = estimated(run, every, conditions.resident)
+        yield memory_finding(run, need, conditions.memory, conditions.sharing)
+        speed = measured(run, max(every, key=lambda first: int(first.batch.inputs.mask.sum())))
+        yield speed_finding(run, every, speed, run.data.parts, conditions.workers)
     finally:
-        patient.encoder.eval()
+        run.encoder.eval()
 
 
 def _texts(sample: Sample) -> list[str]:

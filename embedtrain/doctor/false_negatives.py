@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from embedtrain.data.read.sources import Example
 from embedtrain.doctor.duplicates import normalised
 from embedtrain.doctor.findings import SHOWN, Finding, Level, clip
-from embedtrain.doctor.sampling import Sample
+from embedtrain.doctor.rows import Sample
 
 CHECK = "positives among the negatives"
 

@@ -11,9 +11,9 @@ import math
 
 import torch
 
+from embedtrain.doctor.built_run import BuiltRun, Encoded
 from embedtrain.doctor.findings import Finding, Level
 from embedtrain.doctor.negatives import Counts, Student, largest
-from embedtrain.doctor.patient import Patient, Seen
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.types import SubModel
 
@@ -22,13 +22,13 @@ ABOVE = 1.5  # times the loss of a model that knows nothing
 NOTHING = 0.02  # of it: nothing is left to learn
 
 
-def first_losses(patient: Patient, vectors: Seen) -> tuple[dict[SubModel, float], dict[SubModel, float]]:
+def first_losses(run: BuiltRun, vectors: Encoded) -> tuple[dict[SubModel, float], dict[SubModel, float]]:
     """The loss of each sub-model on a batch without distillation: measured, and with one vector for all."""
-    links, chosen = vectors.look.batch.links, vectors.look.chosen
-    whole = patient.loss.objective
+    links, chosen = vectors.first.batch.links, vectors.first.chosen
+    whole = run.loss.objective
     objective = Objective(whole.loss, reduction=whole.reduction, similarity_budget=whole.budget)
-    objective.to(patient.device)
-    student = Student(vectors.pairing, links, vectors.texts, largest(vectors.look))
+    objective.to(run.device)
+    student = Student(vectors.pairing, links, vectors.texts, largest(vectors.first))
     pairing = vectors.pairing._replace(candidates=student)
     alike = vectors.texts._replace(values=torch.ones_like(vectors.texts.values))
     found = []
@@ -39,16 +39,16 @@ def first_losses(patient: Patient, vectors: Seen) -> tuple[dict[SubModel, float]
     return found[0], found[1]
 
 
-def loss_finding(patient: Patient, vectors: Seen, negatives: Counts | None) -> Finding:
+def loss_finding(run: BuiltRun, vectors: Encoded, negatives: Counts | None) -> Finding:
     """The loss of the largest sub-model against what it would be if the model knew nothing."""
-    measured, blind = first_losses(patient, vectors)
-    sub = largest(vectors.look)
+    measured, blind = first_losses(run, vectors)
+    sub = largest(vectors.first)
     loss, expected = measured[sub], blind[sub]
     facts = {
-        "task": vectors.look.task,
+        "task": vectors.first.task,
         "measured": {str(item): value for item, value in measured.items()},
         "expected": expected if math.isfinite(expected) else None,
-        "rows": len(vectors.look.batch.links.query),
+        "rows": len(vectors.first.batch.links.query),
     }
     named = ""
     if negatives is not None:
@@ -56,11 +56,11 @@ def loss_finding(patient: Patient, vectors: Seen, negatives: Counts | None) -> F
         named = f", ln(candidates) {facts['ln_candidates']:.3f}"
     known = f"{expected:.3f} if all texts were alike" if math.isfinite(expected) else "nothing known of it"
     level, cure = judged(loss, expected)
-    cut = f" (first {facts['rows']:,} rows of the batch)" if vectors.look.cut else ""
+    cut = f" (first {facts['rows']:,} rows of the batch)" if vectors.first.cut else ""
     return Finding(
         CHECK,
         level,
-        f"{vectors.look.task}: {loss:.3f} at {sub}, {known}{named}{cut}",
+        f"{vectors.first.task}: {loss:.3f} at {sub}, {known}{named}{cut}",
         cure,
         facts=facts,
     )
@@ -69,7 +69,7 @@ def loss_finding(patient: Patient, vectors: Seen, negatives: Counts | None) -> F
 def judged(loss: float, expected: float) -> tuple[Level, str]:
     """What a measured loss means beside that of a model which knows nothing."""
     if not math.isfinite(loss):
-        return "error", "Look at the embeddings: the model is broken, or its dtype too narrow."
+        return "error", "FirstBatch at the embeddings: the model is broken, or its dtype too narrow."
     if not math.isfinite(expected) or expected < 1e-6:
         return "ok", ""
     if loss > ABOVE * expected:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from embedtrain.data.read.sources import Example
 from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
-from embedtrain.doctor.sampling import Sample
+from embedtrain.doctor.rows import Sample
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import Role
 

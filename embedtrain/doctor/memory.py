@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from embedtrain.doctor.built_run import BuiltRun, FirstBatch, on
 from embedtrain.doctor.findings import Finding, Level
-from embedtrain.doctor.patient import Look, Patient, on
 from embedtrain.model.encoder import micro_batches
 from embedtrain.types import Inputs, distinct_layers
 
@@ -71,54 +71,54 @@ def padded(lengths: Sequence[int], budget: int) -> int:
     return sum(len(group) * lengths[group[0]] for group in groups)
 
 
-def estimated(patient: Patient, every: Sequence[Look], resident: float = 0.0) -> Memory:
+def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0) -> Memory:
     """The memory of the largest of these batches, on the rank that has its share of it.
 
     Args:
-        patient: whose step it is.
+        run: whose step it is.
         every: its first batches.
         resident: bytes that a process holds once the run is built, its weights included.
     """
-    trained = [item for item in _parameters(patient) if item.requires_grad]
-    look = max(every, key=lambda item: int(item.whole.inputs.mask.sum()))
-    lengths = look.whole.inputs.mask.sum(1).tolist()  # of all ranks
-    mine = sorted(lengths)[:: patient.ranks]
-    tokens = padded(mine, patient.micro_batch_tokens)
-    if patient.gradcache is not None:
-        chunks = patient.gradcache.chunks(look.whole.inputs)
-        most = max(int(look.whole.inputs.mask[rows].sum(1).max()) * len(rows) for rows in chunks)
+    trained = [item for item in _parameters(run) if item.requires_grad]
+    first = max(every, key=lambda item: int(item.whole.inputs.mask.sum()))
+    lengths = first.whole.inputs.mask.sum(1).tolist()  # of all ranks
+    mine = sorted(lengths)[:: run.ranks]
+    tokens = padded(mine, run.micro_batch_tokens)
+    if run.gradcache is not None:
+        chunks = run.gradcache.chunks(first.whole.inputs)
+        most = max(int(first.whole.inputs.mask[rows].sum(1).max()) * len(rows) for rows in chunks)
         tokens = min(tokens, most)
-    layers = distinct_layers(look.chosen)
-    vectors = 4 * len(layers) * patient.encoder.width
-    held = 3 if patient.gradcache is None else 2  # of queries and documents, their gradient
-    blocks = sum(1 for _ in patient.loss.objective.terms)
-    queue = 0 if patient.loss.queue is None else patient.loss.queue.size
-    guide = patient.loss.guide
+    layers = distinct_layers(first.chosen)
+    vectors = 4 * len(layers) * run.encoder.width
+    held = 3 if run.gradcache is None else 2  # of queries and documents, their gradient
+    blocks = sum(1 for _ in run.loss.objective.terms)
+    queue = 0 if run.loss.queue is None else run.loss.queue.size
+    guide = run.loss.guide
     module = getattr(getattr(guide, "model", None), "module", None)
     guide_bytes = 0.0 if module is None else _bytes(module.parameters())
-    columns = len(look.whole.links.docs) + queue
+    columns = len(first.whole.links.docs) + queue
     return Memory(
-        process=max(0.0, resident - _bytes(_parameters(patient)) - guide_bytes),
-        weights=_bytes(_parameters(patient)),
+        process=max(0.0, resident - _bytes(_parameters(run)) - guide_bytes),
+        weights=_bytes(_parameters(run)),
         gradients=_bytes(trained),
         optimiser=2 * _bytes(trained),
         update=2.0 * max((_bytes([item]) for item in trained), default=0.0),
-        activations=_per_token(patient, look) * tokens,
-        embeddings=float(held * vectors * (len(lengths) + len(look.whole.links.docs))),
+        activations=_per_token(run, first) * tokens,
+        embeddings=float(held * vectors * (len(lengths) + len(first.whole.links.docs))),
         similarities=4.0
         * COPIES
         * max(1, blocks)
-        * min(patient.loss.objective.budget, columns * len(look.whole.links.query)),
+        * min(run.loss.objective.budget, columns * len(first.whole.links.query)),
         queue=float(queue * (vectors + (0 if guide is None else 4 * guide.width))),
         guide=guide_bytes,
     )
 
 
-def memory_finding(patient: Patient, found: Memory, available: int, sharing: int) -> Finding:
+def memory_finding(run: BuiltRun, found: Memory, available: int, sharing: int) -> Finding:
     """The estimate against what the machine has.
 
     Args:
-        patient: whose step it is.
+        run: whose step it is.
         found: what one rank needs.
         available: bytes of the device, or of the machine.
         sharing: ranks that share them.
@@ -129,7 +129,7 @@ def memory_finding(patient: Patient, found: Memory, available: int, sharing: int
         f"{name} {_shown(value)}" for name, value in zip(Memory._fields, found, strict=True) if value
     )
     smaller = "a smaller data.batch_size or max_length, or gradcache=chunks, which keeps one chunk"
-    if patient.gradcache is not None:
+    if run.gradcache is not None:
         smaller = "smaller chunks (gradcache.max_tokens), backbone.gradient_checkpointing=true"
     several = f" on each of {sharing} ranks" if sharing > 1 else ""
     return Finding(
@@ -141,21 +141,21 @@ def memory_finding(patient: Patient, found: Memory, available: int, sharing: int
     )
 
 
-def _per_token(patient: Patient, look: Look) -> float:
+def _per_token(run: BuiltRun, first: FirstBatch) -> float:
     """Bytes of activations a padded token, of some texts of the batch spread over their lengths."""
-    texts = look.batch.inputs
+    texts = first.batch.inputs
     order = texts.mask.sum(1).argsort()
     step = max(1, len(order) // MEASURED)
     rows = order.flip(0)[::step]
-    few = on(look.batch, patient.device).inputs
+    few = on(first.batch, run.device).inputs
     few = few.rows(rows)
-    with torch.enable_grad(), patient.autocast():
-        kept = activation_bytes(patient.encoder, few, distinct_layers(look.chosen))
-    return kept / padded(few.mask.sum(1).tolist(), patient.micro_batch_tokens)
+    with torch.enable_grad(), run.autocast():
+        kept = activation_bytes(run.encoder, few, distinct_layers(first.chosen))
+    return kept / padded(few.mask.sum(1).tolist(), run.micro_batch_tokens)
 
 
-def _parameters(patient: Patient) -> list[nn.Parameter]:
-    return [*patient.encoder.parameters(), *patient.loss.objective.parameters()]
+def _parameters(run: BuiltRun) -> list[nn.Parameter]:
+    return [*run.encoder.parameters(), *run.loss.objective.parameters()]
 
 
 def _bytes(values: Iterable[Tensor]) -> float:

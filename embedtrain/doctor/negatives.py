@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embedtrain.doctor.built_run import BuiltRun, Encoded, FirstBatch, paired
 from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, percent, spread
-from embedtrain.doctor.patient import Look, Patient, Seen, paired
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import QUERY_DOCS, BatchCandidates
 from embedtrain.types import Allowed, BlockName, Blocks, Embeddings, Links, Pairing, SubModel
@@ -67,18 +67,18 @@ class Student:
         return self._inner.allowed(rows, names, Blocks(**blocks))
 
 
-def needs_vectors(patient: Patient) -> bool:
+def needs_vectors(run: BuiltRun) -> bool:
     """Whether a rule reads similarities, so that negatives are known only once texts are encoded."""
-    pair = patient.loss.pair
+    pair = run.loss.pair
     return not isinstance(pair, Negatives) or bool(pair.rules)
 
 
-def negatives_of(patient: Patient, look: Look, vectors: Seen | None) -> Counts:
-    """What the queries of a look may be contrasted with; of all its rows where no rule needs vectors."""
+def negatives_of(run: BuiltRun, first: FirstBatch, vectors: Encoded | None) -> Counts:
+    """What its queries may be contrasted with; of all its rows where no rule needs vectors."""
     if vectors is None:
-        return counts(paired(patient, look, None, whole=True), look.whole.links)
-    student = Student(vectors.pairing, vectors.look.batch.links, vectors.texts, largest(look))
-    return counts(vectors.pairing._replace(candidates=student), vectors.look.batch.links, vectors.pairing)
+        return counts(paired(run, first, None, whole=True), first.whole.links)
+    student = Student(vectors.pairing, vectors.first.batch.links, vectors.texts, largest(first))
+    return counts(vectors.pairing._replace(candidates=student), vectors.first.batch.links, vectors.pairing)
 
 
 def counts(pairing: Pairing, links: Links, decided: Pairing | None = None) -> Counts:
@@ -109,17 +109,17 @@ def counts(pairing: Pairing, links: Links, decided: Pairing | None = None) -> Co
     return Counts(left, considered, removed, others, masked)
 
 
-def largest(look: Look) -> SubModel:
+def largest(first: FirstBatch) -> SubModel:
     """The deepest and widest sub-model of the step."""
-    return max(item.sub for item in look.chosen)
+    return max(item.sub for item in first.chosen)
 
 
-def negative_findings(patient: Patient, look: Look, found: Counts) -> Iterator[Finding]:
+def negative_findings(run: BuiltRun, first: FirstBatch, found: Counts) -> Iterator[Finding]:
     """Negatives a query has, what each rule takes out, and how many labelled positives others bring."""
     left = found.left.tolist()
     some = spread(left)
     mean = sum(left) / len(left)
-    facts = {"task": look.task, "queries": len(left), "mean": mean} | some
+    facts = {"task": first.task, "queries": len(left), "mean": mean} | some
     level: Level = "ok"
     cure = ""
     if not some["max"]:
@@ -133,10 +133,10 @@ def negative_findings(patient: Patient, look: Look, found: Counts) -> Iterator[F
     yield Finding(
         CHECK,
         level,
-        f"{look.task}: a query has {mean:,.1f} negatives in the mean, {some['min']:,} at least "
+        f"{first.task}: a query has {mean:,.1f} negatives in the mean, {some['min']:,} at least "
         f"({len(left):,} queries of the first batch)",
         cure,
-        _named(patient, look, alone),
+        _named(run, first, alone),
         facts,
     )
     considered = int(found.considered.sum())
@@ -145,33 +145,33 @@ def negative_findings(patient: Patient, look: Look, found: Counts) -> Iterator[F
         yield Finding(
             CHECK,
             "warning" if share >= REMOVED else "ok",
-            f"{look.task}: rule {rule} takes out {percent(share, 1)} of the negatives of the untrained model",
+            f"{first.task}: rule {rule} takes out {percent(share, 1)} of the untrained model's negatives",
             "It takes most: a smaller margin, or begin later by a schedule." if share >= REMOVED else "",
-            facts={"task": look.task, "rule": rule, "share": share},
+            facts={"task": first.task, "rule": rule, "share": share},
         )
-    yield _masked(patient, look, found)
+    yield _masked(run, first, found)
 
 
-def _masked(patient: Patient, look: Look, found: Counts) -> Finding:
+def _masked(run: BuiltRun, first: FirstBatch, found: Counts) -> Finding:
     """Hidden positives: what others brought and labels say belongs to the query. They are no negatives."""
     others, masked = int(found.others.sum()), int(found.masked.sum())
     share = masked / others if others else 0.0
     return Finding(
         "positives among the negatives",
         "ok" if not masked else "warning" if share >= MASKED else "note",
-        f"{look.task}: {masked:,} of {others:,} texts that other rows bring to a query in the first batch "
+        f"{first.task}: {masked:,} of {others:,} texts that other rows bring to a query in the first batch "
         f"are labelled as its positives ({percent(share, 1)}); they are left out of its negatives",
         "Unlabelled ones like them are not: a guide (negatives with a margin rule) takes those out too."
         if masked
         else "",
-        _named(patient, look, found.masked.nonzero()[:SHOWN, 0].tolist()),
-        {"task": look.task, "masked": masked, "of": others, "share": share},
+        _named(run, first, found.masked.nonzero()[:SHOWN, 0].tolist()),
+        {"task": first.task, "masked": masked, "of": others, "share": share},
     )
 
 
-def _named(patient: Patient, look: Look, queries: list[int]) -> tuple[str, ...]:
-    rows = look.whole.links.rows[queries].tolist() if queries else []
-    return tuple(f"{item.where}: {clip(item.query)}" for item in patient.data.examples_at(rows))
+def _named(run: BuiltRun, first: FirstBatch, queries: list[int]) -> tuple[str, ...]:
+    rows = first.whole.links.rows[queries].tolist() if queries else []
+    return tuple(f"{item.where}: {clip(item.query)}" for item in run.data.examples_at(rows))
 
 
 def mean_cosine(vectors: Tensor) -> float:

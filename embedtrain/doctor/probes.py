@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embedtrain.doctor.built_run import BuiltRun
 from embedtrain.doctor.findings import Finding, Level
 from embedtrain.doctor.negatives import mean_cosine
-from embedtrain.doctor.patient import Patient
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.inputs.tokenizer import Read
@@ -32,21 +32,21 @@ TEXTS = 8  # of a padding probe
 MOST_BYTES = 500 * 2**20  # of a model that is written out to try its cut
 
 
-def probe_findings(patient: Patient, texts: Sequence[str], scratch: Path) -> Iterator[Finding]:
+def probe_findings(run: BuiltRun, texts: Sequence[str], scratch: Path) -> Iterator[Finding]:
     """All probes, on texts of the run.
 
     Args:
-        patient: whose encoder is probed.
+        run: whose encoder is probed.
         texts: different ones.
         scratch: a folder to write a cut to.
     """
-    encoder = patient.encoder
+    encoder = run.encoder
     with evaluating(encoder), torch.no_grad():
         yield attention_finding(encoder)
         yield padding_finding(encoder, texts)
         yield from prompt_findings(encoder, texts)
-        yield from vector_findings(encoder, patient.plan.sub_models, texts)
-        yield cut_finding(encoder, min(patient.plan.sub_models), texts, scratch)
+        yield from vector_findings(encoder, run.plan.sub_models, texts)
+        yield cut_finding(encoder, min(run.plan.sub_models), texts, scratch)
 
 
 def attention_finding(encoder: Encoder) -> Finding:

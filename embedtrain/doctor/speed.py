@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
+from torch import Tensor
+
 from embedtrain.console import duration
 from embedtrain.data.order.run_plan import Part
+from embedtrain.doctor.built_run import BuiltRun, FirstBatch, on, paired
 from embedtrain.doctor.findings import Finding, percent
-from embedtrain.doctor.patient import Look, Patient
-from embedtrain.doctor.training_step import forward_and_backward
+from embedtrain.types import Embeddings, distinct_layers
 
 CHECK = "speed"
 STEPS = 2  # measured, after one that is slow only because it is the first
@@ -25,43 +28,43 @@ class Speed(NamedTuple):
     data: float  # seconds to make one global batch, without workers
 
 
-def measured(patient: Patient, look: Look) -> Speed:
+def measured(run: BuiltRun, first: FirstBatch) -> Speed:
     """Up to two steps on a batch and the making of two others; one before to warm up."""
     begun = time.perf_counter()
-    forward_and_backward(patient, look)
+    forward_and_backward(run, first)
     seconds = time.perf_counter() - begun
     if seconds < ENOUGH:  # a longer one is hardly slower for being the first
-        seconds = _seconds(lambda _: forward_and_backward(patient, look))
-    steps = patient.data.steps()
-    last = patient.data.total_steps - 1
+        seconds = _seconds(lambda _: forward_and_backward(run, first))
+    steps = run.data.steps()
+    last = run.data.total_steps - 1
     making = _seconds(lambda number: steps[min(number, last)])
-    return Speed(int(look.batch.inputs.mask.sum()) / seconds, making)
+    return Speed(int(first.batch.inputs.mask.sum()) / seconds, making)
 
 
 def speed_finding(
-    patient: Patient, every: Sequence[Look], speed: Speed, parts: Sequence[Part], workers: int
+    run: BuiltRun, every: Sequence[FirstBatch], speed: Speed, parts: Sequence[Part], workers: int
 ) -> Finding:
     """Seconds a step, the time of the whole run, and the share that data take.
 
     Args:
-        patient: whose run it is.
+        run: whose run it is.
         every: a batch of each dataset.
         speed: what was measured on one of them.
         parts: how often each dataset trains.
         workers: processes that make batches ahead.
     """
     tokens = mean_tokens(every, parts)
-    step = patient.accumulate * tokens / patient.ranks / speed.tokens
-    data = patient.accumulate * speed.data / patient.ranks
+    step = run.accumulate * tokens / run.ranks / speed.tokens
+    data = run.accumulate * speed.data / run.ranks
     waited = data if not workers else max(0.0, data / workers - step)
-    steps = patient.data.total_steps // patient.accumulate
+    steps = run.data.total_steps // run.accumulate
     whole = steps * (step + waited)
     share = waited / (step + waited)
-    several = f" on each of {patient.ranks} ranks" if patient.ranks > 1 else ""
+    several = f" on each of {run.ranks} ranks" if run.ranks > 1 else ""
     return Finding(
         CHECK,
         "note" if share > WAITING else "ok",
-        f"{speed.tokens:,.0f} tokens a second{several} on {patient.device}, about {step + waited:.3g} s a "
+        f"{speed.tokens:,.0f} tokens a second{several} on {run.device}, about {step + waited:.3g} s a "
         f"step, {duration(whole)} for {steps:,} steps without validation and evaluation; "
         f"{percent(share, 1)} of it waiting for data",
         "Make batches ahead: data.num_workers=2." if share > WAITING and not workers else "",
@@ -76,12 +79,52 @@ def speed_finding(
     )
 
 
-def mean_tokens(every: Sequence[Look], parts: Sequence[Part]) -> float:
+def mean_tokens(every: Sequence[FirstBatch], parts: Sequence[Part]) -> float:
     """Tokens of a global batch in the mean over the run."""
     often = {part.task: float(part.batches or 0) for part in parts}
-    weights = [often.get(look.task, 1.0) for look in every]
-    sizes = [int(look.whole.inputs.mask.sum()) for look in every]
+    weights = [often.get(first.task, 1.0) for first in every]
+    sizes = [int(first.whole.inputs.mask.sum()) for first in every]
     return sum(weight * size for weight, size in zip(weights, sizes, strict=True)) / sum(weights)
+
+
+def _loss_of(run: BuiltRun, first: FirstBatch, texts: Embeddings, guide: Tensor | None) -> Tensor:
+    """The whole objective of a first batch, a scalar with gradient."""
+    links = first.batch.links
+    value = run.loss.objective(
+        texts.rows(links.query), texts.rows(links.docs), paired(run, first, guide), first.chosen
+    )
+    total: Tensor = value.total
+    return total
+
+
+def forward_and_backward(run: BuiltRun, first: FirstBatch) -> None:
+    """Encode, loss, gradient; the gradients are dropped. In the modes that modules are in."""
+    first = first._replace(batch=on(first.batch, run.device))
+    tokens, layers = first.batch.inputs, distinct_layers(first.chosen)
+    guide = None
+    if run.loss.guide is not None and first.batch.guide is not None:
+        guide = run.loss.guide.embed(first.batch.guide)
+    parts = (run.encoder, run.loss.objective)
+    with run.autocast():
+        if run.gradcache is None:
+            total = _loss_of(run, first, run.encoder(tokens, layers), guide)
+        else:
+            owned = [item for item in run.loss.objective.parameters() if item.requires_grad]
+            total = run.gradcache(
+                run.encoder,
+                tokens,
+                layers,
+                lambda texts: _loss_of(run, first, texts, guide),
+                owned=owned,
+                seed=lambda chunk: chunk,
+                backward=torch.autograd.backward,
+            )
+    if total.requires_grad:
+        torch.autograd.backward(total)
+    for part in parts:
+        part.zero_grad(set_to_none=True)
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
 
 
 def _seconds(run: Callable[[int], object]) -> float:

@@ -10,10 +10,10 @@ import torch
 
 from embedtrain.data.module import DataModule
 from embedtrain.data.order.run_plan import Part
+from embedtrain.doctor.built_run import BuiltRun, encoded, first_batches, paired
 from embedtrain.doctor.first_loss import first_losses, judged, loss_finding
 from embedtrain.doctor.memory import Memory, activation_bytes, estimated, memory_finding, padded
 from embedtrain.doctor.negatives import mean_cosine, negative_findings, negatives_of
-from embedtrain.doctor.patient import Patient, looks, paired, seen
 from embedtrain.doctor.probes import (
     attention_finding,
     cut_finding,
@@ -21,8 +21,7 @@ from embedtrain.doctor.probes import (
     prompt_findings,
     vector_findings,
 )
-from embedtrain.doctor.speed import Speed, mean_tokens, measured, speed_finding
-from embedtrain.doctor.training_step import forward_and_backward
+from embedtrain.doctor.speed import Speed, forward_and_backward, mean_tokens, measured, speed_finding
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
@@ -56,7 +55,7 @@ def usual_rows(count=16):
     ]
 
 
-def patient_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size=8, guide=None, **settings):
+def run_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size=8, guide=None, **settings):
     plan = FixedPairs([[1, 8], [4, 32]], num_layers=4, width=32)
     batch_loss = BatchLoss(Objective(loss or InfoNCE()), negatives, guide=guide)
     data = DataModule(
@@ -67,21 +66,21 @@ def patient_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size
         guide_process=None if guide is None else encoder.process,
     )
     data.setup()
-    return Patient(encoder, plan, batch_loss, data, **settings)
+    return BuiltRun(encoder, plan, batch_loss, data, **settings)
 
 
 def test_negatives_are_those_of_the_real_pairing(encoder, tmp_path):
     rows = usual_rows()
     rows[1] |= {"query": rows[0]["query"]}  # its positive is masked for row 0, and the other way round
-    patient = patient_of(encoder, tmp_path, rows, batch_size=16)
-    (look,) = looks(patient, 16)
-    found = negatives_of(patient, look, None)
-    expected = whole(paired(patient, look, None)).blocks.query_docs.sum(1) - 1
+    run = run_of(encoder, tmp_path, rows, batch_size=16)
+    (first,) = first_batches(run, 16)
+    found = negatives_of(run, first, None)
+    expected = whole(paired(run, first, None)).blocks.query_docs.sum(1) - 1
     assert found.left.tolist() == expected.tolist()
     assert sorted(found.left.tolist()) == [30] * 2 + [31] * 14
     assert int(found.masked.sum()) == 2
     assert found.others.tolist() == [30] * 16
-    first, masked = negative_findings(patient, look, found)
+    first, masked = negative_findings(run, first, found)
     assert (first.level, first.facts["min"], first.facts["mean"]) == ("ok", 30, (2 * 30 + 14 * 31) / 16)
     assert (masked.level, masked.facts["masked"], masked.facts["of"]) == ("note", 2, 480)
     assert len(masked.examples) == 2
@@ -91,72 +90,72 @@ def test_negatives_are_those_of_the_real_pairing(encoder, tmp_path):
 def test_a_query_without_negatives_is_named(encoder, tmp_path):
     rows = [{"query": "cat", "positive": f"the {n}"} for n in range(8)]
     rows[5] = {"query": "dog", "positive": "x"}
-    patient = patient_of(encoder, tmp_path, rows)
-    (look,) = looks(patient, 8)
-    every = negative_findings(patient, look, negatives_of(patient, look, None))
+    run = run_of(encoder, tmp_path, rows)
+    (first,) = first_batches(run, 8)
+    every = negative_findings(run, first, negatives_of(run, first, None))
     assert next(every).facts["min"] == 1
-    alone = patient_of(encoder, tmp_path, usual_rows(8), negatives=Negatives(in_batch=False))
-    (look,) = looks(alone, 8)
-    found = negatives_of(alone, look, None)
+    alone = run_of(encoder, tmp_path, usual_rows(8), negatives=Negatives(in_batch=False))
+    (first,) = first_batches(alone, 8)
+    found = negatives_of(alone, first, None)
     assert found.left.tolist() == [1] * 8
     none = found._replace(left=torch.zeros(8, dtype=torch.int64))
-    assert next(negative_findings(alone, look, none)).level == "error"
+    assert next(negative_findings(alone, first, none)).level == "error"
     one = found._replace(left=torch.tensor([0] + [1] * 7))
-    first = next(negative_findings(alone, look, one))
+    first = next(negative_findings(alone, first, one))
     assert first.level == "warning"
     assert len(first.examples) == 1
 
 
 def test_rules_see_the_vectors_of_the_model(encoder, tmp_path):
     strict = Negatives(rules=[MarginPos(2.5, by="student")])  # everything is nearer than that
-    patient = patient_of(encoder, tmp_path, usual_rows(8), negatives=strict)
-    (look,) = looks(patient, 8)
-    found = negatives_of(patient, look, seen(patient, look))
+    run = run_of(encoder, tmp_path, usual_rows(8), negatives=strict)
+    (first,) = first_batches(run, 8)
+    found = negatives_of(run, first, encoded(run, first))
     assert found.left.tolist() == [0] * 8
-    findings = list(negative_findings(patient, look, found))
+    findings = list(negative_findings(run, first, found))
     assert [item.level for item in findings[:2]] == ["error", "warning"]
     assert findings[1].facts["share"] == 1.0
-    loose = patient_of(
+    loose = run_of(
         encoder, tmp_path, usual_rows(8), negatives=Negatives(rules=[MarginPos(-2.5, by="student")])
     )
-    assert negatives_of(loose, look, seen(loose, look)).left.tolist() == [15] * 8
+    assert negatives_of(loose, first, encoded(loose, first)).left.tolist() == [15] * 8
 
 
 def test_a_batch_is_cut_where_texts_are_encoded_and_counted_whole(encoder, tmp_path):
-    patient = patient_of(encoder, tmp_path, usual_rows())
-    (look,) = looks(patient, 4)
-    assert look.cut
-    assert (len(look.batch.links.query), len(look.whole.links.query)) == (4, 8)
-    assert look.batch.links.rows.tolist() == look.whole.links.rows.tolist()[:4]
-    assert len(negatives_of(patient, look, None).left) == 8
+    run = run_of(encoder, tmp_path, usual_rows())
+    (first,) = first_batches(run, 4)
+    assert first.cut
+    assert (len(first.batch.links.query), len(first.whole.links.query)) == (4, 8)
+    assert first.batch.links.rows.tolist() == first.whole.links.rows.tolist()[:4]
+    assert len(negatives_of(run, first, None).left) == 8
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_the_expected_loss_is_ln_candidates_whatever_the_temperature(encoder, tmp_path, temperature):
-    patient = patient_of(encoder, tmp_path, usual_rows(), loss=InfoNCE(temperature), batch_size=16)
-    (look,) = looks(patient, 16)
-    vectors = seen(patient, look)
-    measured_loss, blind = first_losses(patient, vectors)
+    run = run_of(encoder, tmp_path, usual_rows(), loss=InfoNCE(temperature), batch_size=16)
+    (first,) = first_batches(run, 16)
+    vectors = encoded(run, first)
+    measured_loss, blind = first_losses(run, vectors)
     assert blind[SubModel(4, 32)] == pytest.approx(math.log(32), abs=1e-5)
-    value = patient.loss.objective(
-        vectors.texts.rows(look.batch.links.query),
-        vectors.texts.rows(look.batch.links.docs),
+    value = run.loss.objective(
+        vectors.texts.rows(first.batch.links.query),
+        vectors.texts.rows(first.batch.links.docs),
         vectors.pairing,
-        look.chosen,
+        first.chosen,
     )
     assert measured_loss == pytest.approx({sub: float(part) for sub, part in value.parts})
-    found = loss_finding(patient, vectors, negatives_of(patient, look, None))
+    found = loss_finding(run, vectors, negatives_of(run, first, None))
     assert found.facts["ln_candidates"] == pytest.approx(math.log(32))
 
 
 def test_the_expected_loss_keeps_what_a_rule_left(encoder, tmp_path):
     rule = Negatives(rules=[MarginPos(0.0, by="student")])
-    patient = patient_of(encoder, tmp_path, usual_rows(), negatives=rule, batch_size=16)
-    (look,) = looks(patient, 16)
-    vectors = seen(patient, look)
-    left = negatives_of(patient, look, vectors).left
+    run = run_of(encoder, tmp_path, usual_rows(), negatives=rule, batch_size=16)
+    (first,) = first_batches(run, 16)
+    vectors = encoded(run, first)
+    left = negatives_of(run, first, vectors).left
     assert 0 < int(left.sum()) < 16 * 31  # it removes some
-    assert first_losses(patient, vectors)[1][SubModel(4, 32)] == pytest.approx(
+    assert first_losses(run, vectors)[1][SubModel(4, 32)] == pytest.approx(
         float((left + 1).double().log().mean()), abs=1e-5
     )
 
@@ -165,13 +164,13 @@ def test_wrong_positives_and_a_low_temperature_are_worse_than_knowing_nothing(en
     rows = usual_rows()
     for number, row in enumerate(rows):
         row["positive"], row["negative"] = f"{WORDS[-number]} rain", f"{row['query']}."
-    patient = patient_of(encoder, tmp_path, rows, loss=InfoNCE(0.002), batch_size=16)
-    (look,) = looks(patient, 16)
-    assert loss_finding(patient, seen(patient, look), None).level == "warning"
+    run = run_of(encoder, tmp_path, rows, loss=InfoNCE(0.002), batch_size=16)
+    (first,) = first_batches(run, 16)
+    assert loss_finding(run, encoded(run, first), None).level == "warning"
     same = [{"query": f"{word} {word}", "positive": f"{word}  {word}"} for word in WORDS]
-    easy = patient_of(encoder, tmp_path, same, loss=InfoNCE(0.002), batch_size=16)
-    (look,) = looks(easy, 16)
-    found = loss_finding(easy, seen(easy, look), None)
+    easy = run_of(encoder, tmp_path, same, loss=InfoNCE(0.002), batch_size=16)
+    (first,) = first_batches(easy, 16)
+    found = loss_finding(easy, encoded(easy, first), None)
     assert found.level == "warning"
     assert "nothing left to learn" in found.cure
 
@@ -188,9 +187,9 @@ def test_a_loss_is_judged(loss, expected, level):
 def test_a_loss_of_scores_has_a_value_of_its_own(encoder, tmp_path):
     rows = [row | {"score": n / 16} for n, row in enumerate(usual_rows())]
     rows = [{key: value for key, value in row.items() if key != "negative"} for row in rows]
-    patient = patient_of(encoder, tmp_path, rows, loss=CoSENT(), batch_size=16)
-    (look,) = looks(patient, 16)
-    blind = first_losses(patient, seen(patient, look))[1][SubModel(4, 32)]
+    run = run_of(encoder, tmp_path, rows, loss=CoSENT(), batch_size=16)
+    (first,) = first_batches(run, 16)
+    blind = first_losses(run, encoded(run, first))[1][SubModel(4, 32)]
     assert blind == pytest.approx(math.log(1 + 16 * 15 / 2), abs=1e-4)  # every ordered pair ties
 
 
@@ -288,11 +287,11 @@ def test_activations_are_what_autograd_keeps():
 
 
 def test_memory_grows_with_the_batch_and_not_with_gradcache(encoder, tmp_path):
-    small = patient_of(encoder, tmp_path, usual_rows(64), batch_size=8)
-    large = patient_of(encoder, tmp_path, usual_rows(64), batch_size=64)
+    small = run_of(encoder, tmp_path, usual_rows(64), batch_size=8)
+    large = run_of(encoder, tmp_path, usual_rows(64), batch_size=64)
     chunked = large._replace(gradcache=GradCache(max_tokens=64))
     shared = large._replace(ranks=2)
-    found = [estimated(item, looks(item, 8)) for item in (small, large, chunked, shared)]
+    found = [estimated(item, first_batches(item, 8)) for item in (small, large, chunked, shared)]
     weights = sum(item.numel() * 4 for item in encoder.parameters())
     assert [item.weights for item in found] == [weights] * 4
     trained = sum(item.numel() * 4 for item in encoder.parameters() if item.requires_grad)
@@ -301,25 +300,25 @@ def test_memory_grows_with_the_batch_and_not_with_gradcache(encoder, tmp_path):
     assert found[2].activations < found[1].activations / 4
     assert found[3].activations == pytest.approx(found[1].activations / 2, rel=0.1)
     assert found[1].total == sum(found[1])
-    process = estimated(small, looks(small, 8), weights + 1000.0)
+    process = estimated(small, first_batches(small, 8), weights + 1000.0)
     assert (process.process, process.total) == (1000.0, found[0].total + 1000.0)
 
 
 def test_frozen_weights_have_no_gradient(tiny_bert, tmp_path):
     frozen = load_encoder(tiny_bert, freeze_blocks=4, freeze_embeddings=True)
-    patient = patient_of(frozen, tmp_path, usual_rows())
-    found = estimated(patient, looks(patient, 8))
+    run = run_of(frozen, tmp_path, usual_rows())
+    found = estimated(run, first_batches(run, 8))
     assert found.gradients == found.optimiser == 0
     assert found.weights > 0
 
 
 def test_memory_beyond_the_machine_is_a_warning(encoder, tmp_path):
-    patient = patient_of(encoder, tmp_path, usual_rows())
+    run = run_of(encoder, tmp_path, usual_rows())
     need = Memory(*[100.0] * 10)
-    assert memory_finding(patient, need, 2_199, 1).level == "ok"
-    found = memory_finding(patient, need, 2_199, 2)
+    assert memory_finding(run, need, 2_199, 1).level == "ok"
+    found = memory_finding(run, need, 2_199, 2)
     assert (found.level, "gradcache=chunks" in found.cure) == ("warning", True)
-    assert "smaller chunks" in memory_finding(patient._replace(gradcache=GradCache()), need, 100, 1).cure
+    assert "smaller chunks" in memory_finding(run._replace(gradcache=GradCache()), need, 100, 1).cure
 
 
 def test_padding_counts_by_micro_batch():
@@ -329,12 +328,12 @@ def test_padding_counts_by_micro_batch():
 
 @pytest.mark.parametrize("cache", [None, GradCache(max_tokens=32)])
 def test_a_measured_step_changes_nothing(encoder, tmp_path, cache):
-    patient = patient_of(encoder, tmp_path, usual_rows(), gradcache=cache)
-    (look,) = looks(patient, 8)
+    run = run_of(encoder, tmp_path, usual_rows(), gradcache=cache)
+    (first,) = first_batches(run, 8)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     steps = []
     handle = encoder.register_full_backward_hook(lambda *_: steps.append(1)) if cache is None else None
-    speed = measured(patient, look)
+    speed = measured(run, first)
     if handle is not None:
         handle.remove()
         assert len(steps) == 3  # one to warm up, two measured
@@ -345,8 +344,8 @@ def test_a_measured_step_changes_nothing(encoder, tmp_path, cache):
 
 @pytest.mark.parametrize("cache", [None, GradCache(max_tokens=32)])
 def test_a_measured_step_reaches_the_weights(encoder, tmp_path, monkeypatch, cache):
-    patient = patient_of(encoder, tmp_path, usual_rows(), gradcache=cache)
-    (look,) = looks(patient, 8)
+    run = run_of(encoder, tmp_path, usual_rows(), gradcache=cache)
+    (first,) = first_batches(run, 8)
     reached = []
 
     def note(self, **_):
@@ -354,28 +353,28 @@ def test_a_measured_step_reaches_the_weights(encoder, tmp_path, monkeypatch, cac
         torch.nn.Module.zero_grad(self)
 
     monkeypatch.setattr(type(encoder), "zero_grad", note)
-    forward_and_backward(patient, look)
+    forward_and_backward(run, first)
     assert sum(reached) > 0.9 * len(reached)
 
 
 def test_the_time_of_a_run(encoder, tmp_path):
-    patient = patient_of(encoder, tmp_path, usual_rows(), accumulate=2)
-    (look,) = looks(patient, 8)
-    tokens = int(look.whole.inputs.mask.sum())
-    part = patient.data.parts
-    found = speed_finding(patient, [look], Speed(tokens / 3.0, 0.5), part, 0)
+    run = run_of(encoder, tmp_path, usual_rows(), accumulate=2)
+    (first,) = first_batches(run, 8)
+    tokens = int(first.whole.inputs.mask.sum())
+    part = run.data.parts
+    found = speed_finding(run, [first], Speed(tokens / 3.0, 0.5), part, 0)
     assert found.facts["seconds_per_step"] == pytest.approx(2 * 3.5)
-    assert found.facts["seconds"] == pytest.approx(7.0 * patient.data.total_steps // 2)
+    assert found.facts["seconds"] == pytest.approx(7.0 * run.data.total_steps // 2)
     assert (found.level, found.facts["share_of_data"]) == ("note", pytest.approx(1 / 7))
-    ahead = speed_finding(patient, [look], Speed(tokens / 3.0, 0.5), part, 2)
+    ahead = speed_finding(run, [first], Speed(tokens / 3.0, 0.5), part, 2)
     assert (ahead.level, ahead.facts["share_of_data"]) == ("ok", 0.0)
 
 
 def test_tokens_are_weighed_by_how_often_a_dataset_trains():
-    def look(task, count):
+    def first(task, count):
         mask = torch.ones(1, count, dtype=torch.bool)
-        return SimpleNamespace(task=task, whole=SimpleNamespace(texts=SimpleNamespace(mask=mask)))
+        return SimpleNamespace(task=task, whole=SimpleNamespace(inputs=SimpleNamespace(mask=mask)))
 
     parts = [Part("a", 1, 1, 3, 3, 0), Part("b", 1, 1, 1, 1, 0)]
-    assert mean_tokens([look("a", 10), look("b", 50)], parts) == 20
-    assert mean_tokens([look("all datasets", 10)], parts) == 10
+    assert mean_tokens([first("a", 10), first("b", 50)], parts) == 20
+    assert mean_tokens([first("all datasets", 10)], parts) == 10

@@ -17,6 +17,7 @@ from embedtrain.data.order.windows import Drawn
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, Encoder
 from embedtrain.model.modes import evaluating
 from embedtrain.objective.plan import Plan
+from embedtrain.run.run import TrainingRun
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Batch, Chosen, Embeddings, Guide, Pairing, distinct_layers
@@ -26,7 +27,7 @@ SCANNED = 512  # first batches that are searched for one of each dataset
 T = TypeVar("T", bound=tuple[object, ...])
 
 
-class Patient(NamedTuple):
+class BuiltRun(NamedTuple):
     """All that a training step is made of."""
 
     encoder: Encoder
@@ -39,6 +40,25 @@ class Patient(NamedTuple):
     device: torch.device = torch.device("cpu")
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
+    @classmethod
+    def of(cls, training: TrainingRun) -> BuiltRun:
+        """The parts of a run that is built, on its device."""
+        trainer = training.trainer
+        device = trainer.strategy.root_device
+        training.encoder.to(device)
+        training.loss.objective.to(device)
+        return cls(
+            training.encoder,
+            training.plan,
+            training.loss,
+            training.data,
+            training.gradcache,
+            ranks=trainer.world_size,
+            accumulate=trainer.accumulate_grad_batches,
+            device=device,
+            autocast=trainer.precision_plugin.forward_context,
+        )
+
     @property
     def micro_batch_tokens(self) -> int:
         """Rows x padded length that the encoder runs at a time."""
@@ -47,7 +67,7 @@ class Patient(NamedTuple):
         return CPU_MAX_TOKENS if self.device.type == "cpu" else DEVICE_MAX_TOKENS
 
 
-class Look(NamedTuple):
+class FirstBatch(NamedTuple):
     """A batch of one dataset (or of all, mixed), as all ranks together train on it."""
 
     task: str
@@ -62,58 +82,58 @@ class Look(NamedTuple):
         return len(self.batch.links.query) < len(self.whole.links.query)
 
 
-class Seen(NamedTuple):
-    """A look with the vectors of the untrained model, in eval mode and without gradient."""
+class Encoded(NamedTuple):
+    """A first batch with the vectors of the untrained model, in eval mode and without gradient."""
 
-    look: Look
+    first: FirstBatch
     texts: Embeddings  # (L, M, D)
     guide: Tensor | None  # (M, G)
     pairing: Pairing
 
 
-def looks(patient: Patient, most_rows: int) -> list[Look]:
+def first_batches(run: BuiltRun, most_rows: int) -> list[FirstBatch]:
     """The first batch of each dataset that has one among the first steps; one of a mixture of all.
 
     Args:
-        patient: whose data is asked.
-        most_rows: rows of `Look.batch`.
+        run: whose data is asked.
+        most_rows: rows of `FirstBatch.batch`.
     """
     first: dict[int, int] = {}
-    whole = patient.data.steps()
-    for step in range(min(patient.data.total_steps, SCANNED)):
+    whole = run.data.steps()
+    for step in range(min(run.data.total_steps, SCANNED)):
         kinds = {row.dataset for row in whole.drawn(step)}
         first.setdefault(min(kinds) if len(kinds) == 1 else -1, step)
-        if len(kinds) > 1 or len(first) == len(patient.data.datasets):
+        if len(kinds) > 1 or len(first) == len(run.data.datasets):
             break
-    some = patient.data.steps(cut=lambda rows, rank, world: _leading(rows, most_rows))
+    some = run.data.steps(cut=lambda rows, rank, world: _leading(rows, most_rows))
     found = []
     for dataset, step in sorted(first.items()):
-        task = "all datasets" if dataset < 0 else patient.data.datasets[dataset].store.task
-        optimiser_step = step // patient.accumulate
+        task = "all datasets" if dataset < 0 else run.data.datasets[dataset].store.task
+        optimiser_step = step // run.accumulate
         all_rows = whole[step]
         few = some[step] if len(all_rows.links.query) > most_rows else all_rows
-        found.append(Look(task, optimiser_step, all_rows, few, patient.plan(optimiser_step)))
+        found.append(FirstBatch(task, optimiser_step, all_rows, few, run.plan(optimiser_step)))
     return found
 
 
-def seen(patient: Patient, look: Look) -> Seen:
-    """The vectors of a look's batch, and who may be a negative in it."""
-    batch = on(look.batch, patient.device)
-    with evaluating(patient.encoder), torch.no_grad(), patient.autocast():
-        texts = patient.encoder(batch.inputs, distinct_layers(look.chosen))
+def encoded(run: BuiltRun, first: FirstBatch) -> Encoded:
+    """The vectors of a first batch, and who may be a negative in it."""
+    batch = on(first.batch, run.device)
+    with evaluating(run.encoder), torch.no_grad(), run.autocast():
+        texts = run.encoder(batch.inputs, distinct_layers(first.chosen))
     guide = None
-    if patient.loss.guide is not None and batch.guide is not None:
-        patient.loss.guide.to(patient.device)
-        guide = patient.loss.guide.embed(batch.guide)
-    look = look._replace(batch=batch)
-    return Seen(look, texts._replace(values=texts.values.float()), guide, paired(patient, look, guide))
+    if run.loss.guide is not None and batch.guide is not None:
+        run.loss.guide.to(run.device)
+        guide = run.loss.guide.embed(batch.guide)
+    first = first._replace(batch=batch)
+    return Encoded(first, texts._replace(values=texts.values.float()), guide, paired(run, first, guide))
 
 
-def paired(patient: Patient, look: Look, guide: Tensor | None, *, whole: bool = False) -> Pairing:
-    """Who may be a negative in the batch of a look, or in all of it."""
-    links = (look.whole if whole else look.batch).links
-    told = None if guide is None else Guide(guide[links.query], guide[links.docs])
-    return patient.loss.pair(links, step=look.step, guide=told, queued=None)
+def paired(run: BuiltRun, first: FirstBatch, guide: Tensor | None, *, whole: bool = False) -> Pairing:
+    """Who may be a negative in a first batch, or in all of it."""
+    links = (first.whole if whole else first.batch).links
+    vectors = None if guide is None else Guide(guide[links.query], guide[links.docs])
+    return run.loss.pair(links, step=first.step, guide=vectors, queued=None)
 
 
 def on(batch: Batch, device: torch.device) -> Batch:
