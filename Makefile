@@ -32,7 +32,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m "slow" --timeout=3600 $(ARGS)
+	$(BIN)/python -m pytest -m "slow" $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

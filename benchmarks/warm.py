@@ -7,6 +7,7 @@ its imports, 5 to 8 s.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import sys
@@ -20,16 +21,24 @@ IMPORTED = (
     "embedtrain.run.publish",
     "embedtrain.cli.stopping",
     "embedtrain.cli.train",
+    "embedtrain.cli.mine",
+    "embedtrain.evaluate.sweeping.sweep",
+    "mteb",
+    "transformers.models.bert.modeling_bert",
 )
 PHASES = ("start", "step", "save", "validation", "mining", "measuring", "end")
 START, STEP, SAVE, VALIDATION, MINING, MEASURING, END = range(len(PHASES))
 
 
 def start(
-    words: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str] | None = None
+    words: Sequence[str],
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    command: str = "train",
 ) -> ForkServerProcess:
-    """`embedtrain-train WORDS` in `folder`, printing to `log`; its exit status is that of the process."""
-    return _forked(_command, folder, log, list(words), dict(environment or {}))
+    """`embedtrain-COMMAND WORDS` in `folder`, printing to `log`; its exit status is that of the process."""
+    return forked(_command, folder, log, environment, command, list(map(str, words)))
 
 
 def start_run(
@@ -43,18 +52,37 @@ def start_run(
         log: what it prints to.
         watch: what it keeps up to date: its phase, optimiser steps done, how often each phase has begun.
     """
-    return _forked(_run, folder, log, dict(config), watch)
+    return forked(_run, folder, log, None, dict(config), watch)
 
 
-def _forked(target: Callable[..., None], folder: Path, log: Path, *given: Any) -> ForkServerProcess:
+def forked(
+    target: Callable[..., None],
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str] | None,
+    *given: Any,
+) -> ForkServerProcess:
+    """`target(*given)` in a process of its own, in `folder`, printing to `log`.
+
+    Its environment is that of the caller now, not when the first process was started, and `environment`.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))
-    process = context.Process(target=_redirected, args=(target, folder, log, given))
+    whole = dict(os.environ) | dict(environment or {})
+    process = context.Process(target=_redirected, args=(target, folder, log, whole, given))
     process.start()
     return process
 
 
-def _redirected(target: Callable[..., None], folder: Path, log: Path, given: tuple[Any, ...]) -> None:
+def _redirected(
+    target: Callable[..., None], folder: Path, log: Path, environment: dict[str, str], given: tuple[Any, ...]
+) -> None:
+    from pytorch_lightning.utilities import rank_zero_only
+
+    multiprocessing.set_start_method("fork", force=True)  # workers of batches start as in any command
+    os.environ.clear()
+    os.environ.update(environment)
+    rank_zero_only.rank = int(environment.get("RANK", 0))  # Lightning looked when it was imported
     os.chdir(folder)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
@@ -63,15 +91,9 @@ def _redirected(target: Callable[..., None], folder: Path, log: Path, given: tup
     target(*given)
 
 
-def _command(words: list[str], environment: dict[str, str]) -> None:
-    from pytorch_lightning.utilities import rank_zero_only
-
-    from embedtrain.cli import train
-
-    os.environ.update(environment)
-    rank_zero_only.rank = int(environment.get("RANK", 0))  # Lightning looked when it was imported
-    sys.argv = ["embedtrain-train", *words]
-    train.main()
+def _command(name: str, words: list[str]) -> None:
+    sys.argv = [f"embedtrain-{name}", *words]
+    importlib.import_module(f"embedtrain.cli.{name}").main()
 
 
 def _run(config: dict[str, Any], watch: tuple[Any, Any, Any] | None) -> None:

@@ -10,14 +10,17 @@ import random
 import shutil
 import string
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # as here, in processes that tests start: the same sums
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="embedtrain-code-")  # not in the user's own cache
 
 import pytest
 import torch
+from processes import Processes, run_ranks
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import (
@@ -51,6 +54,20 @@ def code_of_saved_folders():
     """Removes what transformers copied of the code in saved folders."""
     yield
     shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Processes in the folder of the test; none outlives it."""
+    started = Processes(tmp_path)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list]:
+    """(script, function, what it is given after its rank) -> what it returns on each of two ranks."""
+    return lambda *given, **more: run_ranks(tmp_path_factory.mktemp("ranks"), *given, **more)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

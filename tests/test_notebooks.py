@@ -5,6 +5,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from processes import LIMIT
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
@@ -20,7 +21,7 @@ def run(path, home, **parameters):
     first = notebook.cells[0]
     assert first.metadata.get("tags") == ["parameters"], "the first cell holds the parameters"
     first.source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(home)}})
+    client = NotebookClient(notebook, timeout=LIMIT, resources={"metadata": {"path": str(home)}})
     client.execute()
     return notebook
 
@@ -45,8 +46,7 @@ def test_outputs_are_stripped(path):
         assert cell.get("execution_count") is None, f"cell {number} has a count: run nbstripout {path}"
 
 
-def test_first_training_ends_with_a_cut_that_sentence_transformers_loads(tiny_bert, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_first_training_ends_with_a_cut_that_sentence_transformers_loads(tiny_bert, tmp_path):
     notebook = run(
         FOLDER / "first_training.ipynb", tmp_path, backbone=str(tiny_bert), steps=4, folder="written"
     )

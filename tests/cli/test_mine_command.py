@@ -2,19 +2,18 @@
 
 import importlib.util
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from processes import as_torchrun, finish, free_port, send_signal, wait_until
 
 from embedtrain.cli import mine
 from embedtrain.data.read.sources import read_examples
-from embedtrain.mining import pipeline
+from embedtrain.mining import pipeline, teacher
 from embedtrain.types import InputError
 
 
@@ -112,76 +111,54 @@ def test_a_teacher_that_only_sentence_transformers_reads(monkeypatch, capsys, ti
     assert [len(row.negatives) for row in read_examples(tmp_path / "mined.jsonl")] == [4] * 64
 
 
-def command(words):
-    return [sys.executable, "-c", SMALL_PARTS, *map(str, words)]
-
-
-# Parts of four texts, each of which takes a moment: there is something to kill.
-SMALL_PARTS = """
-import sys, time
-import embedtrain.mining.pipeline as pipeline, embedtrain.mining.teacher as teacher
-pipeline.stores_of.__kwdefaults__["part"] = 4
-whole = teacher.Teacher.embed
-def slowly(self, *given):
-    time.sleep(0.05)
-    return whole(self, *given)
-teacher.Teacher.embed = slowly
-from embedtrain.cli import mine
-mine.main()
-"""
-
-
-def start(words, folder, **environment):
-    return subprocess.Popen(
-        command(words),
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    _, errors = process.communicate(timeout=150)
-    assert process.returncode == 0, errors[-3000:]
-
-
 @pytest.fixture
 def small_parts(monkeypatch):
-    """The same parts as in the processes that are started: vectors are equal bit for bit."""
+    """Parts of four texts."""
     monkeypatch.setitem(pipeline.stores_of.__kwdefaults__, "part", 4)
 
 
-def test_kills_while_encoding_cost_nothing_but_time(monkeypatch, capsys, words, small_parts, tmp_path):
+def mine_slowly(words):
+    """Run by processes of tests: the same parts, each taking a moment, so that there is something to kill."""
+    pipeline.stores_of.__kwdefaults__["part"] = 4
+    embed = teacher.Teacher.embed
+
+    def slowly(self, *given):
+        time.sleep(0.05)
+        return embed(self, *given)
+
+    teacher.Teacher.embed = slowly
+    sys.argv = ["embedtrain-mine", *map(str, words)]
+    mine.main()
+
+
+@pytest.fixture
+def start(processes):
+    return lambda words, **environment: processes.call(Path(__file__), "mine_slowly", words, **environment)
+
+
+def test_kills_while_encoding_cost_nothing_but_time(monkeypatch, capsys, words, small_parts, start, tmp_path):
     store, draw = tmp_path / "killed", random.Random(5)
     again = [*words, f"store={store}", f"out={tmp_path}/killed.jsonl"]
     for _ in range(2):
-        process, there = start(again, tmp_path), len(list(store.glob("*/*.vectors")))
-        wanted, end = there + draw.randrange(1, 12), time.monotonic() + 100
-        while len(list(store.glob("*/*.vectors"))) < wanted and process.poll() is None:
-            assert time.monotonic() < end
-            time.sleep(draw.random() * 0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        wanted = len(list(store.glob("*/*.vectors"))) + draw.randrange(1, 12)
+        process = start(again)
+        wait_until(lambda: len(list(store.glob("*/*.vectors"))) >= wanted, process)  # noqa: B023
+        send_signal(process, signal.SIGKILL)
         assert not (tmp_path / "killed.jsonl").exists(), "it was over before it could be killed"
-    finish(start(again, tmp_path))
+    finish(start(again))
     run(monkeypatch, [*words, f"store={tmp_path}/calm"])
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "mined.jsonl").read_bytes()
     facts = json.loads((tmp_path / "killed.statistics.json").read_text("utf-8"))
     assert 0 < facts["texts_encoded_now"] < 128, "what was encoded before the kills is used"
 
 
-def test_two_ranks_and_two_shards_give_the_rows_of_one(monkeypatch, capsys, words, small_parts, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    two = [*words, f"out={tmp_path}/two.jsonl", f"store={tmp_path}/two"]
-    started = [start(two, tmp_path, RANK=str(rank), LOCAL_RANK=str(rank), **meet) for rank in range(2)]
+def test_two_ranks_and_two_shards_give_the_rows_of_one(
+    monkeypatch, capsys, words, small_parts, start, tmp_path
+):
+    two, port = [*words, f"out={tmp_path}/two.jsonl", f"store={tmp_path}/two"], free_port()
+    started = [start(two, **as_torchrun(rank, 2, port)) for rank in range(2)]
     run(monkeypatch, [*words, f"store={tmp_path}/one"])
-    for process in started:
-        finish(process)
+    finish(*started)
     expected = (tmp_path / "mined.jsonl").read_bytes()
     assert (tmp_path / "two.jsonl").read_bytes() == expected
     facts = json.loads((tmp_path / "two.statistics.json").read_text("utf-8"))

@@ -1,10 +1,7 @@
 """Sweeps, torchrun and SLURM: one process tree per run, of the size it asks for."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from processes import finish
 
 from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.types import InputError
@@ -58,14 +55,11 @@ def test_a_requeued_job_never_deletes_its_run():
         requires_no_overwrite({"overwrite": True}, {"SLURM_RESTART_COUNT": "1"})
 
 
-def test_a_sweep_with_joblib_makes_a_run_of_each_job(small_run, tmp_path):
+def test_a_sweep_with_joblib_makes_a_run_of_each_job(processes, small_run, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     words = ["name=run_${hydra:job.num}", "seed=0,1", f"output_root={tmp_path}", "trainer.max_steps=2"]
     more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "--multirun"]
-    command = [sys.executable, "-m", "embedtrain.cli.train", *small_run, *words, *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
+    finish(processes.command("train", [*small_run, *words, *more]))
     for number in range(2):
         assert (tmp_path / f"run_{number}/model/model.safetensors").exists()
 

@@ -4,12 +4,10 @@ import json
 import os
 import signal
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
-from rank_group import as_torchrun, free_port
+from processes import as_torchrun, finish, free_port, send_signal, wait_until
 from safetensors.torch import load_file
 from small_runs import assert_equal_bits, compose, lines_of, weights
 
@@ -18,41 +16,24 @@ from embedtrain.cli.stopping import job_to_requeue
 from embedtrain.files.checksum import fault_of
 from embedtrain.train import checkpoints as checkpoint
 
-BENCHMARKS = str(Path(__file__).parents[2] / "benchmarks")
 GO_ON = "the same command continues from the last checkpoint"
 STEPS = 400  # more than fit between the first lines of metrics and a signal
 
 
 @pytest.fixture
-def start(small_run, tmp_path, monkeypatch):
+def start(small_run, processes, tmp_path):
     """Start the command in a process of its own: (name, more words, environment) -> the process."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import warm
 
     def run(name, *words, steps=STEPS, **environment):
         given = [f"name={name}", f"output_root={tmp_path}", f"trainer.max_steps={steps}", *words]
-        return warm.start([*small_run, *given], tmp_path, tmp_path / f"{name}.log", environment)
+        return processes.command("train", [*small_run, *given], f"{name}.log", **environment)
 
     return run
-
-
-def wait_for(condition, process, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.is_alive(), "it ended before what was waited for"
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def lines(folder):
     path = folder / "metrics.jsonl"
     return path.read_text("utf-8").splitlines() if path.exists() else []
-
-
-def stop(process, number=signal.SIGTERM):
-    os.kill(process.pid, number)
-    process.join(60)
-    return process.exitcode
 
 
 def saved_step(folder):
@@ -64,8 +45,8 @@ def saved_step(folder):
 )
 def test_a_signal_during_steps_saves_and_leaves(start, tmp_path, number):
     process = start("x")
-    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
-    assert stop(process, number) == 128 + number
+    wait_until(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert send_signal(process, number) == 128 + number
     step = saved_step(tmp_path / "x")
     assert 3 < step < STEPS
     log = (tmp_path / "x.log").read_text()
@@ -76,13 +57,11 @@ def test_a_signal_during_steps_saves_and_leaves(start, tmp_path, number):
 
 def test_what_was_stopped_continues_to_the_same_weights(start, tmp_path):
     process = start("x", steps=40)
-    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
-    assert stop(process) == 143
+    wait_until(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert send_signal(process) == 143
     process = start("x", steps=40)
     whole = start("whole", steps=40)
-    for each in (process, whole):
-        each.join(100)
-        assert each.exitcode == 0
+    finish(process, whole)
     found, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("x", "whole"))
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
@@ -95,8 +74,8 @@ def test_a_signal_during_validation_waits_for_its_end(start, tmp_path):
     ]
     process = start("x", *words, "plan=random2d", "plan.dims=[8,32]", "~plan.pairs")
     best = tmp_path / "x/checkpoints/best.ckpt"
-    wait_for(lambda: len(lines(tmp_path / "x")) >= 3, process)  # its third step is done, validation begins
-    assert stop(process) == 143
+    wait_until(lambda: len(lines(tmp_path / "x")) >= 3, process)  # its third step is done, validation begins
+    assert send_signal(process) == 143
     step = saved_step(tmp_path / "x")
     validated = [row["step"] for row in map(json.loads, lines(tmp_path / "x")) if "val/mean" in row]
     assert validated == list(range(2, step, 3)), (
@@ -162,7 +141,7 @@ def test_a_signal_while_a_checkpoint_is_written(small_run, tmp_path, monkeypatch
     assert lines_of(tmp_path / "x") == lines_of(tmp_path / "whole")
 
 
-def ranks_of_two(start, tmp_path, name, *words):
+def ranks_of_two(start, name, *words):
     """Both ranks of a run, as torchrun starts them."""
     port = free_port()
     more = ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", *words]
@@ -172,10 +151,10 @@ def ranks_of_two(start, tmp_path, name, *words):
 def test_a_signal_to_another_rank_than_the_first_ends_both(start, tmp_path):
     """Dropout is on: it depends on the rank, and on the step."""
     words = ["trainer.max_steps=60", "data.validation_rows=8", "trainer.val_check_interval=7"]
-    first, second = ranks_of_two(start, tmp_path, "x", *words)
-    wait_for(lambda: len(lines(tmp_path / "x")) > 3, first)
-    assert stop(second) == 0, "a launcher would take another status for a crash"
-    first.join(60)
+    first, second = ranks_of_two(start, "x", *words)
+    wait_until(lambda: len(lines(tmp_path / "x")) > 3, first)
+    assert send_signal(second) == 0, "a launcher would take another status for a crash"
+    first.join()
     assert first.exitcode == 143
     step = saved_step(tmp_path / "x")
     assert 3 < step < 60
@@ -183,9 +162,7 @@ def test_a_signal_to_another_rank_than_the_first_ends_both(start, tmp_path):
     assert log.count(f"stopped by SIGTERM at step {step}, which is saved; {GO_ON}") == 1
     assert "Traceback" not in log
     for name in ("x", "whole"):
-        for process in ranks_of_two(start, tmp_path, name, *words):
-            process.join(100)
-            assert process.exitcode == 0
+        finish(*ranks_of_two(start, name, *words))
     assert_equal_bits(weights(tmp_path / "x"), weights(tmp_path / "whole"))
     assert lines_of(tmp_path / "x") == lines_of(tmp_path / "whole")
 
@@ -194,8 +171,8 @@ def test_a_signal_during_evaluation_ends_at_once(start, tmp_path, small_data):
     words = ["evaluation.tasks=[find]", f"evaluation.data_root={small_data}"]
     process = start("x", *words)
     log = tmp_path / "x.log"
-    wait_for(lambda: log.exists() and "measuring the untouched backbone" in log.read_text(), process)
-    assert stop(process) == 143
+    wait_until(lambda: log.exists() and "measuring the untouched backbone" in log.read_text(), process)
+    assert send_signal(process) == 143
     assert f"stopped by SIGTERM; {GO_ON}" in log.read_text()
     assert "Traceback" not in log.read_text()
 
@@ -213,8 +190,8 @@ def slurm(tmp_path):
 
 def test_slurm_gets_a_job_that_it_warned_back_in_the_queue(start, tmp_path):
     process = start("x", **slurm(tmp_path))
-    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
-    assert stop(process, signal.SIGUSR1) == 138
+    wait_until(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert send_signal(process, signal.SIGUSR1) == 138
     assert (tmp_path / "told").read_text() == "requeue 4711"
     assert "SLURM job 4711 is in the queue again" in (tmp_path / "x.log").read_text()
     assert saved_step(tmp_path / "x") > 3
@@ -222,8 +199,8 @@ def test_slurm_gets_a_job_that_it_warned_back_in_the_queue(start, tmp_path):
 
 def test_slurm_is_not_asked_for_what_it_ended_itself(start, tmp_path):
     process = start("x", **slurm(tmp_path))
-    wait_for(lambda: len(lines(tmp_path / "x")) > 3, process)
-    assert stop(process) == 143
+    wait_until(lambda: len(lines(tmp_path / "x")) > 3, process)
+    assert send_signal(process) == 143
     assert not (tmp_path / "told").exists()
 
 

@@ -172,7 +172,7 @@ def test_export_a_run(finished, sentences, tmp_path, monkeypatch, capsys):
 
 def test_a_real_process_ends_with_the_message_and_status_1(tmp_path):
     command = [sys.executable, "-m", "embedtrain.cli.export", "model=nowhere/at_all", "out=cut"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

@@ -2,10 +2,10 @@
 
 import os
 import signal
-import time
 
 import pytest
 import torch
+from processes import wait_until
 
 from embedtrain.data.loader import StepDataset, StepLoader
 from embedtrain.data.order.sampler import EvenBatches, slice_for_rank
@@ -82,9 +82,6 @@ def test_workers_go_on_while_nobody_asks(tmp_path):
     note = tmp_path / "note"
     batches = iter(loader(Tokenizer(note=note), 1))
     next(batches)
-    deadline = time.monotonic() + 20
-    while len(note.read_text().splitlines()) < 2 * 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
-    # Two further batches, of queries and documents each, were made during, say, a validation.
-    assert len(note.read_text().splitlines()) >= 2 * 3
+    # Two further batches, of queries and documents each, are made during, say, a validation.
+    wait_until(lambda: len(note.read_text().splitlines()) >= 2 * 3)
     assert str(os.getpid()) not in note.read_text()

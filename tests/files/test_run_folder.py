@@ -69,7 +69,7 @@ from embedtrain.files.run_folder import RunFolder
 folder = RunFolder(sys.argv[1], "run")
 folder.prepare({"seed": 0}, overwrite=False, world_size=1)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(1800)
 """
 
 

@@ -1,17 +1,13 @@
 """Negatives mined inside a run: what batches carry, and that stopping changes nothing."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import send_signal, wait_until
 from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, compose
@@ -92,23 +88,16 @@ def without_key(words, key):
     return [word for word in words if not word.startswith((f"{key}=", f"{key}."))]
 
 
-def test_a_kill_and_workers_that_make_batches_ahead(words, tmp_path):
+def test_a_kill_and_workers_that_make_batches_ahead(processes, words, tmp_path):
     more = [
         *without_key(words, "mining.delay"),
         "mining.delay=4",
         "data.num_workers=1",
         "trainer.max_steps=16",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "embedtrain.cli.train", *more, "name=killed"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    end = time.monotonic() + 120
-    while not path_of(tmp_path / "killed/mined", 6).exists():
-        assert time.monotonic() < end
-        assert process.poll() is None, process.stderr.read()[-3000:]
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process = processes.command("train", [*more, "name=killed"])
+    wait_until(path_of(tmp_path / "killed/mined", 6).exists, process)
+    assert send_signal(process, signal.SIGKILL) == -signal.SIGKILL
     train([*more, "name=killed"])
     train([*more, "name=whole"])
     one, other = (load_file(tmp_path / name / "model/model.safetensors") for name in ("killed", "whole"))
@@ -205,44 +194,10 @@ def test_rows_with_teacher_scores_are_refused(words, tmp_path):
         TrainingRun(compose([*words, f"data.train={path}", "data.batch_size=1", "name=x"]))
 
 
-RANK = """
-import os, pathlib, sys
-import importlib.util
-spec = importlib.util.spec_from_file_location("c", sys.argv[2])
-c = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(c)
-from contextlib import nullcontext
-from embedtrain.data.read.sources import Example
-from embedtrain.mining import refresh as R
-from embedtrain.mining.selection import Selection
-from embedtrain import ranks
-R.WINDOW=5
-rows=[Example(f"q{n}",(f"p{n}",),(f"o{n}",),None,f"t{n%2}","w") for n in range(40)]
-t=c.CountingTeacher()
-with (ranks.process_group() if "RANK" in os.environ else nullcontext()):
-    refresh = R.Refresh(selection=Selection(per_row=3, depth=5), every=10)
-    cb = R.RefreshNegatives(refresh,
-    R.texts_of(enumerate(rows)),lambda g,r,p:t.embed(g,r,[p]*len(g)),pathlib.Path(sys.argv[1]),seed=1)
-    cb.mine(10); print(len(t.asked))
-"""
-
-
-def test_ranks_divide_the_texts_and_find_what_one_finds(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    two = [meet | {"RANK": str(rank)} for rank in range(2)]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, tmp_path / folder, Path(__file__).with_name("conftest.py")],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **more},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for folder, more in [("one", {}), *(("two", more) for more in two)]
-    ]
-    encoded = [int(process.communicate(timeout=120)[0]) for process in started]
-    assert encoded == [120, 60, 60]
+def test_ranks_divide_the_texts_and_find_what_one_finds(on_ranks, tmp_path):
+    script = Path(__file__).with_name("refresh_ranks.py")
+    assert on_ranks(script, "main", tmp_path / "one", world=1) == [120]
+    assert on_ranks(script, "main", tmp_path / "two") == [60, 60]
     assert path_of(tmp_path / "two", 10).read_bytes() == path_of(tmp_path / "one", 10).read_bytes()
     assert steps_of(tmp_path / "two") == [10]
     assert len(list((tmp_path / "two").iterdir())) == 1, "what ranks wrote for each other is gone"

@@ -1,12 +1,10 @@
 """Scores while a run trains: they change nothing, decide what is best, end runs, and survive a stop."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import finish
 from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of
@@ -265,7 +263,7 @@ def test_test_splits_only_where_that_is_said(words, tmp_path):
     assert {score.split for score in read_scores(tmp_path / "run/eval_during/scores.jsonl")} == {"test"}
 
 
-def test_two_ranks_agree_on_what_is_best_and_when_to_end(words, tmp_path):
+def test_two_ranks_agree_on_what_is_best_and_when_to_end(processes, words, tmp_path):
     """The first measures, and both end at the same step; nobody waits for the other for ever."""
     words = [
         *words,
@@ -275,11 +273,7 @@ def test_two_ranks_agree_on_what_is_best_and_when_to_end(words, tmp_path):
         "eval_during.min_delta=9",
     ]
     words += ["eval_during.time_share=0.9", "final_weights=best", "trainer=ddp", "trainer.devices=2"]
-    words += ["trainer.accelerator=cpu", "trainer.timeout_minutes=2", "name=two"]
-    command = [sys.executable, "-m", "embedtrain.cli.train", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=170)
-    assert done.returncode == 0, done.stderr[-3000:]
+    finish(*processes.ranks("train", [*words, "trainer.accelerator=cpu", "name=two"]))
     rows = lines_of(tmp_path / "two")
     measured = [row["step"] for row in rows if "eval/mean" in row]
     assert len(measured) == 2

@@ -1,14 +1,13 @@
 """Stop anywhere, run the same command again: the weights and the metrics are those of never stopping."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
+from processes import finish, send_signal, wait_until
 from safetensors.torch import load_file
 from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, train, weights, without
 
@@ -114,34 +113,26 @@ def test_a_run_that_ended_before_it_was_published_is_only_published(words, tmp_p
     assert lines_of(tmp_path / "unpublished") == lines_of(tmp_path / "whole")
 
 
-def start(words, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def launch(words, cwd):
+    """The command as a person starts it; Lightning starts the other ranks."""
     command = [sys.executable, "-m", "embedtrain.cli.train", *words]
-    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process):
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 0, errors[-3000:]
+def steps_done(folder, count):
+    """Whether so many steps are written down."""
+    metrics = folder / "metrics.jsonl"
+    return lambda: metrics.exists() and metrics.read_text("utf-8").count("\n") >= count
 
 
-def wait_for_steps(process, folder, count):
-    metrics, end = folder / "metrics.jsonl", time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_text("utf-8").count("\n") >= count):
-        assert time.monotonic() < end
-        assert process.poll() is None, process.stderr.read()[-3000:]
-        time.sleep(0.005)
-
-
-def test_a_real_kill(words, tmp_path):
-    long = [word for word in words if not word.startswith("trainer.max_steps")] + ["trainer.max_steps=24"]
-    process = start([*long, "name=killed"], tmp_path)
-    wait_for_steps(process, tmp_path / "killed", 5)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+def test_a_real_kill(processes, words, tmp_path):
+    long = [*without(words, "trainer.max_steps"), "trainer.max_steps=24"]
+    process = processes.command("train", [*long, "name=killed"])
+    wait_until(steps_done(tmp_path / "killed", 5), process)
+    send_signal(process, signal.SIGKILL)
     assert not (tmp_path / "killed/model").exists(), "the run was over before it could be killed"
-    finish(start([*long, "name=killed"], tmp_path))
-    finish(start([*long, "name=whole"], tmp_path))
+    for name in ("killed", "whole"):
+        finish(processes.command("train", [*long, f"name={name}"]))
     assert_equal_bits(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
     assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
     steps = [row["step"] for row in lines_of(tmp_path / "killed") if "train/loss" in row]
@@ -169,7 +160,7 @@ def assert_close_weights(folder, other):
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
 
 
-def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tmp_path):
+def test_another_number_of_ranks_continues_with_the_same_batches(processes, words, calm, tmp_path):
     """1 to 2 ranks and 2 to 1, with a queue that is full and drops documents inside a batch."""
     rows = tmp_path / "rows.jsonl"
     lines = [
@@ -181,15 +172,20 @@ def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tm
     own += ["trainer.max_steps", "trainer.val_check_interval"]
     given = [*without(words, *own), *LARGE_BATCHES, f"backbone.path={calm}", f"data.train={rows}"]
     given += ["trainer.max_steps=24", "optim.lr=1e-4", "trainer.val_check_interval=5", "trainer=cpu"]
-    for name, first, then in (("two_to_one", 2, 1), ("one_to_two", 1, 2)):
-        run = start([*given, f"name={name}", f"trainer.devices={first}"], tmp_path)
-        wait_for_steps(run, tmp_path / name, 5)
-        run.send_signal(signal.SIGTERM)  # to the first rank alone, and both stop
-        _, errors = run.communicate(timeout=100)
-        assert run.returncode == 143, errors[-3000:]
-        assert not (tmp_path / name / "model").exists(), "it was over before it could be stopped"
-        finish(start([*given, f"name={name}", f"trainer.devices={then}"], tmp_path))
-    finish(start([*given, "name=one"], tmp_path))
+    run = launch([*given, "name=two_to_one", "trainer.devices=2"], tmp_path)
+    done = steps_done(tmp_path / "two_to_one", 5)
+    wait_until(lambda: done() or run.poll() is not None)
+    run.send_signal(signal.SIGTERM)  # to the first rank alone, and both stop
+    _, errors = run.communicate()
+    assert run.returncode == 143, errors[-3000:]
+    assert not (tmp_path / "two_to_one/model").exists(), "it was over before it could be stopped"
+    finish(processes.command("train", [*given, "name=two_to_one"]))
+    run = processes.command("train", [*given, "name=one_to_two"])
+    wait_until(steps_done(tmp_path / "one_to_two", 5), run)
+    assert send_signal(run) == 143
+    assert not (tmp_path / "one_to_two/model").exists(), "it was over before it could be stopped"
+    finish(*processes.ranks("train", [*given, "name=one_to_two", "trainer.devices=2"]))
+    finish(processes.command("train", [*given, "name=one"]))
     for name in ("two_to_one", "one_to_two"):
         assert_close_weights(tmp_path / name, tmp_path / "one")
         assert [row["step"] for row in lines_of(tmp_path / name)] == [
@@ -199,12 +195,11 @@ def test_another_number_of_ranks_continues_with_the_same_batches(words, calm, tm
             torch.testing.assert_close(mine, expected, atol=1e-5, rtol=0)
 
 
-def test_two_ranks_train_like_one(small_run, calm, tmp_path):
+def test_two_ranks_train_like_one(processes, small_run, calm, tmp_path):
     words = [*without(small_run, "backbone.path"), f"backbone.path={calm}", f"output_root={tmp_path}"]
     words += ["trainer.max_steps=5", "data.validation_rows=9", "trainer.accelerator=cpu"]
-    two = start([*words, "name=two", "trainer=ddp", "trainer.devices=2"], tmp_path)
-    finish(start([*words, "name=one"], tmp_path))
-    finish(two)
+    two = processes.ranks("train", [*words, "name=two", "trainer=ddp", "trainer.devices=2"])
+    finish(*two, processes.command("train", [*words, "name=one"]))
     one, two = lines_of(tmp_path / "one"), lines_of(tmp_path / "two")
     assert [row.keys() for row in two] == [row.keys() for row in one]
     for mine, theirs in zip(two, one, strict=True):

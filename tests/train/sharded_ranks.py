@@ -1,16 +1,7 @@
-"""Run by test_sharding.py: training runs on one rank and on two that share the weights, and what they gave.
-
-python sharded_ranks.py WORLD FOLDER WORD..., with what torchrun would set in the environment.
-"""
-
-import os
-import sys
-import time
-from pathlib import Path
+"""Run by test_sharding.py: training runs on one rank and on two that share the weights."""
 
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / "shared"))
+from processes import wait_until
 from small_runs import StopAfter, StopError, compose
 
 from embedtrain.cli.logs import set_up_logs
@@ -56,16 +47,8 @@ def train(words, stop=None):
         run.folder.release()
 
 
-def wait_for(file):
-    end = time.monotonic() + 200
-    while not file.exists():
-        assert time.monotonic() < end, f"the others did not write {file}"
-        time.sleep(0.05)
-
-
-def main(world, folder, words):
+def main(rank, world, folder, words):
     """Every case; then begin a run that the other number of ranks ends, and end what that began."""
-    torch.set_num_threads(1)
     set_up_logs()
     parts.make_encoder = exact
     shared = [*words, f"trainer.devices={world}", f"trainer.shard={str(world > 1).lower()}"]
@@ -73,11 +56,6 @@ def main(world, folder, words):
         train([*shared, *more, f"name={name}", f"output_root={folder}/{world}"])
     chunks, other = [*shared, *CASES["chunks"], f"output_root={folder}/moved"], 3 - world
     train([*chunks, f"name=from_{world}"], stop=1)
-    (folder / f"stopped.{world}.{os.environ['RANK']}").touch()
-    for rank in range(other):
-        wait_for(folder / f"stopped.{other}.{rank}")
+    (folder / f"stopped.{world}.{rank}").touch()
+    wait_until(lambda: len(list(folder.glob(f"stopped.{other}.*"))) == other)
     train([*chunks, f"name=from_{other}"])
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

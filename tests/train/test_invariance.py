@@ -1,6 +1,7 @@
 """Same global batch, any split: ranks, chunks and accumulation give the loss and gradient of one process.
 
-float64, to 1e-10. The cases are those of two_ranks.py: every option of conf/loss and conf/distill.
+float64, to 1e-10. The cases are those of two_ranks.py: every option of conf/loss and conf/distill,
+with every pair of values of the others, and in the slow run with all of them.
 """
 
 import pytest
@@ -21,14 +22,15 @@ def differences(found, expected):
     return max(abs(loss - expected[0]), (gradient - expected[1]).abs().max().item())
 
 
-def defined(two_ranks):
-    return [case for case in two_ranks.cases() if case.plan not in UNDEFINED.get(case.loss, ())]
+@pytest.fixture(scope="module")
+def defined(cases):
+    return [case for case in cases if case.plan not in UNDEFINED.get(case.loss, ())]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_ranks_and_chunks_change_nothing(results, two_ranks, loss):
+def test_ranks_and_chunks_change_nothing(results, defined, two_ranks, loss):
     """{plans} x {no rule, guide, margin} x {whole, chunks of 1, of 3} x {1, 2 ranks} x {1, 2 accumulated}."""
-    cases = [case for case in defined(two_ranks) if case.loss == loss and case.gather == "gradient"]
+    cases = [case for case in defined if case.loss == loss and case.gather == "gradient"]
     assert {case.plan for case in cases} == set(two_ranks.PLANS) - set(UNDEFINED.get(loss, ()))
     for case in cases:
         expected = results[1][0][case._replace(chunk=None)]
@@ -38,9 +40,9 @@ def test_ranks_and_chunks_change_nothing(results, two_ranks, loss):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_no_case_is_trivial(results, two_ranks, loss):
+def test_no_case_is_trivial(results, defined, loss):
     """Loss and gradient are far from the tolerance, and rules and accumulation matter."""
-    plain = [case for case in defined(two_ranks) if case.loss == loss and case.chunk is None]
+    plain = [case for case in defined if case.loss == loss and case.chunk is None]
     for case in plain:
         value, gradient = results[1][0][case]
         assert gradient.abs().max() > 1e-4, case

@@ -1,15 +1,13 @@
 """Weights spread over two ranks: the weights, metrics and checkpoints of one process."""
 
-import json
-import os
-import subprocess
-import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
-from rank_group import as_torchrun, free_port
+from processes import Processes, as_torchrun, finish, free_port
 from safetensors.torch import load_file
+from small_runs import lines_of
 
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import InputError
@@ -17,20 +15,6 @@ from embedtrain.types import InputError
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
 CASES = ("whole", "chunks", "layers", "lora")
 TOLERANCE = 1e-10  # float64
-LONGEST = 280  # seconds on a busy machine; alone it takes less than 60
-
-
-def start(rank, world, port, folder, words):
-    command = [sys.executable, SCRIPT, str(world), str(folder), *words]
-    with (folder / f"errors{world}{rank}").open("w") as errors:
-        return subprocess.Popen(
-            command, stdout=errors, stderr=errors, env=os.environ | as_torchrun(rank, world, port)
-        )
-
-
-def finished(started, folder):
-    for process, name in started:
-        assert process.wait(LONGEST) == 0, (folder / f"errors{name}").read_text()[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -53,18 +37,20 @@ def words(small_run):
 def sharded(tmp_path_factory, words):
     """Runs on one rank (1/), on two (2/), and what the others ended of these (moved/from_1, moved/from_2)."""
     folder, port = tmp_path_factory.mktemp("sharded"), free_port()
-    started = [(start(rank, 2, port, folder, words), f"2{rank}") for rank in range(2)]
-    finished([*started, (start(0, 1, free_port(), folder, words), "10")], folder)
+    processes = Processes(folder)
+    with closing(processes):
+        given = [(rank, 2, as_torchrun(rank, 2, port)) for rank in range(2)] + [(0, 1, {})]
+        finish(
+            *(
+                processes.call(SCRIPT, "main", rank, world, folder, words, log=f"log{world}{rank}", **more)
+                for rank, world, more in given
+            )
+        )
     return folder
 
 
 def checkpoint(folder):
     return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
-
-
-def lines(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
 
 
 def flat(node, name=""):
@@ -90,8 +76,8 @@ def test_two_ranks_that_share_the_weights_train_what_one_process_trains(sharded,
     one, two = checkpoint(sharded / "1" / case), checkpoint(sharded / "2" / case)
     assert_close(two["state_dict"], one["state_dict"])
     assert_close(flat(two["optimizer_states"]), flat(one["optimizer_states"]))
-    assert len(lines(sharded / "1" / case)) >= 2
-    for found, expected in zip(lines(sharded / "2" / case), lines(sharded / "1" / case), strict=True):
+    assert len(lines_of(sharded / "1" / case)) >= 2
+    for found, expected in zip(lines_of(sharded / "2" / case), lines_of(sharded / "1" / case), strict=True):
         assert found == pytest.approx(expected, abs=1e-9)
 
 
@@ -104,13 +90,13 @@ def test_the_published_model_is_whole(sharded, case):
 @pytest.mark.parametrize(("began", "ended"), [(2, 1), (1, 2)])
 def test_another_number_of_ranks_ends_what_one_began(sharded, began, ended):
     moved, whole = checkpoint(sharded / f"moved/from_{began}"), checkpoint(sharded / "1/chunks")
-    log = (sharded / f"errors{ended}0").read_text()
+    log = (sharded / f"log{ended}0").read_text()
     assert log.count("resuming at step 1") == 1
     assert moved["global_step"] == whole["global_step"] == 3
     assert_close(moved["state_dict"], whole["state_dict"])
     assert_close(flat(moved["optimizer_states"]), flat(whole["optimizer_states"]))
     for found, expected in zip(
-        lines(sharded / f"moved/from_{began}"), lines(sharded / "1/chunks"), strict=True
+        lines_of(sharded / f"moved/from_{began}"), lines_of(sharded / "1/chunks"), strict=True
     ):
         assert found == pytest.approx(expected, abs=1e-9)
 

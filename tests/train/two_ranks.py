@@ -1,11 +1,6 @@
-"""Run by conftest: loss and gradient of every case on this rank's share of the same global batches.
-
-python two_ranks.py RANK WORLD RENDEZVOUS_FILE OUT_FILE
-"""
+"""Run by conftest: loss and gradient of every case on this rank's share of the same global batches."""
 
 import itertools
-import os
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +8,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 import yaml
+from pairwise import pairwise
+from processes import joined
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-
-sys.path.append(str(Path(__file__).parents[1] / "shared"))
-from rank_group import as_torchrun, joined
 
 from embedtrain.data.collate import collate
 from embedtrain.data.order.draw import pick
@@ -80,7 +74,8 @@ class Case(NamedTuple):
     queue: int = 0  # documents kept from the first batch for the second
 
 
-def cases():
+def every_case():
+    """Every option of conf/loss and conf/distill with every plan, rule, chunk and accumulation."""
     losses = sorted(path.stem for path in config_dir("conf").glob("loss/*.yaml"))
     distills = sorted(path.stem for path in config_dir("conf").glob("distill/*.yaml") if path.stem != "none")
     for loss, plan, rule, chunk, accumulate in itertools.product(losses, PLANS, RULES, CHUNKS, (1, 2)):
@@ -88,11 +83,27 @@ def cases():
             yield Case(loss, plan, rule, chunk, accumulate)
     for distill, plan, chunk in itertools.product(distills, PLANS, CHUNKS):
         yield Case(f"infonce + {distill}", plan, "none", chunk, 1)
+
+
+def few_cases():
+    """Every pair of values of `every_case`, what that is compared with, InfoNCE with all plans and rules."""
+    chosen = [*pairwise(every_case())]
+    chosen += [Case("infonce", plan, rule, None, 1) for plan in PLANS for rule in RULES]
+    chosen += [Case("infonce", "fixed_pairs", "none", None, 2)]
+    return list(dict.fromkeys([case._replace(chunk=None) for case in chosen] + chosen))
+
+
+def shared_cases():
+    """Documents of a queue, and the ways to gather."""
     for plan, rule, chunk in itertools.product(("full", "fixed_pairs"), RULES, (None, 3)):
         yield Case("infonce_symmetric", plan, rule, chunk, 1, queue=9)
         yield Case("infonce_symmetric", plan, rule, chunk, 1, gather="values", queue=9)
     for gather, chunk, accumulate in itertools.product(("values", "none"), (None, 3), (1, 2)):
         yield Case("infonce_symmetric", "fixed_pairs", "guide", chunk, accumulate, gather=gather)
+        yield Case("infonce_symmetric", "fixed_pairs", "guide", chunk, accumulate)
+
+
+CASES = {"pairs": few_cases, "product": every_case}
 
 
 def process(texts, role, prompts=None):
@@ -236,10 +247,10 @@ class Runner:
         return float(self.module._noted["train/loss"])
 
 
-def results(rank, world):
+def results(rank, world, which):
     """Case -> (loss, gradient), or the error of one that is refused."""
     found, runners = {}, {}
-    for case in cases():
+    for case in sorted({*CASES[which](), *shared_cases()}, key=str):
         if case.loss not in runners:
             runners = {case.loss: Runner(case.loss, rank, world)}
         try:
@@ -313,20 +324,11 @@ def fit(fit_case, rank, world, folder, change=None):
     return weights, tuple(loss.queue.documents(torch.device("cpu")))
 
 
-def main(rank, world, rendezvous, out):
-    torch.set_num_threads(1)
+def main(rank, world, which, folder):
+    """All results of the cases `which`, the reductions on two ranks, and every fit with its metrics."""
     torch.manual_seed = torch.default_generator.manual_seed  # the other writes down the stack for each device
-    with joined(rank, world, rendezvous) if world > 1 else nullcontext():
-        torch.save(results(rank, world), f"{out}.{world}.{rank}")
-        if world > 1:
-            torch.save(reductions(rank, world), f"{out}.reductions.{rank}")
-        os.environ |= as_torchrun(rank, world)
-        fits = {
-            tuple(case): fit(case, rank, world, f"{out}.fit{world}.{number}")
-            for number, case in enumerate(FITS)
-        }
-        torch.save(fits, f"{out}.fits.{world}.{rank}")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    with joined() if world > 1 else nullcontext():
+        found = results(rank, world, which)
+        sent = reductions(rank, world) if world > 1 else None
+        fits = {tuple(case): fit(case, rank, world, folder / f"{world}.{n}") for n, case in enumerate(FITS)}
+        return found, sent, fits

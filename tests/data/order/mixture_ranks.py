@@ -1,18 +1,9 @@
-"""Run by test_mixture_ranks: what this rank trains on, in whole runs and where other ranks began.
+"""Run by test_mixture_ranks: what this rank trains on, in whole runs and where other ranks began."""
 
-python mixture_ranks.py RANK PORT FOLDER
-"""
-
-import os
-import sys
-from pathlib import Path
 from unittest import mock
 
 import pytorch_lightning as pl
 import torch
-
-sys.path.append(str(Path(__file__).parents[2] / "shared"))
-from rank_group import as_torchrun
 
 from embedtrain.data.module import DataModule
 from embedtrain.data.order import windows
@@ -79,18 +70,11 @@ def run(folder, feature, world, *, save_to=None, start_from=None):
     return watcher.seen
 
 
-def main(rank, port, folder):
-    torch.set_num_threads(1)
-    os.environ |= as_torchrun(rank, 2, port)
-    found = {
+def main(rank, folder):
+    return {
         feature: (
             run(folder, feature, 2, save_to=folder / f"two {feature}.ckpt"),
             run(folder, feature, 2, start_from=folder / f"one {feature}.ckpt"),
         )
         for feature in FEATURES
     }
-    torch.save(found, folder / f"seen.{rank}")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,13 +1,10 @@
 """Mixtures under Lightning on two real ranks: one global batch, also where the number of ranks changes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import torch
-from rank_group import free_port, module_at
+from processes import module_at
 
 SCRIPT = Path(__file__).with_name("mixture_ranks.py")
 ranks = module_at(SCRIPT)
@@ -31,23 +28,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def seen(folder):
+def seen(on_ranks, folder):
     """Feature -> (on one rank, the two ranks, the two ranks after one had begun)."""
     alone = {
         feature: ranks.run(folder, feature, 1, save_to=folder / f"one {feature}.ckpt")
         for feature in ranks.FEATURES
     }
-    port = free_port()
-    started = [
-        subprocess.Popen(
-            [sys.executable, SCRIPT, str(rank), str(port), folder], stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    for process in started:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors[-3000:]
-    both = [torch.load(folder / f"seen.{rank}") for rank in range(2)]
+    both = on_ranks(SCRIPT, "main", folder)
     return {
         feature: (alone[feature], [one[feature][0] for one in both], [one[feature][1] for one in both])
         for feature in alone

@@ -4,7 +4,6 @@ import gzip
 import json
 import random
 import re
-import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +18,6 @@ CASES, BATCH = 2000, 100
 ARRAYS = 300
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".parquet")
 MAX_LINE = 2000
-SECONDS = 10  # a case takes some ms; more than this is a hang
 VALUES = (
     None,
     3,
@@ -238,13 +236,11 @@ def read_report(folder):
 def test_damage_ends_in_an_error_with_its_place_or_in_a_report(tmp_path, first, caplog):
     ends = []
     for seed in range(first, first + BATCH):
-        began = time.monotonic()
         try:
             ends.append(check(tmp_path / str(seed), seed))
         except Exception as error:
             error.add_note(f"seed {seed}")
             raise
-        assert time.monotonic() - began < SECONDS, f"seed {seed}"
     assert {"stopped", "left out", "whole"} <= set(ends)
 
 

@@ -1,12 +1,8 @@
 """One of several ranks of a sweep over a local data root, in one folder."""
 
-import sys
 from pathlib import Path
 
-import torch
-
-sys.path.append(str(Path(__file__).parents[2] / "shared"))
-from rank_group import joined, module_at
+from processes import joined, module_at
 
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.sweep import IncompleteError, sweep
@@ -20,15 +16,12 @@ def fake_encoder():
     return module_at(Path(__file__).parents[1] / "conftest.py").FakeEncoder()
 
 
-def main(rank, world, root, folder, names):
-    with joined(rank, world, folder / "rendezvous"):
+def main(rank, root, folder, names):
+    """How many texts this rank encoded, and its scores or the error."""
+    with joined():
         encoder = fake_encoder()
         try:
             scores = sweep(encoder, local_tasks(root, names), CELLS, folder=folder / "out", **SETTINGS)
         except IncompleteError as error:
             scores = [str(error)]
-        torch.save((len(encoder.texts), scores), folder / f"rank{rank}.pt")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5:])
+        return len(encoder.texts), scores

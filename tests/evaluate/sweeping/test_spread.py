@@ -6,14 +6,12 @@ import os
 import pickle
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
-from rank_group import module_at
+from processes import LIMIT, module_at, wait_until
 
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping import scoring
@@ -84,19 +82,15 @@ def test_results_come_in_order_and_errors_come_home():
 def test_children_do_not_outlive_their_parent(tmp_path):
     def child(item):
         (tmp_path / f"{item}").write_text(str(os.getpid()))
-        time.sleep(30)
+        time.sleep(LIMIT)
 
     parent = multiprocessing.get_context("fork").Process(target=lambda: list(forked(child, [0, 1], 2)))
     parent.start()
-    while len(list(tmp_path.iterdir())) < 2 or not all(path.read_text() for path in tmp_path.iterdir()):
-        time.sleep(0.01)
+    wait_until(lambda: [bool(path.read_text()) for path in tmp_path.iterdir()] == [True, True])
     parent.kill()
     parent.join()
     pids = [int(path.read_text()) for path in tmp_path.iterdir()]
-    end = time.monotonic() + 5
-    while any(_lives(pid) for pid in pids):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: not any(_lives(pid) for pid in pids))
 
 
 def _lives(pid):
@@ -113,11 +107,12 @@ def test_the_number_of_processes_is_checked():
         usable_workers(0)
 
 
-def test_two_ranks_write_the_files_of_one(ranks, data_root, tmp_path):
+def test_two_ranks_write_the_files_of_one(on_ranks, ranks, data_root, tmp_path):
     alone = ranks.fake_encoder()
     names = ["mine", "find", "twins"]
     one = run_sweep(ranks, alone, data_root, tmp_path / "one", names=names)
-    texts = start_ranks(data_root, tmp_path, names, one)
+    texts, scores = zip(*on_ranks(SCRIPT, "main", data_root, tmp_path, names), strict=True)
+    assert scores == (one, one)
     assert (tmp_path / "out/scores.jsonl").read_bytes() == (tmp_path / "one/scores.jsonl").read_bytes()
     trees = [{p.relative_to(tmp_path / n) for p in (tmp_path / n).rglob("*.json")} for n in ("one", "out")]
     assert trees[0] == trees[1]
@@ -125,28 +120,13 @@ def test_two_ranks_write_the_files_of_one(ranks, data_root, tmp_path):
     assert all(count < len(alone.texts) * 0.7 for count in texts)
 
 
-def test_ranks_agree_on_a_task_that_fails(ranks, data_root, tmp_path, write):
+def test_ranks_agree_on_a_task_that_fails(on_ranks, ranks, data_root, tmp_path, write):
     write(data_root / "sts/mine/test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": "no"}])
     with pytest.raises(IncompleteError) as failed:
         run_sweep(ranks, ranks.fake_encoder(), data_root, tmp_path / "one", names=["mine", "twins"])
-    start_ranks(data_root, tmp_path, ["mine", "twins"], [str(failed.value)])
+    results = on_ranks(SCRIPT, "main", data_root, tmp_path, ["mine", "twins"])
+    assert [scores for _, scores in results] == [[str(failed.value)]] * 2
     assert (tmp_path / "out/scores.jsonl").read_bytes() == (tmp_path / "one/scores.jsonl").read_bytes()
-
-
-def start_ranks(data_root, tmp_path, names, expected):
-    """Runs two ranks, checks what each returns; the number of texts each encoded."""
-    command = [sys.executable, str(SCRIPT)]
-    begun = [
-        subprocess.Popen(
-            [*command, str(rank), "2", str(data_root), str(tmp_path), *names], stderr=subprocess.PIPE
-        )
-        for rank in range(2)
-    ]
-    errors = [process.communicate(timeout=120)[1].decode() for process in begun]
-    assert [process.returncode for process in begun] == [0, 0], errors
-    told = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
-    assert [scores for _, scores in told] == [expected, expected]
-    return [count for count, _ in told]
 
 
 @linux

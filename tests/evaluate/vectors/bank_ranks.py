@@ -1,13 +1,9 @@
-"""One of several ranks that share a bank: what it finds is saved for the test to compare."""
+"""One of several ranks that share a bank: what it finds, for the test to compare."""
 
-import sys
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
-
-sys.path.append(str(Path(__file__).parents[2] / "shared"))
-from rank_group import joined, module_at
+from processes import joined, module_at
 
 from embedtrain.evaluate.vectors import streaming
 from embedtrain.evaluate.vectors.bank import GridBank
@@ -95,8 +91,8 @@ def damaged_while_both_look(folder, rank):
         VectorCache.locate = stock
 
 
-def main(rank, world, folder):
-    with joined(rank, world, folder / "rendezvous"):
+def main(rank, folder):
+    with joined():
         results = {}
         for form in FORMS:
             dist.barrier()  # the other rank has read what is damaged now
@@ -109,8 +105,4 @@ def main(rank, world, folder):
                 results[form] = vectors(folder, form)
         results["disagreement"] = disagreement(rank)
         results["streamed"] = streamed()
-        torch.save(results, folder / f"rank{rank}.pt")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+        return results

@@ -1,10 +1,8 @@
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from rank_group import module_at
+from processes import module_at
 
 from embedtrain.evaluate.vectors.shares import check_agreement, share_of
 
@@ -17,16 +15,9 @@ def script():
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
+def ranks(on_ranks, tmp_path_factory):
     """What each of two ranks found, by form of keeping."""
-    folder = tmp_path_factory.mktemp("ranks")
-    runs = [
-        subprocess.Popen([sys.executable, str(SCRIPT), str(rank), "2", str(folder)], stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    errors = [run.communicate(timeout=120)[1].decode() for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], "\n".join(errors)
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
+    return on_ranks(SCRIPT, "main", tmp_path_factory.mktemp("bank"))
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 
@@ -163,10 +162,7 @@ def test_a_fresh_process_reads_the_adapters_to_equal_states(tiny_llama, tmp_path
     add_lora(backbone, rank=4, dora=True)
     save_adapter(trained(backbone), tmp_path / "adapter", str(tiny_llama))
     arguments = [str(tiny_llama), str(tmp_path / "adapter"), str(tmp_path / "state.safetensors")]
-    alike = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many threads as here: the same sums
-    subprocess.run(
-        [sys.executable, "-c", FRESH, *arguments], check=True, capture_output=True, timeout=120, env=alike
-    )
+    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True, capture_output=True)
     tokens = some_tokens()
     ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
     whole = tokens._replace(values=ids, mask=torch.ones_like(tokens.mask))
