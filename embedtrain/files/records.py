@@ -34,30 +34,16 @@ class Raw(NamedTuple):
     rows: int = 1  # that it stands for
 
 
-class Line(NamedTuple):
-    """A line that is not blank, or the damage in its place."""
-
-    number: int  # from 1
-    start: int  # bytes of the (unpacked) file before it
-    value: bytes | InputError
-    kept: bytes = b""
-
-
 def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
     """The rows of a file in their order; its name says what is inside."""
     if path.name.endswith(".parquet"):
         return parquet_rows(path)
     if ".json" in path.suffixes[-2:]:
         first = next(lines(path, max_line=max_line), None)
-        seen = b"" if first is None else first.kept if isinstance(first.value, InputError) else first.value
+        seen = b"" if first is None else first.value if isinstance(first.value, bytes) else first.kept
         if seen.lstrip()[:1] == b"[":
             return _array_rows(path)
-    return (line_row(path, line) for line in lines(path, max_line=max_line))
-
-
-def line_row(path: Path, line: Line) -> Raw:
-    """The row that a line is."""
-    return Raw(f"{path}:{line.number}", line.number, line.value, line.kept)
+    return lines(path, max_line=max_line)
 
 
 def parsed(raw: Raw) -> dict[str, Any]:
@@ -71,19 +57,11 @@ def parsed(raw: Raw) -> dict[str, Any]:
     return parse_line(raw.value, raw.where) if isinstance(raw.value, bytes) else raw.value
 
 
-def lines(path: Path, *, max_line: int, number: int = 0, start: int = 0) -> Iterator[Line]:
-    """The lines of a plain or packed file that are not blank, never more than `max_line` bytes of one.
-
-    Args:
-        path: its name ends in .gz when it is packed.
-        max_line: most bytes of a line.
-        number: lines before the first to read.
-        start: bytes before it, in a file that is not packed.
-    """
-    kept, length = b"", 0  # of the line that is not whole yet: its first bytes, and how many there were
+def lines(path: Path, *, max_line: int) -> Iterator[Raw]:
+    """The lines of a plain or packed file that are not blank, never more than `max_line` bytes of one."""
+    number, kept, length = 0, b"", 0  # the last two are of an unfinished line: its first bytes, its length
     try:
         with _open(path) as stream:
-            stream.seek(start)
             while chunk := stream.read1(CHUNK):
                 *whole, rest = chunk.split(b"\n")
                 for part in whole:
@@ -92,29 +70,29 @@ def lines(path: Path, *, max_line: int, number: int = 0, start: int = 0) -> Iter
                         part = kept + part[: max_line + 1 - len(kept)]
                         kept, length = b"", 0
                     number += 1
-                    if line := _line(path, number, start, part, size, max_line):
+                    if line := _line(path, number, part, size, max_line):
                         yield line
-                    start += size + 1
                 length += len(rest)
                 kept += rest[: max_line + 1 - len(kept)]
     except (*CUT, OSError) as error:
-        yield Line(number + 1, start, _broken(path, number, error), kept[:KEPT])
+        yield Raw(f"{path}:{number + 1}", number + 1, _broken(path, number, error), kept[:KEPT])
         return
-    if length and (line := _line(path, number + 1, start, kept, length, max_line)):
+    if length and (line := _line(path, number + 1, kept, length, max_line)):
         yield line
 
 
-def _line(path: Path, number: int, start: int, part: bytes, size: int, max_line: int) -> Line | None:
+def _line(path: Path, number: int, part: bytes, size: int, max_line: int) -> Raw | None:
     """The line of `size` bytes that begins with `part`; None when it is blank."""
     if number == 1:
         part = part.removeprefix(BOM)
+    where = f"{path}:{number}"
     if size > max_line:
         error = InputError(
-            f"{path}:{number}: the line has {size:,} bytes, more than the {max_line:,} that a row may have. "
+            f"{where}: the line has {size:,} bytes, more than the {max_line:,} that a row may have. "
             "Are line breaks missing? Shorten the row, or drop it."
         )
-        return Line(number, start, error, part[:KEPT])
-    return None if not part or part.isspace() else Line(number, start, part)
+        return Raw(where, number, error, part[:KEPT])
+    return None if not part or part.isspace() else Raw(where, number, part)
 
 
 def _broken(path: Path, number: int, error: Exception) -> InputError:
@@ -217,8 +195,8 @@ def _array_rows(path: Path) -> Iterator[Raw]:
     yield Raw(f"{path}: row 1", 1, InputError(wrong))
 
 
-def parquet_rows(path: Path, *, group: int = 0, columns: list[str] | None = None) -> Iterator[Raw]:
-    """The rows of a parquet file from a row group on; damage stands for the rest of its group."""
+def parquet_rows(path: Path) -> Iterator[Raw]:
+    """The rows of a parquet file; damage takes the place of the rest of its row group."""
     import pyarrow as pa  # half a second to import
     import pyarrow.parquet as pq
 
@@ -226,12 +204,10 @@ def parquet_rows(path: Path, *, group: int = 0, columns: list[str] | None = None
     number = 0
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
-            number = sum(sizes[:group])
-            for one in range(group, len(sizes)):
-                end = number + sizes[one]
+            for group in range(file.num_row_groups):
+                end = number + file.metadata.row_group(group).num_rows
                 try:
-                    for part in file.iter_batches(1024, row_groups=[one], columns=columns):
+                    for part in file.iter_batches(1024, row_groups=[group]):
                         for value in _values(part):
                             number += 1
                             yield _parquet_row(path, number, value)
