@@ -158,6 +158,8 @@ def _entry(source: Source, columns: Mapping[str, str] | None, draw: Draw) -> Ent
         if not isinstance(given.get(key, False), bool | None):
             raise InputError(f"{where}{key} must be true or false, got {given[key]!r}.")
     stream = bool(given.get("stream"))
+    if not isinstance(given["source"], str | Path) and not (stream and given.get("task")):
+        raise InputError(f"{where}a list of files needs stream: true and a name, task: NAME.")
     if given.get("rows") is not None and not stream:
         raise InputError(f"{where}rows is how many of a stream are read: add stream: true, or use cap.")
     read = {"columns": columns} | {key: given[key] for key in READ_KEYS if key in given}

@@ -269,6 +269,7 @@ def test_shares_are_logged_and_tiny_ones_warned_of(files, caplog):
         ({"epochs": 0}, {}, "epochs must be a whole number, 1 or more, got 0"),
         ({"cap": 2.5}, {}, "cap must be a whole number, 1 or more, got 2.5"),
         ({"rows": 5}, {}, "rows is how many of a stream are read: add stream: true, or use cap"),
+        ({"source": ["a.jsonl", "b.jsonl"]}, {}, "a list of files needs stream: true and a name, task: NAME"),
         ({"in_batch": "no"}, {}, "in_batch must be true or false, got 'no'"),
         ({"draw_negatives": "last"}, {}, "draw_negatives must be one of all, first, rotate, sample"),
         ({"negatives": 2, "draw_negatives": "all"}, {}, "draw_negatives: all contradicts negatives: 2"),
