@@ -148,6 +148,7 @@ def throughput(path: Path, steps: int) -> list[dict[str, Any]]:
     """Texts a second of each loader."""
     from embedtrain.data.module import DataModule
     from embedtrain.model.folder.export import load_encoder
+    from embedtrain.train.steps.contrastive.collate import PairCollate
 
     encoder = load_encoder(model_path())
     found = []
@@ -158,7 +159,7 @@ def throughput(path: Path, steps: int) -> list[dict[str, Any]]:
             max_steps=steps,
             num_workers=workers,
             seed=0,
-            process=encoder.process,
+            collate=PairCollate(encoder.process),
         )
         data.setup()
         begun, texts = time.perf_counter(), 0
@@ -206,6 +207,7 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
     from embedtrain.objective.matryoshka import Objective
     from embedtrain.objective.plan import Full
     from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+    from embedtrain.train.steps.contrastive.collate import PairCollate
 
     found = []
     for workers in WORKERS:
@@ -218,7 +220,7 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
             max_steps=steps + 1,
             num_workers=workers,
             seed=0,
-            process=encoder.process,
+            collate=PairCollate(encoder.process),
         )
         data.setup()
         loader = iter(data.train_dataloader())

@@ -34,6 +34,7 @@ from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.step import ContrastiveStep
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import Processor
 
@@ -85,6 +86,7 @@ def fit(
 ) -> Cost:
     """Train `encoder` in place as `embedtrain-train` does, with AdamW, 10 % warm-up and linear decay."""
     logging.getLogger("embedtrain.data").setLevel(logging.WARNING)  # the same line for every training
+    step = ContrastiveStep(loss, encoder.process, guide_process)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         train = folder / "train.jsonl"
@@ -95,8 +97,8 @@ def fit(
             max_epochs=epochs,
             max_steps=steps,
             seed=seed,
-            process=encoder.process,
-            guide_process=guide_process,
+            collate=step.collate,
+            validation_collate=step.validation_collate,
         )
         trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", log_every_n_steps=10**9)
         left_out = (SaveCheckpoints, TrainingProgress)
@@ -105,7 +107,7 @@ def fit(
         data.trainer = trainer
         data.setup("fit")
         total = data.total_steps
-        module = TrainModule(encoder, loss, plan, AdamW(lr=lr), total_steps=total, seed=seed)
+        module = TrainModule(encoder, step, plan, AdamW(lr=lr), total_steps=total, seed=seed)
         begun, worked = time.perf_counter(), time.process_time()
         trainer.fit(module, datamodule=data)
         assert trainer.global_step == total, (trainer.global_step, total)

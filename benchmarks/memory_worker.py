@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from resident import MIB, Mark
 from torch import Tensor
 
-from embedtrain.data.collate import collate
 from embedtrain.data.order.draw import pick
 from embedtrain.data.read.sources import Example
 from embedtrain.model.folder.export import load_encoder
@@ -33,6 +32,8 @@ from embedtrain.train.gradcache import GradCache
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.collate import collate
+from embedtrain.train.steps.contrastive.step import ContrastiveStep
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import Batch, Chosen, Embeddings, Guide, Links, SubModel, Weighted
 
@@ -142,11 +143,10 @@ def ours(*, size: int, hard: int, max_tokens: int, limit_gb: float) -> Result:
         del examples
     module = TrainModule(
         encoder,
-        loss,
+        ContrastiveStep(loss, encoder.process, guide.process, gradcache=GradCache(max_tokens)),
         FixedPairs(PAIRS, num_layers=encoder.num_layers, width=encoder.width),
         AdamW(),
         total_steps=len(batches),
-        gradcache=GradCache(max_tokens),
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(

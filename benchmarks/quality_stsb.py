@@ -53,6 +53,7 @@ from embedtrain.train.callbacks.saving import SaveCheckpoints
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.step import ContrastiveStep
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import SubModel
 
@@ -134,12 +135,13 @@ def train_ours(
     encoder = load_encoder(options.backbone)
     train = folder / "train.jsonl"
     train.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    step = ContrastiveStep(BatchLoss(Objective(CoSENT(), DISTILL[options.distill]())), encoder.process)
     data = DataModule(
         train=str(train),
         batch_size=options.batch_size,
         max_epochs=options.epochs,
         seed=options.seed,
-        process=encoder.process,
+        collate=step.collate,
     )
     trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", gradient_clip_val=CLIP)
     trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, SaveCheckpoints)]
@@ -149,7 +151,7 @@ def train_ours(
     assert data.total_steps == steps, (data.total_steps, steps)
     module = TrainModule(
         encoder,
-        BatchLoss(Objective(CoSENT(), DISTILL[options.distill]())),
+        step,
         FixedPairs(PAIRS, num_layers=encoder.num_layers, width=encoder.width),
         AdamW(lr=options.lr, weight_decay=WEIGHT_DECAY, warmup=warmup_steps(steps), schedule="linear"),
         total_steps=steps,

@@ -36,6 +36,7 @@ from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.inputs.packing import rows_of
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.settings.build import package_path
+from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import Processor
 
 MODELS = {
@@ -89,7 +90,7 @@ def padding(path: Path, process: Processor, steps: int) -> list[dict[str, Any]]:
                 max_steps=steps,
                 group_by_length=by_length,
                 seed=0,
-                process=process,
+                collate=PairCollate(process),
             )
             data.setup()
             real, one, on_cpu, packed, cut = 0, 0, 0, 0, dict.fromkeys(BUDGETS, 0)

@@ -131,6 +131,11 @@ class Batch(NamedTuple):
     links: Links
     guide: Inputs | None = None  # the same M contents as the guide model reads them
 
+    @property
+    def rows(self) -> Tensor:
+        """(B,) row numbers in the data."""
+        return self.links.rows
+
 
 class Embeddings(NamedTuple):
     """Pooled vectors of M contents after each kept layer."""

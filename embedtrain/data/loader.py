@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from embedtrain.data.collate import collate
-from embedtrain.data.order.draw import ALL, Draw, pick
+from embedtrain.data.order.draw import ALL, Draw, Pick, pick
 from embedtrain.data.order.sampler import Batches
 from embedtrain.data.order.windows import Drawn
 from embedtrain.data.read.sources import Example
-from embedtrain.types import Batch, InputError, Processor
+from embedtrain.types import InputError
 
 Cut = Callable[[Sequence[Drawn], int, int], Sequence[Drawn]]
 Revise = Callable[[int, Sequence[int], list[Example]], list[Example]]
 NAMED = 3  # rows of a batch that a message names
 
 
-class StepDataset(Dataset[Batch]):
-    """This rank's `Batch` of any step: `dataset[step]`. Keeps nothing that a step changes but a cache.
+class Collate(Protocol):
+    """Picked rows to the batch of a step: a function of both, picklable, called in worker processes."""
+
+    def __call__(self, picks: Sequence[Pick], step: int) -> Any:  # noqa: ANN401 - whatever trains on it
+        """The batch of B rows at a step, counted in batches."""
+        ...
+
+
+class StepDataset(Dataset[Any]):
+    """This rank's batch of any step: `dataset[step]`. Keeps nothing that a step changes but a cache.
 
     Args:
         batches: steps to global batches.
-        process: texts to tokens.
+        collate: rows to a batch.
         cut: (global batch, rank, ranks) to the rank's own part.
         rank: this one.
         world: how many there are.
         offsets: what is added to the row numbers of each dataset, so that each row of the data has its own.
         draws: which negatives the rows of each dataset bring.
-        guide_process: texts to tokens of a guide.
         revise: (step, numbers in the data, examples) to as many examples: others may stand in for the rows.
             It is called where batches are made: in the worker processes, ahead of the step, if there are any.
     """
@@ -40,17 +46,16 @@ class StepDataset(Dataset[Batch]):
     def __init__(
         self,
         batches: Batches,
-        process: Processor,
+        collate: Collate,
         *,
         cut: Cut,
         rank: int = 0,
         world: int = 1,
         offsets: Sequence[int] = (0,),
         draws: Sequence[Draw] = (ALL,),
-        guide_process: Processor | None = None,
         revise: Revise | None = None,
     ) -> None:
-        self._batches, self._process, self._guide_process = batches, process, guide_process
+        self._batches, self._collate = batches, collate
         self._cut, self._rank, self._world = cut, rank, world
         self._offsets, self._draws = offsets, draws
         self._revise = revise
@@ -59,7 +64,7 @@ class StepDataset(Dataset[Batch]):
         """The rows of a step, before `revise`."""
         return self._cut(self._batches.rows(step), self._rank, self._world)
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> Any:  # noqa: ANN401 - whatever the step trains on
         rows = self.drawn(step)
         numbers = [self._offsets[row.dataset] + row.row for row in rows]
         examples = [row.example for row in rows]
@@ -69,7 +74,7 @@ class StepDataset(Dataset[Batch]):
             pick(example, row.row, row.epoch, draw=self._draws[row.dataset], number=number)
             for row, number, example in zip(rows, numbers, examples, strict=True)
         ]
-        return collate(picks, self._process, guide_process=self._guide_process)
+        return self._collate(picks, step)
 
     def places(self, step: int) -> str:
         """Where the rows of this rank's batch of a step are, for messages."""
@@ -98,7 +103,7 @@ class StepLoader:
     def __len__(self) -> int:
         return self._total
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         """The batches that remain.
 
         Workers, if any, live as long as this iterator and go on making batches while the trainer validates.
@@ -108,7 +113,7 @@ class StepLoader:
             RuntimeError: for any other error, with its step and rows.
         """
         first = self._first()
-        loader: DataLoader[Batch | _Failed] = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             _Caught(self._dataset) if self._num_workers else self._dataset,
             batch_size=None,
             sampler=range(first, self._total),
@@ -146,13 +151,13 @@ class _Failed(NamedTuple):
     mendable: bool
 
 
-class _Caught(Dataset[Batch | _Failed]):
+class _Caught(Dataset[Any]):
     """The dataset in a worker: torch would wrap an error for the user in the traceback of another process."""
 
     def __init__(self, dataset: StepDataset) -> None:
         self._dataset = dataset
 
-    def __getitem__(self, step: int) -> Batch | _Failed:
+    def __getitem__(self, step: int) -> Any:  # noqa: ANN401
         try:
             return self._dataset[step]
         except InputError as error:

@@ -7,15 +7,14 @@ Lightning adds the batches already fetched itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 
-from embedtrain.data.collate import offered
 from embedtrain.data.entries import Source, datasets_of, entries_of, read_entry, read_sources, sample
-from embedtrain.data.loader import Cut, Revise, StepDataset, StepLoader
+from embedtrain.data.loader import Collate, Cut, Revise, StepDataset, StepLoader
 from embedtrain.data.order.draw import Draw, How
 from embedtrain.data.order.mixture import Dataset, Mix, Sampling
 from embedtrain.data.order.run_plan import BatchesOf, Composition, Part, RunPlan
@@ -24,7 +23,7 @@ from embedtrain.data.read.bad_rows import BadRows, Policy
 from embedtrain.data.read.sources import Example
 from embedtrain.data.splitting import split_off
 from embedtrain.data.stores.memory import some_rows
-from embedtrain.types import InputError, Processor
+from embedtrain.types import InputError
 
 READ = 1_024  # rows taken together where all are read
 
@@ -51,12 +50,12 @@ class DataModule(pl.LightningDataModule):
         on_bad_row: what becomes of a row that cannot be used: "error" stops at it, "skip" leaves it out and
             reports it, "quarantine" also keeps its text to be repaired (see `BadRows`).
         cache: folder of the rows of streamed datasets; `.rows` beside the run when None.
-        num_workers: processes that collate ahead; 0 collates in the training process.
+        num_workers: processes that make batches ahead; 0 makes them in the training process.
         max_epochs: passes over the rows.
         max_steps: optimiser steps; when given it alone decides the length, `max_epochs` only the proportions.
         seed: decides the split, the order of every epoch and the turns of the datasets.
-        process: texts to `Inputs`; must be picklable when num_workers > 0.
-        guide_process: the same for a guide model, whose tokens training batches then hold too.
+        collate: rows of a training step to its batch; must be picklable when num_workers > 0.
+        validation_collate: the same for validation; `collate` when None.
         folder: of the run; bad rows are reported in its `bad_rows`. Needed unless on_bad_row is "error".
         revise: may put other examples in the place of a step's (see `StepDataset`).
 
@@ -86,8 +85,8 @@ class DataModule(pl.LightningDataModule):
         max_epochs: int = 1,
         max_steps: int | None = None,
         seed: int,
-        process: Processor,
-        guide_process: Processor | None = None,
+        collate: Collate,
+        validation_collate: Collate | None = None,
         folder: str | Path | None = None,
         revise: Revise | None = None,
     ) -> None:
@@ -118,7 +117,7 @@ class DataModule(pl.LightningDataModule):
         self._mix = Mix(sampling, alpha, max_epochs).checked()
         self._composition = Composition(batches, batch_size, group_by_length).checked()
         self._num_workers, self._seed = num_workers, seed
-        self._process, self._guide_process = process, guide_process
+        self._collate, self._validation_collate = collate, validation_collate or collate
         self.revise = revise
         self._datasets: list[Dataset] = []
         self._validation: Sequence[Example] = []
@@ -241,13 +240,12 @@ class DataModule(pl.LightningDataModule):
         """Batches by their step: a rank's part of each, by default all of it; `cut` as of `StepDataset`."""
         return StepDataset(
             self._plan().batches(self.total_steps),
-            self._process,
+            self._collate,
             cut=cut,
             rank=rank,
             world=world,
             offsets=self._offsets(),
             draws=[item.use.draw for item in self._datasets],
-            guide_process=self._guide_process,
             revise=self.revise,
         )
 
@@ -257,7 +255,7 @@ class DataModule(pl.LightningDataModule):
             return []
         rank, world = self._place()
         batches = EvenBatches(self._validation, batch_size=self._batch_size)
-        dataset = StepDataset(batches, self._process, cut=part_for_rank, rank=rank, world=world)
+        dataset = StepDataset(batches, self._validation_collate, cut=part_for_rank, rank=rank, world=world)
         return StepLoader(dataset, batches.batches, first=_zero, num_workers=self._num_workers)
 
     def _offsets(self) -> list[int]:
@@ -280,6 +278,19 @@ class DataModule(pl.LightningDataModule):
 
     def _first_step(self) -> int:
         return self.trainer.global_step * self._accumulate() if self.trainer else 0
+
+
+def offered(examples: Iterable[Example]) -> frozenset[str]:
+    """What some row has beyond a positive: "scores", "teacher", "negatives"."""
+    found: set[str] = set()
+    for example in examples:
+        if example.score is not None:
+            found.add("scores")
+        if example.teacher:
+            found.add("teacher")
+        if example.negatives:
+            found.add("negatives")
+    return frozenset(found)
 
 
 def _check(**counts: int | None) -> None:

@@ -20,7 +20,8 @@ from embedtrain.objective.plan import Plan
 from embedtrain.run.run import TrainingRun
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.types import Batch, Chosen, Embeddings, Guide, Pairing, distinct_layers
+from embedtrain.train.steps.contrastive.step import ContrastiveStep
+from embedtrain.types import Batch, Chosen, Embeddings, Guide, InputError, Pairing, distinct_layers
 
 SCANNED = 512  # first batches that are searched for one of each dataset
 
@@ -42,17 +43,23 @@ class BuiltRun(NamedTuple):
 
     @classmethod
     def of(cls, training: TrainingRun) -> BuiltRun:
-        """The parts of a run that is built, on its device."""
-        trainer = training.trainer
+        """The parts of a run that is built, on its device.
+
+        Raises:
+            InputError: if its step is not the contrastive one.
+        """
+        trainer, step = training.trainer, training.step
+        if not isinstance(step, ContrastiveStep):
+            raise InputError("the doctor examines contrastive training, and this run has another `step`")
         device = trainer.strategy.root_device
         training.encoder.to(device)
-        training.loss.objective.to(device)
+        step.module.to(device)
         return cls(
             training.encoder,
             training.plan,
-            training.loss,
+            step.batch_loss,
             training.data,
-            training.gradcache,
+            step.gradcache,
             ranks=trainer.world_size,
             accumulate=trainer.accumulate_grad_batches,
             device=device,

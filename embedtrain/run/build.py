@@ -19,6 +19,8 @@ from embedtrain.train.callbacks.stopping import StopRequest
 from embedtrain.train.frozen import restrict_pooling
 from embedtrain.train.loggers import continued, keep_lines
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.step import ContrastiveStep
+from embedtrain.train.steps.protocol import Step
 from embedtrain.types import InputError, SubModel
 
 Config = Mapping[str, Any]  # `RunConfig` as plain containers
@@ -73,14 +75,25 @@ def make_loss(config: Config, encoder: Encoder, guide: GuideModel | None) -> Bat
     )
 
 
-def make_data(config: Config, encoder: Encoder, guide: GuideModel | None, folder: RunFolder) -> DataModule:
+def make_step(config: Config, encoder: Encoder) -> ContrastiveStep:
+    """What a step minimises and how its batches are made."""
+    guide: GuideModel | None = optional(config, "guide")
+    return ContrastiveStep(
+        make_loss(config, encoder, guide),
+        encoder.process,
+        None if guide is None else guide.process,
+        gradcache=optional(config, "gradcache"),
+    )
+
+
+def make_data(config: Config, step: Step, folder: RunFolder) -> DataModule:
     """The rows, not yet read."""
     data: DataModule = part(
         config,
         "data",
         seed=config["seed"],
-        process=encoder.process,
-        guide_process=None if guide is None else guide.process,
+        collate=step.collate,
+        validation_collate=step.validation_collate,
         folder=folder.path,
         max_epochs=config["trainer"].get("max_epochs", 1),
         max_steps=config["trainer"].get("max_steps"),

@@ -10,16 +10,12 @@ import pytorch_lightning as pl
 
 from embedtrain import console
 from embedtrain.files.run_folder import RunFolder
-from embedtrain.model.guides.guide import GuideModel
-from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.run import build as parts
 from embedtrain.run.eval_during import watch
 from embedtrain.run.refresh import mine_while_training
 from embedtrain.train.callbacks.stopping import StopRequest
 from embedtrain.train.checkpoints import take_weights
 from embedtrain.train.module import TrainModule
-from embedtrain.train.steps.contrastive.checks import check_run
-from embedtrain.types import content_id
 
 
 class TrainingRun:
@@ -43,26 +39,15 @@ class TrainingRun:
         self.plan = parts.make_plan(config, self.encoder)
         parts.restrict(self.encoder, self.plan)
         self.cuts = [parts.cut_of(self.encoder, pair) for pair in config["exports"]]
-        self.guide: GuideModel | None = parts.optional(config, "guide")
-        self.loss = parts.make_loss(config, self.encoder, self.guide)
-        self.gradcache = parts.optional(config, "gradcache")
+        self.step = parts.make_step(config, self.encoder)
         self.optim = parts.part(config, "optim")
-        self.data = parts.make_data(config, self.encoder, self.guide, self.folder)
+        self.data = parts.make_data(config, self.step, self.folder)
         self.trainer = parts.make_trainer(config, self.folder, self.stop)
         self.data.trainer = self.trainer  # its ranks and accumulation decide the batches
         if self.leads and config["overwrite"]:
             self.folder.forget_bad_rows()
         self.data.setup("fit")
-        if isinstance(self.loss.pair, Negatives):
-            self.loss.pair.share(self.data.in_batch)
-        check_run(
-            self.loss,
-            self.plan,
-            width=self.encoder.width,
-            offers=self.data.offers,
-            tasks=self.data.tasks,
-            ranks=self.trainer.world_size,
-        )
+        self.step.check(self.data, self.plan, self.encoder, self.trainer.world_size)
         if not self.data.has_validation:
             self.trainer.limit_val_batches = 0
         if (refresh := parts.optional(config, "mining")) is not None:
@@ -110,13 +95,11 @@ class TrainingRun:
         """What Lightning trains."""
         return TrainModule(
             self.encoder,
-            self.loss,
+            self.step,
             self.plan,
             self.optim,
             total_steps=self.total_steps,
-            gradcache=self.gradcache,
             seed=self.config["seed"],
-            datasets={content_id(name): name for name in self.data.tasks},
             describe_rows=lambda rows: [example.where for example in self.data.examples_at(rows)],
         )
 

@@ -10,6 +10,7 @@ from processes import wait_until
 from embedtrain.data.loader import StepDataset, StepLoader
 from embedtrain.data.order.sampler import EvenBatches, slice_for_rank
 from embedtrain.data.read.sources import Example
+from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import InputError, Inputs
 
 ROWS = [Example(f"q{n}", (f"p{n}",), (), None, "task", f"rows.jsonl:{n + 1}") for n in range(24)]
@@ -33,7 +34,7 @@ class Tokenizer:
 
 def loader(process, workers, first=0):
     batches = EvenBatches(ROWS, batch_size=4)
-    dataset = StepDataset(batches, process, cut=slice_for_rank)
+    dataset = StepDataset(batches, PairCollate(process), cut=slice_for_rank)
     return StepLoader(dataset, batches.batches, first=lambda: first, num_workers=workers)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from embedtrain.data.entries import read_sources
 from embedtrain.data.module import DataModule
+from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import InputError, Inputs
 
 
@@ -25,7 +26,7 @@ def path(tmp_path):
 
 
 def module_of(path, **options):
-    settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "process": process, **options}
+    settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "collate": PairCollate(process), **options}
     data = DataModule(train=path, **settings)
     data.setup()
     return data
@@ -214,12 +215,13 @@ def test_batch_that_ranks_cannot_share_is_refused_before_training(path, monkeypa
         module_of(path, batch_size=3, validation_rows=2)
 
 
-def test_training_batches_alone_hold_tokens_for_a_guide(path):
+def test_validation_has_a_collate_of_its_own(path):
     def longer(texts, role, prompts=None):
         return process([text + "!" for text in texts], role, prompts)
 
-    data = module_of(path, validation_rows=8, guide_process=longer)
+    data = module_of(
+        path, validation_rows=8, collate=PairCollate(process, longer), validation_collate=PairCollate(process)
+    )
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch.guide.values, batch.inputs.values + 1)
     assert next(iter(data.val_dataloader())).guide is None
-    assert next(iter(module_of(path).train_dataloader())).guide is None

@@ -32,6 +32,7 @@ from embedtrain.objective.similarity.pairing import whole
 from embedtrain.rules import MarginPos
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import Inputs, SubModel
 
 WORDS = "cat dog bird fish man woman child guitar piano ball tree house river sun rain money".split()
@@ -62,8 +63,7 @@ def run_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size=8, 
         train=str(written(tmp_path, rows)),
         batch_size=batch_size,
         seed=0,
-        process=encoder.process,
-        guide_process=None if guide is None else encoder.process,
+        collate=PairCollate(encoder.process, None if guide is None else encoder.process),
     )
     data.setup()
     return BuiltRun(encoder, plan, batch_loss, data, **settings)

@@ -60,7 +60,7 @@ def test_stopping_changes_nothing_with_chunks_and_a_queue(words, tmp_path):
     """The queue is full, and its oldest documents gone, before the run stops."""
     large = [*without(words, "plan", "plan.dims"), *LARGE_BATCHES]
     whole = train([*large, "name=whole"])
-    assert len(whole.loss.queue) == 10
+    assert len(whole.step.batch_loss.queue) == 10
     for stop in (1, 3):
         name = f"stopped_{stop}"
         with pytest.raises(StopError):
@@ -71,12 +71,12 @@ def test_stopping_changes_nothing_with_chunks_and_a_queue(words, tmp_path):
         for mine, theirs in zip(queue_in(tmp_path / name), queue_in(tmp_path / "whole"), strict=True):
             assert torch.equal(mine, theirs)
     best = torch.load(tmp_path / "whole/checkpoints/best.ckpt", weights_only=True)
-    assert "queue" not in best, "weights alone are kept without it"
+    assert "step" not in best, "weights alone are kept without it"
 
 
 def queue_in(folder):
     """The tensors of the queue that a run ended with."""
-    documents = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["queue"]["documents"]
+    documents = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["step"]["queue"]["documents"]
     return [part for part in documents if part is not None]
 
 

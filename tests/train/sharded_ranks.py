@@ -35,7 +35,7 @@ def exact(config):
 
 def train(words, stop=None):
     run = TrainingRun(compose(words))
-    run.loss.objective.double()
+    run.step.module.double()
     if stop is not None:
         run.trainer.callbacks.append(StopAfter(stop))
     try:

@@ -39,7 +39,7 @@ def own_loss(two_ranks, module, case, own, other):
         guide = guide._replace(docs=torch.cat([guide.docs, more]))
         links, queued = with_labels(own.links, other.links), queued_of(other.links)
     pairing = Negatives(rules=two_ranks.RULES[case.rule])(links, 3, guide, queued)
-    return module.objective(query, docs, pairing, chosen).total
+    return module.owned(query, docs, pairing, chosen).total
 
 
 def queued_of(links):

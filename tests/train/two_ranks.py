@@ -15,7 +15,6 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from embedtrain.data.collate import collate
 from embedtrain.data.order.draw import pick
 from embedtrain.data.order.sampler import slice_for_rank
 from embedtrain.data.read.sources import Example
@@ -29,7 +28,9 @@ from embedtrain.train.gradcache import GradCache
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.train.steps.contrastive.collate import collate
 from embedtrain.train.steps.contrastive.queue import Queue
+from embedtrain.train.steps.contrastive.step import ContrastiveStep
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import Embeddings, InputError, Inputs, content_id
 
@@ -211,9 +212,9 @@ class Runner:
     """Steps of all cases with one objective; DDP is set up once."""
 
     def __init__(self, name, rank, world):
-        loss = BatchLoss(objective_of(name))
+        step = ContrastiveStep(BatchLoss(objective_of(name)), process)
         self.trainer = FakeTrainer(rank)
-        self.module = Stepped(TinyEncoder(), loss, PLANS["full"], AdamW(), total_steps=9)
+        self.module = Stepped(TinyEncoder(), step, PLANS["full"], AdamW(), total_steps=9)
         self.module.trainer = self.trainer
         self.model = DistributedDataParallel(self.module) if world > 1 else self.module
         self.batches = [batch_of(rank, world, number) for number in range(2)]
@@ -223,9 +224,10 @@ class Runner:
         module = self.module
         queue = Queue(case.queue) if case.queue else None
         rules = Negatives(rules=RULES[case.rule])
-        module.loss = BatchLoss(module.objective, rules, gather=case.gather, guide=TinyGuide(), queue=queue)
+        loss = BatchLoss(module.owned, rules, gather=case.gather, guide=TinyGuide(), queue=queue)
+        cache = None if case.chunk is None else GradCache(mini_batch_size=case.chunk)
+        module.step = ContrastiveStep(loss, process, gradcache=cache)
         module.plan = PLANS[case.plan]
-        module.gradcache = None if case.chunk is None else GradCache(mini_batch_size=case.chunk)
         self.trainer.accumulate_grad_batches = case.accumulate
         losses, last = [], case.accumulate - 1
         module.zero_grad()
@@ -300,12 +302,10 @@ def fit(fit_case, rank, world, folder, change=None):
     names = {content_id(name): name for name in ("one", "two")}
     module = TrainModule(
         TinyEncoder(),
-        loss,
+        ContrastiveStep(loss, process, gradcache=cache, datasets=names),
         PLANS["fixed_pairs"],
         AdamW(lr=0.01),
         total_steps=2,
-        gradcache=cache,
-        datasets=names,
     )
     trainer = make_trainer(
         folder=Path(folder),

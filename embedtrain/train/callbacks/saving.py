@@ -16,7 +16,7 @@ from embedtrain.ranks import everyone
 from embedtrain.train.callbacks.stopping import Stopped, StopRequest
 from embedtrain.train.metrics import FileLogger
 from embedtrain.train.module import TrainModule
-from embedtrain.types import Batch, InputError
+from embedtrain.types import InputError
 from embedtrain.whole_step import whole_step
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class SaveCheckpoints(Checkpoint):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,  # noqa: ANN401
-        batch: Batch,
+        batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
         """Save when due; where validation comes next, after it: a resumed run would not repeat it.
@@ -141,7 +141,7 @@ class StepMetrics(Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,  # noqa: ANN401
-        batch: Batch,
+        batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
         """Write the line of a whole step, if it is one of those that are written."""
@@ -169,11 +169,11 @@ class TrainingProgress(Callback):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,  # noqa: ANN401
-        batch: Batch,
+        batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
         """Advance, and note the speed."""
-        self._pairs += len(batch.links.query) * trainer.world_size
+        self._pairs += len(batch.rows) * trainer.world_size
         speed = self._pairs / (time.monotonic() - self._started)
         if isinstance(pl_module, TrainModule):
             pl_module.note("pairs_per_second", speed)

@@ -7,6 +7,7 @@ import torch
 
 from embedtrain.data.module import DataModule
 from embedtrain.data.order import windows
+from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import Inputs
 
 SAVED_AFTER = 7  # batches
@@ -48,7 +49,7 @@ class Watcher(pl.LightningModule):
 
 def run(folder, feature, world, *, save_to=None, start_from=None):
     """Step by step what this rank is given."""
-    options = {"batch_size": 8, "seed": 3, "process": process, **FEATURES[feature]}
+    options = {"batch_size": 8, "seed": 3, "collate": PairCollate(process), **FEATURES[feature]}
     train = [{"source": str(folder / f"{name}.jsonl"), "task": name} for name in "abc"]
     train[2]["cap"] = 20
     trainer = pl.Trainer(

@@ -13,6 +13,7 @@ from embedtrain.data.module import DataModule
 from embedtrain.data.order import windows as windows_module
 from embedtrain.data.order.mixture import Mix, apportion
 from embedtrain.data.read.sources import Example
+from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import InputError, Inputs, content_id
 
 
@@ -39,7 +40,7 @@ def files(tmp_path):
 
 
 def module_of(train, world=None, **options):
-    settings = {"batch_size": 8, "seed": 0, "process": process, **options}
+    settings = {"batch_size": 8, "seed": 0, "collate": PairCollate(process), **options}
     data = DataModule(train=train, **settings)
     if world is not None:
         data._place = lambda: world

@@ -3,9 +3,9 @@ import hashlib
 import pytest
 import torch
 
-from embedtrain.data import collate as collating
 from embedtrain.data.order.draw import Draw, pick
 from embedtrain.data.read.sources import Example, Prompts
+from embedtrain.train.steps.contrastive import collate as collating
 from embedtrain.types import Inputs, content_id
 
 

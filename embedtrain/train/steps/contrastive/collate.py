@@ -8,15 +8,15 @@ role, is another row to encode and yet no negative of itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from embedtrain.data.module import offered
 from embedtrain.data.order.draw import Pick
-from embedtrain.data.read.sources import Example
 from embedtrain.types import Batch, Inputs, Links, Processor, Role, content_id, stack_inputs
 
 ROLES: tuple[Role, ...] = ("query", "document")
@@ -28,6 +28,17 @@ class _Text(NamedTuple):
     role: Role
     prompt: str | None  # None is the model's own of that role
     text: str
+
+
+class PairCollate(NamedTuple):
+    """`collate` with the processors of one run."""
+
+    process: Processor
+    guide_process: Processor | None = None
+
+    def __call__(self, picks: Sequence[Pick], step: int) -> Batch:
+        """The batch of the rows of any step."""
+        return collate(picks, self.process, guide_process=self.guide_process)
 
 
 def collate(picks: Sequence[Pick], process: Processor, *, guide_process: Processor | None = None) -> Batch:
@@ -98,19 +109,6 @@ def _tokens(texts: list[_Text], process: Processor) -> Inputs:
 
 def _without_prompt(item: _Text) -> _Text:
     return item._replace(prompt=None)
-
-
-def offered(examples: Iterable[Example]) -> frozenset[str]:
-    """What some row has beyond a positive: "scores", "teacher", "negatives"."""
-    found: set[str] = set()
-    for example in examples:
-        if example.score is not None:
-            found.add("scores")
-        if example.teacher:
-            found.add("teacher")
-        if example.negatives:
-            found.add("negatives")
-    return frozenset(found)
 
 
 def _or_nan(number: float | None) -> float:
