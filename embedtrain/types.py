@@ -67,9 +67,8 @@ class Cell(NamedTuple):
     def bytes_per_vector(self) -> int:
         """What one document takes in a store."""
         signs = -(-self.dim // 8)
-        return {"float32": 4 * self.dim, "int8": self.dim, "binary_rescore_int8": signs + self.dim}.get(
-            self.dtype, signs
-        )
+        larger = {"float32": 4 * self.dim, "int8": self.dim, "binary_rescore_int8": signs + self.dim}
+        return larger.get(self.dtype, signs)
 
     def __str__(self) -> str:
         return str(self.sub) if self.dtype == "float32" else f"{self.sub}_{self.dtype}"
@@ -254,9 +253,7 @@ class Score(NamedTuple):
 def content_id(content: Content) -> int:
     """A number of 63 bits that is the same for equal contents on every rank and machine (blake2b).
 
-    Args:
-        content: a text, bytes, numbers (an array, or tuples of one length each), or anything that has a
-            `content_id` of its own.
+    A content is a text, bytes, numbers (an array, or tuples of one length each), or has a `content_id`.
 
     Raises:
         TypeError: for another kind of content.

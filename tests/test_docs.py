@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 GIVEN_BY_THE_RUN = set(
-    "folder loggers stop revise process guide_process cached num_layers hidden_size width guide_width seed "
-    "pooling loss distill".split()
+    "folder loggers stop revise collate validation_collate cached num_layers hidden_size width guide_width "
+    "seed pooling loss distill".split()
 )
 OPTIONS = sorted(config_dir("conf").glob("*/*.yaml"))
 TARGETS = {  # of options and of the nodes inside them

@@ -54,7 +54,7 @@ def build_parts(config, folder):
     widths = {"width": size_for(config)["width"], "guide_width": 384}
     parts["distill"] = build(config["distill"], "distill", **widths) if config["distill"] else None
     parts["optim"] = build(config["optim"], "optim")
-    parts["data"] = build(config["data"], "data", seed=0, process=None)
+    parts["data"] = build(config["data"], "data", seed=0, collate=None)
     trainer = {
         **config["trainer"],
         "accelerator": "cpu",
@@ -123,4 +123,4 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
     elif group == "objective":
         build(node, group, loss=InfoNCE(), distill=None)
     else:
-        build(node, group, seed=0, process=None, save_dir=tmp_path, guide_width=384, **SIZE)
+        build(node, group, seed=0, collate=None, save_dir=tmp_path, guide_width=384, **SIZE)

@@ -7,7 +7,7 @@ Lightning adds the batches already fetched itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from embedtrain.data.order.mixture import Dataset, Mix, Sampling
 from embedtrain.data.order.run_plan import BatchesOf, Composition, Part, RunPlan
 from embedtrain.data.order.sampler import EvenBatches, part_for_rank, slice_for_rank
 from embedtrain.data.read.bad_rows import BadRows, Policy
-from embedtrain.data.read.sources import Example
+from embedtrain.data.read.sources import Example, offered
 from embedtrain.data.splitting import split_off
 from embedtrain.data.stores.memory import some_rows
 from embedtrain.types import InputError
@@ -192,7 +192,7 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def offers(self) -> frozenset[str]:
-        """What some training row has beyond a positive: "scores", "teacher", "negatives". After `setup`.
+        """What some training row has beyond a pair, as `offered` says. After `setup`.
 
         Of a stream only some rows are looked at.
         """
@@ -278,19 +278,6 @@ class DataModule(pl.LightningDataModule):
 
     def _first_step(self) -> int:
         return self.trainer.global_step * self._accumulate() if self.trainer else 0
-
-
-def offered(examples: Iterable[Example]) -> frozenset[str]:
-    """What some row has beyond a positive: "scores", "teacher", "negatives"."""
-    found: set[str] = set()
-    for example in examples:
-        if example.score is not None:
-            found.add("scores")
-        if example.teacher:
-            found.add("teacher")
-        if example.negatives:
-            found.add("negatives")
-    return frozenset(found)
 
 
 def _check(**counts: int | None) -> None:

@@ -67,6 +67,9 @@ def read_source(
     """
     bad_rows = bad()
     examples = read_examples(source, split=split, columns=columns, bad_rows=bad_rows)
+    for example in examples:
+        if not example.positives:
+            raise InputError(f"{example.where}: is a text alone, and mining needs a query and its positive")
     rows = Part(len(examples) + bad_rows.left_out, len(examples), bad_rows.left_out)
     return _with_corpus(Reading(examples, None, {"rows": rows}), corpus, bad)
 

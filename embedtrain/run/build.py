@@ -12,15 +12,12 @@ from embedtrain.data.module import DataModule
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
-from embedtrain.model.guides.guide import GuideModel
 from embedtrain.objective.plan import Plan
 from embedtrain.settings.build import build
 from embedtrain.train.callbacks.stopping import StopRequest
 from embedtrain.train.frozen import restrict_pooling
 from embedtrain.train.loggers import continued, keep_lines
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.train.steps.contrastive.step import ContrastiveStep
-from embedtrain.train.steps.protocol import Step
+from embedtrain.train.steps.protocol import MakesStep, Parts, Step
 from embedtrain.types import InputError, SubModel
 
 Config = Mapping[str, Any]  # `RunConfig` as plain containers
@@ -61,29 +58,10 @@ def restrict(encoder: Encoder, plan: Plan) -> None:
     restrict_pooling(encoder.pooling, plan)
 
 
-def make_loss(config: Config, encoder: Encoder, guide: GuideModel | None) -> BatchLoss:
-    """The loss of a batch, with all that it looks at."""
-    guide_width = None if guide is None else guide.width
-    extra = {**size_of(encoder), "guide_width": guide_width, "seed": config["seed"]}
-    loss, distill = part(config, "loss", **extra), optional(config, "distill", **extra)
-    return BatchLoss(
-        part(config, "objective", loss=loss, distill=distill),
-        optional(config, "negatives"),
-        gather=config["gather"],
-        guide=guide,
-        queue=optional(config, "queue"),
-    )
-
-
-def make_step(config: Config, encoder: Encoder) -> ContrastiveStep:
-    """What a step minimises and how its batches are made."""
-    guide: GuideModel | None = optional(config, "guide")
-    return ContrastiveStep(
-        make_loss(config, encoder, guide),
-        encoder.process,
-        None if guide is None else guide.process,
-        gradcache=optional(config, "gradcache"),
-    )
+def make_step(config: Config, encoder: Encoder) -> Step:
+    """What a run minimises and how its batches are made."""
+    settings: MakesStep = part(config, "step")
+    return settings.step(Parts(encoder, config["seed"], config["gather"], partial(optional, config)))
 
 
 def make_data(config: Config, step: Step, folder: RunFolder) -> DataModule:

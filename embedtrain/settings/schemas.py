@@ -44,6 +44,7 @@ class RunConfig:
     backbone: Group = field(default_factory=dict)
     pooling: Group = field(default_factory=dict)
     data: Group = field(default_factory=dict)
+    step: Group = field(default_factory=dict)
     plan: Group = field(default_factory=dict)
     loss: Group = field(default_factory=dict)
     distill: Group = field(default_factory=dict)

@@ -9,7 +9,17 @@ import pytest
 import torch
 from processes import finish, send_signal, wait_until
 from safetensors.torch import load_file
-from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, train, weights, without
+from small_runs import (
+    StopAfter,
+    StopError,
+    assert_close_weights,
+    assert_equal_bits,
+    compose,
+    lines_of,
+    train,
+    weights,
+    without,
+)
 
 from embedtrain.run.run import TrainingRun
 
@@ -137,27 +147,6 @@ def test_a_real_kill(processes, words, tmp_path):
     assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
     steps = [row["step"] for row in lines_of(tmp_path / "killed") if "train/loss" in row]
     assert steps == list(range(24))
-
-
-@pytest.fixture
-def calm(tiny_bert, tmp_path):
-    """The same model without dropout, of which each rank draws its own."""
-    folder = tmp_path / "calm"
-    folder.mkdir()
-    for file in tiny_bert.iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    settings = json.loads((folder / "config.json").read_text("utf-8"))
-    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps({**settings, **none}), "utf-8")
-    return folder
-
-
-def assert_close_weights(folder, other):
-    found, expected = (load_file(each / "model/model.safetensors") for each in (folder, other))
-    for name, value in expected.items():
-        if name.endswith("key.bias"):
-            continue  # softmax does not see it: its gradient is rounding noise, which Adam scales to a step
-        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=0)
 
 
 def test_another_number_of_ranks_continues_with_the_same_batches(processes, words, calm, tmp_path):

@@ -71,7 +71,7 @@ def pick(example: Example, row: int, epoch: int = 0, *, draw: Draw = ALL, number
         draw: which negatives.
         number: its number in the data; `row` when None.
     """
-    positive = (epoch + row) % len(example.positives)
+    positive = (epoch + row) % max(1, len(example.positives))
     negatives = draw.numbers(len(example.negatives), row, epoch)
     return Pick(row if number is None else number, example, positive, negatives)
 

@@ -163,6 +163,8 @@ class RunPlan:
 def _check_own_negatives(examples: Sequence[Example], dataset: Dataset, alone: bool) -> None:
     """Refuse a row that brings no negative where no other row brings any."""
     for example in examples:
+        if not example.positives:
+            continue  # a text alone, for steps that contrast nothing
         if example.score is None and (not example.negatives or dataset.use.draw.most == 0):
             why = "in_batch=false" if alone else "batch_size=1"
             cure = "Leave in_batch out" if alone else "Set batch_size to 2 or more"
@@ -175,7 +177,7 @@ def _check_own_negatives(examples: Sequence[Example], dataset: Dataset, alone: b
 def _check_something_differs(examples: Sequence[Example]) -> None:
     """Refuse unscored rows of which every one has the same text."""
     first = examples[0]
-    if first.score is not None or len(examples) == 1:
+    if first.score is not None or not first.positives or len(examples) == 1:
         return
     common = dict.fromkeys((first.query, *first.positives, *first.negatives))
     labelled = {first.query, *first.positives}

@@ -12,7 +12,7 @@ from embedtrain.files.rows import nearest
 from embedtrain.types import InputError
 
 OPTIONAL = ("negative", "negatives", "teacher_scores", "instruction", "task")  # a row may lack these
-FIELDS = ("query", "positive", "positives", "score", *OPTIONAL)
+FIELDS = ("query", "positive", "positives", "score", "text", *OPTIONAL)
 SYNONYMS = {"anchor": "query", "sentence1": "query", "sentence2": "positive"}
 NUMBERED_NEGATIVE = re.compile(r"negative_(\d{1,9})")
 
@@ -29,7 +29,11 @@ def checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
 
 
 def known_fields(where: str, row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """The row under our names, nulls left out. Raises InputError when query or positive is not there."""
+    """The row under our names, nulls left out.
+
+    Raises:
+        InputError: when query or positive is not there, unless the row is a `text` alone.
+    """
     fields: dict[str, Any] = {}
     taken = set(columns.values())
     for name, value in row.items():
@@ -41,6 +45,8 @@ def known_fields(where: str, row: dict[str, Any], columns: Mapping[str, str]) ->
             raise InputError(_missing(where, name, row))
         if row.get(name) is not None:
             fields[field] = row[name]
+    if "text" in fields and not fields.keys() & {"query", "positive", "positives"}:
+        return fields
     for field in ("query", "positive"):
         if field not in fields and f"{field}s" not in fields:
             raise InputError(_missing(where, columns.get(field, field), row))

@@ -1,7 +1,7 @@
 """Rows of any source to `Example`s: names settled, values checked, every error with its place.
 
 Row forms: {"query", "positive" | "positives", ["negative" | "negatives"], ["score"], ["instruction"],
-["task"], ["teacher_scores"]}.
+["task"], ["teacher_scores"]}; or {"text", ["task"]} where a step needs no pairs.
 Other names are understood as well: "anchor" for the query, "sentence1"/"sentence2" for the two texts of a
 scored pair, "negative_1", "negative_2", ... for several negatives; any other name through `columns`.
 
@@ -40,16 +40,31 @@ class Prompts(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One labelled row: a query, what belongs to it, what does not."""
+    """One row: a query, what belongs to it, what does not."""
 
     query: str
-    positives: tuple[str, ...]
+    positives: tuple[str, ...]  # none of a row that is a text alone
     negatives: tuple[str, ...]
     score: float | None  # graded similarity of the query and its one positive
     task: str
     where: str  # "file.jsonl:12"
     prompts: Prompts = Prompts()
     teacher: tuple[float, ...] = ()  # a teacher's score of each positive, then of each negative; or none
+
+
+def offered(examples: Iterable[Example]) -> frozenset[str]:
+    """What some row has beyond a pair: "scores", "teacher", "negatives"; "text_alone" if one is no pair."""
+    found: set[str] = set()
+    for example in examples:
+        if not example.positives:
+            found.add("text_alone")
+        if example.score is not None:
+            found.add("scores")
+        if example.teacher:
+            found.add("teacher")
+        if example.negatives:
+            found.add("negatives")
+    return frozenset(found)
 
 
 class RowForm:
@@ -171,10 +186,10 @@ def task_name(source: str | Path) -> str:
 
 
 class Kinds:
-    """Whether the rows of each task have scores: its first row decides."""
+    """Whether the rows of each task have scores, or are texts alone: its first row decides."""
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[bool, str]] = {}
+        self._first: dict[str, tuple[bool, bool, str]] = {}
 
     def check(self, task: str, example: Example) -> None:
         """Take down the kind of the task's first row.
@@ -182,8 +197,13 @@ class Kinds:
         Raises:
             InputError: naming one row of each kind, when this one is of the other.
         """
-        scored = example.score is not None
-        first, there = self._first.setdefault(task, (scored, example.where))
+        scored, alone = example.score is not None, not example.positives
+        first, first_alone, there = self._first.setdefault(task, (scored, alone, example.where))
+        if first_alone != alone:
+            where = (example.where, there) if alone else (there, example.where)
+            raise InputError(
+                f"{where[0]} is a text alone and {where[1]} is a pair: name them as different tasks."
+            )
         if first != scored:
             where = (example.where, there) if scored else (there, example.where)
             raise InputError(
@@ -215,6 +235,9 @@ def _example(
     where: str, row: dict[str, Any], columns: Mapping[str, str], task: str, prompts: Prompts
 ) -> Example:
     fields = known_fields(where, row, columns)
+    name = task if "task" not in fields else text_of(where, "task", fields["task"])
+    if "query" not in fields:
+        return Example(text_of(where, "text", fields["text"]), (), (), None, name, where, prompts)
     query = text_of(where, "query", fields.get("query"))
     positives = texts(where, "positive", fields)
     negatives = texts(where, "negative", fields) + numbered_negatives(where, row)
@@ -227,7 +250,6 @@ def _example(
     if "instruction" in fields:
         instruction = text_of(where, "instruction", fields["instruction"], may_be_empty=True)
         prompts = prompts._replace(query=_instruction_prompt(instruction))
-    name = task if "task" not in fields else text_of(where, "task", fields["task"])
     teacher = teacher_scores(where, fields.get("teacher_scores", ()), (*positives, *negatives))
     return Example(query, positives, negatives, score, name, where, prompts, teacher)
 

@@ -7,7 +7,7 @@ the optimiser and the ranks, and nothing of what is in a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,6 @@ from embedtrain.data.module import DataModule
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.types import Chosen, SubModel
-
-Rows = Literal["pairs", "texts"]
 
 
 class Report(NamedTuple):
@@ -50,13 +48,31 @@ class Validated(NamedTuple):
     rows: int  # rows of all ranks
 
 
+class Parts(NamedTuple):
+    """What a run gives its step to be made of."""
+
+    encoder: Encoder
+    seed: int
+    gather: str  # as the config says
+    group: Callable[
+        ..., Any
+    ]  # name of a group, what only the run knows -> what it describes; None for `none`
+
+
+class MakesStep(Protocol):
+    """The settings of a step, as an option of the `step` group describes them."""
+
+    def step(self, parts: Parts) -> Step:
+        """The step for a run.
+
+        Raises:
+            InputError: if a part refuses its settings, or the encoder does not fit.
+        """
+        ...
+
+
 class Step(Protocol):
     """One kind of training."""
-
-    @property
-    def rows(self) -> Rows:
-        """What a row must be: "pairs" of a query and what belongs to it, or just "texts"."""
-        ...
 
     @property
     def module(self) -> nn.Module | None:

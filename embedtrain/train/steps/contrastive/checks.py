@@ -37,13 +37,18 @@ def check_run(
         loss: what is trained.
         plan: on which sub-models.
         width: D of the model.
-        offers: what the training rows have: any of "scores", "teacher", "negatives".
+        offers: what the training rows have: any of "text_alone", "scores", "teacher", "negatives".
         tasks: names of the data sets, and whether the rows of each have scores.
         ranks: how many train together.
 
     Raises:
         InputError: naming what is missing and what would do.
     """
+    if "text_alone" in offers:
+        raise InputError(
+            'a training row is a text alone, and contrastive training needs pairs: give rows with "query" '
+            'and "positive", or choose step=masked'
+        )
     needs = loss.objective.needs | getattr(loss.pair, "needs", frozenset())
     for need, lack in ROWS_LACK.items():
         if need in needs and need not in offers:

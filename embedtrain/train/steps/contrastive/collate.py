@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from embedtrain.data.module import offered
 from embedtrain.data.order.draw import Pick
+from embedtrain.data.read.sources import offered
 from embedtrain.types import Batch, Inputs, Links, Processor, Role, content_id, stack_inputs
 
 ROLES: tuple[Role, ...] = ("query", "document")

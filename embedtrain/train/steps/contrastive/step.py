@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,37 @@ from embedtrain.objective.plan import Plan
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.train.distributed import gather_embeddings, gather_links
 from embedtrain.train.gradcache import GradCache
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss, averaged
+from embedtrain.train.steps.contrastive.batch_loss import BatchLoss, Gather, averaged
 from embedtrain.train.steps.contrastive.checks import check_run
 from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.train.steps.contrastive.datasets import dataset_facts, dataset_sums
 from embedtrain.train.steps.contrastive.validation import Collected, links_to, sub_model_scores
-from embedtrain.train.steps.protocol import Context, Report, Rows, Validated
+from embedtrain.train.steps.protocol import Context, Parts, Report, Validated
 from embedtrain.types import Batch, Embeddings, Links, Processor, SubModel, content_id, distinct_layers
+
+
+class Contrastive:
+    """Contrastive training by the groups of the run that are about pairs; it has no settings of its own."""
+
+    def step(self, parts: Parts) -> ContrastiveStep:
+        """The step for an encoder."""
+        encoder, guide = parts.encoder, parts.group("guide")
+        extra = {
+            "num_layers": encoder.num_layers,
+            "width": encoder.width,
+            "guide_width": None if guide is None else guide.width,
+            "seed": parts.seed,
+        }
+        loss, distill = parts.group("loss", **extra), parts.group("distill", **extra)
+        batch_loss = BatchLoss(
+            parts.group("objective", loss=loss, distill=distill),
+            parts.group("negatives"),
+            gather=cast(Gather, parts.gather),
+            guide=guide,
+            queue=parts.group("queue"),
+        )
+        guide_process = None if guide is None else guide.process
+        return ContrastiveStep(batch_loss, encoder.process, guide_process, gradcache=parts.group("gradcache"))
 
 
 class ContrastiveStep:
@@ -34,8 +58,6 @@ class ContrastiveStep:
         gradcache: encodes the batch in chunks, each twice; None encodes it once and whole.
         datasets: task id -> name of the data set, for metrics of each; `check` finds them in the data.
     """
-
-    rows: Rows = "pairs"
 
     def __init__(
         self,
