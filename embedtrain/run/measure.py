@@ -70,7 +70,7 @@ def measure(
     Raises:
         InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
     """
-    from embedtrain.evaluate.catalogue.facts import facts_of
+    from embedtrain.evaluate.catalogue.sources import facts_of
     from embedtrain.evaluate.sweeping.adapter import Serving
 
     if wanted["normalize"] not in ("post", "pre"):

@@ -13,11 +13,11 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from embedtrain.files.atomic import atomic_file, is_disk_full
-from embedtrain.files.checksum import fault_of, write_sealed
+from embedtrain.files.checksum import fault_of, write_hashed
 from embedtrain.types import InputError
 
 
-class SealedCheckpointIO(TorchCheckpointIO):
+class HashedCheckpointIO(TorchCheckpointIO):
     """Lightning's checkpoint files, never half-written and never read damaged."""
 
     def save_checkpoint(
@@ -32,7 +32,7 @@ class SealedCheckpointIO(TorchCheckpointIO):
             InputError: if the disk is full.
         """
         write_atomically(
-            Path(path), lambda file: write_sealed(file, lambda hashed: torch.save(checkpoint, hashed))
+            Path(path), lambda file: write_hashed(file, lambda hashed: torch.save(checkpoint, hashed))
         )
 
     def load_checkpoint(
@@ -58,7 +58,7 @@ def take_weights(module: pl.LightningModule, path: Path) -> int:
     Raises:
         InputError: if the file is not what was written.
     """
-    checkpoint = SealedCheckpointIO().load_checkpoint(path)
+    checkpoint = HashedCheckpointIO().load_checkpoint(path)
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["global_step"])

@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.train.callbacks.saving import SaveCheckpoints, StepMetrics, TrainingProgress
 from embedtrain.train.callbacks.stopping import StopRequest
-from embedtrain.train.checkpoints import SealedCheckpointIO
+from embedtrain.train.checkpoints import HashedCheckpointIO
 from embedtrain.train.loggers import KeepVersions
 from embedtrain.train.metrics import FileLogger
 from embedtrain.train.sharding import Sharded
@@ -96,7 +96,7 @@ def make_trainer(
             num_nodes=num_nodes,
             strategy=_strategy(accelerator, devices * num_nodes, timeout_minutes, shard=shard),
             precision=precision,  # type: ignore[arg-type]
-            plugins=[SealedCheckpointIO()],
+            plugins=[HashedCheckpointIO()],
             callbacks=[
                 TrainingProgress(),
                 StepMetrics(),  # after what notes the speed

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from embedtrain.files.checkpoint_folder import CheckpointFolder
-from embedtrain.train.checkpoints import SealedCheckpointIO
+from embedtrain.train.checkpoints import HashedCheckpointIO
 from embedtrain.types import InputError
 
 
 def save(folder, *steps):
     for step in steps:
-        SealedCheckpointIO().save_checkpoint({"step": step, "weights": torch.ones(50)}, folder.at(step))
+        HashedCheckpointIO().save_checkpoint({"step": step, "weights": torch.ones(50)}, folder.at(step))
         folder.keep(folder.at(step))
 
 
@@ -96,7 +96,7 @@ def test_a_save_that_was_killed_leaves_nothing_for_long(folder):
 
 def test_a_kill_before_the_link_is_no_loss(folder):
     save(folder, 5)
-    SealedCheckpointIO().save_checkpoint({"step": 10}, folder.at(10))
+    HashedCheckpointIO().save_checkpoint({"step": 10}, folder.at(10))
     assert folder.newest_whole(repair=True) == folder.at(10)
 
 

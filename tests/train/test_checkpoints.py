@@ -3,7 +3,7 @@ import errno
 import pytest
 import torch
 
-from embedtrain.train.checkpoints import SealedCheckpointIO, write_atomically
+from embedtrain.train.checkpoints import HashedCheckpointIO, write_atomically
 from embedtrain.types import InputError
 
 
@@ -19,7 +19,7 @@ def fail_with(error, *, after):
 
 def test_a_full_disk_keeps_the_earlier_file_and_leaves_nothing_behind(tmp_path):
     path = tmp_path / "last.ckpt"
-    SealedCheckpointIO().save_checkpoint({"step": 1}, path)
+    HashedCheckpointIO().save_checkpoint({"step": 1}, path)
     with pytest.raises(InputError, match=r"no space left while saving .*last\.ckpt.*same command again"):
         write_atomically(path, fail_with(OSError(errno.ENOSPC, "No space left on device"), after=100))
     assert torch.load(path) == {"step": 1}

@@ -1,11 +1,12 @@
-"""Where the data of a task come from."""
+"""Where the data of a task come from, and what leaderboards and model cards say of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from embedtrain.evaluate.mteb_private import is_mock
+from embedtrain.evaluate.mteb_private import hub_type, is_mock, task_names
+from embedtrain.files.scores import TaskFacts
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -31,3 +32,18 @@ def source_of(task: AbsTask) -> Source:
     if hasattr(task, "mirror"):
         return Source("folder", repo, revision, task.mirror)
     return Source("rows" if hasattr(task, "rows") else "hub", repo, revision)
+
+
+def facts_of(task: AbsTask) -> TaskFacts:
+    """Type, data set and revision; of official tasks the repository, wherever the data came from."""
+    metadata = task.metadata
+    official = metadata.name in task_names() and not hasattr(task, "kind")  # local tasks have a kind
+    source = getattr(task, "address", metadata.dataset) if official else metadata.dataset
+    return TaskFacts(
+        type=str(metadata.type),
+        hub_type=hub_type(task),
+        dataset=str(source["path"]) if official else "local",
+        revision=str(metadata.dataset["revision"]),
+        subset=",".join(task.hf_subsets),
+        official=official,
+    )

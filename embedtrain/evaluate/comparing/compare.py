@@ -7,6 +7,8 @@ same? With seeds: would other seeds?
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
@@ -92,9 +94,9 @@ def compare_runs(first: Run, others: Sequence[Run], pairs: Pairs, judgement: Jud
     Raises:
         InputError: other tasks or data, a cell that was not measured, or no items of it.
     """
-    load = _Items()
+    read = cache(read_items)  # each file once
     rows = [
-        _by_items(load, key, (first, one), (run, other), judgement)
+        _by_items(read, key, (first, one), (run, other), judgement)
         for run in others
         for key in same_tasks([first, *others])
         for one, other in pairs
@@ -164,31 +166,20 @@ def label(side: Side) -> str:
     return f"{side.run} {side.cell}"
 
 
-class _Items:
-    """Items by run and cell, each file read once."""
-
-    def __init__(self) -> None:
-        self._read: dict[tuple[str, TaskSplit, Cell], Items] = {}
-
-    def __call__(self, run: Run, key: TaskSplit, cell: Cell) -> Items:
-        where = (run.name, key, cell)
-        if where not in self._read:
-            task, split = key
-            self._read[where] = read_items(
-                items_file(run.folder, task, step=run.step, cell=str(cell), split=split)
-            )
-        return self._read[where]
-
-
 def _by_items(
-    load: Callable[[Run, TaskSplit, Cell], Items],
+    read: Callable[[Path], Items],
     key: TaskSplit,
     first: tuple[Run, Cell],
     second: tuple[Run, Cell],
     judgement: Judgement,
 ) -> Row:
     sides = [_side(run, key, cell) for run, cell in (first, second)]
-    one, other = paired(load(first[0], key, first[1]), load(second[0], key, second[1]))
+    one, other = paired(
+        *(
+            read(items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1]))
+            for run, cell in (first, second)
+        )
+    )
     if not (one.about.statistics and other.about.statistics):
         return Row(*key, _main(*first, key), sides[0], sides[1], None)
     metric = judgement.metric or next(iter(one.about.statistics))

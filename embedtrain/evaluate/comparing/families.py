@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
-from embedtrain.evaluate.comparing.statistics import Comparison, bca_interval
+from embedtrain.evaluate.comparing.statistics import Comparison
 from embedtrain.types import InputError
 
 Correction = Literal["holm", "bh", "bonferroni", "none"]
@@ -52,8 +52,8 @@ def correct(p_values: Sequence[float], method: Correction) -> list[float]:
         ranked = ranked * count
     elif method == "holm":
         ranked = np.maximum.accumulate(ranked * np.arange(count, 0, -1))
-    elif method == "bh":
-        ranked = np.minimum.accumulate((ranked * count / np.arange(1, count + 1))[::-1])[::-1]
+    elif method == "bh" and count:
+        ranked = stats.false_discovery_control(ranked)
     found = np.empty(count)
     found[order] = np.minimum(ranked, 1.0)
     return [float(value) for value in found]
@@ -74,33 +74,24 @@ def signed_rank(differences: Sequence[float]) -> Signed:
     )
 
 
-def over_seeds(
-    values: Sequence[float], *, level: float = 0.95, method: Literal["t", "bootstrap"] = "t", seed: int = 0
-) -> Seeds:
-    """n, mean, standard deviation and interval of the mean over seeds.
+def over_seeds(values: Sequence[float], *, level: float = 0.95) -> Seeds:
+    """n, mean, standard deviation and t interval of the mean over seeds.
 
-    The bootstrap of fewer than about 10 seeds is too narrow; "t" is right for any number of them if the
-    scores are normal over seeds.
+    The interval holds for any number of seeds if the scores are normal over them; a bootstrap of fewer than
+    about 10 is too narrow.
 
     Raises:
-        InputError: no value, or an unknown method.
+        InputError: no value.
     """
     given = np.asarray(values, dtype=np.float64)
     if not len(given):
         raise InputError("no seed to aggregate")
     average = float(given.mean())
-    if method not in ("t", "bootstrap"):
-        raise InputError(f"the interval over seeds must be t or bootstrap, got {method!r}")
     if len(given) == 1:
         return Seeds(1, average, None, None, None)
     deviation = float(given.std(ddof=1))
-    if method == "t":
-        half = float(stats.t.ppf((1 + level) / 2, len(given) - 1)) * deviation / len(given) ** 0.5
-        return Seeds(len(given), average, deviation, average - half, average + half)
-    rows = np.random.default_rng(seed).integers(0, len(given), size=(10_000, len(given)))
-    left_out = (given.sum() - given) / (len(given) - 1)
-    low, high = bca_interval(given[rows].mean(axis=1), average, left_out, level)
-    return Seeds(len(given), average, deviation, low, high)
+    half = float(stats.t.ppf((1 + level) / 2, len(given) - 1)) * deviation / len(given) ** 0.5
+    return Seeds(len(given), average, deviation, average - half, average + half)
 
 
 def between_seeds(
@@ -118,21 +109,19 @@ def between_seeds(
             f"a comparison over seeds needs at least 2 on each side, got {len(first)} and {len(second)}"
         )
     a, b = np.asarray(list(first.values())), np.asarray(list(second.values()))
-    if set(first) == set(second):
-        change = np.asarray([second[name] - first[name] for name in first])
-        spread, freedom, test = float(change.std(ddof=1)), len(change) - 1.0, "paired t over seeds"
-        error = spread / len(change) ** 0.5
-    else:
-        parts = [float(one.var(ddof=1)) / len(one) for one in (a, b)]
-        below = sum(part**2 / (len(one) - 1) for part, one in zip(parts, (a, b), strict=True))
-        spread, test = float(a.var(ddof=1) / 2 + b.var(ddof=1) / 2) ** 0.5, "Welch's t over seeds"
-        error, freedom = sum(parts) ** 0.5, sum(parts) ** 2 / below if below > 0 else 1.0
     means = float(a.mean()), float(b.mean())
     difference, n = means[1] - means[0], min(len(a), len(b))
-    if error == 0:
-        p = float(difference == 0)
-        return Comparison(*means, difference, difference, difference, p, 0.0, "Cohen's d", test, n)
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    p = float(2 * stats.t.sf(abs(difference) / error, freedom))
-    ends = difference - half, difference + half
-    return Comparison(*means, difference, *ends, p, difference / spread, "Cohen's d", test, n)
+    paired = set(first) == set(second)
+    if paired:
+        b = np.asarray([second[name] for name in first])
+        test, constant, spread = "paired t over seeds", np.ptp(b - a) == 0, (b - a).std(ddof=1)
+    else:
+        constant = np.ptp(a) == np.ptp(b) == 0
+        test, spread = "Welch's t over seeds", (a.var(ddof=1) / 2 + b.var(ddof=1) / 2) ** 0.5
+    if constant:
+        ends, p, effect = (difference, difference), float(difference == 0), 0.0
+    else:
+        found = stats.ttest_rel(b, a) if paired else stats.ttest_ind(b, a, equal_var=False)
+        low, high = found.confidence_interval(level)
+        ends, p, effect = (float(low), float(high)), float(found.pvalue), float(difference / spread)
+    return Comparison(*means, difference, *ends, p, effect, "Cohen's d", test, n)

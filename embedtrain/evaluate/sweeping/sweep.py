@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from embedtrain.evaluate.mteb_private import same_random_state, silenced
 from embedtrain.evaluate.sweeping.funnel import Measured, measured_as, sub_models_of
-from embedtrain.evaluate.sweeping.order import longest_first
 from embedtrain.evaluate.sweeping.workers import usable_workers
 from embedtrain.evaluate.vectors.bank import Encodes
 from embedtrain.evaluate.vectors.kept import Keeping
@@ -221,3 +220,34 @@ def _checked(encoder: Encodes, cells: Sequence[Measured]) -> tuple[Measured, ...
         if isinstance(cell, Cell) and cell.dtype not in DTYPES:
             raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {cell.dtype!r}")
     return tuple(dict.fromkeys(cells))
+
+
+def longest_first(tasks: Sequence[AbsTask]) -> list[AbsTask]:
+    """The tasks by the characters they hold, most first; those of unknown size before all others."""
+    return sorted(tasks, key=lambda task: -characters(task))
+
+
+def characters(task: AbsTask) -> float:
+    """About how many characters a task has: by the statistics mteb ships, or by the size of local files."""
+    files: Mapping[str, tuple[Path, ...]] | None = getattr(task, "files", None)
+    if files:
+        return float(sum(_file_bytes(path) for parts in files.values() for path in parts))
+    statistics = task.metadata.descriptive_stats
+    return sum(_text_lengths(statistics)) if statistics else float("inf")
+
+
+def _file_bytes(path: Path) -> int:
+    if path.is_dir():
+        return sum(part.stat().st_size for part in path.rglob("*.arrow"))
+    return path.stat().st_size if path.exists() else 0
+
+
+def _text_lengths(node: object) -> Iterator[float]:
+    """The `total_text_length` numbers of statistics, at any depth."""
+    if not isinstance(node, Mapping):
+        return
+    for key, value in node.items():
+        if key == "total_text_length" and isinstance(value, (int, float)):
+            yield float(value)
+        elif key != "hf_subset_descriptive_stats":  # the same texts, by language
+            yield from _text_lengths(value)

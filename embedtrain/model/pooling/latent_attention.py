@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from embedtrain.model.pooling.plain import Setting, masked_mean, pooled_only, register, wide
-from embedtrain.model.pooling.sets import LatentSet, LayerSets, latent_count, with_fewer_layers
+from embedtrain.model.pooling.sets import LatentSet, LayerSets, cut_unless_shared, latent_count, restrict_sets
 
 
 @register
@@ -67,20 +67,7 @@ class LatentAttention(nn.Module):
         """What, with `hidden_size` and `num_layers`, builds it again; defaults filled in."""
         return self.sets.settings()
 
-    def cut(self, layer: int) -> LatentAttention:
-        """What a backbone of blocks 1..layer needs: itself where one set serves all layers, else a copy.
-
-        Raises:
-            ValueError: if `layer` is outside 1..num_layers.
-        """
-        self.sets.of(layer)
-        if self.sets.is_shared:
-            return self
-        return with_fewer_layers(self, LatentAttention, layer, self.settings(), self.hidden_size)
-
-    def restrict(self, layers: Collection[int], *, varying: bool) -> None:
-        """Freeze what a run that only trains `layers` never trains; see `LayerSets.restrict`."""
-        self.sets.restrict(layers, varying=varying)
+    cut, restrict = cut_unless_shared, restrict_sets
 
 
 def _looked_up(chosen: LatentSet, hidden: Tensor) -> Tensor:

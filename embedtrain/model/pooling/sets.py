@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -111,19 +111,31 @@ class LayerSets(nn.Module):
 Trainable = TypeVar("Trainable", bound=nn.Module)
 
 
-def with_fewer_layers(
-    pooling: Trainable,
-    make: Callable[..., Trainable],
-    layer: int,
-    settings: dict[str, Setting],
-    hidden_size: int,
-) -> Trainable:
+def cut_unless_shared(self: Trainable, layer: int) -> Trainable:
+    """What a backbone of blocks 1..layer needs: itself where one set serves all layers, else a copy.
+
+    Raises:
+        ValueError: if `layer` is outside 1..num_layers.
+    """
+    pooling: Any = self
+    pooling.sets.of(layer)
+    return self if pooling.sets.is_shared else with_fewer_layers(self, layer)
+
+
+def restrict_sets(self: nn.Module, layers: Collection[int], *, varying: bool) -> None:
+    """Freeze what a run that only trains `layers` never trains; see `LayerSets.restrict`."""
+    pooling: Any = self
+    pooling.sets.restrict(layers, varying=varying)
+
+
+def with_fewer_layers(pooling: Trainable, layer: int) -> Trainable:
     """A copy of `pooling` for a backbone of `layer` blocks: sets and rows of layer tables 1..layer.
 
-    `make` is its class; the copy is built without drawing a random number.
+    It is built without drawing a random number.
     """
+    given: Any = pooling
     with torch.device("meta"):
-        copy = make(hidden_size=hidden_size, num_layers=layer, **settings)
+        copy: Trainable = type(pooling)(hidden_size=given.hidden_size, num_layers=layer, **given.settings())
     own: dict[str, Tensor] = pooling.state_dict()
     # Only layer tables differ in length, and theirs are the leading rows.
     copy.load_state_dict(

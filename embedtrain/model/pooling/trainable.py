@@ -16,14 +16,21 @@ table_scale 1 and 0.792 with 0.02: a large table did no lasting harm there, and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from embedtrain.model.pooling.plain import Setting, last_pooled, masked_mean, pooled_only, register, wide
-from embedtrain.model.pooling.sets import LatentSet, LayerSets, latent_count, with_fewer_layers
+from embedtrain.model.pooling.sets import (
+    LatentSet,
+    LayerSets,
+    cut_unless_shared,
+    latent_count,
+    restrict_sets,
+    with_fewer_layers,
+)
 
 TOKENS, ALL_POSITIONS, LAST_TOKEN, MEAN = "tokens", "all_positions", "last_token", "mean"
 
@@ -103,20 +110,7 @@ class LastLayer(nn.Module):
         """What, with `hidden_size` and `num_layers`, builds it again; defaults filled in."""
         return {"source": self.source, **self.sets.settings(), "latent_scale": self.latent_scale}
 
-    def cut(self, layer: int) -> LastLayer:
-        """What a backbone of blocks 1..layer needs: itself where one set serves all layers, else a copy.
-
-        Raises:
-            ValueError: if `layer` is outside 1..num_layers.
-        """
-        self.sets.of(layer)
-        if self.sets.is_shared:
-            return self
-        return with_fewer_layers(self, LastLayer, layer, self.settings(), self.hidden_size)
-
-    def restrict(self, layers: Collection[int], *, varying: bool) -> None:
-        """Freeze what a run that only trains `layers` never trains; see `LayerSets.restrict`."""
-        self.sets.restrict(layers, varying=varying)
+    cut, restrict = cut_unless_shared, restrict_sets
 
 
 @register
@@ -210,11 +204,9 @@ class MultiLayer(nn.Module):
         self.sets.of(layer)
         if layer == self.sets.num_layers:
             return self
-        return with_fewer_layers(self, MultiLayer, layer, self.settings(), self.hidden_size)
+        return with_fewer_layers(self, layer)
 
-    def restrict(self, layers: Collection[int], *, varying: bool) -> None:
-        """Freeze what a run that only trains `layers` never trains; see `LayerSets.restrict`."""
-        self.sets.restrict(layers, varying=varying)
+    restrict = restrict_sets
 
 
 def _queried(chosen: LatentSet, states: Tensor, keys: Tensor | None, mask: Tensor) -> Tensor:

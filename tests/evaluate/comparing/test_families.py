@@ -65,12 +65,6 @@ def test_seeds_get_the_t_interval():
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_many_seeds_get_nearly_the_same_interval_by_bootstrap():
-    values = list(np.random.default_rng(0).normal(size=60))
-    t, drawn = over_seeds(values), over_seeds(values, method="bootstrap")
-    assert (drawn.low, drawn.high) == pytest.approx((t.low, t.high), abs=0.05)
-
-
 def test_one_seed_has_no_interval():
     assert over_seeds([0.8]) == (1, 0.8, None, None, None)
     with pytest.raises(InputError, match="no seed"):

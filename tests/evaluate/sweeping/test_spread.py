@@ -216,7 +216,7 @@ def test_the_longest_task_comes_first_and_lines_stand_as_asked(
 
 def test_mteb_statistics_and_files_say_how_long_a_task_is(data_root):
     from embedtrain.evaluate.catalogue.tasks import official_tasks
-    from embedtrain.evaluate.sweeping.order import characters, longest_first
+    from embedtrain.evaluate.sweeping.sweep import characters, longest_first
 
     small, large = official_tasks(["STSBenchmark", "TRECCOVID"])
     assert 100_000 < characters(small) < 1_000_000 < characters(large)

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedtrain.evaluate.catalogue.derived import derived
 from embedtrain.evaluate.catalogue.official.statistics import warn_of_differences
 
 if TYPE_CHECKING:
@@ -43,3 +42,14 @@ def from_folder(task: AbsTask, folder: Path) -> AbsTask:
     address = {**task.metadata.dataset, "path": str(folder.resolve())}
     metadata = task.metadata.model_copy(update={"dataset": address})
     return derived(task, Mirrored, metadata=metadata, address=task.metadata.dataset, mirror=folder)
+
+
+def derived(task: AbsTask, *mixins: type, **attributes: Any) -> AbsTask:  # noqa: ANN401 (class attributes)
+    """The task as an object of a subclass of its class, `mixins` first.
+
+    `attributes` are the class's, because mteb forgets metadata that stand on the object when it unloads data.
+    """
+    made = type(type(task).__name__, (*mixins, type(task)), dict(attributes))
+    new: AbsTask = object.__new__(made)
+    vars(new).update(vars(task))
+    return new

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from embedtrain.evaluate.catalogue.derived import derived
 from embedtrain.evaluate.catalogue.local.sets import RANKINGS, LocalSet, content_hash
 from embedtrain.evaluate.catalogue.local.tables import read_ranking, read_tables
+from embedtrain.evaluate.catalogue.official.mirror import derived
 from embedtrain.evaluate.catalogue.official.statistics import warn_of_differences
 
 if TYPE_CHECKING:
