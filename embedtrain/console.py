@@ -63,7 +63,7 @@ class Progress:
         self._stopped = threading.Event()
 
     def __call__(self, name: str, done: int, total: int, facts: str = "") -> None:
-        """Note that `done` parts of `total` of the work `name` are done; `facts` stand beside that."""
+        """Note that `done` parts of `total` of the work `name` are done; `facts` are shown beside that."""
         before = self._works.get(name)
         if before is None:
             bar = rich_progress.TaskID(0) if self._bars is None else self._bars.add_task(name, facts="")

@@ -1,4 +1,4 @@
-"""The first loss of the run beside that of a model which cannot tell texts apart.
+"""The first loss of the run beside the loss of a model to which all texts are alike.
 
 Such a model gives all similarities of a query alike, and its InfoNCE is ln(candidates), whatever the
 temperature. Other losses have no such formula, but have a value there: the objective itself is asked, with
@@ -67,7 +67,7 @@ def loss_finding(run: BuiltRun, vectors: Encoded, negatives: Counts | None) -> F
 
 
 def judged(loss: float, expected: float) -> tuple[Level, str]:
-    """What a measured loss means beside that of a model which knows nothing."""
+    """What a measured loss means beside the loss of a model that knows nothing."""
     if not math.isfinite(loss):
         return "error", "FirstBatch at the embeddings: the model is broken, or its dtype too narrow."
     if not math.isfinite(expected) or expected < 1e-6:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedtrain.mining.blocks import DamagedError, block_key, read_block, write_block
-from embedtrain.model.folder.contract import digits, tensors_hash, tokenizer_hash
+from embedtrain.model.folder.contract import tensors_hash, text_hash, tokenizer_hash
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class CrossEncoderScores:
         reads = f"{tokenizer_hash(self.model.tokenizer)} {self.model.max_length}"
         kind = next(self.model.model.parameters()).dtype
         text = f"{weights} {reads} {kind} {self.model.activation_fn} {self.model.prompts}"
-        self.identity = digits(text)
+        self.identity = text_hash(text)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """(n,) through the model's own activation, batches sorted by length."""

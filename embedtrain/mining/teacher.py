@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedtrain.model.folder.contract import digits, tokenizer_hash
+from embedtrain.model.folder.contract import text_hash, tokenizer_hash
 from embedtrain.model.guides.guide import GuideModel, load_guide
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Role
@@ -108,4 +108,4 @@ def _identity(guide: GuideModel) -> str:
         reads, prompts = static.tokenizer.to_str(), sorted(static.prompts.items())
     kind = next(guide.model.module.parameters()).dtype
     text = f"{guide.model.identity} {kind} dim {guide.width} {reads} {prompts}"
-    return digits(text)
+    return text_hash(text)

@@ -17,7 +17,7 @@ from embedtrain.report.cells import Cells, dtypes_of, name_of_metric, paired
 from embedtrain.types import InputError, Score, SubModel
 
 COLOURS = "cividis"  # reads the same to colour-blind eyes and in grey
-OUTLINE = "#d1495b"  # the trained sub-models; stands out from both ends of the scale
+OUTLINE = "#d1495b"  # the trained sub-models; differs from both ends of the scale
 MISSING = "#ececec"
 
 

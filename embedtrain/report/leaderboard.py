@@ -20,7 +20,7 @@ def leaderboard(
 ) -> list[Row]:
     """The rows, the largest cell first; means are None where a cell lacks a task that another has.
 
-    A task's number is the mean of its splits, a type's that of its tasks; Mean (Task) is over tasks and
+    A task's number is the mean of its splits, a type's the mean of its tasks; Mean (Task) is over tasks and
     Mean (TaskType) over types.
 
     Args:

@@ -12,7 +12,7 @@ from rich.text import Text
 from embedtrain.report.cells import Cells, dtypes_of, means, name_of_metric, paired
 from embedtrain.types import Cell, Dtype, Score, SubModel
 
-BETTER, WORSE = "bright_blue", "orange3"  # told apart by colour-blind eyes too
+BETTER, WORSE = "bright_blue", "orange3"  # colour-blind eyes see the difference too
 NOTICEABLE = 0.05  # of 100: what the single decimal shown can tell
 
 
@@ -27,7 +27,7 @@ def comparison(
 
     One of the two lists may be empty: then the cells hold one number. Several tasks show as their mean. Each
     dtype is a block of rows under a line that says how many bytes a vector takes; what comparing a query
-    with a document costs stands below.
+    with a document costs is written below.
 
     Raises:
         InputError: no row has `metric`, or the cells were measured on different tasks.

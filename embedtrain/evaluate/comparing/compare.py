@@ -23,7 +23,7 @@ from embedtrain.evaluate.comparing.families import (
 )
 from embedtrain.evaluate.comparing.runs import Run, TaskSplit, same_tasks
 from embedtrain.evaluate.comparing.statistics import Comparison, Settings, Verdict, compare, verdict
-from embedtrain.evaluate.per_item.items import Items, items_file, paired, read_items
+from embedtrain.evaluate.per_item.stored import ItemValues, items_file, paired, read_items
 from embedtrain.types import Cell, InputError
 
 Pairs = Sequence[tuple[Cell, Cell]]
@@ -32,7 +32,7 @@ Pairs = Sequence[tuple[Cell, Cell]]
 class Judgement(NamedTuple):
     """How differences become verdicts."""
 
-    settings: Settings = Settings()  # of the bootstrap; its level is that of every interval
+    settings: Settings = Settings()  # of the bootstrap; every interval has its level
     alpha: float = 0.05
     correction: Correction = "holm"  # over all rows of a comparison
     metric: str | None = None  # None: what the items of a task keep first, its main metric where they can
@@ -79,7 +79,7 @@ class OverTasks(NamedTuple):
 
 
 class Smallest(NamedTuple):
-    """The smallest cell of a task that cannot be told from the reference, or is better."""
+    """The smallest cell of a task that is better than the reference or not distinguishable from it."""
 
     task: str
     split: str
@@ -167,7 +167,7 @@ def label(side: Side) -> str:
 
 
 def _by_items(
-    read: Callable[[Path], Items],
+    read: Callable[[Path], ItemValues],
     key: TaskSplit,
     first: tuple[Run, Cell],
     second: tuple[Run, Cell],

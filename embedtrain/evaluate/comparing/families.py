@@ -31,7 +31,7 @@ class Signed(NamedTuple):
     n: int  # tasks with a difference that is not zero
     statistic: float
     p: float  # two-sided
-    smallest: float  # the least p that so many tasks can give
+    smallest: float  # the least p that `n` tasks can give
 
 
 def correct(p_values: Sequence[float], method: Correction) -> list[float]:

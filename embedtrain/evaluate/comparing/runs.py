@@ -44,7 +44,7 @@ class Run(NamedTuple):
 
 
 def read_run(text: str) -> Run:
-    """The run of a folder that holds scores.jsonl: its last step, or that of FOLDER@STEP.
+    """The run of a folder that holds scores.jsonl: its last step, or STEP of FOLDER@STEP.
 
     Raises:
         InputError: no scores there, or none of that step, or of several models.
@@ -70,7 +70,7 @@ def read_run(text: str) -> Run:
 
 
 def read_seeds(text: str, pattern: str) -> dict[str, Run]:
-    """The runs of several seeds: the folders named FOLDER + pattern, by what stands for the pattern's star.
+    """The runs of several seeds: the folders named FOLDER + pattern, by what matches the pattern's star.
 
     Raises:
         InputError: a pattern without exactly one star, or no such folder.

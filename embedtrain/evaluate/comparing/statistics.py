@@ -21,8 +21,8 @@ from embedtrain.types import InputError
 IntervalKind = Literal["bca", "percentile"]
 Verdict = Literal["better", "worse", "not distinguishable"]
 _AT_ONCE = 2**21  # numbers of a block of resamples: 16 MiB
-_BLOCKS = 500  # the jackknife leaves out single items up to so many, and so many blocks of items above
-EXACT = 2**13  # up to so many sign patterns are all counted: 13 items
+_BLOCKS = 500  # most estimates of the jackknife: of more items it leaves out blocks
+EXACT = 2**13  # most sign patterns that are all counted: 13 items
 
 
 class Settings(NamedTuple):
@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
 def compare(first: Sample, second: Sample, settings: Settings = Settings()) -> Comparison:  # noqa: B008 (a NamedTuple is constant)
     """The difference of two samples of the same items, its bootstrap interval and its two-sided p.
 
-    p is that of the sign-flip permutation test where the score is a mean, and of the bootstrap where it is a
+    p comes from the sign-flip permutation test where the score is a mean, from the bootstrap where it is a
     correlation or a precision, whose value of one item is not defined.
 
     Raises:

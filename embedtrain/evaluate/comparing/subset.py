@@ -72,7 +72,7 @@ def predictability(scores: Floats, column: int) -> float:
     """How well the other columns foretell this one's order of the models: Spearman, -1..1.
 
     Each model's score is foretold by a ridge regression on the other tasks that did not see that model. A
-    task on which all models are equal tells nothing and counts as perfectly predictable.
+    task on which all models are equal says nothing and counts as perfectly predictable.
     """
     target = scores[:, column]
     if np.ptp(target) == 0:

@@ -22,7 +22,7 @@ from embedtrain.evaluate.per_item.item_values import (
     of_queries,
     values_of,
 )
-from embedtrain.evaluate.per_item.items import About, Items
+from embedtrain.evaluate.per_item.stored import About, ItemValues
 
 WRITES_NOTHING = "predictions"  # mteb's prediction_folder: it only has to be given
 
@@ -56,7 +56,7 @@ class Collector:
             for name in covers:
                 del vars(self.task)[name]
 
-    def items(self, about: Mapping[str, Any], result: Any) -> dict[str, Items]:  # noqa: ANN401
+    def items(self, about: Mapping[str, Any], result: Any) -> dict[str, ItemValues]:  # noqa: ANN401
         """The items of the cell just evaluated, by split; empty ones where the type keeps none.
 
         `about` has the fields of `About` but split, subsets and statistics; `result` is mteb's TaskResult.
@@ -111,19 +111,19 @@ class Collector:
         values = values_of(self.task, asked, caught, score)
         if values is None:
             return None
-        # experiments have no text: they are told apart by their number
+        # experiments have no text: their number is their id
         return _Part(asked or Asked(np.arange(len(values.columns)), np.zeros(len(values.columns))), (values,))
 
 
-def _joined(about: Mapping[str, Any], parts: list[_Part | None]) -> Items:
+def _joined(about: Mapping[str, Any], parts: list[_Part | None]) -> ItemValues:
     """All parts (languages) of a split as one; a metric that some part lacks is left out."""
     whole = [part for part in parts if part is not None]
     if len(whole) < len(parts) or not whole:
         nothing = np.empty(0)
         empty = nothing.astype(np.int64)
-        return Items(About(**about, statistics={}), empty, empty, nothing, {})
+        return ItemValues(About(**about, statistics={}), empty, empty, nothing, {})
     metrics = [one for one in whole[0].values if all(one.metric in _names(part) for part in whole)]
-    return Items(
+    return ItemValues(
         About(**about, statistics={one.metric: one.statistic for one in metrics}),
         np.concatenate([part.asked.ids for part in whole]),
         np.repeat(np.arange(len(whole)), [len(part.asked.ids) for part in whole]),

@@ -107,7 +107,7 @@ def _similarities(main: str, caught: Any) -> Values:  # noqa: ANN401
 
 
 def _pairs(main: str, caught: Any) -> Values:  # noqa: ANN401
-    """Of these metrics average precision is kept; max_ap is that of the best similarity."""
+    """Average precision of one similarity; for max_ap, of the best of several."""
     if main != "max_ap":
         own = main == "similarity_ap"
         similarity = caught["similarity_scores" if own else "cosine_scores"]

@@ -8,7 +8,7 @@ where NAME is the task's (STSBenchmark), TYPE its type (STS), and "document" may
 
 Vectors are cut, normalised and only then quantised. Where mteb searches, documents are quantised and a query
 is so only for the comparison of signs; where it compares texts with each other (STS, pairs, classification,
-clustering), all are: int8 as the values that its codes stand for, every binary dtype as +1 and -1.
+clustering), all are: int8 as the values that its codes mean, every binary dtype as +1 and -1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Serving(NamedTuple):
     """How the vectors of every cell are made from the model's."""
 
     normalize: Literal["post", "pre"] = "post"  # after the cut; before it alone, as mteb's `embed_dim` does
-    rescore_multiplier: int = 4  # so many times the asked documents are found by signs and ranked again
+    rescore_multiplier: int = 4  # times the asked documents that signs preselect, to be ranked again
 
 
 AS_CUT = Serving()
@@ -51,8 +51,8 @@ class ServedCell(AbsEncoder):
 
     Vectors are truncated, THEN normalised. mteb's own truncation (`embed_dim`) does not normalise again,
     which costs its classifiers up to 11 points; `Serving(normalize="pre")` does as mteb. What was done
-    stands among the experiment settings of a truncated cell. The full float32 cell has no experiment
-    settings and stands at mteb's standard path.
+    is among the experiment settings of a truncated cell. The full float32 cell has no experiment
+    settings and is at mteb's standard path.
 
     The ranges of int8 are those of the corpus where there is one, else of the first texts of the task and
     its subset (the left column of pairs, the training texts of a classification).

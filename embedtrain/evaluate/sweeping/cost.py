@@ -1,4 +1,4 @@
-"""What a sweep will cost, told before anything is encoded.
+"""What a sweep will cost, before anything is encoded.
 
 Letters: H hidden width, T tokens of a text.
 """
@@ -144,7 +144,7 @@ def _cost(
 
 
 def route_of(size: int, kind: str, keeping: Keeping) -> str:
-    """Where so many bytes of vectors will be; what other tasks have put into the store is not known here."""
+    """Where `size` bytes of vectors will be; what other tasks have put into the store is not known."""
     if keeping.memory_gb is None or size <= keeping.memory_gb * GIB:
         return "memory"
     if keeping.folder is not None and (keeping.store_gb is None or size <= keeping.store_gb * GIB):

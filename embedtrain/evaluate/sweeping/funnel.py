@@ -38,17 +38,17 @@ class Funnel(NamedTuple):
 
     @property
     def layer(self) -> int:
-        """The last sub-model's layer: that of the funnel's scores."""
+        """The last sub-model's layer, which the funnel's scores bear."""
         return self.last.layer
 
     @property
     def dim(self) -> int:
-        """The last sub-model's dim: that of the funnel's scores."""
+        """The last sub-model's dim, which the funnel's scores bear."""
         return self.last.dim
 
     @property
     def dtype(self) -> str:
-        """What tells the scores of a funnel from those of its last sub-model: its name."""
+        """What distinguishes a funnel's scores from those of its last sub-model: its name."""
         return str(self)
 
     def cost(self, documents: int) -> int:

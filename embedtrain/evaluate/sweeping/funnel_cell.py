@@ -19,7 +19,7 @@ from embedtrain.evaluate.vectors.bank import GridBank
 from embedtrain.evaluate.vectors.search import Found
 from embedtrain.types import Cell
 
-_AT_ONCE = 2**26  # 256 MiB of float32: queries go through the first stage in blocks of so many similarities
+_AT_ONCE = 2**26  # 256 MiB of float32: similarities of a block of queries in the first stage
 Stage = tuple[Tensor, Tensor]  # unit rows of a sub-model: queries (Q, d), documents (N, d)
 
 

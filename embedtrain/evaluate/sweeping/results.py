@@ -18,7 +18,7 @@ from mteb.models import ModelMeta
 from mteb.results import TaskResult
 
 from embedtrain.evaluate.per_item.collect import Collector
-from embedtrain.evaluate.per_item.items import has_items, items_file, write_items
+from embedtrain.evaluate.per_item.stored import has_items, items_file, write_items
 from embedtrain.evaluate.sweeping.adapter import AS_CUT, Serving, model_meta
 from embedtrain.evaluate.sweeping.funnel import Funnel, Measured, applies
 from embedtrain.evaluate.sweeping.funnel_cell import funnel_meta

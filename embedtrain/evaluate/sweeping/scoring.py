@@ -81,10 +81,10 @@ def _lookups(
         mine.update(_spread(measure, share, shared.workers))
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
-    told = everyone((mine, error))
-    scored = {cell: scores for part, _ in told for cell, scores in part.items()}
+    gathered = everyone((mine, error))
+    scored = {cell: scores for part, _ in gathered for cell, scores in part.items()}
     yield from ((cell, scored[cell]) for cell in cells if cell in scored)
-    errors = [f"rank {number}: {error}" for number, (_, error) in enumerate(told) if error is not None]
+    errors = [f"rank {number}: {error}" for number, (_, error) in enumerate(gathered) if error is not None]
     if errors:
         raise RuntimeError("; ".join(errors))
 
@@ -105,7 +105,7 @@ def _spread(
 def _measure(
     shared: Sweep, collector: Collector, bank: GridBank, cell: Measured, *, keep: bool = True
 ) -> list[Score]:
-    """The scores of one cell; with `keep` its result stands in mteb's tree before they are returned.
+    """The scores of one cell; with `keep` its result is in mteb's tree before they are returned.
 
     What the scores are made of is kept before the result, so that a cell with a result has both.
     """
@@ -118,7 +118,7 @@ def _measure(
     mteb_private.seed(task)  # clustering draws its samples from the task's generators
     # scikit-learn on two threads of a busy machine takes up to 20 times its own work
     with threadpool_limits(1), collector.during():
-        outcome = mteb.evaluate(
+        evaluated = mteb.evaluate(
             served,
             task,
             co2_tracker=False,
@@ -126,7 +126,7 @@ def _measure(
             show_progress_bar=False,
             prediction_folder=WRITES_NOTHING,
         )
-    result = outcome.task_results[0]
+    result = evaluated.task_results[0]
     if isinstance(served, FunnelCell):
         served.add_cost(result)
     if keep:

@@ -1,7 +1,7 @@
 """The quality of every cell (layer, dim, dtype) on every task, for the price of one encode per task.
 
 Outer loop the tasks, the longest first, inner loop the cells: the first cell of a task encodes its texts at
-all layers, the others are lookups, and mteb computes every metric. The results stand twice: in mteb's own
+all layers, the others are lookups, and mteb computes every metric. Results are written twice: in mteb's own
 tree under `<folder>/mteb` (one model name, revision = weights hash, one experiments/ folder per cell, the
 full float32 cell at the standard path) and, flat, in `<folder>/scores.jsonl`.
 
@@ -122,17 +122,17 @@ def sweep(
 def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     from embedtrain.evaluate.sweeping.results import DRAFT, finished
 
-    leads = rank() == 0
-    found: Found = {task.metadata.name: finished(shared, task) if leads else {} for task in tasks}
+    is_first = rank() == 0
+    found: Found = {task.metadata.name: finished(shared, task) if is_first else {} for task in tasks}
     found = everyone(found)[0]  # what rank 0 sees: file systems show others late what it wrote
     others: list[Score] = []
-    if leads:
+    if is_first:
         _remove_drafts(shared.results, DRAFT)
         others = _others(file, shared, {task.metadata.name for task in tasks})
         _write(file, [*others, *_in_order(found, tasks, shared)])
     failures = _measure_missing(shared, tasks, found, file)
     scores = _in_order(found, tasks, shared)
-    if leads:
+    if is_first:
         _write(file, [*others, *scores])
     if failures:
         raise IncompleteError(failures, scores, len(tasks))

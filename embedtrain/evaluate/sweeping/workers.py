@@ -40,19 +40,19 @@ def usable_workers(asked: int | None) -> int:
     return min(len(os.sched_getaffinity(0)), MOST_BY_DEFAULT) if asked is None else asked
 
 
-class _Outcome(NamedTuple, Generic[Result]):
+class _Message(NamedTuple, Generic[Result]):
     """What a child sends home."""
 
     result: Result | None
     error: str | None = None
-    mendable: bool = False  # the error is an InputError
-    errno: int | None = None  # that of an OSError
+    refused: bool = False  # the error is an InputError
+    errno: int | None = None  # of an OSError
 
 
 def forked(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int
 ) -> Iterator[tuple[Item, Result]]:
-    """(item, work(item)) of every item in the order given, worked out by so many forked processes.
+    """(item, work(item)) of every item in the order given, computed by `workers` forked processes.
 
     Raises:
         InputError, OSError: as `work` raised it.
@@ -87,7 +87,7 @@ def forked(
 
 def _received(ready: Connection, child: BaseProcess) -> Result:  # type: ignore[type-var]
     try:
-        outcome: _Outcome[Result] = ready.recv()
+        message: _Message[Result] = ready.recv()
     except EOFError:
         child.join()
         raise RuntimeError(
@@ -97,11 +97,11 @@ def _received(ready: Connection, child: BaseProcess) -> Result:  # type: ignore[
     finally:
         ready.close()
     child.join()
-    if outcome.errno is not None:
-        raise OSError(outcome.errno, outcome.error)
-    if outcome.error is not None:
-        raise InputError(outcome.error) if outcome.mendable else RuntimeError(outcome.error)
-    return outcome.result  # type: ignore[return-value]
+    if message.errno is not None:
+        raise OSError(message.errno, message.error)
+    if message.error is not None:
+        raise InputError(message.error) if message.refused else RuntimeError(message.error)
+    return message.result  # type: ignore[return-value]
 
 
 def _child(work: Callable[[Item], Result], item: Item, home: Connection, parent: int) -> None:
@@ -111,14 +111,14 @@ def _child(work: Callable[[Item], Result], item: Item, home: Connection, parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its children
     logging.disable(logging.CRITICAL)  # a handler's lock may have been held when this process was forked
-    outcome: _Outcome[Result]
+    message: _Message[Result]
     try:
-        outcome = _Outcome(work(item))
+        message = _Message(work(item))
     except InputError as error:
-        outcome = _Outcome(None, str(error), mendable=True)
+        message = _Message(None, str(error), refused=True)
     except OSError as error:
-        outcome = _Outcome(None, error.strerror or str(error), errno=error.errno)
+        message = _Message(None, error.strerror or str(error), errno=error.errno)
     except BaseException as error:
-        outcome = _Outcome(None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
-    home.send(outcome)
+        message = _Message(None, f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
+    home.send(message)
     home.close()

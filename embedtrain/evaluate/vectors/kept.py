@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedtrain.model.folder.contract import digits
+from embedtrain.model.folder.contract import text_hash
 from embedtrain.ranks import everyone, wait, world_size
 from embedtrain.types import InputError
 from embedtrain.vectors.cache import VectorCache, VectorType
@@ -62,7 +62,7 @@ class Kept:
             name = f"{identity} layers {list(self.layers)} width {width}"
             self.cache = VectorCache(
                 keeping.folder,
-                identity=digits(name),
+                identity=text_hash(name),
                 width=len(layers) * width,
                 dtype=keeping.dtype,
                 limit=None if keeping.store_gb is None else int(keeping.store_gb * GIB),

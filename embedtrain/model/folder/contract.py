@@ -22,7 +22,7 @@ FORMAT = 2  # of the file: raised when a field is added, so that an older file i
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers")
 # Case, accents, digits, scripts, white space, unknown signs and the special words: where tokenizers differ.
 PROBE = "Élan, the 12 QUICK foxes' naïve_re-run: 北京 \t\n Ünïcode—🙂 [MASK] </s> supercalifragilistic"
-# What names a model or tells its history, but decides nothing.
+# What names a model or records its history, but decides nothing.
 HISTORY = ("trained", "source", "base", "versions")
 
 
@@ -156,8 +156,8 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(behaviour).encode()).hexdigest()[:16]
 
 
-def digits(text: str) -> str:
-    """40 hexadecimal digits that stand for a text which says all that decides some vectors or tokens."""
+def text_hash(text: str) -> str:
+    """40 hexadecimal digits of a text: the name of whatever the text describes."""
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
 

@@ -13,10 +13,10 @@ from embedtrain.model.folder.contract import (
     Base,
     Contract,
     deciding,
-    digits,
     package_versions,
     special_tokens,
     tensors_hash,
+    text_hash,
     tokenizer_hash,
 )
 from embedtrain.types import SubModel
@@ -89,4 +89,4 @@ def parameter_count(encoder: Encoder, layer: int) -> int:
 def weights_hash(encoder: Encoder) -> str:
     """40 hexadecimal digits that name these weights and settings, the same in every process."""
     text = f"{tensors_hash(encoder.state_dict())} {deciding(contract_of(encoder))}"
-    return digits(text)
+    return text_hash(text)

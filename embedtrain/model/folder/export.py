@@ -75,7 +75,7 @@ def load_encoder(
         base: where the model of an adapter folder is now; the folder names where it was.
         lora: settings of `add_lora`: train adapters instead of the backbone's own weights.
         freeze_embeddings: do not train what comes before the first block.
-        freeze_blocks: do not train the first so many blocks.
+        freeze_blocks: blocks, from the first, that are not trained.
         gradient_checkpointing: keep less of each block and compute it again in backward: same gradients.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         packing: let short texts share a row of tokens, each with attention inside itself: the same

@@ -4,7 +4,7 @@ Where sentence-transformers pools as we do, its own modules are named, and the f
 the other poolings, and for prompts whose tokens it would miscount, the folder brings `StatePooling` along,
 which it loads with `trust_remote_code=True`.
 
-A cut model truncates INSIDE: a `Dense` module whose weight is the first `dim` rows of the identity stands
+A cut model truncates INSIDE: a `Dense` module whose weight is the first `dim` rows of the identity is put
 between Pooling and Normalize. `truncate_dim` of sentence-transformers acts after the last module, so it
 would leave vectors shorter than one; a `Dense` is a module of every version and needs no argument.
 
@@ -86,7 +86,7 @@ def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:
     account where prompts are not pooled; empty otherwise.
 
     Raises:
-        InputError: when one number would have to stand for two.
+        InputError: when one number would have to mean two.
     """
     if process.include_prompt:
         return {}

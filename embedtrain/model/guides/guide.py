@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.contract import digits
+from embedtrain.model.folder.contract import text_hash
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.locate import locate
@@ -68,7 +68,7 @@ class EncoderVectors:
     @property
     def identity(self) -> str:
         """Of weights, settings and layer."""
-        return digits(f"{weights_hash(self.encoder)} layer {self.layer}")
+        return text_hash(f"{weights_hash(self.encoder)} layer {self.layer}")
 
     def vectors(self, tokens: Inputs) -> Tensor:
         """(M, D), not normalised."""
@@ -106,7 +106,7 @@ class GuideModel:
         self.cache: VectorCache | None = None
         if cache is not None:
             kind = next(model.module.parameters()).dtype
-            identity = digits(f"{model.identity} {kind} dim {self.width}")
+            identity = text_hash(f"{model.identity} {kind} dim {self.width}")
             self.cache = VectorCache(cache, identity=identity, width=self.width, dtype=cache_dtype)
 
     def to(self, device: torch.device) -> GuideModel:

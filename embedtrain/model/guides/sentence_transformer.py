@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
-from embedtrain.model.folder.contract import digits, tensors_hash
+from embedtrain.model.folder.contract import tensors_hash, text_hash
 from embedtrain.model.inputs.processor import padded
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Inputs, Processor, Role
@@ -108,7 +108,7 @@ class SentenceVectors:
         parts = [f"{type(part).__name__} {getattr(part, 'config_keys', '')} {part}" for part in self.module]
         settings: list[object] = [getattr(part, "get_config_dict", dict)() for part in self.module]
         text = f"{tensors_hash(self.module.state_dict())} {parts} {settings}"
-        return digits(text)
+        return text_hash(text)
 
     def vectors(self, tokens: Inputs) -> Tensor:
         """(M, D), not normalised, texts of like length and prompt together."""

@@ -1,7 +1,7 @@
 """Trainable poolings of "Pooling and Attention" (Tang & Yang 2024, 2409.02727): latents query states.
 
 Letters: M texts, T tokens, H hidden width, r latents. Padding and prompts are no keys, and the last token is
-found on either padding side; where the paper's code does otherwise, that is to be had by name.
+found on either padding side; where the paper's code does otherwise, a setting has it by name.
 
 The latents are also the residual, so their mean over r, N(0, latent_scale²/r) in each coordinate, is the same
 in all vectors at the start. How much that is, before any training, on MiniLM (states of rms 0.4 to 0.65; the

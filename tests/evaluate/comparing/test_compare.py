@@ -12,7 +12,7 @@ from embedtrain.evaluate.comparing.compare import (
 )
 from embedtrain.evaluate.comparing.runs import cells_of, read_run, read_seeds
 from embedtrain.evaluate.comparing.statistics import Settings
-from embedtrain.evaluate.per_item.items import About, Items, items_file, write_items
+from embedtrain.evaluate.per_item.stored import About, ItemValues, items_file, write_items
 from embedtrain.files.scores import append_scores
 from embedtrain.types import Cell, InputError, Score
 
@@ -35,7 +35,7 @@ def write_run(folder, quality, tasks=("one", "two"), seed=0, step=0, data="d0", 
                 folder.name, step, task, "test", *cell, "w", data, "2.26", ("default",), {"accuracy": "mean"}
             )
             zeros = np.zeros(len(values))
-            kept = Items(
+            kept = ItemValues(
                 about, np.arange(len(values)), zeros.astype(np.int64), zeros, {"accuracy": values[:, None]}
             )
             if items:
@@ -131,7 +131,7 @@ def test_a_task_that_keeps_no_items_has_scores_and_no_verdict(tmp_path):
     path = items_file(run.folder, "one", step=0, cell=str(FULL), split="test")
     about = About("a", 0, "one", "test", *FULL, "w", "d0", "2.26", ("default",), {})
     nothing = np.empty(0)
-    write_items(path, Items(about, nothing.astype(np.int64), nothing.astype(np.int64), nothing, {}))
+    write_items(path, ItemValues(about, nothing.astype(np.int64), nothing.astype(np.int64), nothing, {}))
     (row,) = compare_runs(run, [run], [(FULL, FULL)], JUDGEMENT)
     assert (row.found, row.verdict, row.difference, row.metric) == (None, None, 0, "accuracy")
 

@@ -3,7 +3,7 @@ import torch
 
 from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.comparing.runs import cells_of, read_run
-from embedtrain.evaluate.per_item.items import read_items
+from embedtrain.evaluate.per_item.stored import read_items
 from embedtrain.evaluate.sweeping.funnel import Funnel, measured_as
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import read_scores

@@ -4,7 +4,7 @@ from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.comparing.compare import Judgement, compare_runs
 from embedtrain.evaluate.comparing.runs import cell_of, read_run
 from embedtrain.evaluate.comparing.statistics import Settings
-from embedtrain.evaluate.per_item.items import items_file, read_items
+from embedtrain.evaluate.per_item.stored import items_file, read_items
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell

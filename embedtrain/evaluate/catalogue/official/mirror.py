@@ -47,7 +47,7 @@ def from_folder(task: AbsTask, folder: Path) -> AbsTask:
 def derived(task: AbsTask, *mixins: type, **attributes: Any) -> AbsTask:  # noqa: ANN401 (class attributes)
     """The task as an object of a subclass of its class, `mixins` first.
 
-    `attributes` are the class's, because mteb forgets metadata that stand on the object when it unloads data.
+    `attributes` are the class's, because mteb forgets metadata of the object when it unloads data.
     """
     made = type(type(task).__name__, (*mixins, type(task)), dict(attributes))
     new: AbsTask = object.__new__(made)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from embedtrain.evaluate.per_item.items import (
+from embedtrain.evaluate.per_item.stored import (
     About,
-    Items,
+    ItemValues,
     has_items,
     items_file,
     paired,
@@ -30,7 +30,7 @@ def make(values, ids=None, metric="ndcg_at_10", statistic="mean", gold=None, **c
         "subsets": ("default",),
         "statistics": {metric: statistic} if n else {},
     } | changes
-    return Items(
+    return ItemValues(
         About(**about),
         np.arange(n) if ids is None else np.asarray(ids),
         np.zeros(n, dtype=np.int64),

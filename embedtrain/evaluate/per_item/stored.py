@@ -38,7 +38,7 @@ class About(NamedTuple):
     statistics: Mapping[str, str]  # metric -> how the items make it, the main one first; empty: none are kept
 
 
-class Items(NamedTuple):
+class ItemValues(NamedTuple):
     """The items of one cell and split, in the order of the data."""
 
     about: About
@@ -67,7 +67,7 @@ def items_file(folder: Path, task: str, *, step: int, cell: str, split: str) -> 
     return folder / "items" / task / f"step{step}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', cell)}_{split}.npz"
 
 
-def write_items(path: Path, items: Items) -> None:
+def write_items(path: Path, items: ItemValues) -> None:
     """The file, whole or not at all; numbers that fit are kept in 4 bytes."""
     arrays: dict[str, NDArray[Any]] = {
         "about": np.array(json.dumps(items.about._asdict())),
@@ -81,7 +81,7 @@ def write_items(path: Path, items: Items) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def read_items(path: Path) -> Items:
+def read_items(path: Path) -> ItemValues:
     """The items of a file.
 
     Raises:
@@ -100,7 +100,7 @@ def read_items(path: Path) -> Items:
                 metric: arrays[f"values{number}"].astype(np.float64)
                 for number, metric in enumerate(about.statistics)
             }
-            return Items(
+            return ItemValues(
                 about,
                 arrays["ids"],
                 arrays["part"].astype(np.int64),
@@ -120,7 +120,7 @@ def has_items(path: Path, *, weights: str, data: str, mteb: str) -> bool:
     return (about.weights, about.data, about.mteb) == (weights, data, mteb)
 
 
-def paired(first: Items, second: Items) -> tuple[Items, Items]:
+def paired(first: ItemValues, second: ItemValues) -> tuple[ItemValues, ItemValues]:
     """Both with the same items in the same order: that of the first.
 
     Raises:
@@ -154,7 +154,7 @@ def paired(first: Items, second: Items) -> tuple[Items, Items]:
     return first, turned
 
 
-def _order(items: Items) -> NDArray[np.int64]:
+def _order(items: ItemValues) -> NDArray[np.int64]:
     """Rows by part and id; equal ones in the order of the data, (n,)."""
     return np.lexsort((items.ids, items.part)).astype(np.int64)
 
