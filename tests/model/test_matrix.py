@@ -1,6 +1,7 @@
 """Every backbone family x every pooling x padding side x layer: what an embedding may depend on.
 
-And that an exported folder and an ONNX graph give the embedding that was trained.
+And that an exported folder and an ONNX graph give the embedding that was trained. The fast run has every pair of
+family, pooling, side and check; the slow one the rest of the product.
 """
 
 import itertools
@@ -11,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import pytest
 import torch
+from pairwise import pairwise
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
@@ -53,6 +55,21 @@ TEXTS = (
     "rain and sun",
 )
 PROMPT = "the word: "
+CHECKS = ("padding", "prompt", "export")
+EVERY = [
+    case for case in itertools.product(BACKBONES, POOLED, SIDES, CHECKS) if case[2:] != ("right", "export")
+]
+FEW = set(pairwise(EVERY))
+
+
+def matrix(check):
+    """Parametrizes a test with the cases of one of CHECKS."""
+    cases = [
+        pytest.param(*case[:3], marks=() if case in FEW else pytest.mark.slow)
+        for case in EVERY
+        if case[3] == check
+    ]
+    return pytest.mark.parametrize(("made", "pooled", "side"), cases, indirect=["made", "pooled"])
 
 
 class Made(NamedTuple):
@@ -113,7 +130,7 @@ def alone(made, pooled) -> dict[str, Tensor]:
         }
 
 
-@pytest.mark.parametrize("side", SIDES)
+@matrix("padding")
 def test_padding_and_neighbours_change_nothing(made, pooled, alone, side):
     encoder = encoder_of(made, pooled, side)
     for role, order in itertools.product(("query", "document"), ([0, 1, 2, 3], [2, 1], [3, 1, 3])):
@@ -140,7 +157,7 @@ class Spoiled(nn.Module):
         return self.pooling([hidden.masked_fill(outside, float("nan")) for hidden in hiddens], mask, layer)
 
 
-@pytest.mark.parametrize("side", SIDES)
+@matrix("prompt")
 def test_nothing_of_a_prompt_or_padding_is_pooled(made, pooled, alone, side):
     encoder = encoder_of(made, pooled, side)
     tokens = encoder.process(TEXTS, "query")
@@ -161,8 +178,8 @@ def oracle(folder: Path, encoder: Encoder) -> tuple[Tensor, Tensor]:
     )
 
 
-def check_export(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
-    encoder = encoder_of(made, pooled, "left")
+def check_export(made: Made, pooled: str, side: str, sub: SubModel, folder: Path) -> None:
+    encoder = encoder_of(made, pooled, side)
     expected = [encoder.encode(TEXTS, (sub.layer,), role).at(sub) for role in ("query", "document")]
     save_encoder(encoder, folder, sub)
     for found, value in zip(oracle(folder, encoder), expected, strict=True):
@@ -174,14 +191,15 @@ def check_export(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
         torch.testing.assert_close(again.encode(TEXTS, (sub.layer,), role).at(sub), value, rtol=0, atol=1e-6)
 
 
-def test_an_exported_cut_is_the_trained_embedding(made, pooled, tmp_path):
-    check_export(made, pooled, SubModel(2, 16), tmp_path / "cut")
+@matrix("export")
+def test_an_exported_cut_is_the_trained_embedding(made, pooled, side, tmp_path):
+    check_export(made, pooled, side, SubModel(2, 16), tmp_path / "cut")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [1, 4])
 def test_an_exported_cut_is_the_trained_embedding_at_every_layer(made, pooled, tmp_path, layer):
-    check_export(made, pooled, SubModel(layer, 32), tmp_path / "cut")
+    check_export(made, pooled, "left", SubModel(layer, 32), tmp_path / "cut")
 
 
 def check_onnx(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
@@ -204,11 +222,9 @@ def check_onnx(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-ONNX_FAST = [("bert", "mean"), ("llama", "multi_layer-last_token")]  # seconds each, in Python alone
-
-
-@pytest.mark.parametrize(("made", "pooled"), ONNX_FAST, indirect=True)
+@pytest.mark.parametrize(("made", "pooled"), [("llama", "multi_layer-last_token")], indirect=True)
 def test_an_onnx_graph_is_the_trained_embedding(made, pooled, tmp_path):
+    """One takes seconds, in Python alone; test_onnx.py has BERT, test_trainable_poolings.py every pooling."""
     check_onnx(made, pooled, SubModel(2, 16), tmp_path / "onnx")
 
 
