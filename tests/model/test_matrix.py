@@ -1,7 +1,7 @@
 """Every backbone family x every pooling x padding side x layer: what an embedding may depend on.
 
-And that an exported folder and an ONNX graph give the embedding that was trained. The fast run has every pair of
-family, pooling, side and check; the slow one the rest of the product.
+And that an exported folder and an ONNX graph give the embedding that was trained. The fast run has every pair
+of family, pooling, side and check; the slow one the rest of the product.
 """
 
 import itertools

@@ -82,6 +82,12 @@ class Processes:
         process.result = result
         return self._add(process, log)
 
+    def result(self, script, function, *given):
+        """What `function(*given)` of the file `script` returns in a process of its own."""
+        process = self.call(script, function, *given)
+        finish(process)
+        return result_of(process)
+
     def _add(self, process, log):
         process.log = log
         self.started.append(process)
@@ -97,6 +103,10 @@ def _called(script, function, given, result):
     torch.set_num_threads(1)
     returned = getattr(module_at(script), function)(*given)
     result.write_bytes(pickle.dumps(returned))
+
+
+def result_of(process):
+    return pickle.loads(process.result.read_bytes())
 
 
 def finish(*processes):
@@ -138,4 +148,4 @@ def run_ranks(folder, script, function, *given, world=2):
         finish(*started)
     finally:
         processes.close()
-    return [pickle.loads(process.result.read_bytes()) for process in started]
+    return [result_of(process) for process in started]

@@ -1,6 +1,5 @@
 import json
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -141,32 +140,19 @@ def test_peft_loads_the_saved_adapters_on_the_base_model(name, targets, request,
     torch.testing.assert_close(own_states(model), states(backbone)[1], rtol=0, atol=1e-6)
 
 
-FRESH = """
-import sys, torch
-from safetensors.torch import save_file
-from embedtrain.model.backbone.backbone import Backbone
-from embedtrain.model.backbone.lora import load_adapter
-from embedtrain.types import Inputs
-base, adapter, out = sys.argv[1:]
-backbone = Backbone.load(base, attention="bidirectional")
-load_adapter(backbone, adapter)
-ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
-tokens = Inputs(ids, torch.ones(2, 9, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
-save_file({"state": backbone.eval()(tokens, (4,))[0].detach()}, out)
-"""
+def state_with_adapter(base: Path, adapter: Path, tokens: Inputs) -> Tensor:
+    backbone = Backbone.load(base, attention="bidirectional")
+    load_adapter(backbone, adapter)
+    return backbone.eval()(tokens, (4,))[0].detach()
 
 
-@pytest.mark.slow
-def test_a_fresh_process_reads_the_adapters_to_equal_states(tiny_llama, tmp_path):
+def test_another_process_reads_the_adapters_to_equal_states(tiny_llama, tmp_path, processes):
     backbone = Backbone.load(tiny_llama, attention="bidirectional")
     add_lora(backbone, rank=4, dora=True)
     save_adapter(trained(backbone), tmp_path / "adapter", str(tiny_llama))
-    arguments = [str(tiny_llama), str(tmp_path / "adapter"), str(tmp_path / "state.safetensors")]
-    subprocess.run([sys.executable, "-c", FRESH, *arguments], check=True, capture_output=True)
-    tokens = some_tokens()
-    ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
-    whole = tokens._replace(values=ids, mask=torch.ones_like(tokens.mask))
-    assert torch.equal(load_file(tmp_path / "state.safetensors")["state"], backbone(whole, (4,))[0])
+    given = (tiny_llama, tmp_path / "adapter", some_tokens())
+    found = processes.result(Path(__file__), "state_with_adapter", *given)
+    assert torch.equal(found, backbone(some_tokens(), (4,))[0])
 
 
 def test_loaded_adapters_train_on(tiny_llama, tmp_path):

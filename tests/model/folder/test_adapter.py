@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -103,21 +101,12 @@ def test_an_adapter_can_be_saved_merged_and_cut_after_reloading(encoder, adapter
     same(load_encoder(tmp_path / "adapter"), encoder, sentences)
 
 
-RELOAD = """
-import json, sys
-from embedtrain.model.folder.export import load_encoder
-encoder = load_encoder(sys.argv[1])
-print(json.dumps(encoder.encode(json.loads(sys.argv[2]), (1, 4), "query").values.tolist()))
-"""
+def embedded(folder: Path, texts: tuple[str, ...]) -> torch.Tensor:
+    return load_encoder(folder).encode(texts, LAYERS, "query").values
 
 
-def test_an_adapter_folder_is_the_same_in_a_fresh_process(encoder, adapter, sentences, tmp_path):
-    if "bert" in encoder.source:
-        pytest.skip("one backbone is enough for a process of 10 s")
-    command = [sys.executable, "-c", RELOAD, str(adapter), json.dumps(sentences)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    found = torch.tensor(json.loads(done.stdout.splitlines()[-1]))
+def test_an_adapter_folder_is_the_same_in_another_process(encoder, adapter, sentences, processes):
+    found = processes.result(Path(__file__), "embedded", adapter, sentences)
     torch.testing.assert_close(found, encoder.encode(sentences, LAYERS, "query").values, rtol=1e-6, atol=2e-6)
 
 

@@ -2,8 +2,6 @@ import errno
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +27,10 @@ def folder(request) -> Path:
 def oracle(folder: Path, texts: tuple[str, ...]) -> torch.Tensor:
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     return model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+
+
+def hash_of(folder: Path) -> str:
+    return weights_hash(load_encoder(folder))
 
 
 def trained(folder: Path, pooling: str = "mean") -> Encoder:
@@ -94,30 +96,6 @@ def test_saving_changes_nothing_in_the_encoder(folder, tmp_path, sentences):
     assert encoder.num_layers == 4
 
 
-LOAD_WITHOUT_US = """
-import json, sys
-sys.modules["embedtrain"] = None  # importing it now fails
-import warnings
-warnings.simplefilter("error")
-from sentence_transformers import SentenceTransformer
-model = SentenceTransformer(sys.argv[1], device="cpu", local_files_only=True)
-print(json.dumps(model.encode(json.loads(sys.argv[2]), show_progress_bar=False).tolist()))
-"""
-
-
-def test_a_fresh_process_without_embedtrain_loads_a_cut_without_a_warning(tiny_bert, tmp_path, sentences):
-    sub = SubModel(3, 12)
-    encoder = trained(tiny_bert)
-    save_encoder(encoder, tmp_path / "cut", sub)
-    command = [sys.executable, "-c", LOAD_WITHOUT_US, str(tmp_path / "cut"), json.dumps(sentences)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "warn" not in done.stderr.lower()
-    assert "newly initialized" not in done.stderr
-    found = torch.tensor(json.loads(done.stdout.splitlines()[-1]))
-    torch.testing.assert_close(found, encoder.encode(sentences, (3,)).at(sub), rtol=0, atol=1e-5)
-
-
 def test_what_is_in_the_folder(tiny_bert, tmp_path):
     encoder = trained(tiny_bert)
     encoder.process(["a cat"], "query")  # leaves its truncation behind in the tokenizer
@@ -147,7 +125,7 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
     assert contract._replace(tokenizer_hash="", versions={}) == Contract(
         pooling="mean",
         pooling_settings={},
-        include_prompt=True,
+        pool_prompt=True,
         prompts={},
         attention="bidirectional",
         special_tokens=(("[CLS]",), ("[SEP]",)),
@@ -452,18 +430,10 @@ def test_prompts_of_a_sentence_transformers_folder_are_added(saved, tmp_path, se
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-def test_the_weights_hash_is_that_of_every_process_and_feels_every_change(tiny_bert, saved):
+def test_the_weights_hash_is_that_of_every_process_and_feels_every_change(processes, saved):
     encoder = load_encoder(saved)
-    code = (
-        "import sys; from embedtrain.model.folder.describe import weights_hash; "
-        "from embedtrain.model.folder.export import load_encoder; "
-        "print(weights_hash(load_encoder(sys.argv[1])))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(saved)], capture_output=True, text=True, check=True, cwd=Path.cwd()
-    )
     first = weights_hash(encoder)
-    assert done.stdout.strip() == first
+    assert processes.result(Path(__file__), "hash_of", saved) == first
     assert len(first) == 40
     encoder.train()
     assert weights_hash(encoder) == first

@@ -1,7 +1,6 @@
 import math
-import subprocess
-import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -203,14 +202,12 @@ def test_draws_differ_between_seeds_and_steps():
     assert len(set(drawn(0))) > 20
 
 
-def test_draws_are_the_same_in_another_process():
-    code = (
-        "from embedtrain.objective.plan.draw import *;"
-        "print([draw(range(100), 3, generator_at(7, step)) for step in range(5)])"
-    )
-    command = [sys.executable, "-c", code]
-    other = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    assert other == str([draw(range(100), 3, generator_at(7, step)) for step in range(5)])
+def draws():
+    return [draw(range(100), 3, generator_at(7, step)) for step in range(5)]
+
+
+def test_draws_are_the_same_in_another_process(processes):
+    assert processes.result(Path(__file__), "draws") == draws()
 
 
 LAYERS, DIMS = r"must name whole layers in 1\.\.4, got", r"must name whole dims in 1\.\.16, got"
