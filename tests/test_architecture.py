@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "objective": {"types", "files", "rules"},
     "train": {"types", "files", "console", "ranks", "whole_step"} | PARTS,
     "evaluate": {"types", "files", "ranks", "vectors"} | PARTS,
-    "mining": {"types", "files", "console", "ranks", "whole_step", "rules"} | PARTS,
+    "mining": {"types", "files", "console", "ranks", "whole_step", "rules", "vectors"} | PARTS,
     "report": {"types", "files"},
     "run": BOTTOM | PARTS | {"train", "evaluate", "mining", "report"},
     "doctor": BOTTOM | PARTS | {"train", "evaluate", "mining", "run"},

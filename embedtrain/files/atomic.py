@@ -55,6 +55,22 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Let `path` hold that content, whichever processes write it at once.
+
+    Raises:
+        InputError: when the disk is full or the place cannot be written.
+    """
+    try:
+        with atomic_file(path, mark=f".{uuid.uuid4().hex}") as file:
+            file.write(content)
+    except OSError as error:
+        reason = "the disk is full" if is_disk_full(error) else str(error.strerror)
+        raise InputError(
+            f"cannot write {path}: {reason}. Free some space, or choose another folder"
+        ) from error
+
+
 @contextmanager
 def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives a temporary folder beside `folder` to write into, which takes its name when all went well.

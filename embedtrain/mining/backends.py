@@ -1,6 +1,6 @@
-"""What finds candidates: torch in blocks, faiss in blocks, or an approximate index of faiss.
+"""What searches candidates: torch, faiss in blocks, or an approximate index of faiss.
 
-Letters: b queries, m fetched, N documents, G width.
+Letters: Q queries, m fetched, N documents, G width.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedtrain.mining.search import Fetch, Integers
-from embedtrain.mining.store import Vectors
 from embedtrain.types import InputError
+from embedtrain.vectors.topk import Exact, Fetch, Integers, Rows
 
 log = logging.getLogger(__name__)
 Index = Literal["auto", "exact", "faiss", "ivf", "hnsw"]
 EXACT_BELOW = 50_000  # documents up to which torch searches when faiss is there too
-BLOCK = 8_192  # documents at a time: with 1,024 queries 32 MB of scores
 FAISS_BLOCK = 65_536
 PER_CELL = 64  # vectors that train a cell of an inverted file; faiss warns below 39
 MISSING = (
@@ -29,7 +27,7 @@ MISSING = (
 )
 
 
-def backend(index: Index, documents: Vectors, pool: int, *, device: str | torch.device = "cpu") -> Fetch:
+def backend(index: Index, documents: Rows, pool: int, *, device: str | torch.device = "cpu") -> Fetch:
     """What searches documents 0..pool-1.
 
     Args:
@@ -51,7 +49,7 @@ def backend(index: Index, documents: Vectors, pool: int, *, device: str | torch.
                 "searching %d documents with torch; faiss is faster: pip install 'embedtrain[mine]'", pool
             )
     if index == "exact":
-        return TorchSearch(documents, pool, torch.device(device))
+        return Exact(documents, pool, device)
     return FaissSearch(documents, pool) if index == "faiss" else ApproximateSearch(documents, pool, index)
 
 
@@ -65,35 +63,12 @@ def check_index(index: str) -> bool:
     return there
 
 
-class TorchSearch:
-    """All similarities, a block of documents at a time."""
-
-    complete = True
-
-    def __init__(self, documents: Vectors, pool: int, device: torch.device) -> None:
-        self.documents, self.pool, self.device = documents, pool, device
-
-    def __call__(self, queries: NDArray[np.float32], m: int) -> tuple[NDArray[np.float32], Integers]:
-        """As `Fetch`."""
-        left = torch.from_numpy(queries).to(self.device)
-        best = torch.empty(len(left), 0, device=self.device)
-        numbers = torch.empty(len(left), 0, dtype=torch.int64, device=self.device)
-        for first, block in self.documents.blocks(self.pool, BLOCK):
-            scores = left @ block.to(self.device).T  # (b, BLOCK)
-            near, columns = scores.topk(min(m, scores.shape[1]), dim=1)
-            best = torch.cat([best, near], dim=1)
-            numbers = torch.cat([numbers, columns + first], dim=1)
-            best, order = best.topk(min(m, best.shape[1]), dim=1)
-            numbers = numbers.gather(1, order)
-        return best.cpu().numpy(), numbers.cpu().numpy()
-
-
 class FaissSearch:
     """faiss' flat inner product, a block of documents at a time, so that no index is kept in memory."""
 
     complete = True
 
-    def __init__(self, documents: Vectors, pool: int) -> None:
+    def __init__(self, documents: Rows, pool: int) -> None:
         self.documents, self.pool = documents, pool
 
     def __call__(self, queries: NDArray[np.float32], m: int) -> tuple[NDArray[np.float32], Integers]:
@@ -122,7 +97,7 @@ class ApproximateSearch:
 
     complete = False
 
-    def __init__(self, documents: Vectors, pool: int, kind: str) -> None:
+    def __init__(self, documents: Rows, pool: int, kind: str) -> None:
         import faiss
 
         self.pool, width = pool, documents.width

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from embedtrain.mining.problem import Problem, draw_key
 from embedtrain.mining.rescore import PairScores
-from embedtrain.mining.search import Fetch, nearest, pair_scores
 from embedtrain.mining.selection import Candidates, Floats, Integers, Mask, Selection
-from embedtrain.mining.store import Vectors
+from embedtrain.vectors.topk import Fetch, Rows, nearest, pair_scores
 
 BLOCK = 1_024  # queries searched together
 
@@ -49,8 +48,8 @@ class Miner:
     def __init__(
         self,
         problem: Problem,
-        queries: Vectors,
-        documents: Vectors,
+        queries: Rows,
+        documents: Rows,
         fetch: Fetch,
         selection: Selection,
         *,

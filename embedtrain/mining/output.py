@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtrain.data.read.sources import Example
-from embedtrain.mining.blocks import write_whole
+from embedtrain.files.atomic import write_bytes
 from embedtrain.mining.mine import Mined
 from embedtrain.mining.problem import Problem
 from embedtrain.types import InputError
@@ -62,14 +62,14 @@ def mined_rows(
 
 
 def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> int:
-    """Write the rows, all of them or nothing; how many. Raises InputError as `write_whole`."""
+    """Write the rows, all of them or nothing; how many. Raises InputError as `write_bytes`."""
     listed = list(rows)
     if path.name.endswith(".parquet"):
-        write_whole(path, _parquet(listed))
+        write_bytes(path, _parquet(listed))
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed).encode()
         # No clock in the header: the same rows are the same bytes.
-        write_whole(path, gzip.compress(text, mtime=0) if path.name.endswith(".gz") else text)
+        write_bytes(path, gzip.compress(text, mtime=0) if path.name.endswith(".gz") else text)
     return len(listed)
 
 

@@ -12,9 +12,10 @@ from embedtrain.mining.problem import Problem
 from embedtrain.mining.rescore import PairScores
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.statistics import Statistics
-from embedtrain.mining.store import PART, VectorStore
+from embedtrain.mining.store import PART, TextVectors
 from embedtrain.mining.teacher import Embeds
 from embedtrain.types import InputError
+from embedtrain.vectors.store import VectorStore
 
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
@@ -22,20 +23,21 @@ Progress = Callable[[str, int, int], None]  # what is done, how much of it, of h
 class Stores(NamedTuple):
     """The vectors of a problem on disk."""
 
-    queries: VectorStore
-    documents: VectorStore
+    queries: TextVectors
+    documents: TextVectors
 
 
 def stores_of(
     problems: Sequence[Problem], teacher: Embeds, folder: str | Path, *, part: int = PART
 ) -> list[Stores]:
     """Where the vectors of each problem are, or will be."""
+    store = VectorStore(folder, identity=teacher.identity, width=teacher.width, dtype="float16")
     made = []
     for problem in problems:
         texts = [query.text for query in problem.queries]
         prompts = [query.prompt for query in problem.queries]
-        queries = VectorStore(folder, teacher, texts, "query", prompts=prompts, part=part)
-        made.append(Stores(queries, VectorStore(folder, teacher, problem.documents, "document", part=part)))
+        queries = TextVectors(store, teacher, texts, "query", prompts=prompts, part=part)
+        made.append(Stores(queries, TextVectors(store, teacher, problem.documents, "document", part=part)))
     return made
 
 
@@ -54,8 +56,8 @@ def fill(stores: Sequence[Stores], progress: Progress, *, shard: int = 0, shards
         progress("encoding", min(done * shards, total), total)
 
     for store in flat:
-        encoded += store.fill(shard=(shard - turn) % shards, shards=shards, tick=tick)
-        turn += store.parts
+        encoded += store.fill(shard=(shard - turn) % shards, shards=shards, progress=tick)
+        turn += len(store.parts)
     return encoded
 
 

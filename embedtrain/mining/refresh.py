@@ -27,9 +27,9 @@ from embedtrain.mining.backends import Index, backend, check_index
 from embedtrain.mining.mine import BLOCK, Miner
 from embedtrain.mining.problem import Problem, Query, problems_of
 from embedtrain.mining.selection import Selection
-from embedtrain.mining.store import in_memory
 from embedtrain.mining.tables import Table, forget_after, path_of, read_table, write_table
 from embedtrain.types import InputError, Role
+from embedtrain.vectors.topk import in_memory
 from embedtrain.whole_step import whole_step
 
 log = logging.getLogger(__name__)

@@ -1,12 +1,10 @@
-"""A cross-encoder's scores of pairs, in the place of the teacher's, kept on disk.
+"""A cross-encoder's scores of pairs, in the place of the teacher's, stored on disk.
 
-Pairs are scored in parts of some queries with all their documents; a part is whole or absent, and named after
-the model and its pairs.
+Pairs are scored in parts of some queries with all their documents; a part is one record of a vector store.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,11 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.mining.blocks import DamagedError, block_key, read_block, write_block
 from embedtrain.model.folder.contract import tensors_hash, text_hash, tokenizer_hash
 from embedtrain.types import InputError
+from embedtrain.vectors.store import VectorStore, key_of
 
-log = logging.getLogger(__name__)
 PAIRS = 4_096  # scored between two writes: what a kill costs
 
 
@@ -66,8 +63,8 @@ class CrossEncoderScores:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """(n,) through the model's own activation, batches sorted by length."""
-        found: NDArray[np.float32] = self.model.predict(list(pairs), show_progress_bar=False)
-        return np.asarray(found, dtype=np.float32)
+        scores: NDArray[np.float32] = self.model.predict(list(pairs), show_progress_bar=False)
+        return np.asarray(scores, dtype=np.float32)
 
 
 class PairScores:
@@ -79,7 +76,7 @@ class PairScores:
     """
 
     def __init__(self, folder: str | Path, model: Scores) -> None:
-        self.folder, self.model = Path(folder).expanduser() / f"{model.identity[:16]}-pairs", model
+        self.model, self.store = model, VectorStore(folder, identity=model.identity, width=PAIRS)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """(n,) scores, from the disk where they are there; a damaged part is made again, with a warning.
@@ -91,20 +88,15 @@ class PairScores:
         return np.concatenate([np.empty(0, dtype=np.float32), *parts])
 
     def _part(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
-        key = block_key(self.model.identity, *(text for pair in pairs for text in pair))
-        path = self.folder / f"{key.hex()[:32]}.scores"
-        try:
-            there = read_block(path, key, (len(pairs),), np.dtype(np.float32))
-        except DamagedError:
-            log.warning("%s is damaged: its %d pairs are scored again", path, len(pairs))
-            there = None
-        if there is not None:
-            return np.array(there, dtype=np.float32)
+        key = key_of(*pairs)
+        there, stored = self.store.find([key])
+        if there[0]:
+            return stored[0, : len(pairs)].astype(np.float32)
         scores = self.model.score(pairs)
         if not np.isfinite(scores).all():
             query, document = pairs[int(np.flatnonzero(~np.isfinite(scores))[0])]
             raise InputError(
                 f"the cross-encoder's score of {query[:80]!r} and {document[:80]!r} is not finite"
             )
-        write_block(path, key, scores)
+        self.store.add([key], scores[None])
         return scores

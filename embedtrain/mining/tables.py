@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.files.atomic import UNFINISHED
-from embedtrain.mining.blocks import write_whole
+from embedtrain.files.atomic import UNFINISHED, write_bytes
 from embedtrain.types import InputError
 
 Integers = NDArray[np.int64]
@@ -89,7 +88,7 @@ def read_table(folder: Path, step: int, per_row: int, *, must_exist: bool = Fals
 
 
 def write_table(folder: Path, step: int, table: Table) -> None:
-    """Put the table of a step on disk, whole. Raises InputError as `write_whole`."""
+    """Put the table of a step on disk, whole. Raises InputError as `write_bytes`."""
     stream = io.BytesIO()
     np.savez(stream, rows=table.rows, negatives=table.negatives, scores=table.scores)
-    write_whole(path_of(folder, step), stream.getvalue())
+    write_bytes(path_of(folder, step), stream.getvalue())

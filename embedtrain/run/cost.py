@@ -13,11 +13,11 @@ from rich.table import Table
 from embedtrain.console import duration
 from embedtrain.evaluate.catalogue.tasks import find_tasks
 from embedtrain.evaluate.sweeping.cost import Cost, costs
-from embedtrain.evaluate.vectors.kept import GIB, Keeping
+from embedtrain.evaluate.vectors.storage import GIB, Keeping
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank, world_size
 from embedtrain.types import Cell, InputError
-from embedtrain.vectors.cache import VectorType
+from embedtrain.vectors.store import VectorType
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask

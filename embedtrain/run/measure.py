@@ -11,7 +11,7 @@ from embedtrain.console import Progress
 from embedtrain.evaluate.catalogue.tasks import find_tasks
 from embedtrain.evaluate.sweeping.funnel import Measured
 from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.evaluate.vectors.kept import IN_MEMORY, Keeping
+from embedtrain.evaluate.vectors.storage import IN_MEMORY, Keeping
 from embedtrain.files.scores import add_tasks
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import weights_hash

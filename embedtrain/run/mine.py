@@ -13,8 +13,8 @@ import torch
 
 from embedtrain import ranks
 from embedtrain.console import Progress
+from embedtrain.files.atomic import write_bytes
 from embedtrain.mining.backends import check_index
-from embedtrain.mining.blocks import write_whole
 from embedtrain.mining.output import bad_rows_folder, check_output, mined_rows, statistics_path, write_rows
 from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
 from embedtrain.mining.problem import problems_of
@@ -105,7 +105,7 @@ class MiningRun:
             "settings": self.config,
         }
         beside = statistics_path(out)
-        write_whole(beside, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+        write_bytes(beside, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
         lines = [*readable(summary), f"rows: {out}   statistics: {beside}"]
         left_out = self.reading.left_out
         return [*lines, *([f"bad rows: {left_out}, in {bad_rows_folder(out)}"] if left_out else [])]

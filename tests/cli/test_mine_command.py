@@ -136,13 +136,18 @@ def start(processes):
     return lambda words, **environment: processes.call(Path(__file__), "mine_slowly", words, **environment)
 
 
+def written(store):
+    """Bytes of vectors on disk: 84 a record of 32 coordinates."""
+    return sum(path.stat().st_size for path in store.glob("*/*.vectors"))
+
+
 def test_kills_while_encoding_cost_nothing_but_time(monkeypatch, capsys, words, small_parts, start, tmp_path):
     store, draw = tmp_path / "killed", random.Random(5)
     again = [*words, f"store={store}", f"out={tmp_path}/killed.jsonl"]
     for _ in range(2):
-        wanted = len(list(store.glob("*/*.vectors"))) + draw.randrange(1, 12)
+        wanted = written(store) + draw.randrange(1, 12) * 4 * 84
         process = start(again)
-        wait_until(lambda: len(list(store.glob("*/*.vectors"))) >= wanted, process)  # noqa: B023
+        wait_until(lambda: written(store) >= wanted, process)  # noqa: B023
         send_signal(process, signal.SIGKILL)
         assert not (tmp_path / "killed.jsonl").exists(), "it was over before it could be killed"
     finish(start(again))

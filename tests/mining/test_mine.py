@@ -14,9 +14,9 @@ from embedtrain.mining.problem import problems_of
 from embedtrain.mining.rescore import CrossEncoderScores, PairScores
 from embedtrain.mining.selection import Sample, Selection
 from embedtrain.mining.statistics import readable
-from embedtrain.mining.store import in_memory
 from embedtrain.rules import Abs, MarginPos, MinScore, PercPos, TopK
 from embedtrain.types import InputError
+from embedtrain.vectors.topk import in_memory
 
 
 def quiet(what, done, total):
@@ -162,7 +162,7 @@ def test_a_cross_encoder_decides_in_the_place_of_the_teacher_and_once(rows, teac
                 assert (scores < 0.95 * told.min()).all()
     once = len(model.asked)
     assert once == 10 * 13 + sum(map(len, problems[0].positives))
-    path = next(tmp_path.glob("*-pairs/*.scores"))
+    path = next(tmp_path.glob(f"{Overlap.identity[:16]}-float32/*.vectors"))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)

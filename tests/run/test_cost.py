@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from embedtrain.evaluate.sweeping.cost import Cost
-from embedtrain.evaluate.vectors.kept import Keeping
+from embedtrain.evaluate.vectors.storage import Keeping
 from embedtrain.run.cost import keeping_of, plan_table
 from embedtrain.types import InputError
 

@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from embedtrain.evaluate.mteb_private import document_texts, query_texts
-from embedtrain.evaluate.vectors.bank import GridBank, key_of
-from embedtrain.evaluate.vectors.quantize import ranges_of, signs, through_int8
-from embedtrain.evaluate.vectors.search import Found, as_kept, best, cosine, rerank, signs_cosine
+from embedtrain.evaluate.vectors.bank import GridBank
+from embedtrain.evaluate.vectors.search import Hits, rerank, search
 from embedtrain.evaluate.vectors.streaming import Asked, Documents, search_all
 from embedtrain.types import Cell, Role, SubModel
+from embedtrain.vectors.dtypes import cosine, quantized, ranges_of, signs, signs_cosine, through_int8
+from embedtrain.vectors.store import key_of
 
 
 class Serving(NamedTuple):
@@ -108,11 +109,11 @@ class ServedCell(AbsEncoder):
             return self._streamed(query_ids, texts_of_queries, task_metadata, top_k)
         ids, texts = self.bank.corpus(self._corpus, ids_and_texts)
         unit = self._unit(texts, task_metadata, PromptType.document)  # (N, dim)
-        docs = as_kept(ids, unit, self.cell.dtype, self.serving.rescore_multiplier)
+        docs = quantized(ids, unit, self.cell.dtype, self.serving.rescore_multiplier)
         asked = self._unit(texts_of_queries, task_metadata, PromptType.query)  # (Q, dim)
         if top_ranked is not None:
             return rerank(query_ids, asked, docs, top_ranked, top_k)
-        return best(query_ids, asked, docs, top_k)
+        return search(query_ids, asked, docs, top_k)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:  # noqa: ANN401 (mteb's signature)
         """(M, N) cosines. mteb's would move them to a GPU, and compile, where scores are a CPU's matter."""
@@ -142,7 +143,7 @@ class ServedCell(AbsEncoder):
         texts: list[str],
         task: TaskMetadata,
         top_k: int,
-    ) -> Found:
+    ) -> Hits:
         """`search` of a corpus that is not kept: the first cell searches for all."""
         # mteb gives each cell the same corpus, which the bank holds on to, but queries of its own
         where = (id(self._corpus), tuple(query_ids), tuple(texts), top_k)
@@ -162,8 +163,8 @@ class ServedCell(AbsEncoder):
 
             documents = Documents(list(corpus["id"][:]), read, *self._prompted(task, PromptType.document))
             self.bank.searched[where] = search_all(self.bank, documents, asked)
-        found: Found = self.bank.searched[where][self.cell]
-        return found
+        hits: Hits = self.bank.searched[where][self.cell]
+        return hits
 
     def _all(self) -> tuple[Cell, ...]:
         return self.bank.cells if self.cell in self.bank.cells else (self.cell,)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from embedtrain.evaluate.catalogue.texts import shipped_texts, texts_of
-from embedtrain.evaluate.vectors.kept import GIB, Keeping
+from embedtrain.evaluate.vectors.storage import GIB, Keeping
 from embedtrain.model.encoder import Encoder
 from embedtrain.types import Cell, InputError
 

@@ -16,7 +16,7 @@ from embedtrain.evaluate.mteb_private import query_texts
 from embedtrain.evaluate.sweeping.adapter import AS_CUT, ServedCell, Serving, ids_and_texts
 from embedtrain.evaluate.sweeping.funnel import Funnel, cascade, shortlist
 from embedtrain.evaluate.vectors.bank import GridBank
-from embedtrain.evaluate.vectors.search import Found
+from embedtrain.evaluate.vectors.search import Hits
 from embedtrain.types import Cell
 
 _AT_ONCE = 2**26  # 256 MiB of float32: similarities of a block of queries in the first stage
@@ -44,7 +44,7 @@ class FunnelCell(ServedCell):
         top_k: int,
         top_ranked: Mapping[str, Sequence[str]] | None = None,
         **settings: Any,  # noqa: ANN401
-    ) -> Found:
+    ) -> Hits:
         """The best `top_k` of what the last stage ordered: {query id: {document id: its cosine there}}.
 
         Where documents are given for each query (`top_ranked`) the funnel runs over those.
@@ -62,13 +62,13 @@ class FunnelCell(ServedCell):
         if top_ranked is None:
             return self._best(names, stages, ids, top_k)
         row = {doc_id: position for position, doc_id in enumerate(ids)}
-        found: Found = {name: {} for name in names}
+        hits: Hits = {name: {} for name in names}
         for position, name in enumerate(names):
             if given := list(top_ranked.get(name) or ()):
                 rows = torch.tensor([row[doc_id] for doc_id in given])
                 some = [(query[position : position + 1], docs[rows]) for query, docs in stages]
-                found.update(self._best([name], some, given, top_k))
-        return found
+                hits.update(self._best([name], some, given, top_k))
+        return hits
 
     def add_cost(self, result: TaskResult) -> None:
         """Puts what one query's search costs beside mteb's metrics of each split and subset."""
@@ -78,8 +78,8 @@ class FunnelCell(ServedCell):
                 score["search_multiply_adds"] = self.funnel.cost(documents)
                 score["search_share"] = self.funnel.share(documents)
 
-    def _best(self, names: Sequence[str], stages: Sequence[Stage], ids: Sequence[str], top_k: int) -> Found:
-        found: Found = {}
+    def _best(self, names: Sequence[str], stages: Sequence[Stage], ids: Sequence[str], top_k: int) -> Hits:
+        hits: Hits = {}
         block = max(1, _AT_ONCE // max(1, len(ids)))
         for start in range(0, len(names), block):
             part = [(query[start : start + block], docs) for query, docs in stages]
@@ -89,8 +89,8 @@ class FunnelCell(ServedCell):
                 names[start : start + block], numbers.tolist(), cosines.tolist(), strict=True
             ):
                 pairs = list(zip(where, values, strict=True))[:top_k]
-                found[name] = {ids[number]: value for number, value in pairs}
-        return found
+                hits[name] = {ids[number]: value for number, value in pairs}
+        return hits
 
 
 def funnel_meta(funnel: Funnel, last: ModelMeta) -> ModelMeta:

@@ -23,7 +23,7 @@ from embedtrain.evaluate.sweeping.adapter import AS_CUT, Serving, model_meta
 from embedtrain.evaluate.sweeping.funnel import Funnel, Measured, applies
 from embedtrain.evaluate.sweeping.funnel_cell import funnel_meta
 from embedtrain.evaluate.vectors.bank import Encodes
-from embedtrain.evaluate.vectors.kept import Keeping
+from embedtrain.evaluate.vectors.storage import Keeping
 from embedtrain.types import Cell, Score
 
 # beside its main metric, what a task of this type writes to scores.jsonl; mteb's tree has all metrics

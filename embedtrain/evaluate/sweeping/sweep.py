@@ -21,7 +21,7 @@ from embedtrain.evaluate.mteb_private import same_random_state, silenced
 from embedtrain.evaluate.sweeping.funnel import Measured, measured_as, sub_models_of
 from embedtrain.evaluate.sweeping.workers import usable_workers
 from embedtrain.evaluate.vectors.bank import Encodes
-from embedtrain.evaluate.vectors.kept import Keeping
+from embedtrain.evaluate.vectors.storage import Keeping
 from embedtrain.files.atomic import is_disk_full
 from embedtrain.files.scores import append_scores, read_scores, write_scores
 from embedtrain.ranks import everyone, rank

@@ -4,27 +4,26 @@ A benchmark that treats each (layer, dim) as a model of its own encodes its text
 encodes each distinct text once, for all layers and over all ranks, and serves every sub-model as a slice of
 that.
 
-Letters: L layers kept, N distinct texts so far, M texts asked for, D embedding width.
+Letters: L layers of the grid, N distinct texts so far, M texts asked for, D embedding width.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from embedtrain.evaluate.vectors.kept import ABSENT, IN_MEMORY, Handles, Keeping, Kept
-from embedtrain.evaluate.vectors.shares import check_agreement, share_of
-from embedtrain.ranks import rank, world_size
+from embedtrain.evaluate.vectors.storage import ABSENT, IN_MEMORY, Handles, Keeping, Storage
+from embedtrain.ranks import everyone, rank, world_size
 from embedtrain.types import Cell, Embeddings, Role, SubModel
+from embedtrain.vectors.store import key_of
 
 Progress = Callable[[int, int], None]  # texts done, texts in all
-_ROUND = 8_192  # texts that a rank encodes before they are kept: what a killed process loses
+_ROUND = 8_192  # texts that a rank encodes before they are stored: what a killed process loses
 
 
 class Encodes(Protocol):
@@ -63,18 +62,18 @@ class GridBank:
 
     It lives as long as one task. When `closed` it serves what it holds: a lookup must not start the encoder
     in a forked process, or on one rank alone. Under several ranks all must ask for the same texts in the
-    same order as long as it is open (see `shares`): each encodes a share and has all afterwards.
+    same order as long as it is open: each encodes a share and has all afterwards.
 
-    `cells` are those that will be scored, and `searched` is what they found in corpora that the bank does not
-    hold (see `streaming`).
+    `cells` are those that will be scored, and `searched` are their best documents of corpora that the bank
+    does not hold (see `streaming`).
 
     Args:
         encoder: gives vectors.
         layers: those of the grid.
-        encoded: told how many texts are done.
-        keeping: where vectors are kept; in memory, without limit, by default.
+        encoded: receives how many texts are done.
+        keeping: where vectors are; in memory, without limit, by default.
         identity: names the encoder's weights and settings, for a store that outlives the process.
-        found: told how many texts the store had.
+        reused: receives how many texts the store had.
 
     Raises:
         InputError: from `vectors` too, for a store that cannot be read or written.
@@ -87,18 +86,17 @@ class GridBank:
         encoded: Callable[[int], None],
         keeping: Keeping = IN_MEMORY,
         identity: str = "",
-        found: Callable[[int], None] | None = None,
+        reused: Callable[[int], None] | None = None,
     ) -> None:
         self.encoder = encoder
         self.layers = tuple(sorted(set(layers)))
-        self.kept = Kept(self.layers, encoder.width, keeping, identity)
+        self.storage = Storage(self.layers, encoder.width, keeping, identity)
         self.closed = False
         self.cells: tuple[Cell, ...] = ()
         self.searched: dict[Hashable, Any] = {}
         self._held: dict[int, tuple[object, bool]] = {}
-        self._encoded = encoded
-        self._done = self._found = 0  # texts encoded, and found in the store
-        self._tell_found = found
+        self._on_encoded, self._on_reused = encoded, reused
+        self._encoded = self._reused = 0  # texts
         self._handles: dict[tuple[Role, str | None], dict[str, int]] = {}
         self._threads = torch.get_num_threads()
         self._corpus: tuple[object, tuple[list[str], list[str]]] = (None, ([], []))
@@ -116,7 +114,7 @@ class GridBank:
             NotHeldError: if a text is new and the bank is closed.
         """
         if sub.layer not in self.layers:
-            raise ValueError(f"layer {sub.layer} was not kept, layers are {list(self.layers)}")
+            raise ValueError(f"layer {sub.layer} was not encoded, layers are {list(self.layers)}")
         if not 1 <= sub.dim <= self.encoder.width:
             raise ValueError(f"dim must be in 1..{self.encoder.width}, got {sub.dim}")
         known = self._handles.setdefault((role, prompt), {})
@@ -126,7 +124,7 @@ class GridBank:
         if new:
             self._add(new, role, prompt)
         handles = np.fromiter(map(known.__getitem__, texts), np.int64, len(texts))
-        picked = self.kept.read(handles, sub.layer, sub.dim)  # (M, sub.dim)
+        picked = self.storage.read(handles, sub.layer, sub.dim)  # (M, sub.dim)
         return Embeddings(picked[None], (sub.layer,)).at(sub)
 
     def corpus(
@@ -146,8 +144,8 @@ class GridBank:
         if id(corpus) not in self._held and self.closed:
             return True  # `vectors` will say if it is not so
         if id(corpus) not in self._held:
-            fits = self.kept.fits_memory(count)
-            fits = fits or self.kept.fits_store(round(count * self.kept.lacking(sample())))
+            fits = self.storage.fits_memory(count)
+            fits = fits or self.storage.fits_store(round(count * self.storage.lacking(sample())))
             self._held[id(corpus)] = (corpus, fits)  # who keeps the corpus keeps its id
         return self._held[id(corpus)][1]
 
@@ -156,23 +154,23 @@ class GridBank:
         if self.closed:
             raise NotHeldError
         row = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        values = self.kept.rounded(self.encode(list(row), role, prompt, world_size())).float()
-        self._done += len(row) * world_size()
+        values = self.storage.rounded(self.encode(list(row), role, prompt, world_size())).float()
+        self._encoded += len(row) * world_size()
         index = torch.tensor([row[text] for text in texts], dtype=torch.int64)
         return Embeddings(values.index_select(1, index), self.layers)
 
     def _add(self, texts: list[str], role: Role, prompt: str | None) -> None:
-        """Find distinct new texts in the store, or encode them, some at a time."""
+        """Look distinct new texts up in the store, or encode them, some at a time."""
         known, step = self._handles[role, prompt], _ROUND * world_size()
         for start in range(0, len(texts), step):
             some = texts[start : start + step]
             keys = [key_of(role, prompt, text) for text in some]
             check_agreement(keys)
-            handles = self.kept.find(keys)
+            handles = self.storage.find(keys)
             missing = np.flatnonzero(handles == ABSENT).tolist()
-            self._found += len(some) - len(missing)
-            if self._tell_found is not None and len(missing) < len(some):
-                self._tell_found(self._found)
+            self._reused += len(some) - len(missing)
+            if self._on_reused is not None and len(missing) < len(some):
+                self._on_reused(self._reused)
             if missing:
                 lacking = [some[row] for row in missing]
                 handles[missing] = self._encoded_by_all(lacking, [keys[row] for row in missing], role, prompt)
@@ -182,38 +180,61 @@ class GridBank:
         ranks = world_size()
         mine = share_of([len(text) for text in texts], ranks, rank())
         values = self.encode([texts[row] for row in mine], role, prompt, ranks)
-        self._done += len(texts)
-        self._encoded(self._done)
-        return self.kept.add(keys, values, mine)
+        self._encoded += len(texts)
+        self._on_encoded(self._encoded)
+        return self.storage.add(keys, values, mine)
 
     def encode(self, texts: Sequence[str], role: Role, prompt: str | None, ranks: int = 1) -> Tensor:
-        """Vectors (L, M, D) float32, of this process, not kept; `ranks` are at work alike, for progress.
+        """Vectors (L, M, D) float32, of this process, not stored; `ranks` are at work alike, for progress.
 
         Raises:
             ValueError: if the encoder gives other layers than it was asked for.
         """
         if not texts:
             return torch.empty(len(self.layers), 0, self.encoder.width)
+        before = self._encoded
+
+        def progress(done: int, _: int) -> None:
+            self._on_encoded(before + done * ranks)
+
         # Scoring runs with one thread per library, and that limit reaches torch's OpenMP too: the encoder,
         # called from inside the scoring, gets its threads back.
         limited = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            tell = partial(self._tell, ranks)
-            found = self.encoder.encode(texts, self.layers, role, tell, prompt=prompt)
+            vectors = self.encoder.encode(texts, self.layers, role, progress, prompt=prompt)
         finally:
             torch.set_num_threads(limited)
-        if found.layers != self.layers:
-            raise ValueError(f"asked for layers {list(self.layers)}, the encoder gave {list(found.layers)}")
-        return found.values.float()
-
-    def _tell(self, ranks: int, done: int, _: int) -> None:
-        self._encoded(self._done + done * ranks)
+        if vectors.layers != self.layers:
+            raise ValueError(f"asked for layers {list(self.layers)}, the encoder gave {list(vectors.layers)}")
+        return vectors.values.float()
 
 
-def key_of(role: Role, prompt: str | None, text: str) -> bytes:
-    """What makes a vector of one model: the same text behind another prompt is another one."""
-    head = role if prompt is None else f"{role}\0{prompt}"
-    return hashlib.blake2b(
-        f"{len(head)}\0{head}\0{text}".encode("utf-8", "surrogatepass"), digest_size=16
-    ).digest()
+def share_of(lengths: Sequence[int], ranks: int, rank: int) -> list[int]:
+    """Numbers of the texts that a rank encodes, ascending.
+
+    Dealt longest first, back and forth (1 2 3 3 2 1), so that counts differ by at most one and the sums of
+    lengths by at most the longest.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
+    turn = 2 * ranks
+    return sorted(
+        row for place, row in enumerate(order) if min(place % turn, turn - 1 - place % turn) == rank
+    )
+
+
+def check_agreement(keys: Sequence[bytes]) -> None:
+    """Check that all ranks ask for the same texts in the same order, lest vectors be mixed.
+
+    Raises:
+        RuntimeError: saying what each rank asked for.
+    """
+    if world_size() == 1:
+        return
+    asked = everyone((len(keys), hashlib.blake2b(b"".join(keys), digest_size=8).hexdigest()))
+    if len(set(asked)) > 1:
+        each = ", ".join(f"rank {rank}: {count} texts ({name})" for rank, (count, name) in enumerate(asked))
+        raise RuntimeError(
+            f"ranks ask for different texts: {each}. All must take the same tasks, and the first cell of "
+            "each, in the same order, from the same data"
+        )

@@ -1,8 +1,8 @@
-"""A corpus too large to keep, searched for all cells at once while it is encoded.
+"""A corpus too large to hold, searched for all cells at once while it is encoded.
 
 A chunk of documents is encoded for all layers, searched by every cell, and dropped; what stays is the best of
 each query and cell. So a corpus is encoded once and nothing of it is stored. Several ranks take a chunk each
-in turn and merge what they found. int8 needs the ranges of the whole corpus first: with such cells it is
+in turn and merge their best. int8 needs the ranges of the whole corpus first: with such cells it is
 encoded twice.
 
 Letters: Q queries, m documents of a chunk, D embedding width, d coordinates of a cell.
@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from embedtrain.evaluate.vectors.bank import GridBank
-from embedtrain.evaluate.vectors.quantize import ranges_of
-from embedtrain.evaluate.vectors.ranking import Best, Order, no_best, order_of
-from embedtrain.evaluate.vectors.search import Found, as_kept, best_of, told
+from embedtrain.evaluate.vectors.search import Hits, best_of, hits_of, order_of
 from embedtrain.ranks import everyone, rank, world_size
 from embedtrain.types import Cell, Embeddings, Role, SubModel
+from embedtrain.vectors.dtypes import quantized, ranges_of
+from embedtrain.vectors.topk import no_best
 
 LOG = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**28  # float32 vectors of a chunk
@@ -55,35 +54,29 @@ class Asked(NamedTuple):
         return values.at(SubModel(cell.layer, values.values.shape[-1]))[:, : cell.dim].contiguous()
 
 
-def search_all(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell, Found]:
-    """What `search.best` finds for each cell, from one pass over the corpus. All ranks must call alike."""
+def search_all(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell, Hits]:
+    """What `search` gives for each cell, from one pass over the corpus. All ranks must call alike."""
     ranges = _ranges(bank, documents, asked)
     order = order_of(documents.ids)
+    counts = {
+        cell: asked.top_k * (asked.rescore_multiplier if "rescore" in cell.dtype else 1)
+        for cell in asked.queries
+    }
     best = {cell: no_best(len(asked.query_ids)) for cell in asked.queries}
     for start, values in _chunks(bank, documents):
         ids = list(documents.ids[start : start + values.values.shape[1]])
-        places = partial(order.narrow, 0, start, len(ids))
         for cell, queries in asked.queries.items():
             unit = asked.unit(values, cell)
-            docs = as_kept(ids, unit, cell.dtype, asked.rescore_multiplier, ranges.get(cell))
-            found = best_of(queries, docs, places, asked.top_k)
-            found = found._replace(columns=found.columns + start)
-            best[cell] = best[cell].merged(found, lambda: order, docs.shortlist(asked.top_k))
-    best = _of_all_ranks(best, asked, lambda: order)
-    return {
-        cell: told(asked.query_ids, found, documents.ids, lambda: order, asked.top_k)
-        for cell, found in best.items()
-    }
-
-
-def _of_all_ranks(best: dict[Cell, Best], asked: Asked, order: Order) -> dict[Cell, Best]:
-    """What every rank found in its chunks, merged alike on all."""
-    first, *others = everyone(best)
+            docs = quantized(ids, unit, cell.dtype, asked.rescore_multiplier, ranges.get(cell))
+            part = best_of(queries, docs, order, asked.top_k, start)
+            best[cell] = best[cell].merged(part, order, counts[cell])
+    first, *others = everyone(best)  # each rank has searched its chunks; all merge them alike
     for other in others:
-        for cell, found in other.items():
-            again = asked.rescore_multiplier if "rescore" in cell.dtype else 1
-            first[cell] = first[cell].merged(found, order, again * asked.top_k)
-    return first
+        first = {cell: first[cell].merged(part, order, counts[cell]) for cell, part in other.items()}
+    return {
+        cell: hits_of(asked.query_ids, part, documents.ids, order, asked.top_k)
+        for cell, part in first.items()
+    }
 
 
 def _ranges(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell, Tensor]:
@@ -92,20 +85,16 @@ def _ranges(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell, Te
     if not cells:
         return {}
     LOG.info("int8 needs the ranges of the whole corpus, which is therefore encoded twice")
-    found: dict[Cell, Tensor] = {}
+    own: dict[Cell, list[Tensor]] = {cell: [] for cell in cells}
     for _, values in _chunks(bank, documents):
         for cell in cells:
-            part = ranges_of(asked.unit(values, cell))
-            found[cell] = _joined(found[cell], part) if cell in found else part
-    whole: dict[Cell, Tensor] = {}
-    for other in everyone(found):
-        for cell, part in other.items():
-            whole[cell] = _joined(whole[cell], part) if cell in whole else part
-    return whole
-
-
-def _joined(left: Tensor, right: Tensor) -> Tensor:
-    return torch.stack([torch.minimum(left[0], right[0]), torch.maximum(left[1], right[1])])
+            own[cell].append(ranges_of(asked.unit(values, cell)))
+    gathered = everyone(own)
+    return {
+        # the ranges of all ranges, (chunks * 2, d), are those of the corpus
+        cell: ranges_of(torch.cat([part for parts in gathered for part in parts[cell]]))
+        for cell in cells
+    }
 
 
 def _chunks(bank: GridBank, documents: Documents) -> Iterator[tuple[int, Embeddings]]:

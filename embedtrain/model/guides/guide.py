@@ -23,7 +23,8 @@ from embedtrain.model.folder.describe import weights_hash
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.locate import locate
 from embedtrain.types import Embeddings, InputError, Inputs, Processor
-from embedtrain.vectors.cache import KEY_BYTES, VectorCache, VectorType
+from embedtrain.vectors.records import KEY_BYTES
+from embedtrain.vectors.store import VectorStore, VectorType
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -103,11 +104,11 @@ class GuideModel:
         model.module.eval().requires_grad_(False)
         self.process = model.process  # what data workers take along
         self.width = model.width if dim is None else dim
-        self.cache: VectorCache | None = None
+        self.cache: VectorStore | None = None
         if cache is not None:
             kind = next(model.module.parameters()).dtype
             identity = text_hash(f"{model.identity} {kind} dim {self.width}")
-            self.cache = VectorCache(cache, identity=identity, width=self.width, dtype=cache_dtype)
+            self.cache = VectorStore(cache, identity=identity, width=self.width, dtype=cache_dtype)
 
     def to(self, device: torch.device) -> GuideModel:
         """Move the model; `embed` does so by itself."""
@@ -139,7 +140,7 @@ class GuideModel:
         place = {key: number for number, key in enumerate(rows)}
         return vectors[torch.tensor([place[key] for key in keys], dtype=torch.int64, device=device)]
 
-    def _cached(self, cache: VectorCache, keys: Sequence[bytes], tokens: Inputs) -> Tensor:
+    def _cached(self, cache: VectorStore, keys: Sequence[bytes], tokens: Inputs) -> Tensor:
         """As `_encoded`, with a forward for those texts only that the cache does not have."""
         there, known = cache.find(keys)
         hit = torch.from_numpy(there)  # (U,)

@@ -38,7 +38,7 @@ def test_vectors_are_truncated_then_normalised_and_new_texts_keep_the_old(make_e
     assert torch.equal(again, expected)
     assert torch.equal(first, expected[[1, 0, 1]])
     assert torch.allclose(first.norm(dim=1), torch.ones(3))
-    with pytest.raises(ValueError, match="layer 2 was not kept"):
+    with pytest.raises(ValueError, match="layer 2 was not encoded"):
         bank.vectors(["red cat"], "document", SubModel(2, 4))
 
 

@@ -11,10 +11,10 @@ from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.adapter import AS_CUT, ServedCell, Serving, model_meta
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.evaluate.vectors.bank import GridBank
-from embedtrain.evaluate.vectors.quantize import from_int8, int8, ranges_of, signs, through_int8
-from embedtrain.evaluate.vectors.search import Corpus, best, rerank
+from embedtrain.evaluate.vectors.search import rerank, search
 from embedtrain.files.scores import main_scores
 from embedtrain.types import DTYPES, Cell
+from embedtrain.vectors.dtypes import Corpus, from_int8, int8, ranges_of, signs, through_int8
 
 
 def unit(count, dim, seed):
@@ -43,7 +43,7 @@ def test_int8_and_signs_are_those_of_sentence_transformers():
 
 def test_binary_search_ranks_by_hamming_distance():
     queries, docs = unit(5, 40, 0), unit(30, 40, 1)
-    found = best(
+    found = search(
         [f"q{n}" for n in range(5)],
         queries,
         Corpus([f"d{n}" for n in range(30)], signs(docs), signs(docs)),
@@ -62,7 +62,7 @@ def test_rescoring_ranks_what_signs_find_by_the_float_query(kind):
     queries, docs = unit(6, 24, 0), unit(50, 24, 1)
     kept = signs(docs) if kind == "binary" else through_int8(docs, ranges_of(docs))
     ids = [f"d{n:02}" for n in range(50)]
-    found = best([f"q{n}" for n in range(6)], queries, Corpus(ids, kept, signs(docs), 3), 4)
+    found = search([f"q{n}" for n in range(6)], queries, Corpus(ids, kept, signs(docs), 3), 4)
     for number, query in enumerate(queries):
         agreeing = signs(query[None]) @ signs(docs).T  # (1, 50)
         candidates = sorted(range(50), key=lambda n: (float(agreeing[0, n]), ids[n]))[-12:]
@@ -83,7 +83,7 @@ def test_rescoring_gives_the_documents_of_sentence_transformers():
         queries.numpy(), packed, corpus_precision="ubinary", top_k=5, rescore_multiplier=60
     )
     ids = [f"d{n}" for n in range(300)]
-    mine = best([f"q{n}" for n in range(8)], queries, Corpus(ids, signs(docs), signs(docs), 60), 5)
+    mine = search([f"q{n}" for n in range(8)], queries, Corpus(ids, signs(docs), signs(docs), 60), 5)
     for number, found in enumerate(theirs):
         assert {ids[hit["corpus_id"]] for hit in found} == set(mine[f"q{number}"])
 

@@ -7,10 +7,10 @@ from processes import joined, module_at
 
 from embedtrain.evaluate.vectors import streaming
 from embedtrain.evaluate.vectors.bank import GridBank
-from embedtrain.evaluate.vectors.kept import Keeping
+from embedtrain.evaluate.vectors.storage import Keeping
 from embedtrain.evaluate.vectors.streaming import Asked, Documents, search_all
 from embedtrain.types import Cell, SubModel
-from embedtrain.vectors.cache import VectorCache
+from embedtrain.vectors.store import VectorStore
 
 SUB = SubModel(3, 10)
 TEXTS = [" ".join(["cat"] * (1 + number % 9) + [str(number)]) for number in range(101)]
@@ -77,18 +77,18 @@ def damage(folder, back):
 
 def damaged_while_both_look(folder, rank):
     """`vectors`, a record being damaged before rank 1 looks and most often after rank 0 has."""
-    stock = VectorCache.locate
+    stock = VectorStore.locate
 
     def late(cache, keys):
         if rank == 1 and len(keys) > 1:
             damage(folder, 400)
         return stock(cache, keys)
 
-    VectorCache.locate = late
+    VectorStore.locate = late
     try:
         return vectors(folder, "damaged_meanwhile")
     finally:
-        VectorCache.locate = stock
+        VectorStore.locate = stock
 
 
 def main(rank, folder):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from embedtrain.evaluate.vectors.bank import GridBank, NotHeldError
-from embedtrain.evaluate.vectors.kept import GIB, Keeping
+from embedtrain.evaluate.vectors.storage import GIB, Keeping
 from embedtrain.types import InputError, SubModel
 
 TEXTS = [f"red cat {number}" for number in range(200)]
@@ -40,7 +40,7 @@ def test_vectors_are_the_same_in_memory_on_disk_and_in_both(
     rows = torch.randperm(200, generator=torch.Generator().manual_seed(0))
     assert torch.equal(bank.vectors([TEXTS[row] for row in rows], "document", SUB), expected[rows])
     assert len(bank) == 200
-    in_memory = sum(block.shape[1] for block in bank.kept._blocks)
+    in_memory = sum(block.shape[1] for block in bank.storage._blocks)
     assert in_memory == (200 if memory is None or not stored else 50 * (memory > 0))
     assert ("there is no store with room: memory grows" in caplog.text) == (not stored and memory is not None)
 
@@ -49,9 +49,8 @@ def test_memory_holds_the_vectors_and_little_more(make_encoder):
     bank = make_bank(make_encoder())
     for start in range(0, 200, 7):
         bank.vectors(TEXTS[start : start + 7], "document", SUB)
-    held = sum(block.numel() * block.element_size() for block in bank.kept._blocks)
-    assert 200 * RECORD <= held < 1.5 * 200 * RECORD
-    assert len(bank.kept._blocks) < 10
+    held = sum(block.numel() * block.element_size() for block in bank.storage._blocks)
+    assert held == 200 * RECORD
 
 
 @pytest.mark.parametrize("memory", [None, 0.0])
@@ -129,8 +128,8 @@ def test_a_full_disk_is_named_and_loses_nothing(make_encoder, expected, tmp_path
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("embedtrain.vectors.file.make_records", full)
-        with pytest.raises(InputError, match=r"the disk is full\. What was written before is kept"):
+        patch.setattr("embedtrain.vectors.records.make_records", full)
+        with pytest.raises(InputError, match=r"the disk is full\. What was written before is safe"):
             bank.vectors(TEXTS, "document", SUB)
     again = make_encoder()
     assert torch.equal(make_bank(again, folder=tmp_path).vectors(TEXTS, "document", SUB), expected)
@@ -143,7 +142,7 @@ def test_a_full_store_is_not_grown_and_says_so(make_encoder, expected, tmp_path,
         found = bank.vectors(TEXTS[start : start + 50], "document", SUB)
         assert torch.equal(found, expected[start : start + 50])
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.vectors")) <= 150 * RECORD
-    assert caplog.text.count("further vectors are not kept there") == 1
+    assert caplog.text.count("further vectors are not stored there") == 1
     again = make_encoder()
     make_bank(again, folder=tmp_path).vectors(TEXTS, "document", SUB)
     assert len(again.texts) == 100
@@ -156,7 +155,7 @@ def test_float16_halves_memory_keeps_directions_and_does_not_overflow(make_encod
 
     bank = make_bank(Large(), dtype="float16", folder=tmp_path)
     found = bank.vectors(TEXTS, "document", SUB)
-    assert bank.kept._blocks[0].element_size() == 2
+    assert bank.storage._blocks[0].element_size() == 2
     assert torch.allclose(found, Large().encode(TEXTS, [3]).at(SUB), atol=1e-3)
     assert np.isfinite(found.numpy()).all()
 
@@ -173,7 +172,7 @@ def test_a_closed_bank_serves_what_it_holds_and_looks_for_nothing(make_encoder, 
 
 def test_a_store_that_is_gone_or_no_folder_is_named(make_encoder, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=f"cannot make the cache {tmp_path}/file"):
+    with pytest.raises(InputError, match=f"cannot make the vector store {tmp_path}/file"):
         make_bank(make_encoder(), folder=tmp_path / "file")
     bank = make_bank(make_encoder(), folder=tmp_path / "store")
     shutil.rmtree(tmp_path / "store")

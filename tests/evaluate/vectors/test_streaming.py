@@ -6,10 +6,11 @@ from embedtrain.evaluate.sweeping.adapter import Serving
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.evaluate.vectors import streaming
 from embedtrain.evaluate.vectors.bank import GridBank
-from embedtrain.evaluate.vectors.kept import GIB, Keeping
-from embedtrain.evaluate.vectors.search import as_kept, best
+from embedtrain.evaluate.vectors.search import search
+from embedtrain.evaluate.vectors.storage import GIB, Keeping
 from embedtrain.evaluate.vectors.streaming import Asked, Documents, search_all
 from embedtrain.types import DTYPES, Cell
+from embedtrain.vectors.dtypes import quantized
 
 CELLS = tuple(Cell(layer, dim, dtype) for layer in (1, 3) for dim in (4, 16) for dtype in DTYPES)
 # many equal texts, so that ties at the border are the rule
@@ -40,8 +41,8 @@ def test_every_cell_finds_in_one_pass_what_it_finds_in_memory(make_encoder, smal
     assert len(encoder.texts) == 2 * sum(len(set(TEXTS[start : start + 16])) for start in range(0, 150, 16))
     values = encoder.encode(TEXTS, [1, 3])
     for cell in CELLS:
-        docs = as_kept(IDS, asked.unit(values, cell), cell.dtype, 2)
-        expected = best(asked.query_ids, asked.queries[cell], docs, top_k)
+        docs = quantized(IDS, asked.unit(values, cell), cell.dtype, 2)
+        expected = search(asked.query_ids, asked.queries[cell], docs, top_k)
         for name, hits in expected.items():
             assert sorted(found[cell][name].values()) == pytest.approx(sorted(hits.values()), abs=1e-6)
             for doc_id in hits.keys() & found[cell][name].keys():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from processes import module_at
 
-from embedtrain.evaluate.vectors.shares import check_agreement, share_of
+from embedtrain.evaluate.vectors.bank import check_agreement, share_of
 
 SCRIPT = Path(__file__).with_name("bank_ranks.py")
 
