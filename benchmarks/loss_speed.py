@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.similarity.pairing import fixed
-from embedtrain.types import Embeddings, SubModel, Weighted
+from embedtrain.objective.similarity.pairing import pair
+from embedtrain.types import Embeddings, Links, SubModel, Weighted
 
 WIDTH = 768
 DIMS = (32, 64, 128, 256, 512, 768)
@@ -49,14 +49,32 @@ def plain(query: Tensor, docs: Tensor) -> Tensor:
     return F.cross_entropy(scores * 20, torch.arange(len(query)))
 
 
+def distinct(queries: int, docs: int) -> Links:
+    """Distinct texts of one task; the first documents are the positives."""
+    rows, columns = torch.arange(queries), torch.arange(docs)
+    texts = torch.arange(queries + docs)
+    first = texts[queries : 2 * queries]
+    return Links(
+        content_ids=texts,
+        query=rows,
+        docs=columns + queries,
+        owner=columns % queries,
+        positive=rows,
+        known=first,
+        known_owner=rows,
+        task=torch.zeros_like(rows),
+        rows=rows,
+        scores=None,
+    )
+
+
 def ours(dims: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
     """Our objective over the prefixes `dims`."""
     objective = Objective(InfoNCE())
     chosen = tuple(Weighted(SubModel(1, dim), 1.0) for dim in dims)
 
     def loss(query: Tensor, docs: Tensor) -> Tensor:
-        everyone = torch.ones(len(query), len(docs), dtype=torch.bool)
-        pairing = fixed(torch.arange(len(query)), everyone)
+        pairing = pair(distinct(len(query), len(docs)))
         total: Tensor = objective(
             Embeddings(query[None], (1,)), Embeddings(docs[None], (1,)), pairing, chosen
         ).total

@@ -1,4 +1,4 @@
-"""What is mined, as it stands in files: rows, a corpus, a retrieval set; every row is used or reported."""
+"""Rows, a corpus or a retrieval set to mine, read from files; every row is used or reported."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from embedtrain.data.read.bad_rows import BadRows
-from embedtrain.data.read.fields import number_of, text_of
-from embedtrain.data.read.ids import same_id
+from embedtrain.data.read.bad_rows import BadRows, usable
+from embedtrain.data.read.fields import read_fields
+from embedtrain.data.read.retrieval import DOCUMENT, QUERY, ById, Judgements
 from embedtrain.data.read.sources import Example, read_examples
-from embedtrain.files.records import parsed
 from embedtrain.files.rows import raw_rows
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value")
-Row = dict[str, Any]
 
 
 class Part(NamedTuple):
-    """What became of the rows of one input: rows = used + left_out + without_text."""
+    """How the rows of one input were used: rows = used + left_out + without_text."""
 
     rows: int
     used: int
@@ -86,29 +84,24 @@ def read_retrieval(folder: Path, bad: Bad = BadRows, *, corpus: str | Path | Non
         InputError: for a missing file; when no document is relevant; unless the policy lets them pass, for a
             row that is damaged, has the id of another or judges a query or document that is not there.
     """
-    documents, queries = ById(_document), ById(_query)
-    relevant: dict[str, list[str]] = {}
-
-    def judged(where: str, row: Row) -> None:
-        query, document = _id(where, row, "query_id"), _id(where, row, "corpus_id")
-        if query not in queries.values or document not in documents.values:
-            missing = f"query {query!r}" if query not in queries.values else f"document {document!r}"
-            raise InputError(f"{where}: judges the {missing}, which is not there. Repair or drop the row.")
-        if number_of(where, "score", row.get("score", 1)) > 0 and documents.values[document]:
-            relevant.setdefault(query, []).append(documents.values[document])
-
+    corpus_rows, queries = ById(DOCUMENT), ById(QUERY)
+    judgements = Judgements(queries, corpus_rows)
     parts = {}
-    for name, form in (("corpus", documents), ("queries", queries), ("qrels", judged)):
-        parts[name] = _read(_file(folder, name), form, bad)[1]
-    if not relevant:
+    for name, rows in (("corpus", corpus_rows), ("queries", queries), ("qrels", judgements)):
+        parts[name] = _read(_file(folder, name), rows.add, bad)[1]
+    documents = {name: _document(row.fields) for name, row in corpus_rows.rows.items()}
+    examples = []
+    for name, scores in judgements.scores.items():
+        positives = [documents[one] for one, score in scores.items() if score > 0 and documents[one]]
+        if positives:
+            where, fields = queries.rows[name]
+            positive = tuple(dict.fromkeys(positives))
+            examples.append(Example(fields["text"], positive, (), None, folder.name, where))
+    if not examples:
         raise InputError(
             f"{folder}: qrels call no document relevant, so there are no positives to mine beside."
         )
-    examples = []
-    for name, texts in relevant.items():
-        where, text = queries.places[name], queries.values[name]
-        examples.append(Example(text, tuple(dict.fromkeys(texts)), (), None, folder.name, where))
-    own, parts["corpus"] = _filled(list(documents.values.values()), parts["corpus"], folder)
+    own, parts["corpus"] = _filled(list(documents.values()), parts["corpus"], folder)
     return _with_corpus(Reading(examples, own, parts), corpus, bad)
 
 
@@ -118,36 +111,18 @@ def read_corpus(path: str | Path, bad: Bad = BadRows) -> tuple[list[str], Part]:
     Raises:
         InputError: naming a row without a text, unless the policy lets it pass; when there is no document.
     """
-    texts, part = _filled(*_read(path, _document, bad), path)
+    found, part = _read(path, lambda where, row: _document(read_fields(where, row, DOCUMENT)), bad)
+    texts, part = _filled(found, part, path)
     if not texts:
         raise InputError(f'{path}: holds no documents. Give a file with rows like {{"text": ...}}.')
     return texts, part
 
 
-class ById:
-    """The value of each row by its "id", which no other row may have; as `form` of `_read`."""
-
-    def __init__(self, form: Callable[[str, Row], str]) -> None:
-        self.form = form
-        self.values: dict[str, str] = {}
-        self.places: dict[str, str] = {}
-
-    def __call__(self, where: str, row: Row) -> None:
-        """Take the row down. Raises InputError as `form`, and for an id that is taken or none."""
-        name, value = _id(where, row, "id"), self.form(where, row)
-        if name in self.values:
-            raise same_id(where, repr(name), self.places[name])
-        self.values[name], self.places[name] = value, where
-
-
-def _read(path: str | Path, form: Callable[[str, Row], Value], bad: Bad) -> tuple[list[Value], Part]:
-    """What `form` makes of each row; one for which it raises InputError is a bad row."""
-    bad_rows, found = bad(), []
-    for raw in raw_rows(path, max_line=bad_rows.max_line):
-        try:
-            found.append(form(raw.where, parsed(raw)))
-        except InputError as error:
-            bad_rows.add(raw, error)
+def _read(
+    path: str | Path, read: Callable[[str, dict[str, Any]], Value], bad: Bad
+) -> tuple[list[Value], Part]:
+    bad_rows = bad()
+    found = list(usable(raw_rows(path, max_line=bad_rows.max_line), read, bad_rows.add))
     return found, Part(len(found) + bad_rows.left_out, len(found), bad_rows.left_out)
 
 
@@ -162,30 +137,9 @@ def _file(folder: Path, name: str) -> Path:
     return next(iter(sorted(folder.glob(f"{name}.*"))), folder / f"{name}.jsonl")
 
 
-def _id(where: str, row: Row, field: str) -> str:
-    value = row.get(field)
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"{where}: needs {field!r}, a text or whole number; the row has {_names(row)}.")
-    return str(value)
-
-
-def _document(where: str, row: Row) -> str:
-    title = "" if row.get("title") is None else text_of(where, "title", row["title"], may_be_empty=True)
-    return f"{title} {_text(where, row, may_be_empty=True)}".strip()
-
-
-def _query(where: str, row: Row) -> str:
-    return _text(where, row, may_be_empty=False)
-
-
-def _text(where: str, row: Row, *, may_be_empty: bool) -> str:
-    if row.get("text") is None:
-        raise InputError(f"{where}: needs a 'text'; the row has {_names(row)}.")
-    return text_of(where, "text", row["text"], may_be_empty=may_be_empty)
-
-
-def _names(row: Row) -> str:
-    return ", ".join(repr(name[:60]) for name in list(row)[:20]) if row else "nothing"
+def _document(fields: Mapping[str, str]) -> str:
+    """Title and text in one; it may be empty."""
+    return f"{fields['title']} {fields['text']}".strip()
 
 
 def _filled(texts: Sequence[str], part: Part, place: object) -> tuple[list[str], Part]:

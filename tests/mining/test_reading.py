@@ -26,7 +26,7 @@ def test_a_corpus_file(tmp_path, caplog):
     assert texts == ["t a", "b"]
     assert part == Part(rows=4, used=3, left_out=0, without_text=1)
     assert "left out 1 documents without text" in caplog.text
-    with pytest.raises(InputError, match=r"corpus.jsonl:1: needs a 'text'; the row has 'txt'"):
+    with pytest.raises(InputError, match=r"corpus.jsonl:1: field 'text' is missing; .* Did you mean 'txt'"):
         read_corpus(write(tmp_path / "corpus.jsonl", {"txt": "a"}))
     with pytest.raises(InputError, match="holds no documents"):
         read_corpus(write(tmp_path / "corpus.jsonl", {"text": ""}))
@@ -45,8 +45,8 @@ def test_a_retrieval_set_gives_a_row_for_each_judged_query(tmp_path):
     assert reading.parts == {"corpus": Part(3, 2, 0, 1), "queries": Part(2, 2, 0), "qrels": Part(4, 4, 0)}
     other = read_retrieval(folder, corpus=write(tmp_path / "other.jsonl", {"text": "c"}))
     assert (other.corpus, other.parts["corpus"]) == (["c"], Part(1, 1, 0))
-    write(folder / "qrels.jsonl", {"query_id": "x", "corpus_id": "9"})
-    with pytest.raises(InputError, match=r"qrels.jsonl:1: judges the document '9', which is not there"):
+    write(folder / "qrels.jsonl", {"query_id": "x", "corpus_id": "9", "score": 1})
+    with pytest.raises(InputError, match=r"qrels.jsonl:1: corpus_id '9' is not in the corpus"):
         read_retrieval(folder)
     write(folder / "qrels.jsonl", {"query_id": "x", "corpus_id": "1", "score": 0})
     with pytest.raises(InputError, match="no positives to mine beside"):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 from torch import nn
 
 from embedtrain.objective import plan
@@ -10,7 +11,6 @@ from embedtrain.objective.distill.kl import LayerKL, PrefixKL
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings
 
 DOUBLE = {"rtol": 1e-9, "atol": 1e-11}

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from fixed_pairing import fixed
 from torch import nn
 
 from embedtrain.objective import plan
@@ -9,7 +10,7 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed, pair, whole
+from embedtrain.objective.similarity.pairing import pair, whole
 from embedtrain.types import Embeddings, RowFacts, SubModel, Weighted
 
 MODEL = {"num_layers": 3, "width": 8}

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from embedtrain.files.locks import locked
-from embedtrain.files.records import KEPT, MAX_LINE, Raw
+from embedtrain.files.records import KEPT, MAX_LINE, Raw, parsed
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 Policy = Literal["error", "skip", "quarantine"]
 REPORT, QUARANTINE = "bad_rows.jsonl", "quarantine.jsonl"
 SHOWN = 3
+Value = TypeVar("Value")
 
 
 class Report(NamedTuple):
@@ -153,3 +154,24 @@ class BadRows:
                 self._seen.add(where)
                 self._rows += rows
                 self._first += [reason][: SHOWN - len(self._first)]
+
+
+def usable(
+    raws: Iterable[Raw],
+    read: Callable[[str, dict[str, Any]], Value],
+    refuse: Callable[[Raw, InputError], None],
+) -> Iterator[Value]:
+    """What `read` makes of the place and the fields of each row.
+
+    Args:
+        raws: rows, in their order.
+        read: raises InputError for a row that cannot be used.
+        refuse: called with a bad row and why it is one; `BadRows.add` for one.
+    """
+    for raw in raws:
+        try:
+            value = read(raw.where, parsed(raw))
+        except InputError as error:
+            refuse(raw, error)
+        else:
+            yield value

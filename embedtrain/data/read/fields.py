@@ -1,93 +1,73 @@
-"""The fields of a row: names settled, values checked, every error with its place."""
+"""One checker of the fields of rows, for training, mining and evaluation.
+
+A form says which fields the rows of a kind have. Every error names the place of the row, and the field.
+"""
 
 from __future__ import annotations
 
 import math
-import re
 import reprlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from embedtrain.files.rows import nearest
 from embedtrain.types import InputError
 
-OPTIONAL = ("negative", "negatives", "teacher_scores", "instruction", "task")  # a row may lack these
-FIELDS = ("query", "positive", "positives", "score", "text", *OPTIONAL)
-SYNONYMS = {"anchor": "query", "sentence1": "query", "sentence2": "positive"}
-NUMBERED_NEGATIVE = re.compile(r"negative_(\d{1,9})")
+Check = Callable[[str, str, Any], Any]  # (place of the row, name of the field, value) -> the value to use
+REQUIRED = object()
 
 
-def checked_columns(columns: Mapping[str, str]) -> dict[str, str]:
-    """Field -> column, refusing fields we do not have."""
-    for field in columns:
-        if field not in FIELDS:
-            raise InputError(
-                f"columns: {field!r} is no field of a row.{nearest(field, list(FIELDS))} "
-                f"Write columns={{field: name in your rows}}; the fields are {', '.join(FIELDS)}."
-            )
-    return dict(columns)
+class Field(NamedTuple):
+    """What a row has under a name."""
+
+    check: Check
+    default: Any = REQUIRED  # of a field that is missing or null, which is else an error
+    may_be_missing: bool = True  # where there is a default; False: only null has it
 
 
-def known_fields(where: str, row: dict[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    """The row under our names, nulls left out.
+Form = Mapping[str, Field]
+
+
+def read_fields(where: str, row: Mapping[str, Any], form: Form) -> dict[str, Any]:
+    """The fields of the form, in its order; others are left out.
 
     Raises:
-        InputError: when query or positive is not there, unless the row is a `text` alone.
+        InputError: naming the first field that is missing or wrong.
     """
-    fields: dict[str, Any] = {}
-    taken = set(columns.values())
-    for name, value in row.items():
-        field = SYNONYMS.get(name, name)
-        if value is not None and name not in taken and field in FIELDS and field not in columns:
-            fields.setdefault(field, value)
-    for field, name in columns.items():
-        if name not in row and field not in OPTIONAL:
-            raise InputError(_missing(where, name, row))
-        if row.get(name) is not None:
-            fields[field] = row[name]
-    if "text" in fields and not fields.keys() & {"query", "positive", "positives"}:
-        return fields
-    for field in ("query", "positive"):
-        if field not in fields and f"{field}s" not in fields:
-            raise InputError(_missing(where, columns.get(field, field), row))
-    if "sentence1" in row and "query" not in columns and "score" not in fields:
-        raise InputError(_missing(where, "score", row))
-    return fields
+    found = {}
+    for name, field in form.items():
+        value = row.get(name)
+        if value is not None:
+            found[name] = field.check(where, name, value)
+        elif field.default is REQUIRED or not (field.may_be_missing or name in row):
+            raise missing(where, name, row)
+        else:
+            found[name] = field.default
+    return found
 
 
-def _missing(where: str, field: str, row: dict[str, Any]) -> str:
+def missing(where: str, field: str, row: Mapping[str, Any], cure: str = "") -> InputError:
+    """The error for a field that a row lacks, with the nearest name that it has."""
     came = ", ".join(repr(name[:60]) for name in list(row)[:20]) if row else "nothing"
     state = "is null" if field in row else "is missing"
-    return (
-        f"{where}: field {field!r} {state}; the row has {came}.{nearest(field, list(row))} "
-        "If your rows use other names, say columns={field: name in your rows}."
+    return InputError(
+        f"{where}: field {field!r} {state}; the row has {came}.{nearest(field, list(row))}{cure}"
     )
 
 
-def texts(where: str, field: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Texts of "positive" or "positives" (either may hold one text or a list), each once, in order."""
-    found: list[str] = []
-    for name in (field, f"{field}s"):
-        value = fields.get(name, ())
-        values = value if isinstance(value, list | tuple) else [value]
-        found += [text_of(where, name, text) for text in values]
-    if field == "positive" and not found:
-        raise InputError(f"{where}: 'positives' is an empty list. Give at least one text, or drop the row.")
-    return tuple(dict.fromkeys(found))
-
-
-def numbered_negatives(where: str, row: dict[str, Any]) -> tuple[str, ...]:
-    """Texts of "negative_1", "negative_2", ... in the order of their numbers."""
-    names = sorted((int(match[1]), name) for name in row if (match := NUMBERED_NEGATIVE.fullmatch(name)))
-    return tuple(text_of(where, name, row[name]) for _, name in names if row[name] is not None)
-
-
-def text_of(where: str, field: str, value: object, *, may_be_empty: bool = False) -> str:
-    """The value, when it is a text that a tokenizer reads; not empty unless it may be."""
-    if not isinstance(value, str):
-        raise InputError(f"{where}: {field!r} must be a text, got {type(value).__name__}: {_shown(value)}.")
-    if not value.strip() and not may_be_empty:
+def text(where: str, field: str, value: object) -> str:
+    """The value, when it is a text that a tokenizer reads and not empty."""
+    found = any_text(where, field, value)
+    if not found.strip():
         raise InputError(f"{where}: {field!r} is an empty text. Fill it or drop the row.")
+    return found
+
+
+def any_text(where: str, field: str, value: object) -> str:
+    """The value, when it is a text that a tokenizer reads; it may be empty."""
+    if not isinstance(value, str):
+        raise _wrong(where, field, "a text", value)
     if not value.isascii():
         try:
             value.encode()
@@ -99,31 +79,94 @@ def text_of(where: str, field: str, value: object, *, may_be_empty: bool = False
     return value
 
 
-def number_of(where: str, field: str, value: object) -> float:
+def number(where: str, field: str, value: object) -> float:
     """The value, when it is a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where}: {field!r} must be a number, got {type(value).__name__}: {_shown(value)}.")
+        raise _wrong(where, field, "a number", value)
     try:
-        number = float(value)
+        found = float(value)
     except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
+        found = math.inf
+    if not math.isfinite(found):
         raise InputError(f"{where}: {field!r} must be finite, got {str(value)[:60]}. Repair or drop the row.")
-    return number
+    return found
 
 
-def _shown(value: object) -> str:
-    """The beginning of a value that may be large or nested deeply."""
-    return repr(str(value)[:60]) if isinstance(value, str | int | float) else repr(reprlib.repr(value)[:60])
+def whole_number(where: str, field: str, value: object) -> int:
+    """The value, when it is a whole number, as 2.0 is."""
+    found = number(where, field, value)
+    if found != int(found):
+        raise _wrong(where, field, "a whole number", value)
+    return int(found)
 
 
-def teacher_scores(where: str, value: object, docs: Sequence[str]) -> tuple[float, ...]:
-    """One finite number for each positive and then each negative of the row, or none at all."""
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{where}: 'teacher_scores' must be a list of numbers, got {type(value).__name__}.")
-    if value and len(value) != len(docs):
-        raise InputError(
-            f"{where}: 'teacher_scores' has {len(value)} numbers for {len(docs)} distinct documents. Give "
-            "one for each positive and then for each negative, and name no document twice."
-        )
-    return tuple(number_of(where, "teacher_scores", number) for number in value)
+def zero_or_one(where: str, field: str, value: object) -> int:
+    """0 or 1."""
+    if not isinstance(value, int | float) or value not in (0, 1):
+        raise _wrong(where, field, "0 or 1", value)
+    return int(value)
+
+
+def label(where: str, field: str, value: object) -> str:
+    """A text, or the digits of a whole number."""
+    if not isinstance(value, str | int):
+        raise _wrong(where, field, "a text or a whole number", value)
+    return str(value)
+
+
+def identifier(where: str, field: str, value: object) -> str:
+    """As `label`, but true and false name nothing."""
+    if isinstance(value, bool):
+        raise _wrong(where, field, "a text or a whole number", value)
+    return label(where, field, value)
+
+
+def list_of(check: Check, plural: str, *, least: int = 1) -> Check:
+    """The check of a list of at least so many values, each of which is checked."""
+    return partial(_list, check, plural, least)
+
+
+def _list(check: Check, plural: str, least: int, where: str, field: str, value: object) -> list[Any]:
+    if not isinstance(value, list | tuple) or len(value) < least:
+        raise _wrong(where, field, f"a list of {plural}", value)
+    return [check(where, field, one) for one in value]
+
+
+class Places(Protocol):
+    """id -> the place of the first row that has it; a dict is one."""
+
+    def setdefault(self, key: str, place: str, /) -> str:
+        """As of a dict."""
+        ...
+
+
+class Ids:
+    """The ids of the rows so far: no two rows of a dataset have one.
+
+    Args:
+        first: where they are remembered; a dict when None.
+    """
+
+    def __init__(self, first: Places | None = None) -> None:
+        self._first: Places = {} if first is None else first
+
+    def add(self, where: str, key: str | None) -> None:
+        """Note a row's id, if it has one. Raises InputError naming both places when another row has it."""
+        if key is not None and (first := self._first.setdefault(key, where)) != where:
+            raise InputError(
+                f"{where}: has the id {key[:80]} of {first}. Drop one, or give each row its own id."
+            )
+
+
+def id_of(row: Mapping[str, Any]) -> str | None:
+    """What tells the text or whole number in the field "id" from others; None where there is neither."""
+    value = row.get("id")
+    if isinstance(value, str):
+        return repr(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _wrong(where: str, field: str, wanted: str, value: object) -> InputError:
+    """The beginning of the value alone is shown: it may be large or nested deeply."""
+    shown = repr(str(value)[:60]) if isinstance(value, str | int | float) else repr(reprlib.repr(value)[:60])
+    return InputError(f"{where}: {field!r} must be {wanted}, got {type(value).__name__}: {shown}.")

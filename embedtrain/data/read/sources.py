@@ -1,39 +1,31 @@
-"""Rows of any source to `Example`s: names settled, values checked, every error with its place.
+"""Training rows of any source to `Example`s.
 
-Row forms: {"query", "positive" | "positives", ["negative" | "negatives"], ["score"], ["instruction"],
+Rows: {"query", "positive" | "positives", ["negative" | "negatives"], ["score"], ["instruction"],
 ["task"], ["teacher_scores"]}; or {"text", ["task"]} where a step needs no pairs.
 Other names are understood as well: "anchor" for the query, "sentence1"/"sentence2" for the two texts of a
 scored pair, "negative_1", "negative_2", ... for several negatives; any other name through `columns`.
 
-A prompt is never part of a text, so that equal texts are known as equal whatever stands before them.
+A prompt is never part of a text, so that equal texts are known as equal behind any prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embedtrain.data.read.bad_rows import BadRows
-from embedtrain.data.read.fields import (
-    checked_columns,
-    known_fields,
-    number_of,
-    numbered_negatives,
-    teacher_scores,
-    text_of,
-    texts,
-)
+from embedtrain.data.read.bad_rows import BadRows, usable
+from embedtrain.data.read.fields import Ids, any_text, id_of
 from embedtrain.data.read.hub import hub_rows, is_hub_name
-from embedtrain.data.read.ids import Ids
-from embedtrain.files.records import Raw, parsed
+from embedtrain.data.read.training_rows import TrainingRows
+from embedtrain.files.records import Raw
 from embedtrain.files.rows import nearest, raw_rows
 from embedtrain.types import InputError
 
 
 class Prompts(NamedTuple):
-    """What stands before the texts of a row: None is the model's own prompt of that role, "" is none."""
+    """What precedes the texts of a row: None is the model's own prompt of that role, "" is none."""
 
     query: str | None = None
     document: str | None = None
@@ -88,18 +80,20 @@ class RowForm:
         columns: Mapping[str, str] | None = None,
         prompts: Mapping[str, str | None] | None = None,
     ) -> None:
-        self._columns = checked_columns(columns or {})
+        self._fields = TrainingRows(columns or {})
         self.task = task
         self._prompts = _checked_prompts(str(source), prompts or {})
 
     def example(self, where: str, row: dict[str, Any]) -> Example:
-        """The example that a row is.
-
-        Raises:
-            InputError: naming the row for a missing field, an empty text, a wrong type, a number that is not
-                finite.
-        """
-        return _example(where, row, self._columns, self.task, self._prompts)
+        """The example that a row is. Raises InputError naming the row and the field that is wrong."""
+        found = self._fields.read(where, row)
+        task, prompts = found["task"] or self.task, self._prompts
+        if "text" in found:
+            return Example(found["text"], (), (), None, task, where, prompts)
+        if found["instruction"] is not None:
+            prompts = prompts._replace(query=_instruction_prompt(found["instruction"]))
+        documents, teacher = (found["positives"], found["negatives"]), tuple(found["teacher_scores"])
+        return Example(found["query"], *documents, found["score"], task, where, prompts, teacher)
 
 
 def read_examples(
@@ -118,7 +112,7 @@ def read_examples(
         split: part of a folder or hub dataset (hub: "train" when None).
         columns: our field name -> the name it has in the rows, e.g. {"query": "question"}.
         task: task of rows that name none; `task_name(source)` when None.
-        prompts: "query" and "document" -> what stands before these texts ("" is nothing); the model's own
+        prompts: "query" and "document" -> what precedes these texts ("" is nothing); the model's own
             prompt where one is not given. The "instruction" of a row wins over the query's.
         bad_rows: what becomes of rows that cannot be used; the first one is an error when None.
 
@@ -133,45 +127,43 @@ def read_examples(
     form = RowForm(source, task=name, columns=columns, prompts=prompts)
     hub = is_hub_name(source)
     raws = hub_rows(str(source), split) if hub else raw_rows(source, split=split, max_line=bad_rows.max_line)
-    examples: list[Example] = []
-    left_out = 0
-    for raw, row in checked_rows(raws, form, Ids()):
-        if isinstance(row, InputError):
-            bad_rows.add(raw, row)
-            left_out += raw.rows
-        else:
-            examples.append(row)
+    before = bad_rows.left_out
+    examples = list(examples_of(raws, form, bad_rows.add))
     if not examples:
-        raise InputError(nothing_to_use(source, left_out))
+        raise InputError(nothing_to_use(source, bad_rows.left_out - before))
     return examples
 
 
-def checked_rows(
-    raws: Iterable[Raw], form: RowForm, ids: Ids, *, one_kind: bool = False
-) -> Iterator[tuple[Raw, Example | InputError]]:
-    """Each row of a dataset with its example, or with the reason why it is none.
+def examples_of(
+    raws: Iterable[Raw],
+    form: RowForm,
+    refuse: Callable[[Raw, InputError], None],
+    *,
+    ids: Ids | None = None,
+    one_kind: bool = False,
+) -> Iterator[Example]:
+    """The examples of a dataset.
 
     Args:
         raws: all rows, in their order.
         form: how they become examples.
-        ids: of the dataset.
+        refuse: as in `usable`.
+        ids: of the dataset; remembered in memory when None.
         one_kind: the first row decides whether all have scores, else the first of each task.
     """
-    kinds = Kinds()
-    for raw in raws:
-        try:
-            row = parsed(raw)
-            ids.check(raw.where, row)
-            example = form.example(raw.where, row)
-            kinds.check(form.task if one_kind else example.task, example)
-        except InputError as error:
-            yield raw, error
-        else:
-            yield raw, example
+    ids, kinds = ids or Ids(), Kinds()
+
+    def example(where: str, row: dict[str, Any]) -> Example:
+        ids.add(where, id_of(row))
+        found = form.example(where, row)
+        kinds.check(form.task if one_kind else found.task, found)
+        return found
+
+    return usable(raws, example, refuse)
 
 
 def nothing_to_use(source: object, left_out: int) -> str:
-    """What to say of a dataset without a single example."""
+    """The message for a dataset without a single example."""
     if left_out:
         return f"{source}: none of its {left_out} rows can be used. The report of bad rows says why."
     return f"{source}: holds no rows. Give a dataset with at least one row."
@@ -227,31 +219,8 @@ def _checked_prompts(source: str, prompts: Mapping[str, str | None]) -> Prompts:
                 f"{nearest(role, list(Prompts._fields))}"
             )
         if prompt is not None:
-            text_of(source, f"prompts.{role}", prompt, may_be_empty=True)
+            any_text(source, f"prompts.{role}", prompt)
     return Prompts(**prompts)
-
-
-def _example(
-    where: str, row: dict[str, Any], columns: Mapping[str, str], task: str, prompts: Prompts
-) -> Example:
-    fields = known_fields(where, row, columns)
-    name = task if "task" not in fields else text_of(where, "task", fields["task"])
-    if "query" not in fields:
-        return Example(text_of(where, "text", fields["text"]), (), (), None, name, where, prompts)
-    query = text_of(where, "query", fields.get("query"))
-    positives = texts(where, "positive", fields)
-    negatives = texts(where, "negative", fields) + numbered_negatives(where, row)
-    score = None if "score" not in fields else number_of(where, "score", fields["score"])
-    if score is not None and (len(positives) != 1 or negatives):
-        raise InputError(
-            f"{where}: a scored row is one pair, this one has {len(positives)} positives and "
-            f"{len(negatives)} negatives. Drop the score or write one row a pair."
-        )
-    if "instruction" in fields:
-        instruction = text_of(where, "instruction", fields["instruction"], may_be_empty=True)
-        prompts = prompts._replace(query=_instruction_prompt(instruction))
-    teacher = teacher_scores(where, fields.get("teacher_scores", ()), (*positives, *negatives))
-    return Example(query, positives, negatives, score, name, where, prompts, teacher)
 
 
 @lru_cache(maxsize=1024)

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.read.fields import Ids
 from embedtrain.data.read.hub import as_rows, is_hub_name, load
-from embedtrain.data.read.ids import Ids
-from embedtrain.data.read.sources import Example, Prompts, RowForm, checked_rows, nothing_to_use, task_name
+from embedtrain.data.read.sources import Example, Prompts, RowForm, examples_of, nothing_to_use, task_name
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.files.locks import locked
 from embedtrain.files.records import KEPT, Raw
@@ -133,17 +133,14 @@ def _write(
     with atomic_folder(folder, overwrite=True) as fresh:
         with closing(_Places(fresh / "ids")) as places, (fresh / BAD).open("w", encoding="utf-8") as bad:
 
-            def good() -> Iterator[Example]:
+            def refuse(raw: Raw, error: InputError) -> None:
                 nonlocal left_out
-                for raw, row in checked_rows(raws, form, Ids(places), one_kind=True):
-                    if isinstance(row, Example):
-                        yield row
-                    else:
-                        bad_rows.add(raw, row)
-                        left_out += raw.rows
-                        bad.write(_bad_line(raw, row))
+                bad_rows.add(raw, error)
+                left_out += raw.rows
+                bad.write(_bad_line(raw, error))
 
-            count = _write_batches(fresh / ROWS, good(), state)
+            good = examples_of(raws, form, refuse, ids=Ids(places), one_kind=True)
+            count = _write_batches(fresh / ROWS, good, state)
         if not count:
             raise InputError(nothing_to_use(source, left_out))
     seconds = time.monotonic() - begun

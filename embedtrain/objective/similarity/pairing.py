@@ -2,7 +2,7 @@
 
 Nothing of size B x C is held: what is allowed is worked out for the queries asked for.
 
-Letters: B queries, b some of them, C documents (candidates), Q of them kept from earlier steps.
+Letters: B queries, b some of them, C documents (candidates), Q of them from earlier steps.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sharing(NamedTuple):
 
 
 class Queued(NamedTuple):
-    """Documents of earlier steps that stand after those of the batch."""
+    """Documents of earlier steps, in the columns after the batch's."""
 
     content_ids: Tensor  # (Q,) int64
     task: Tensor  # (Q,) int64
@@ -62,7 +62,7 @@ def pair(
     their labels. With q_i the query of row i, p_i its positive, everything within one task:
 
         query_docs     q_i and document c, unless c's text is related to q_i; True at p_i.
-        query_queries  q_i and q_j, unless they have a related text in common (so not itself, not its twin,
+        query_queries  q_i and q_j, unless they have a related text in common (so not itself, no equal query,
                        no query with a positive in common, none whose text is a positive of the other).
         doc_queries    p_i and q_j, unless p_i's text is related to q_j; True at q_i. The transpose of
                        query_docs at the targets, but a query that shares the target is out.
@@ -146,19 +146,19 @@ class BatchCandidates:
     def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
         """As `Candidates.allowed`."""
         target = self.target[rows]  # (b,)
-        everyone = torch.arange(len(rows), device=rows.device)
+        each = torch.arange(len(rows), device=rows.device)
         related = self._docs(rows)  # (b, C)
         blocks: dict[BlockName, Tensor] = {"query_docs": related.clone()}
-        blocks["query_docs"][everyone, target] = True
+        blocks["query_docs"][each, target] = True
         if "doc_docs" in names:
             blocks["doc_docs"] = related
-            blocks["doc_docs"][everyone, target] = False
+            blocks["doc_docs"][each, target] = False
         if "query_queries" in names:
             blocks["query_queries"] = self._open_queries(rows) & ~self.relevance.queries(rows)
         if "doc_queries" in names:
             shared = self.target[None, :] == target[:, None]  # (b, B)
             blocks["doc_queries"] = self._open_queries(rows) & ~self.relevance.queries_of(target) & ~shared
-            blocks["doc_queries"][everyone, rows] = True
+            blocks["doc_queries"][each, rows] = True
         considered = row_counts(blocks["query_docs"]) - 1
         removed = apply_rules(
             self.rules,
@@ -190,10 +190,9 @@ class BatchCandidates:
             if by == "guide":
                 assert self.guide is not None
                 return _guide_block(self.guide, rows, self.target[rows], name)
-            found = None if student is None else getattr(student, name)
-            if found is None:
+            cosines: Tensor | None = None if student is None else getattr(student, name)
+            if cosines is None:
                 raise ValueError(f"a rule compares by the student and got no {name} similarities of it")
-            cosines: Tensor = found
             return cosines
 
         return similar
@@ -203,71 +202,8 @@ def whole(
     pairing: Pairing, names: Collection[BlockName] = QUERY_DOCS, student: Blocks | None = None
 ) -> Allowed:
     """What all queries may be contrasted with at once: for small batches and tests, it holds B x C tables."""
-    everyone = torch.arange(len(pairing.target), device=pairing.target.device)
-    return pairing.candidates.allowed(everyone, names, student)
-
-
-def fixed(
-    target: Tensor,
-    allowed: Tensor,
-    *,
-    scores: Tensor | None = None,
-    query_queries: Tensor | None = None,
-    doc_queries: Tensor | None = None,
-    doc_docs: Tensor | None = None,
-    owner: Tensor | None = None,
-    teacher: Tensor | None = None,
-    guide: Guide | None = None,
-    task: Tensor | None = None,
-    step: int = 0,
-) -> Pairing:
-    """A pairing of given tables, for batches that no `Links` describe.
-
-    Args:
-        target: (B,) column of each positive.
-        allowed: (B, C) bool.
-        scores: (B,), as all that follows an entry of `Pairing`.
-        query_queries: (B, B) bool; left out, every other query of the task.
-        doc_queries: (B, B) bool; left out, `allowed` transposed at the targets, shared targets out.
-        doc_docs: (B, C) bool; left out, `allowed` without the target.
-        owner: (C,); left out, the first query whose target a document is, -1 for the others.
-        teacher: (C,).
-        guide: vectors of the B queries and C documents.
-        task: (B,); left out, one task.
-        step: optimiser step.
-    """
-    everyone = torch.arange(len(target), device=target.device)
-    task = torch.zeros_like(target) if task is None else task
-    if owner is None:
-        owner = torch.full((allowed.shape[1],), -1, device=target.device)
-        owner[target.flip(0)] = everyone.flip(0)
-    itself = everyone[:, None] == everyone[None, :]
-    if query_queries is None:
-        query_queries = (task[:, None] == task[None, :]) & ~itself
-    if doc_queries is None:
-        doc_queries = (allowed[:, target].T & (target[:, None] != target[None, :])) | itself
-    if doc_docs is None:
-        doc_docs = allowed.clone()
-        doc_docs[everyone, target] = False
-    tables = FixedCandidates(Blocks(allowed, query_queries, doc_queries, doc_docs))
-    return Pairing(target, owner, task, step, tables, scores, teacher, guide)
-
-
-class FixedCandidates(NamedTuple):
-    """`Candidates` of given tables."""
-
-    tables: Blocks  # bool, all four with B rows
-
-    @property
-    def needs_student(self) -> bool:
-        """Never: the tables say it all."""
-        return False
-
-    def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
-        """As `Candidates.allowed`."""
-        wanted: set[BlockName] = {"query_docs", *names}
-        blocks = Blocks(**{name: getattr(self.tables, name)[rows] for name in wanted})
-        return Allowed(blocks, row_counts(blocks.query_docs) - 1, {})
+    rows = torch.arange(len(pairing.target), device=pairing.target.device)
+    return pairing.candidates.allowed(rows, names, student)
 
 
 def _guide_block(guide: Guide, rows: Tensor, target: Tensor, name: BlockName) -> Tensor:

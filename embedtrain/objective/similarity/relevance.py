@@ -1,4 +1,4 @@
-"""Which texts belong together: what text ids and labels say, worked out for the rows asked for.
+"""Which texts belong together: by text ids and labels, worked out for the rows asked for.
 
 A query's RELATED texts are its own text and every positive labelled for it; queries of equal text and task
 share their labels. A couple (query, related text) is a mark.
@@ -20,20 +20,20 @@ class Relevance:
 
     Args:
         links: the (gathered) batch.
-        later_ids: (Q,) text ids of documents that stand after those of the batch.
+        later_ids: (Q,) text ids of the documents after the batch's.
     """
 
     def __init__(self, links: Links, later_ids: Tensor) -> None:
         query_ids = links.content_ids[links.query]  # (B,)
         doc_ids = torch.cat([links.content_ids[links.docs], later_ids])  # (C,)
-        everyone = torch.arange(len(query_ids), device=query_ids.device)
+        queries = torch.arange(len(query_ids), device=query_ids.device)
         couples = torch.stack([query_ids, links.task])
         distinct, self.group = torch.unique(couples, dim=1, return_inverse=True)  # (2, G), (B,) in 0..G-1
         self.groups = distinct.shape[1]
         marks = torch.stack(
             [
                 torch.cat([links.known, query_ids]),
-                self.group[torch.cat([links.known_owner, everyone])],
+                self.group[torch.cat([links.known_owner, queries])],
             ]
         )
         self.mark_id, self.mark_group = torch.unique(marks, dim=1).contiguous()  # (E,) text ids, (E,)
@@ -60,7 +60,7 @@ class Relevance:
         table = torch.zeros(len(groups), len(ids), dtype=torch.bool, device=rows.device)  # (g, S)
         table[place[place >= 0], column] = True
         spot = torch.searchsorted(ids, self.mark_id).clamp(max=len(ids) - 1)  # (E,)
-        shared = (ids[spot] == self.mark_id).nonzero()[:, 0]  # marks of anyone on those texts
+        shared = (ids[spot] == self.mark_id).nonzero()[:, 0]  # all marks on those texts
         common = torch.zeros(len(groups), self.groups, device=rows.device)  # (g, G) counts
         for piece in shared.split(max(len(self.group), 1)):
             common.index_add_(1, self.mark_group[piece], table[:, spot[piece]].float())

@@ -146,37 +146,42 @@ def test_labels_are_numbered_in_the_order_of_their_values(data_root, write):
 @pytest.mark.parametrize(
     ("file", "line", "name", "message"),
     [
-        ("sts/mine/test.jsonl", '{"sentence1": "a", "score": 1}', "mine", r"test\.jsonl:31: no 'sentence2'"),
+        (
+            "sts/mine/test.jsonl",
+            '{"sentence1": "a", "score": 1}',
+            "mine",
+            r"test\.jsonl:31: field 'sentence2' is missing",
+        ),
         (
             "sts/mine/test.jsonl",
             '{"sentence1": "a", "sentence2": " ", "score": 1}',
             "mine",
-            r"test\.jsonl:31: 'sentence2' must be a text with something in it, got ' '",
+            r"test\.jsonl:31: 'sentence2' is an empty text",
         ),
         (
             "sts/mine/test.jsonl",
             '{"sentence1": "a", "sentence2": "b", "score": "5"}',
             "mine",
-            r"test\.jsonl:31: 'score' must be a number, got '5'",
+            r"test\.jsonl:31: 'score' must be a number, got str: '5'",
         ),
         ("sts/mine/test.jsonl", "{oops", "mine", r"test\.jsonl:31"),
         (
             "pairs/twins/dev.jsonl",
             '{"sentence1": "a", "sentence2": "b", "label": 2}',
             "twins",
-            r"dev\.jsonl:31: 'label' must be 0 or 1, got 2",
+            r"dev\.jsonl:31: 'label' must be 0 or 1, got int: '2'",
         ),
         (
             "classification/colours/train.jsonl",
             '{"text": "a", "label": [1]}',
             "colours",
-            r"train\.jsonl:61: 'label' must be a text or a whole number, got \[1\]",
+            r"train\.jsonl:61: 'label' must be a text or a whole number, got list: '\[1\]'",
         ),
         (
             "retrieval/find/corpus.jsonl",
             '{"id": "d3", "text": "a"}',
             "find",
-            r"corpus\.jsonl:41: id 'd3' was used",
+            r"corpus\.jsonl:41: has the id 'd3' of .*corpus\.jsonl:4\.",
         ),
         (
             "retrieval/find/qrels.jsonl",
@@ -194,7 +199,7 @@ def test_labels_are_numbered_in_the_order_of_their_values(data_root, write):
             "retrieval/find/qrels.jsonl",
             '{"query_id": "q1", "corpus_id": "d1", "score": 0.5}',
             "find",
-            r"qrels\.jsonl:21: score must be a whole number",
+            r"qrels\.jsonl:21: 'score' must be a whole number, got float: '0.5'",
         ),
     ],
 )

@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 
 from embedtrain.objective.distill.embedding import EmbeddingDistill
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings, Guide, InputError, SubModel, Weighted
 
 CHOSEN = tuple(Weighted(SubModel(*pair), weight) for *pair, weight in ((1, 2, 0.5), (2, 4, 1.0), (2, 8, 2.0)))

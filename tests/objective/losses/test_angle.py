@@ -4,13 +4,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 
 from embedtrain.objective.losses.angle import AnglE, Angle, AnglETriples, angle_similarity
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed, pair
+from embedtrain.objective.similarity.pairing import pair
 from embedtrain.rules import MarginPos
 from embedtrain.types import InputError
 

@@ -4,11 +4,11 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Blocks, Pairing, RowFacts
 
 ALL = ("query_docs", "query_queries", "doc_queries", "doc_docs")

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from fixed_pairing import fixed
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import InputError
 
 ALL = ("query_docs", "query_queries", "doc_queries", "doc_docs")

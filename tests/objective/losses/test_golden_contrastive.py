@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 
 from embedtrain.objective import plan
 from embedtrain.objective.distill.scores import ScoreKL
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings
 
 DOUBLE = {"rtol": 1e-9, "atol": 1e-11}

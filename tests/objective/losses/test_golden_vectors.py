@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fixed_pairing import fixed
 
 from embedtrain.objective import plan
 from embedtrain.objective.distill.espresso import Espresso, compressed
@@ -12,7 +13,6 @@ from embedtrain.objective.losses.regularizers import OPL
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings, SubModel, Weighted
 
 DOUBLE = {"rtol": 1e-9, "atol": 1e-11}

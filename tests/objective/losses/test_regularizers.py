@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedtrain.objective.losses.regularizers import GOR, OPL
 from embedtrain.objective.schedule import Linear
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import InputError
 
 OWNER = torch.tensor([0, 2, 1, 0, 3, 0, 2])  # two hard negatives of 0, one of 2

@@ -1,10 +1,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.schedule import Linear
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import InputError
 
 

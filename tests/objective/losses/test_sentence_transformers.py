@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from fixed_pairing import fixed
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     AdaptiveLayerLoss,
@@ -25,7 +26,6 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.losses.triples import Triplet
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings
 
 SIZE = {"num_layers": 3, "width": 16}

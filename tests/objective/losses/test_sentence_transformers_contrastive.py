@@ -12,6 +12,7 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
@@ -24,7 +25,6 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity import blocks
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings
 
 B, D = 20, 16

@@ -9,6 +9,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,
     GISTEmbedLoss,
@@ -21,7 +22,7 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity import blocks
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import fixed, pair, whole
+from embedtrain.objective.similarity.pairing import pair, whole
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
 from embedtrain.rules import MarginPos, PercPos
 from embedtrain.types import Embeddings, Guide, Links, SubModel

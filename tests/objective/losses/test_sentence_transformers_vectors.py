@@ -14,6 +14,7 @@ The model is a table of vectors, so value and gradients compare to the last digi
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 from sentence_transformers.sentence_transformer.losses import (
     AnglELoss,
     CoSENTLoss,
@@ -38,7 +39,6 @@ from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.losses.terms import Sum, Term
 from embedtrain.objective.losses.triples import MarginMSE, TeacherKL, Triplet
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Embeddings, InputError
 
 B, D, G = 6, 16, 10

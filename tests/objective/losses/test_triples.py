@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import fixed
 
 from embedtrain.objective.losses.pairs import own_negatives
 from embedtrain.objective.losses.triples import MarginMSE, TeacherKL, Triplet, grouped_log_softmax
 from embedtrain.objective.schedule import Linear
-from embedtrain.objective.similarity.pairing import fixed
 from embedtrain.types import Allowed, Blocks, Guide, InputError
 
 OWNER = torch.tensor([0, 2, 1, 0, 3, 0, 2, -1])  # two hard negatives of 0, one of 2, a queued document

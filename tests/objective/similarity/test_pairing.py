@@ -1,7 +1,8 @@
 import pytest
 import torch
+from fixed_pairing import fixed
 
-from embedtrain.objective.similarity.pairing import Queued, Sharing, fixed, pair, whole
+from embedtrain.objective.similarity.pairing import Queued, Sharing, pair, whole
 from embedtrain.types import Blocks, InputError, Links, content_id
 
 EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")

@@ -11,35 +11,48 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datasets import Dataset, DatasetDict
 
-from embedtrain.evaluate.catalogue.local.fields import (
+from embedtrain.data.read.bad_rows import BadRows, usable
+from embedtrain.data.read.fields import (
     Field,
-    Row,
-    checked_rows,
+    Form,
     identifier,
-    identifiers,
     label,
-    maybe_text,
+    list_of,
     number,
-    numbers,
-    rows_by_id,
+    read_fields,
     text,
-    texts,
     zero_or_one,
 )
-from embedtrain.files.rows import read_rows
+from embedtrain.data.read.retrieval import DOCUMENT, QUERY, ById, Judgements
+from embedtrain.files.rows import raw_rows
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Sequence[Path]]  # by split; a ranking: by corpus, queries, qrels, top_ranked
-HELD_OUT = (
-    5  # one row in so many of each label becomes the test split of a classification set that has only train
-)
-PAIR: Mapping[str, Field] = {"sentence1": text, "sentence2": text}
+Value = TypeVar("Value")
+HELD_OUT = 5  # a classification set of a train split alone: one row of each label in so many is for the test
+PAIR: Form = {"sentence1": Field(text), "sentence2": Field(text)}
+LABELLED: Form = {"text": Field(text), "label": Field(label)}
+RANKED: Form = {"query_id": Field(identifier), "corpus_ids": Field(list_of(identifier, "ids"))}
+FORMS: Mapping[str, Form] = {
+    "sts": {**PAIR, "score": Field(number)},
+    "pairs": {**PAIR, "label": Field(zero_or_one)},
+    "bitext": PAIR,
+    "classification": LABELLED,
+    "clustering": LABELLED,
+    "summarization": {
+        "text": Field(text),
+        "human_summaries": Field(list_of(text, "texts")),
+        "machine_summaries": Field(list_of(text, "texts")),
+        "relevance": Field(list_of(number, "numbers")),
+    },
+}
+COLUMNS = {"pairs": {"label": "labels"}, "clustering": {"text": "sentences", "label": "labels"}}  # of mteb
 
 
 def read_tables(kind: str, files: Files, splits: Sequence[str]) -> DatasetDict:
@@ -48,7 +61,10 @@ def read_tables(kind: str, files: Files, splits: Sequence[str]) -> DatasetDict:
     Raises:
         InputError: a malformed row or an empty file.
     """
-    return DatasetDict(_TABLES[kind](files, splits))
+    if kind == "classification":
+        return DatasetDict(_classification(files, splits))
+    names = COLUMNS.get(kind, {})
+    return DatasetDict({split: _table(kind, files[split]).rename_columns(names) for split in splits})
 
 
 def read_ranking(files: Files) -> dict[str, Any]:
@@ -57,28 +73,28 @@ def read_ranking(files: Files) -> dict[str, Any]:
     Raises:
         InputError: a malformed row, an unknown or repeated id, no relevant document at all.
     """
-    (corpus_file,), (queries_file,), (qrels_file,) = files["corpus"], files["queries"], files["qrels"]
-    corpus = rows_by_id(corpus_file, {"title": maybe_text, "text": maybe_text})
-    queries = rows_by_id(queries_file, {"text": text, "instruction": maybe_text})
-    empty = sum(not (row["title"] + row["text"]).strip() for row in corpus.values())
+    corpus, queries = ById(DOCUMENT), ById(QUERY)
+    judgements = Judgements(queries, corpus)
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        _rows(files[name], rows.add)
+    _rows(files["qrels"], judgements.add, may_be_empty=True)
+    relevant = judgements.scores
+    if not any(score > 0 for docs in relevant.values() for score in docs.values()):
+        raise InputError(f"{files['qrels'][0]}: no query has a relevant document (a score above 0)")
+    empty = sum(not "".join(row.fields.values()).strip() for row in corpus.rows.values())
     if empty:
-        logger.warning("%s: %d documents without text are kept", corpus_file, empty)
-    if not any(row["instruction"] for row in queries.values()):
-        queries = {key: {"text": row["text"]} for key, row in queries.items()}
-    relevant = _relevant(qrels_file, queries, corpus)
-    ranked = None
-    if "top_ranked" in files:
-        (ranked_file,) = files["top_ranked"]
-        ranked = _top_ranked(ranked_file, queries, corpus)
-        if bare := sorted(set(relevant) - set(ranked)):
-            raise InputError(
-                f"{ranked_file}: no candidates for {len(bare)} judged queries, first {bare[0]!r}"
-            )
+        logger.warning(
+            "%s: %d documents have no text; they are ranked all the same", files["corpus"][0], empty
+        )
+    instructed = any(row.fields["instruction"] for row in queries.rows.values())
+    columns = QUERY if instructed else {"text"}
     return {
-        "corpus": Dataset.from_list([{"id": key, **row} for key, row in corpus.items()]),
-        "queries": Dataset.from_list([{"id": key, **row} for key, row in queries.items()]),
+        "corpus": Dataset.from_list([{"id": key, **row.fields} for key, row in corpus.rows.items()]),
+        "queries": Dataset.from_list(
+            [{"id": key, **{name: row.fields[name] for name in columns}} for key, row in queries.rows.items()]
+        ),
         "relevant_docs": relevant,
-        "top_ranked": ranked,
+        "top_ranked": _top_ranked(files["top_ranked"], judgements) if "top_ranked" in files else None,
     }
 
 
@@ -96,39 +112,31 @@ def hold_out(rows: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
     return rows.select([row for row in range(len(rows)) if row not in held]), rows.select(sorted(held))
 
 
-def _table(files: Sequence[Path], fields: Mapping[str, Field]) -> Dataset:
-    return Dataset.from_list(checked_rows(files, fields))
+def _rows(
+    files: Sequence[Path], read: Callable[[str, dict[str, Any]], Value], *, may_be_empty: bool = False
+) -> list[Value]:
+    """What `read` makes of all rows. The first bad row is an error: a score is of the  whole set."""
+    found = [value for file in files for value in usable(raw_rows(file), read, BadRows("error").add)]
+    if not found and not may_be_empty:
+        raise InputError(f"{', '.join(map(str, files))}: no rows; add some or remove the file")
+    return found
 
 
-def _sts(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:
-    return {split: _table(files[split], {**PAIR, "score": number}) for split in splits}
+def _table(kind: str, files: Sequence[Path]) -> Dataset:
+    def read(where: str, row: dict[str, Any]) -> dict[str, Any]:
+        found = read_fields(where, row, FORMS[kind])
+        if kind == "summarization" and len(found["relevance"]) != len(found["machine_summaries"]):
+            raise InputError(
+                f"{where}: {len(found['relevance'])} numbers in 'relevance' for "
+                f"{len(found['machine_summaries'])} machine_summaries"
+            )
+        return found
 
-
-def _pairs(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:
-    fields = {**PAIR, "label": zero_or_one}
-    return {split: _table(files[split], fields).rename_column("label", "labels") for split in splits}
-
-
-def _bitext(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:
-    return {split: _table(files[split], PAIR) for split in splits}
-
-
-def _clustering(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:
-    columns = {"text": "sentences", "label": "labels"}
-    return {
-        split: _table(files[split], {"text": text, "label": label}).rename_columns(columns)
-        for split in splits
-    }
-
-
-def _summarization(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:
-    fields = {"text": text, "human_summaries": texts, "machine_summaries": texts, "relevance": _relevance}
-    return {split: _table(files[split], fields) for split in splits}
+    return Dataset.from_list(_rows(files, read))
 
 
 def _classification(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:
-    fields = {"text": text, "label": label}
-    parts = {split: _table(files[split], fields) for split in files}
+    parts = {split: _table("classification", files[split]) for split in files}
     if missing := set(splits) - set(parts):
         parts["train"], parts[missing.pop()] = hold_out(parts["train"])
         logger.info(
@@ -146,59 +154,21 @@ def _classification(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:
     }
 
 
-_TABLES: Mapping[str, Callable[[Files, Sequence[str]], dict[str, Dataset]]] = {
-    "sts": _sts,
-    "pairs": _pairs,
-    "classification": _classification,
-    "clustering": _clustering,
-    "bitext": _bitext,
-    "summarization": _summarization,
-}
-
-
-def _relevance(row: Row, field: str, where: str) -> list[float]:
-    scores, summaries = numbers(row, field, where), texts(row, "machine_summaries", where)
-    if len(scores) != len(summaries):
-        raise InputError(
-            f"{where}: {len(scores)} numbers in {field!r} for {len(summaries)} machine_summaries"
-        )
-    return scores
-
-
-def _relevant(path: Path, queries: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    relevant: dict[str, dict[str, int]] = {}
-    for where, row in read_rows(path):
-        query, doc = identifier(row, "query_id", where), identifier(row, "corpus_id", where)
-        score = number(row, "score", where)
-        _known(query, doc, queries, corpus, where)
-        if score != int(score):
-            raise InputError(f"{where}: score must be a whole number (0 for not relevant), got {score}")
-        relevant.setdefault(query, {})[doc] = int(score)
-    if not any(score > 0 for docs in relevant.values() for score in docs.values()):
-        raise InputError(f"{path}: no query has a relevant document (a score above 0)")
-    return relevant
-
-
-def _top_ranked(path: Path, queries: Mapping[str, Any], corpus: Mapping[str, Any]) -> dict[str, list[str]]:
+def _top_ranked(files: Sequence[Path], judgements: Judgements) -> dict[str, list[str]]:
     ranked: dict[str, list[str]] = {}
-    for where, row in read_rows(path):
-        query = identifier(row, "query_id", where)
-        docs = identifiers(row, "corpus_ids", where)
+
+    def add(where: str, row: dict[str, Any]) -> None:
+        query, docs = read_fields(where, row, RANKED).values()
         for doc in docs:
-            _known(query, doc, queries, corpus, where)
+            judgements.check_known(where, query, doc)
         if query in ranked:
             raise InputError(f"{where}: query_id {query!r} was used before; give its candidates in one row")
         ranked[query] = docs
-    if not ranked:
-        raise InputError(f"{path}: no rows; add some or remove the file")
+
+    _rows(files, add)
+    if bare := sorted(set(judgements.scores) - set(ranked)):
+        raise InputError(f"{files[0]}: no candidates for {len(bare)} judged queries, first {bare[0]!r}")
     return ranked
-
-
-def _known(query: str, doc: str, queries: Mapping[str, Any], corpus: Mapping[str, Any], where: str) -> None:
-    if query not in queries:
-        raise InputError(f"{where}: query_id {query!r} is not among the queries")
-    if doc not in corpus:
-        raise InputError(f"{where}: corpus_id {doc!r} is not in the corpus")
 
 
 def _label_order(name: str) -> tuple[float, str]:

@@ -75,8 +75,13 @@ def test_instructions_of_queries_are_kept(root, write):
 @pytest.mark.parametrize(
     ("file", "line", "name", "message"),
     [
-        ("clustering/pets/test.jsonl", '{"text": "a"}', "pets", r"test\.jsonl:17: no 'label'"),
-        ("bitext/same/test.jsonl", '{"sentence1": "a"}', "same", r"test\.jsonl:7: no 'sentence2'"),
+        ("clustering/pets/test.jsonl", '{"text": "a"}', "pets", r"test\.jsonl:17: field 'label' is missing"),
+        (
+            "bitext/same/test.jsonl",
+            '{"sentence1": "a"}',
+            "same",
+            r"test\.jsonl:7: field 'sentence2' is missing",
+        ),
         (
             "summarization/news/test.jsonl",
             '{"text": "a", "human_summaries": ["b"], "machine_summaries": ["c"], "relevance": [1, 2]}',
@@ -87,7 +92,7 @@ def test_instructions_of_queries_are_kept(root, write):
             "summarization/news/test.jsonl",
             '{"text": "a", "human_summaries": "b", "machine_summaries": ["c"], "relevance": [1]}',
             "news",
-            r"test\.jsonl:3: 'human_summaries' must be a list of texts, got 'b'",
+            r"test\.jsonl:3: 'human_summaries' must be a list of texts, got str: 'b'",
         ),
         (
             "reranking/best/top_ranked.jsonl",
@@ -105,7 +110,7 @@ def test_instructions_of_queries_are_kept(root, write):
             "reranking/best/top_ranked.jsonl",
             '{"query_id": "q0", "corpus_ids": "d0"}',
             "best",
-            r"top_ranked\.jsonl:4: 'corpus_ids' must be a list of ids, got 'd0'",
+            r"top_ranked\.jsonl:4: 'corpus_ids' must be a list of ids, got str: 'd0'",
         ),
     ],
 )
