@@ -99,12 +99,7 @@ class Encoded(NamedTuple):
 
 
 def first_batches(run: BuiltRun, most_rows: int) -> list[FirstBatch]:
-    """The first batch of each dataset that has one among the first steps; one of a mixture of all.
-
-    Args:
-        run: whose data is asked.
-        most_rows: rows of `FirstBatch.batch`.
-    """
+    """The first batch of each dataset that has one among the first steps; one of a mixture of all."""
     first: dict[int, int] = {}
     whole = run.data.steps()
     for step in range(min(run.data.total_steps, SCANNED)):

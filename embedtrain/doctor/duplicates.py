@@ -1,15 +1,16 @@
-"""Rows that say the same twice, and rows that say nothing."""
+"""Rows that say the same twice, and positives among the negatives of a row or of its query."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from embedtrain.data.read.sources import Example
-from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
+from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, percent
 from embedtrain.doctor.rows import Sample
 
 CHECK = "duplicates"
+NEGATIVES = "positives among the negatives"
 FEW = 0.01  # share of rows
 
 
@@ -100,4 +101,61 @@ def _itself(sample: Sample) -> Finding:
         "Leave them out: a text is similar to itself whatever the weights are." if equal else "",
         tuple(f"{example.where}: {clip(example.query)}" for example in equal[:SHOWN]),
         {"rows": len(equal), "of": len(unscored)},
+    )
+
+
+def false_negative_findings(sample: Sample) -> Iterator[Finding]:
+    """Negatives that are a positive of their own row, of their query, or the query itself.
+
+    In a batch a text is no negative of a query that it is a positive of, if the two are equal to the letter;
+    one that differs in case or space is.
+    """
+    examples = sample.examples
+    positives = _positives(examples)
+    own: list[str] = []
+    near: list[str] = []
+    elsewhere: list[str] = []
+    query: list[str] = []
+    for example in examples:
+        mine, alike = set(example.positives), {normalised(text) for text in example.positives}
+        asked = normalised(example.query)
+        every = positives.get((example.task, asked), {})
+        for negative in example.negatives:
+            short = normalised(negative)
+            if negative in mine:
+                own.append(f"{example.where}: {clip(negative)}")
+            elif short in alike:
+                near.append(f"{example.where}: {clip(negative)}")
+            elif short in every:
+                elsewhere.append(f"{example.where}: {clip(negative)} is a positive in {every[short]}")
+            elif short == asked:
+                query.append(f"{example.where}: {clip(negative)}")
+    wrong = "Take them out of the negatives, or out of the positives if that is the mistake."
+    total = sum(len(example.negatives) for example in examples)
+    yield _wrong("error", own, "are a positive of their own row", wrong, total)
+    yield _wrong("warning", near, "are a positive of their own row but for case and space", wrong, total)
+    yield _wrong("warning", elsewhere, "are a positive in another row of their query", wrong, total)
+    yield _wrong("warning", query, "are the query itself", "Take them out of the negatives.", total)
+
+
+def _positives(examples: Sequence[Example]) -> dict[tuple[str, str], dict[str, str]]:
+    """(task, query) -> its positives in any row, each with the place that says so first."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for example in examples:
+        if example.score is not None:
+            continue
+        mine = found.setdefault((example.task, normalised(example.query)), {})
+        for text in example.positives:
+            mine.setdefault(normalised(text), example.where)
+    return found
+
+
+def _wrong(level: Level, found: list[str], what: str, cure: str, total: int) -> Finding:
+    return Finding(
+        NEGATIVES,
+        level if found else "ok",
+        f"{len(found):,} of {total:,} negatives {what}",
+        cure if found else "",
+        tuple(found[:SHOWN]),
+        {"negatives": len(found), "of": total},
     )

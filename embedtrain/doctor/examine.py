@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from embedtrain.doctor.built_run import BuiltRun, FirstBatch, encoded, first_batches
 from embedtrain.doctor.contamination import contamination_findings
-from embedtrain.doctor.duplicates import duplicate_findings
-from embedtrain.doctor.false_negatives import false_negative_findings
+from embedtrain.doctor.duplicates import duplicate_findings, false_negative_findings
 from embedtrain.doctor.findings import Finding
 from embedtrain.doctor.first_loss import loss_finding
 from embedtrain.doctor.lengths import length_findings

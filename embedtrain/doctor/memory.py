@@ -72,13 +72,7 @@ def padded(lengths: Sequence[int], budget: int) -> int:
 
 
 def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0) -> Memory:
-    """The memory of the largest of these batches, on the rank that has its share of it.
-
-    Args:
-        run: whose step it is.
-        every: its first batches.
-        resident: bytes that a process holds once the run is built, its weights included.
-    """
+    """The memory of the largest first batch; a built run holds `resident` bytes, its weights included."""
     trained = [item for item in _parameters(run) if item.requires_grad]
     first = max(every, key=lambda item: int(item.whole.inputs.mask.sum()))
     lengths = first.whole.inputs.mask.sum(1).tolist()  # of all ranks
@@ -115,14 +109,7 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
 
 
 def memory_finding(run: BuiltRun, found: Memory, available: int, sharing: int) -> Finding:
-    """The estimate against what the machine has.
-
-    Args:
-        run: whose step it is.
-        found: what one rank needs.
-        available: bytes of the device, or of the machine.
-        sharing: ranks that share them.
-    """
+    """The estimate of one rank against the available bytes, which `sharing` ranks share."""
     share = found.total * sharing / available
     level: Level = "warning" if share > TIGHT else "ok"
     parts = ", ".join(

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embedtrain.doctor.built_run import BuiltRun, Encoded, FirstBatch, paired
+from embedtrain.doctor.duplicates import NEGATIVES
 from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, percent, spread
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import QUERY_DOCS, BatchCandidates
@@ -157,7 +158,7 @@ def _masked(run: BuiltRun, first: FirstBatch, found: Counts) -> Finding:
     others, masked = int(found.others.sum()), int(found.masked.sum())
     share = masked / others if others else 0.0
     return Finding(
-        "positives among the negatives",
+        NEGATIVES,
         "ok" if not masked else "warning" if share >= MASKED else "note",
         f"{first.task}: {masked:,} of {others:,} texts that other rows bring to a query in the first batch "
         f"are labelled as its positives ({percent(share, 1)}); they are left out of its negatives",

@@ -33,13 +33,7 @@ MOST_BYTES = 500 * 2**20  # of a model that is written out to try its cut
 
 
 def probe_findings(run: BuiltRun, texts: Sequence[str], scratch: Path) -> Iterator[Finding]:
-    """All probes, on texts of the run.
-
-    Args:
-        run: whose encoder is probed.
-        texts: different ones.
-        scratch: a folder to write a cut to.
-    """
+    """All probes, on different texts of the run; `scratch` is a folder to write a cut to."""
     encoder = run.encoder
     with evaluating(encoder), torch.no_grad():
         yield attention_finding(encoder)

@@ -60,12 +60,7 @@ def dealt(sizes: Sequence[int], most: int) -> list[int]:
 
 
 def dataset_findings(parts: Sequence[Part], sample: Sample) -> Iterator[Finding]:
-    """One a dataset: rows, kinds, negatives, epochs, share of the run.
-
-    Args:
-        parts: what each dataset gives to the run.
-        sample: some rows of all.
-    """
+    """One a dataset: rows, kinds, negatives, epochs, share of the run."""
     seen = sum(part.seen for part in parts)
     by_task: dict[str, list[Example]] = {}
     for example in sample.examples:

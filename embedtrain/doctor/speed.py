@@ -44,15 +44,7 @@ def measured(run: BuiltRun, first: FirstBatch) -> Speed:
 def speed_finding(
     run: BuiltRun, every: Sequence[FirstBatch], speed: Speed, parts: Sequence[Part], workers: int
 ) -> Finding:
-    """Seconds a step, the time of the whole run, and the share that data take.
-
-    Args:
-        run: whose run it is.
-        every: a batch of each dataset.
-        speed: what was measured on one of them.
-        parts: how often each dataset trains.
-        workers: processes that make batches ahead.
-    """
+    """Seconds a step, the time of the whole run, and the share that data take."""
     tokens = mean_tokens(every, parts)
     step = run.accumulate * tokens / run.ranks / speed.tokens
     data = run.accumulate * speed.data / run.ranks

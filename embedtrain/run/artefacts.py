@@ -7,8 +7,8 @@ from pathlib import Path
 
 from embedtrain.files.scores import read_scores, read_tasks
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.card import model_index
 from embedtrain.model.folder.describe import parameter_count
-from embedtrain.model.folder.model_index import model_index
 from embedtrain.report.leaderboard import leaderboard, write_leaderboard
 from embedtrain.types import Score, SubModel
 

@@ -9,8 +9,7 @@ from embedtrain.data.order.run_plan import Part
 from embedtrain.data.read.sources import Example, Prompts
 from embedtrain.data.stores.memory import MemoryRows
 from embedtrain.doctor.contamination import contamination_findings, overlap_finding, training_places
-from embedtrain.doctor.duplicates import duplicate_findings
-from embedtrain.doctor.false_negatives import false_negative_findings
+from embedtrain.doctor.duplicates import duplicate_findings, false_negative_findings
 from embedtrain.doctor.findings import Finding, counted, percent, worst
 from embedtrain.doctor.lengths import histogram, length_findings, suggested
 from embedtrain.doctor.rows import Sample, bad_row_finding, dataset_findings, dealt, reason_kind, sampled

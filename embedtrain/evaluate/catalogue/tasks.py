@@ -38,8 +38,9 @@ def find_tasks(
     """The tasks of these names, each once; rows are read when a task is evaluated.
 
     "local" is every local set, "sts/mine" or "mine" one of them; other names are mteb's tasks and benchmarks
-    and the presets smoke, dev, quick and full. `NAME:SPLIT` chooses a split. `languages` keep the parts of
-    official tasks that are in any of them.
+    and the presets smoke, dev, quick and full. `NAME:SPLIT` chooses a split; without one a local set has the
+    first there is of test, dev, val, validation, or, of a classification that has train alone, a seeded fifth
+    of each label. `languages` keep the parts of official tasks that are in any of them.
 
     Raises:
         InputError: no such task (with the nearest names), "local" without a data root, one task with two
@@ -72,37 +73,6 @@ def find_tasks(
         ]
     _check_names(tasks)
     return tasks
-
-
-def local_tasks(
-    root: Path, names: Sequence[str] | None = None, splits: Sequence[str] | None = None
-) -> list[AbsTask]:
-    """The local data sets under `root` as mteb tasks, all or those named; rows are read when evaluated.
-
-    `splits` are evaluated, by default the first there is of test, dev, val, validation; classification
-    learns from train, and where train is all there is, a seeded fifth of each label is held out of it.
-    A ranking has one split. Without `names`, a folder that cannot be evaluated is left out with a warning.
-
-    Raises:
-        InputError: root missing or empty, unknown name (with the nearest), nothing to evaluate in a named
-        set.
-    """
-    sets = local_sets(Path(root))
-    chosen = (
-        _evaluable(Path(root), sets) if names is None else [choose_set(name, sets, root) for name in names]
-    )
-    with same_random_state():
-        return [_local_task(item, [None] if splits is None else list(splits), sets) for item in chosen]
-
-
-def official_tasks(names: Sequence[str]) -> list[AbsTask]:
-    """Mteb's own tasks of these names; their data are fetched, or read from the cache, when evaluated.
-
-    Raises:
-        InputError: unknown name, with the nearest names.
-    """
-    with same_random_state():
-        return [task for name in names for task in _official(name, (), None)]
 
 
 def load(task: AbsTask) -> None:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.per_item.collect import WRITES_NOTHING, Collector
 from embedtrain.evaluate.sweeping.adapter import ServedCell, model_meta
 from embedtrain.evaluate.vectors.bank import GridBank

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from processes import joined, module_at
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.sweep import IncompleteError, sweep
 from embedtrain.types import Cell
 

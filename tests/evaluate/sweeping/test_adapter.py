@@ -2,8 +2,8 @@ import mteb
 import pytest
 import torch
 from mteb.models import SearchEncoderWrapper
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.adapter import AS_CUT, ServedCell, model_meta
 from embedtrain.evaluate.vectors.bank import GridBank
 from embedtrain.types import Cell, Embeddings, SubModel
@@ -175,8 +175,9 @@ def test_every_mock_task_of_mteb_passes(make_encoder):
 
 
 def test_a_stock_classification_task_of_mteb_gets_plain_labels_others_stay():
+    from tasks import official_tasks
+
     from embedtrain.evaluate.catalogue.official.plain_labels import PlainLabels
-    from embedtrain.evaluate.catalogue.tasks import official_tasks
 
     banking, sts = official_tasks(["Banking77Classification", "STSBenchmark"])
     assert isinstance(banking, PlainLabels)

@@ -1,7 +1,7 @@
 import pytest
 import torch
+from tasks import local_tasks, official_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks, official_tasks
 from embedtrain.evaluate.catalogue.texts import shipped_texts, texts_of
 from embedtrain.evaluate.sweeping.cost import _cost, _Counted, flops_of, route_of
 from embedtrain.evaluate.vectors.storage import GIB, Keeping

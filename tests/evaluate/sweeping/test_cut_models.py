@@ -4,8 +4,8 @@ from functools import partial
 
 import pytest
 import torch
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.model.folder.export import load_encoder, save_encoder

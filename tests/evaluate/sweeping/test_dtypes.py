@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sentence_transformers.util.quantization import _dequantize_embeddings, quantize_embeddings
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.adapter import AS_CUT, ServedCell, Serving, model_meta
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.evaluate.vectors.bank import GridBank

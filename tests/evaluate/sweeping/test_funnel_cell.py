@@ -1,7 +1,7 @@
 import pytest
 import torch
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.comparing.runs import cells_of, read_run
 from embedtrain.evaluate.per_item.stored import read_items
 from embedtrain.evaluate.sweeping.funnel import Funnel, measured_as

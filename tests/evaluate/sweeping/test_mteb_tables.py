@@ -2,9 +2,9 @@
 
 import mteb
 import pytest
+from tasks import local_tasks
 
 from embedtrain.evaluate.catalogue.sources import facts_of
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.mteb_tables import benchmark_table, results_of, tidy
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 import pytest
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.adapter import Serving
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores

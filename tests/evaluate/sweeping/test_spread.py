@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from processes import LIMIT, module_at, wait_until
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping import scoring
 from embedtrain.evaluate.sweeping.sweep import IncompleteError, sweep
 from embedtrain.evaluate.sweeping.workers import forked, usable_workers
@@ -215,7 +215,8 @@ def test_the_longest_task_comes_first_and_lines_stand_as_asked(
 
 
 def test_mteb_statistics_and_files_say_how_long_a_task_is(data_root):
-    from embedtrain.evaluate.catalogue.tasks import official_tasks
+    from tasks import official_tasks
+
     from embedtrain.evaluate.sweeping.sweep import characters, longest_first
 
     small, large = official_tasks(["STSBenchmark", "TRECCOVID"])

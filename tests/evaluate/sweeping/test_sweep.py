@@ -2,8 +2,8 @@ import json
 
 import pytest
 import torch
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.types import Cell, InputError

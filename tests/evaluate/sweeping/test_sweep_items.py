@@ -1,6 +1,6 @@
 import pytest
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.comparing.compare import Judgement, compare_runs
 from embedtrain.evaluate.comparing.runs import cell_of, read_run
 from embedtrain.evaluate.comparing.statistics import Settings

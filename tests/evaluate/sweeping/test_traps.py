@@ -5,9 +5,9 @@ import pytest
 import torch
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
+from tasks import local_tasks
 
 from embedtrain.evaluate import mteb_private
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.report.cells import cells as table_cells

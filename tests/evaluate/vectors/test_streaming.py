@@ -1,7 +1,7 @@
 import pytest
 import torch
+from tasks import local_tasks
 
-from embedtrain.evaluate.catalogue.tasks import local_tasks
 from embedtrain.evaluate.sweeping.adapter import Serving
 from embedtrain.evaluate.sweeping.sweep import sweep
 from embedtrain.evaluate.vectors import streaming

@@ -4,9 +4,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from embedtrain.files.scores import TaskFacts, add_tasks, read_tasks
+from embedtrain.model.folder.card import model_index
 from embedtrain.model.folder.describe import parameter_count
 from embedtrain.model.folder.export import load_encoder, save_encoder
-from embedtrain.model.folder.model_index import model_index
 from embedtrain.types import InputError, Score, SubModel
 
 TASKS = {
