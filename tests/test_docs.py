@@ -101,6 +101,13 @@ def test_links_lead_somewhere(page):
         assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_a_page_names_exist(page):
+    files = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")]
+    for name in re.findall(r"`((?:tests/)?(?:\w+/)*test_\w+\.py)`", page.read_text("utf-8")):
+        assert any(f"/{file}".endswith(f"/{name}") for file in files), f"{page.name}: {name}"
+
+
 def test_the_readme_has_every_group_of_a_run():
     groups = {
         next(iter(entry))

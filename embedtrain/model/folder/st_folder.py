@@ -14,6 +14,7 @@ Module names and keys are those of sentence-transformers 2 to 5, which version 6
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -194,7 +195,7 @@ def _sources(pooling: str) -> dict[str, str]:
     texts = {f"{PREFIX}{name}": text for name, text in pooling_sources().items()}
     own = own.replace(package, f"{used}{package}", 1).replace(package, "from .")
     texts[f"{STATE_POOLING.partition('.')[0]}.py"] = own
-    return {name: text.replace("\nfrom .", f"\nfrom .{PREFIX}") for name, text in texts.items()}
+    return {name: re.sub(r"(?m)^from \.", f"from .{PREFIX}", text) for name, text in texts.items()}
 
 
 def _write_truncation(folder: Path, shipped: Shipped) -> None:
