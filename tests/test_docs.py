@@ -22,7 +22,7 @@ from embedtrain.settings.schemas import (
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"])
 GIVEN_BY_THE_RUN = set(
     "folder loggers stop revise collate validation_collate cached num_layers hidden_size width guide_width "
     "seed pooling loss distill".split()
@@ -95,10 +95,20 @@ def test_every_option_is_named(path):
     assert re.search(rf"`([\w, ]*\b)?{path.stem}\b[\w, ]*`", section)
 
 
+def anchors(page):
+    """The headings of a page as GitHub links to them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text("utf-8")):
-        assert link.startswith("http") or (page.parent / link).exists(), f"{page.name}: {link}"
+    for link, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text("utf-8")):
+        target = page.parent / link if link else page
+        assert link.startswith("http") or target.exists(), f"{page.name}: {link}"
+        assert not anchor or link.startswith("http") or anchor in anchors(target), (
+            f"{page.name}: {link}#{anchor}"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
