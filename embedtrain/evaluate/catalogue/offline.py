@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,10 +72,10 @@ def _from_caches(task: AbsTask, source: Source) -> AbsTask | None:
 
 def _prepared_name(repo: str) -> str:
     """The folder that `datasets` keeps a repository in: org___snake_case."""
+    from datasets.naming import camelcase_to_snakecase
+
     owner, _, name = repo.rpartition("/")
-    name = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1_\2", name)
-    name = re.sub(r"([a-z\d])([A-Z])", r"\1_\2", name).lower()
-    return f"{owner}___{name}" if owner else name
+    return "___".join([owner] * bool(owner) + [camelcase_to_snakecase(name)])
 
 
 def _message(
