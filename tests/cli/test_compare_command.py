@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from embedtrain.cli.compare import main
-from embedtrain.evaluate.per_item.stored import About, Items, items_file, write_items
+from embedtrain.evaluate.per_item.stored import About, ItemValues, items_file, write_items
 from embedtrain.files.scores import append_scores
 from embedtrain.types import Cell, Score
 
@@ -24,7 +24,7 @@ def write_run(folder, quality, tasks=("one", "two", "three"), seed=0):
             zeros = np.zeros(len(values))
             write_items(
                 items_file(folder, task, step=0, cell=str(cell), split="test"),
-                Items(
+                ItemValues(
                     About(*of), np.arange(60), zeros.astype(np.int64), zeros, {"accuracy": values[:, None]}
                 ),
             )
