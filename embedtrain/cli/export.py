@@ -43,7 +43,7 @@ def run(config: dict[str, Any]) -> None:
 def _how_to_use(config: dict[str, Any], encoder: Encoder, out: Path) -> str:
     """One line of Python."""
     if config["onnx"]:
-        return f'onnxruntime.InferenceSession("{out}/model.onnx")   (see docs/export.md)'
+        return f'onnxruntime.InferenceSession("{out}/model.onnx")   (see docs/models.md)'
     trust = ", trust_remote_code=True" if list(out.glob("embedtrain_*.py")) else ""
     call = "encode_query" if encoder.process.prompts else "encode"
     return f'SentenceTransformer("{out}"{trust}).{call}(["a text"])'
