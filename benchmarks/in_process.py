@@ -29,7 +29,8 @@ from embedtrain.data.module import DataModule
 from embedtrain.files.rows import read_rows
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
-from embedtrain.settings.build import package_path
+from embedtrain.settings.commands import DataSettings, TrainerSettings
+from embedtrain.settings.places import package_path
 from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
@@ -92,15 +93,15 @@ def fit(
         train = folder / "train.jsonl"
         train.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
         data = DataModule(
-            train=str(train),
-            batch_size=batch_size,
+            DataSettings(train=str(train), batch_size=batch_size),
             max_epochs=epochs,
             max_steps=steps,
             seed=seed,
             collate=step.collate,
             validation_collate=step.validation_collate,
         )
-        trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", log_every_n_steps=10**9)
+        how = TrainerSettings(accelerator="cpu", precision="32-true", log_every_n_steps=10**9)
+        trainer = make_trainer(how, folder=folder)
         left_out = (SaveCheckpoints, TrainingProgress)
         trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, left_out)]
         trainer.limit_val_batches = 0

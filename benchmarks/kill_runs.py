@@ -10,6 +10,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from embedtrain.settings.commands import TrainSettings
+
 STEPS = 36
 WORDS = (
     "river bank money tree house sun rain cat dog bird fish plays runs eats sleeps sings guitar piano ball "
@@ -64,13 +66,9 @@ RUNS = {  # a queue holds the layers of past steps, so it and a plan that draws 
 }
 
 
-def write_runs(folder: Path, words: list[str]) -> dict[str, dict[str, Any]]:
-    """A backbone, two data sets, one to measure on, and the composed configs of the runs."""
-    import hydra
-    from hydra.core.config_store import ConfigStore
-
-    from embedtrain.cli.launch import NODES, SCHEMAS
-    from embedtrain.settings.build import config_dir, plain, schema
+def write_runs(folder: Path, words: list[str]) -> dict[str, TrainSettings]:
+    """A backbone, two data sets, one to measure on, and the settings of the runs."""
+    from embedtrain.cli.launch import settings_from
 
     write_backbone(folder / "backbone")
     draw = random.Random(5)
@@ -85,13 +83,7 @@ def write_runs(folder: Path, words: list[str]) -> dict[str, dict[str, Any]]:
     ]
     own = {**RUNS, "random2d": [*RUNS["random2d"], f"guide.path={folder / 'backbone'}"]}
     own["queue"] = [*RUNS["queue"], f"evaluation.data_root={write_scored_pairs(folder / 'measured', draw)}"]
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
-        return {
-            kind: plain(hydra.compose("train", overrides=[*given, *EVERY_RUN, *more, *words]))
-            for kind, more in own.items()
-        }
+    return {kind: settings_from("train", [*given, *EVERY_RUN, *more, *words]) for kind, more in own.items()}
 
 
 def _row(draw: random.Random) -> dict[str, Any]:

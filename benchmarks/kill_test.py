@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from ctypes import c_int
+from dataclasses import replace
 from multiprocessing.sharedctypes import RawArray, RawValue
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import warm
 from kill_runs import RUNS, STEPS, write_runs
+
+from embedtrain.settings.commands import TrainSettings
 
 AIMS = {"start": 1, "step": 4, "save": 2, "validation": 1, "mining": 2}  # phase -> how often it is aimed at
 LONGEST = {  # phase -> most seconds from its beginning to the kill
@@ -81,7 +84,7 @@ def kill_test(folder: Path, kills: int, draw: random.Random, words: list[str]) -
     while len(found) < kills:
         kind = list(RUNS)[runs % len(RUNS)]
         name = f"{kind}_{runs}"
-        more, started = until_finished(folder, configs[kind] | {"name": name}, draw, kills - len(found))
+        more, started = until_finished(folder, replace(configs[kind], name=name), draw, kills - len(found))
         found, starts, runs = found + more, starts + started, runs + 1
         result = contents(folder / "runs" / name)
         different += [f"{name}: {part}" for part in result if result[part] != expected[kind][part]]
@@ -102,10 +105,10 @@ def kill_test(folder: Path, kills: int, draw: random.Random, words: list[str]) -
     }
 
 
-def uninterrupted(folder: Path, kind: str, config: dict[str, Any]) -> dict[str, bytes]:
+def uninterrupted(folder: Path, kind: str, settings: TrainSettings) -> dict[str, bytes]:
     """What a run ends with that nobody kills."""
     name = f"{kind}_whole"
-    process = warm.start_run(config | {"name": name}, folder, folder / f"{name}.log")
+    process = warm.start_run(replace(settings, name=name), folder, folder / f"{name}.log")
     process.join()
     if process.exitcode:
         sys.exit((folder / f"{name}.log").read_text("utf-8"))
@@ -113,17 +116,17 @@ def uninterrupted(folder: Path, kind: str, config: dict[str, Any]) -> dict[str, 
 
 
 def until_finished(
-    folder: Path, config: dict[str, Any], draw: random.Random, most: int
+    folder: Path, settings: TrainSettings, draw: random.Random, most: int
 ) -> tuple[list[Kill], int]:
     """Start, kill, start again; the kills, and how often it was started."""
     kills: list[Kill] = []
-    starts, log, run = 0, folder / f"{config['name']}.log", folder / "runs" / config["name"]
+    starts, log, run = 0, folder / f"{settings.name}.log", folder / "runs" / settings.name
     while True:
         phase, done, begun = RawValue(c_int, 0), RawValue(c_int, 0), RawArray(c_int, len(warm.PHASES))
-        process = warm.start_run(config, folder, log, watch=(phase, done, begun))
+        process = warm.start_run(settings, folder, log, watch=(phase, done, begun))
         starts += 1
         if len(kills) < most:
-            _wait(process, begun, AIMS | ({"measuring": 1} if config["eval_during"] else {}), draw)
+            _wait(process, begun, AIMS | ({"measuring": 1} if settings.eval_during else {}), draw)
             if process.is_alive():
                 os.kill(process.pid or 0, signal.SIGKILL)
         process.join()

@@ -26,7 +26,8 @@ from embedtrain.objective.matryoshka import Objective, ObjectiveValue
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.rules import MarginPos
-from embedtrain.settings.build import package_path
+from embedtrain.settings.commands import TrainerSettings
+from embedtrain.settings.places import package_path
 from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.module import TrainModule
@@ -149,9 +150,8 @@ def ours(*, size: int, hard: int, max_tokens: int, limit_gb: float) -> Result:
         total_steps=len(batches),
     )
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(
-            folder=Path(folder), accelerator="cpu", precision="32-true", log_every_n_steps=1
-        )
+        how = TrainerSettings(accelerator="cpu", precision="32-true", log_every_n_steps=1)
+        trainer = make_trainer(how, folder=Path(folder))
         left_out = (SaveCheckpoints, TrainingProgress)
         trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, left_out)]
         trainer.callbacks.append(watch)

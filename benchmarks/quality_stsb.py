@@ -48,7 +48,8 @@ from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
-from embedtrain.settings.build import package_path
+from embedtrain.settings.commands import DataSettings, TrainerSettings
+from embedtrain.settings.places import package_path
 from embedtrain.train.callbacks.saving import SaveCheckpoints
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
@@ -137,13 +138,13 @@ def train_ours(
     train.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     step = ContrastiveStep(BatchLoss(Objective(CoSENT(), DISTILL[options.distill]())), encoder.process)
     data = DataModule(
-        train=str(train),
-        batch_size=options.batch_size,
+        DataSettings(train=str(train), batch_size=options.batch_size),
         max_epochs=options.epochs,
         seed=options.seed,
         collate=step.collate,
     )
-    trainer = make_trainer(folder=folder, accelerator="cpu", precision="32-true", gradient_clip_val=CLIP)
+    how = TrainerSettings(accelerator="cpu", precision="32-true", gradient_clip_val=CLIP)
+    trainer = make_trainer(how, folder=folder)
     trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, SaveCheckpoints)]
     trainer.limit_val_batches = 0
     data.trainer = trainer

@@ -35,7 +35,8 @@ from embedtrain.model.encoder import CPU_MAX_TOKENS, CPU_OVERHEAD, PACKED_WIDTH,
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.inputs.packing import rows_of
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.settings.build import package_path
+from embedtrain.settings.commands import DataSettings
+from embedtrain.settings.places import package_path
 from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import Processor
 
@@ -85,10 +86,8 @@ def padding(path: Path, process: Processor, steps: int) -> list[dict[str, Any]]:
     for size in SIZES:
         for by_length in (False, True):
             data = DataModule(
-                train=str(path),
-                batch_size=size,
+                DataSettings(train=str(path), batch_size=size, group_by_length=by_length),
                 max_steps=steps,
-                group_by_length=by_length,
                 seed=0,
                 collate=PairCollate(process),
             )

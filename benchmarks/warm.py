@@ -16,8 +16,10 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from embedtrain.settings.commands import TrainSettings
+
 IMPORTED = (
-    "embedtrain.cli.logs",
+    "embedtrain.cli.launch",
     "embedtrain.run.publish",
     "embedtrain.cli.stopping",
     "embedtrain.cli.train",
@@ -42,17 +44,17 @@ def start(
 
 
 def start_run(
-    config: Mapping[str, Any], folder: Path, log: Path, watch: tuple[Any, Any, Any] | None = None
+    settings: TrainSettings, folder: Path, log: Path, watch: tuple[Any, Any, Any] | None = None
 ) -> ForkServerProcess:
-    """What the command does with a composed config, without composing it, which takes a second.
+    """What the command does with its settings, without composing them, which takes a second.
 
     Args:
-        config: plain containers.
+        settings: of the command.
         folder: where it works.
         log: what it prints to.
         watch: what it keeps up to date: its phase, optimiser steps done, how often each phase has begun.
     """
-    return forked(_run, folder, log, None, dict(config), watch)
+    return forked(_run, folder, log, None, settings, watch)
 
 
 def forked(
@@ -96,14 +98,14 @@ def _command(name: str, words: list[str]) -> None:
     importlib.import_module(f"embedtrain.cli.{name}").main()
 
 
-def _run(config: dict[str, Any], watch: tuple[Any, Any, Any] | None) -> None:
+def _run(settings: TrainSettings, watch: tuple[Any, Any, Any] | None) -> None:
     from embedtrain.cli import train
     from embedtrain.cli.logs import set_up_logs
 
     set_up_logs()
     if watch is not None:
         _watch(*watch)
-    train.run(config)
+    train.run(settings)
 
 
 def _watch(phase: Any, done: Any, begun: Any) -> None:

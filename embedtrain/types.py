@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:  # commands answer a mistyped word without loading torch
+    import torch
+    from torch import Tensor
 
 Role = Literal["query", "document"]
-# What is embedded: a text, or whatever a `Processor` of another modality reads. Contents are hashable, equal
-# ones are the same content, and `content_id` knows their kind.
-Content = Any
+Content = Any  # what is embedded: a text, or whatever hashable a `Processor` reads and `content_id` knows
 
 
 class InputError(ValueError):
@@ -101,8 +98,7 @@ class Processor(Protocol):
     ) -> Inputs:
         """Inputs of M contents.
 
-        `prompts` has one a content: None is the model's own prompt of that role, "" is none. Without it
-        every content has the model's own.
+        `prompts` has one a content: None, as without prompts, is the model's own of that role; "" is none.
         """
         ...
 
@@ -157,6 +153,8 @@ class Embeddings(NamedTuple):
 
     def at(self, sub: SubModel) -> Tensor:
         """Unit rows of one sub-model, (M, sub.dim): truncated first, normalised after."""
+        import torch.nn.functional as F
+
         return F.normalize(self.raw(sub), dim=-1)
 
     def rows(self, index: Tensor) -> Embeddings:
@@ -265,6 +263,8 @@ def content_id(content: Content) -> int:
         return int(own)
     if isinstance(content, bytes):
         return _hashed(content, b"bytes")
+    import numpy as np
+
     try:
         numbers = np.asarray(content, np.float64) + 0.0  # -0.0 equals 0.0
     except (TypeError, ValueError):
@@ -286,15 +286,15 @@ def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:
 
 def stack_inputs(parts: Sequence[Inputs]) -> Inputs:
     """Several `Inputs` as one, right-padded to the longest: (ΣM, max T). Raises ValueError when empty."""
+    import torch
+    from torch.nn.functional import pad
+
     if not parts:
         raise ValueError("no inputs to stack")
     width = max(part.mask.shape[1] for part in parts)
 
-    def widened(part: Tensor) -> Tensor:
-        return F.pad(part, (*(0, 0) * (part.ndim - 2), 0, width - part.shape[1]))
+    def stacked(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([pad(one, (*(0, 0) * (one.ndim - 2), 0, width - one.shape[1])) for one in tensors])
 
-    return Inputs(
-        values=torch.cat([widened(part.values) for part in parts]),
-        mask=torch.cat([widened(part.mask) for part in parts]),
-        prompt_len=torch.cat([part.prompt_len for part in parts]),
-    )
+    values, masks, skips = zip(*parts, strict=True)
+    return Inputs(stacked(values), stacked(masks), torch.cat(skips))

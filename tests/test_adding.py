@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import embedtrain
-from embedtrain.settings.build import config_dir
+from embedtrain.settings.places import config_dir
 
 ADDED = {
     "embedtrain/model/pooling/middle.py": '''

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sentence_transformers import SentenceTransformerTrainingArguments, evaluation, losses
 
-from embedtrain.settings.build import config_dir
+from embedtrain.settings.places import config_dir
 
 PAGE = (Path(__file__).parents[1] / "docs/coming_from_sentence_transformers.md").read_text("utf-8")
 ROWS = [line.split("|")[1:4] for line in PAGE.splitlines() if line.startswith("| `")]

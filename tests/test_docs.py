@@ -9,24 +9,23 @@ from pathlib import Path
 import pytest
 import yaml
 
-from embedtrain.settings.build import config_dir
-from embedtrain.settings.schemas import (
-    CompareConfig,
-    DoctorConfig,
-    EvaluateConfig,
-    EvaluationConfig,
-    ExportConfig,
-    MineConfig,
-    RunConfig,
+from embedtrain.settings.commands import (
+    CompareSettings,
+    DataSettings,
+    DoctorSettings,
+    EvaluateSettings,
+    EvaluationSettings,
+    ExportSettings,
+    MineSettings,
+    TrainerSettings,
+    TrainSettings,
 )
+from embedtrain.settings.component import GIVEN_BY_THE_RUN
+from embedtrain.settings.places import config_dir
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md"])
-GIVEN_BY_THE_RUN = set(
-    "folder loggers stop revise collate validation_collate cached num_layers hidden_size width guide_width "
-    "seed pooling loss distill".split()
-)
 OPTIONS = sorted(config_dir("conf").glob("*/*.yaml"))
 TARGETS = {  # of options and of the nodes inside them
     target
@@ -34,13 +33,15 @@ TARGETS = {  # of options and of the nodes inside them
     for target in re.findall(r"^[\s-]*_target_: (embedtrain\.\S+)$", path.read_text("utf-8"), re.MULTILINE)
 }
 SCHEMAS = {
-    "## The run": RunConfig,
-    "### `evaluation`": EvaluationConfig,
-    "## `embedtrain-evaluate`": EvaluateConfig,
-    "## `embedtrain-compare`": CompareConfig,
-    "## `embedtrain-export`": ExportConfig,
-    "## `embedtrain-mine`": MineConfig,
-    "## `embedtrain-doctor`": DoctorConfig,
+    "## The run": TrainSettings,
+    "### `evaluation`": EvaluationSettings,
+    "## `data`": DataSettings,
+    "## `trainer`": TrainerSettings,
+    "## `embedtrain-evaluate`": EvaluateSettings,
+    "## `embedtrain-compare`": CompareSettings,
+    "## `embedtrain-export`": ExportSettings,
+    "## `embedtrain-mine`": MineSettings,
+    "## `embedtrain-doctor`": DoctorSettings,
 }
 
 
@@ -68,9 +69,7 @@ def test_settings_of_a_group_are_those_of_the_signature(target):
     expected = {
         key: shown(item.default)
         for key, item in parameters.items()
-        if key not in GIVEN_BY_THE_RUN
-        and item.kind not in variadic
-        and not (name == "DataModule" and key in ("max_epochs", "max_steps"))  # the trainer's
+        if key not in GIVEN_BY_THE_RUN and item.kind not in variadic
     }
     heading = re.search(rf"^### .*`{re.escape(target)}`$", PAGE, re.MULTILINE)
     assert heading, f"docs/configuration.md has no section for {target}"

@@ -1,6 +1,7 @@
 """Every recipe and every option of conf/ composes and builds, so that none rots unnoticed."""
 
 import re
+from dataclasses import replace
 
 import hydra
 import pytest
@@ -8,13 +9,16 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from embedtrain.cli.launch import NODES, SCHEMAS
+from embedtrain.cli.commands import COMMANDS
 from embedtrain.data.module import DataModule
 from embedtrain.model.pooling import Pooling
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.settings.build import build, config_dir, plain, schema
-from embedtrain.settings.schemas import RunConfig
+from embedtrain.settings.commands import TrainSettings
+from embedtrain.settings.component import built
+from embedtrain.settings.compose import schema, settings_of
+from embedtrain.settings.places import config_dir
+from embedtrain.train.trainer import make_trainer
 from embedtrain.types import InputError
 
 CONF = config_dir("conf")
@@ -32,41 +36,34 @@ MUST_GIVE = {  # and with one option
 SIZE = {"num_layers": 12, "width": 768}
 
 
-@pytest.fixture(autouse=True)
-def schemas():
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-
-
-def compose(name, *overrides, folder=CONF):
-    """The plain config; `package:` names are not looked up, a recipe composes without its extra."""
+def compose(name, *overrides, folder=CONF, command="train"):
+    """The settings; `package:` names are not looked up, a recipe composes without its extra."""
+    kind = COMMANDS[command].settings
+    ConfigStore.instance().store(name=f"{command}_schema", node=schema(kind))
     search = [f"hydra.searchpath=[file://{CONF}]"] if folder != CONF else []
     with hydra.initialize_config_dir(str(folder), version_base="1.3"):
         config = hydra.compose(name, overrides=[*overrides, *search])
     text = OmegaConf.to_yaml(config)
-    return plain(OmegaConf.create(text.replace("package:", "installed/")))
+    return settings_of(kind, OmegaConf.create(text.replace("package:", "installed/")))
 
 
-def build_parts(config, folder):
+def build_parts(settings, folder):
     """Everything a run builds but the encoder, whose size is given by the plan's own pairs."""
-    parts = {"plan": build(config["plan"], "plan", seed=0, **size_for(config))}
-    parts["loss"] = build(config["loss"], "loss")
-    widths = {"width": size_for(config)["width"], "guide_width": 384}
-    parts["distill"] = build(config["distill"], "distill", **widths) if config["distill"] else None
-    parts["optim"] = build(config["optim"], "optim")
-    parts["data"] = build(config["data"], "data", seed=0, collate=None)
-    trainer = {
-        **config["trainer"],
-        "accelerator": "cpu",
-        "devices": 1,
-    }  # the tests' machine, not the recipe's
-    parts["trainer"] = build(trainer, "trainer", folder=folder, loggers=[])
-    return parts
+    size = size_for(settings)
+    machine = replace(settings.trainer, accelerator="cpu", devices=1)  # the tests' machine, not the recipe's
+    return {
+        "plan": settings.plan.build(seed=0, **size),
+        "loss": settings.loss.build(),
+        "distill": built(settings.distill, width=size["width"], guide_width=384),
+        "optim": settings.optim.build(),
+        "data": DataModule(settings.data, seed=0, collate=None),
+        "trainer": make_trainer(machine, folder=folder),
+    }
 
 
-def size_for(config):
+def size_for(settings):
     """The last pair of a fixed plan is the full model; other plans fit a BERT base."""
-    pairs = config["plan"].get("pairs")
+    pairs = settings.plan.settings.get("pairs")
     return {"num_layers": pairs[-1][0], "width": pairs[-1][1]} if pairs else SIZE
 
 
@@ -76,16 +73,16 @@ def test_there_is_a_recipe():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_composes_and_builds(name, tmp_path):
-    config = compose(name, folder=config_dir("recipes"))
-    parts = build_parts(config, tmp_path)
+    settings = compose(name, folder=config_dir("recipes"))
+    parts = build_parts(settings, tmp_path)
     assert parts["plan"](0)[-1].sub.layer == parts["plan"].sub_models[-1].layer
     assert isinstance(parts["data"], DataModule)
     Objective(parts["loss"], parts["distill"])
     full = parts["plan"].sub_models[-1]
-    for layer, dim in config["exports"]:
+    for layer, dim in settings.exports:
         assert 1 <= layer <= full.layer
         assert 1 <= dim <= full.dim
-    assert config["backbone"]["_target_"] == "embedtrain.model.folder.export.load_encoder"
+    assert settings.backbone.target == "embedtrain.model.folder.export.load_encoder"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -105,22 +102,22 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
         "train": GIVEN | must,
         "mine": {"source": "rows.jsonl", "out": "x.jsonl", "teacher.path": "m"} | must,
     }
-    command = "train" if group in RunConfig.__dataclass_fields__ else "mine"
-    config = compose(
-        command, f"{group}={option}", *(f"{key}={value}" for key, value in given[command].items())
-    )
-    node = config[group]
-    if not node:
+    command = "train" if group in TrainSettings.__dataclass_fields__ else "mine"
+    words = (f"{key}={value}" for key, value in given[command].items())
+    part = getattr(compose(command, f"{group}={option}", *words, command=command), group)
+    if part is None:
         assert option in ("none", "own", "files"), "only an option that chooses nothing may be empty"
+    elif group == "data":
+        DataModule(part, seed=0, collate=None)
+    elif group == "trainer":
+        make_trainer(replace(part, accelerator="cpu", devices=1), folder=tmp_path)
     elif group in ("backbone", "guide", "teacher"):
         with pytest.raises(InputError, match=rf"{group}\.pathh: load_\w+ has no setting"):
-            build({**node, "pathh": 1}, group)  # loading needs the model; its settings are checked before
-    elif group == "trainer":
-        build({**node, "accelerator": "cpu", "devices": 1}, group, folder=tmp_path)
+            part.changed(pathh=1).build()  # loading needs the model; its settings are checked before
     elif group == "pooling":
         with torch.device("meta"):  # the 7B sizes would fill the memory
-            assert isinstance(build(node, group, hidden_size=768, num_layers=12), Pooling)
+            assert isinstance(part.build(hidden_size=768, num_layers=12), Pooling)
     elif group == "objective":
-        build(node, group, loss=InfoNCE(), distill=None)
+        part.build(loss=InfoNCE(), distill=None)
     else:
-        build(node, group, seed=0, collate=None, save_dir=tmp_path, guide_width=384, **SIZE)
+        part.build(seed=0, save_dir=tmp_path, guide_width=384, **SIZE)

@@ -1,1 +1,1 @@
-"""The commands. Hydra stops here and in `embedtrain.settings.build`."""
+"""The commands. Hydra stops here and in `embedtrain.settings.compose`."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from embedtrain.cli.launch import launch
+from embedtrain.cli.start import start
+from embedtrain.settings.commands import CompareSettings
 
 
 def main() -> None:
     """Entry point of `embedtrain-compare`."""
-    launch("compare", compare)
+    start("compare")
 
 
-def compare(config: dict[str, Any]) -> None:
+def run(settings: CompareSettings) -> None:
     """Compare runs, or the cells of one; print the tables and write comparison.json."""
     import json
     from pathlib import Path
@@ -23,18 +22,18 @@ def compare(config: dict[str, Any]) -> None:
     from embedtrain.run.compare import comparison_of, subset_of
 
     console = Console()
-    if config["subset"]:
-        found = subset_of(config)
+    if settings.subset:
+        found = subset_of(settings)
         console.print(subset_table(found["subset"]))
     else:
-        found = comparison_of(config)
-        console.print(verdict_table(found["rows"], alpha=config["alpha"], correction=config["correction"]))
+        found = comparison_of(settings)
+        console.print(verdict_table(found["rows"], alpha=settings.alpha, correction=settings.correction))
         if found["over_tasks"]:
             console.print(tasks_table(found["over_tasks"]))
         if found["smallest"]:
             console.print(smallest_table(found["smallest"]))
-    names = "-".join(Path(run.partition("@")[0]).name for run in config["runs"])
-    folder = Path(config["output"] or Path(config["output_root"]) / f"comparison-{names}")
+    names = "-".join(Path(text.partition("@")[0]).name for text in settings.runs)
+    folder = Path(settings.output or Path(settings.output_root) / f"comparison-{names}")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "comparison.json"
     file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

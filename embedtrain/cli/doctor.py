@@ -7,65 +7,27 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from omegaconf import OmegaConf, ValidationError
 from rich.console import Console
 
-from embedtrain.cli.launch import fail, launch
-from embedtrain.cli.mistyped import mistyped
-from embedtrain.settings.names import nearest
-from embedtrain.settings.schemas import DoctorConfig
+from embedtrain.cli.start import start
+from embedtrain.settings.commands import ExamineSettings
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
     from embedtrain.doctor.findings import Finding
 
-PREFIX = "doctor."
 COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 
 
 def main() -> None:
     """Entry point of `embedtrain-doctor`."""
-    own = [word for word in sys.argv[1:] if word.startswith(PREFIX)]
-    sys.argv[1:] = [word for word in sys.argv[1:] if not word.startswith(PREFIX)]
-    try:
-        settings = doctor_settings([word.removeprefix(PREFIX) for word in own])
-    except InputError as error:
-        fail(error)
-    launch("train", partial(run, settings))
+    start("doctor")
 
 
-def doctor_settings(words: Sequence[str]) -> DoctorConfig:
-    """The settings that `doctor.KEY=VALUE` words say.
-
-    Raises:
-        InputError: for an unknown key or a value of another type.
-    """
-    known = list(DoctorConfig.__dataclass_fields__)
-    for word in words:
-        key, equals, _ = word.partition("=")
-        if key not in known or not equals:
-            raise InputError(
-                f"unknown config key '{PREFIX}{key}'{nearest(key, known)} There are: "
-                + ", ".join(f"{PREFIX}{name}" for name in known)
-            )
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(DoctorConfig), OmegaConf.from_dotlist(list(words)))
-        settings = OmegaConf.to_object(merged)
-    except ValidationError as error:
-        told = mistyped(error, DoctorConfig, words) or str(error).splitlines()[0]
-        raise InputError(f"{PREFIX}{told}") from error
-    assert isinstance(settings, DoctorConfig)
-    for name in ("rows", "batch_rows"):
-        if getattr(settings, name) < 2:
-            raise InputError(f"{PREFIX}{name} must be 2 or more, got {getattr(settings, name)}")
-    return settings
-
-
-def run(settings: DoctorConfig, config: dict[str, Any]) -> None:
+def run(settings: ExamineSettings) -> None:
     """Examine the run, show and write what was found; leave with status 1 if anything is an error."""
     # torch and friends are slow to import; --help is not
     from embedtrain.console import log
@@ -77,11 +39,11 @@ def run(settings: DoctorConfig, config: dict[str, Any]) -> None:
             "start embedtrain-doctor as one process: it looks at the batches of all ranks by itself"
         )
     with tempfile.TemporaryDirectory(prefix="embedtrain-doctor-") as scratch:
-        findings = findings_of(settings, config, Path(scratch))
-    out = Path(settings.out or Path(config["output_root"]) / f"{config['name']}-doctor.json")
+        findings = findings_of(settings, Path(scratch))
+    out = Path(settings.doctor.out or Path(settings.output_root) / f"{settings.name}-doctor.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     report = {
-        "name": config["name"],
+        "name": settings.name,
         "worst": worst(findings),
         "counts": counted(findings),
         "findings": [finding.plain() for finding in findings],

@@ -7,9 +7,10 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from embedtrain.cli.launch import launch
+from embedtrain.cli.start import start
+from embedtrain.settings.commands import EvaluateSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +22,10 @@ def main() -> None:
     """Entry point of `embedtrain-evaluate`."""
     # Hydra takes `plan` for the group of training plans, which this command does not have.
     sys.argv[1:] = [re.sub(r"^plan=", "plan_only=", word) for word in sys.argv[1:]]
-    launch("evaluate", evaluate)
+    start("evaluate")
 
 
-def evaluate(config: dict[str, Any]) -> None:
+def run(settings: EvaluateSettings) -> None:
     """Evaluate one model, print the table, write scores.jsonl and the heat map.
 
     Started by torchrun, all processes encode and score; the first one writes.
@@ -32,12 +33,12 @@ def evaluate(config: dict[str, Any]) -> None:
     Raises:
         InputError: what cannot be evaluated; for tasks that failed once all else is scored and shown.
     """
-    if config["prefetch"]:
+    if settings.prefetch:
         from embedtrain.cli.prefetch import prefetch_all
 
-        prefetch_all(config)
+        prefetch_all(settings)
         return
-    if config["offline"]:
+    if settings.offline:
         from embedtrain.cli.offline import go_offline
 
         go_offline()
@@ -46,10 +47,10 @@ def evaluate(config: dict[str, Any]) -> None:
 
     started_together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     with process_group() if started_together else nullcontext():
-        _evaluate(config)
+        _evaluate(settings)
 
 
-def _evaluate(config: dict[str, Any]) -> None:
+def _evaluate(settings: EvaluateSettings) -> None:
     from pathlib import Path
 
     from embedtrain.cli.offline import offline_tasks
@@ -64,25 +65,28 @@ def _evaluate(config: dict[str, Any]) -> None:
     from embedtrain.run.models import model_folder, name_of
     from embedtrain.types import InputError, SubModel
 
-    if config["model"] is None:
+    if settings.model is None:
         raise InputError("model must be given, e.g. model=runs/mine")
-    tasks = offline_tasks(config) if config["offline"] else None
-    encoder = load_encoder(model_folder(prefetched_model(config["model"], config["data_root"])))
+    tasks = offline_tasks(settings) if settings.offline else None
+    encoder = load_encoder(model_folder(prefetched_model(settings.model, settings.data_root)))
     trained = encoder.trained or (SubModel(encoder.num_layers, encoder.width),)
-    run = name_of(config["model"])
-    folder = Path(config["output"] or Path(config["output_root"]) / f"evaluation-{run}")
-    cells: list[Measured] = [*grid(config, trained), *(funnel_of(row) for row in config["funnels"])]
-    keeping = keeping_of(config, folder)
-    if config["plan_only"]:
-        show_plan(encoder, config, grid(config, trained), keeping, tasks)
+    name = name_of(settings.model)
+    folder = Path(settings.output or Path(settings.output_root) / f"evaluation-{name}")
+    cells = grid(settings.layers, settings.dims, settings.dtypes, trained)
+    measured: list[Measured] = [*cells, *(funnel_of(row) for row in settings.funnels)]
+    keeping = keeping_of(settings, folder)
+    if settings.plan_only:
+        show_plan(encoder, settings, cells, keeping, tasks)
         return
     failed: IncompleteError | None = None
     try:
-        scores = measure(encoder, config, cells, run=run, step=0, folder=folder, tasks=tasks, keeping=keeping)
+        scores = measure(
+            encoder, settings, measured, run=name, step=0, folder=folder, tasks=tasks, keeping=keeping
+        )
     except IncompleteError as error:
         scores, failed = list(error.scores), error
     if rank() == 0 and scores:
-        _show(folder, scores, trained, config["rescore_multiplier"])
+        _show(folder, scores, trained, settings.rescore_multiplier)
         show_leaderboard(folder, scores, encoder)
     if failed is not None:
         raise failed

@@ -1,16 +1,19 @@
-"""From the command line to a checked plain config: recipes, nearest names, errors in one line."""
+"""From the command line to the settings of a command: recipes, nearest names, errors in one line."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_type_hints
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
@@ -18,76 +21,88 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ValidationError
 from omegaconf.errors import OmegaConfBaseException
 
+from embedtrain.cli.commands import COMMANDS, Command
+from embedtrain.cli.logs import set_up_logs
 from embedtrain.cli.mistyped import mistyped
 from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.files.atomic import is_disk_full
-from embedtrain.settings.build import config_dir, plain, schema
+from embedtrain.settings.commands import TrainSettings
+from embedtrain.settings.component import Component
+from embedtrain.settings.compose import effective, schema, settings_of, without_none
 from embedtrain.settings.names import nearest
-from embedtrain.settings.schemas import (
-    CompareConfig,
-    EvaluateConfig,
-    EvaluationConfig,
-    ExportConfig,
-    MineConfig,
-    RunConfig,
-)
+from embedtrain.settings.places import config_dir
 from embedtrain.types import InputError
 
-SCHEMAS = {
-    "train": RunConfig,
-    "evaluate": EvaluateConfig,
-    "export": ExportConfig,
-    "mine": MineConfig,
-    "compare": CompareConfig,
-}
-NODES = {
-    "train": "run_schema",
-    "evaluate": "evaluate_schema",
-    "export": "export_schema",
-    "mine": "mine_schema",
-    "compare": "compare_schema",
-}
 AGAIN = "free some space and run the same command again, which keeps what was finished"
-HYDRA_ONLY = {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
+HYDRA_ONLY = {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i"}
 
 
-def launch(command: str, task: Callable[[dict[str, Any]], None]) -> None:
-    """Run `task` with the plain config that the command line describes.
+def launch(name: str, command: Command) -> None:
+    """Run a command with the settings that the command line describes, or print them for `show=true`.
 
     `recipe=NAME` takes recipes/NAME.yaml as the primary config; everything else is ordinary Hydra.
     """
     # Threads that wait by spinning make training several times slower whenever another program wants a core.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
+    _store_schema(command)
     try:
-        sys.argv[1:] = _with_recipe(sys.argv[1:])
-        if not HYDRA_ONLY.intersection(sys.argv):
-            _check(command, sys.argv[1:])
+        words, show = _with_recipe(_without_show(sys.argv[1:])), "show=true" in sys.argv[1:]
+        sys.argv[1:] = words
+        if not HYDRA_ONLY.intersection(words):
+            _check(command, words)
     except InputError as error:
         fail(error)
 
     def run(config: DictConfig) -> None:
-        from embedtrain.cli.logs import set_up_logs  # imports what --help need not wait for
-
-        settings: dict[str, Any] = {}
-        with _errors_in_one_line(settings):
+        with _errors_in_one_line(config):
+            settings: Any = settings_of(command.settings, config)
+            if show:
+                print(yaml.safe_dump(effective(settings), sort_keys=False, allow_unicode=True), end="")
+                return
+            if isinstance(settings, TrainSettings):
+                _check_surroundings(settings)
+            task = importlib.import_module(f"embedtrain.cli.{name}").run
             set_up_logs()
-            settings |= plain(config)
-            if command == "train":
-                check_processes(settings, os.environ, launcher=_launcher())
-                requires_no_overwrite(settings, os.environ)
-                requires_whole_weights(settings)
-                if settings["data"].get("num_workers"):  # each worker would start a thread a core, and warn
-                    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
             task(settings)
 
     folder = str(config_dir("conf"))
-    hydra.main(version_base="1.3", config_path=folder, config_name=command)(run)()
+    hydra.main(version_base="1.3", config_path=folder, config_name=command.config)(run)()
+
+
+def settings_from(name: str, words: Sequence[str]) -> Any:  # noqa: ANN401 - each command has its own
+    """The settings of a command that words of its command line describe.
+
+    Raises:
+        InputError: for a setting that is missing or out of range.
+    """
+    command = COMMANDS[name]
+    _store_schema(command)
+    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
+        return settings_of(command.settings, hydra.compose(command.config, overrides=list(words)))
+
+
+def _store_schema(command: Command) -> None:
+    """Let Hydra know the keys of a command, as the first default of its file in conf/."""
+    ConfigStore.instance().store(name=f"{command.config}_schema", node=schema(command.settings))
+
+
+def _check_surroundings(settings: TrainSettings) -> None:
+    check_processes(settings.trainer, os.environ, launcher=_launcher())
+    requires_no_overwrite(settings, os.environ)
+    requires_whole_weights(settings)
+    if settings.data.num_workers:  # each worker would start a thread a core, and warn
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _without_show(words: list[str]) -> list[str]:
+    shows = [word for word in words if word.startswith("show=")]
+    if shows and shows[-1] not in ("show=true", "show=false"):
+        raise InputError(f"{shows[-1]}: show must be true or false, e.g. show=true")
+    return [word for word in words if word not in shows]
 
 
 @contextmanager
-def _errors_in_one_line(settings: dict[str, Any]) -> Iterator[None]:
+def _errors_in_one_line(config: DictConfig) -> Iterator[None]:
     """Say what a user can mend without a traceback, and leave with status 1."""
     try:
         yield
@@ -96,7 +111,7 @@ def _errors_in_one_line(settings: dict[str, Any]) -> Iterator[None]:
     except OSError as error:
         if not is_disk_full(error):
             raise
-        places = (settings.get(key) for key in ("out", "output", "output_root"))
+        places = (config.get(key) for key in ("out", "output", "output_root"))
         fail(InputError(f"{error.filename or next(filter(None, places), '')}: the disk is full; {AGAIN}"))
     except KeyboardInterrupt:
         fail(InputError("stopped; the same command continues from the last checkpoint"))
@@ -129,7 +144,7 @@ def _with_recipe(arguments: list[str]) -> list[str]:
     return ["--config-dir", str(folder), "--config-name", name, *rest]
 
 
-def _check(command: str, arguments: list[str]) -> None:
+def _check(command: Command, arguments: list[str]) -> None:
     """Compose the config once before Hydra does, to answer mistakes with the nearest name.
 
     Raises:
@@ -143,29 +158,29 @@ def _check(command: str, arguments: list[str]) -> None:
     if parsed.config_dir:
         overrides.append(f"hydra.searchpath=[file://{home}]")
         home = Path(parsed.config_dir).resolve()
-    with hydra.initialize_config_dir(str(home), version_base="1.3", job_name=command):
+    with hydra.initialize_config_dir(str(home), version_base="1.3", job_name=command.config):
         try:
-            hydra.compose(parsed.config_name or command, overrides=overrides)
+            config = hydra.compose(parsed.config_name or command.config, overrides=overrides)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise InputError(_explain(command, error, parsed.overrides)) from error
+            raise InputError(_explain(command.settings, error, parsed.overrides)) from error
+        with suppress(OmegaConfBaseException):  # of ${hydra:...}, which only Hydra itself can answer
+            settings_of(command.settings, config)
 
 
-def _explain(command: str, error: Exception, words: list[str]) -> str:
+def _explain(settings: type, error: Exception, words: list[str]) -> str:
     """Hydra's message in one or two lines, with the nearest known key or option, or the type expected."""
     text = str(error.__cause__ or error)
     if isinstance(error.__cause__, ValidationError):
-        told = mistyped(error.__cause__, SCHEMAS[command], words)
-        if told is not None:
-            return told
+        answer = mistyped(error.__cause__, settings, words)
+        if answer is not None:
+            return answer
     if isinstance(error, OverrideParseException):
         reason = str(error).partition("\n")[0]
         return f"{error.override}: cannot be read ({reason}). Close brackets, braces and quotes"
     if text.startswith("Config group override must be"):
         return _no_option(words)
     if found := re.search(r"Key '([^']+)' (?:is )?not in '?([A-Za-z]+)", text):
-        strict = (*SCHEMAS.values(), EvaluationConfig)
-        keys = [key for config in strict if config.__name__ == found[2] for key in _keys(config)]
-        keys = keys or list(_keys(SCHEMAS[command]))
+        keys = _keys(_nested(settings).get(found[2], settings))
         path = re.search(r"full_key: (\S+)", text)
         full = path[1] if path else found[1]
         return f"unknown config key '{full}'{nearest(found[1], keys, full)}" + _list(keys)
@@ -174,7 +189,7 @@ def _explain(command: str, error: Exception, words: list[str]) -> str:
         word = f"{found[1]}={found[2]}"
         return f"{word} does not exist{nearest(found[2], options, word)}" + _list(options)
     if found := re.search(r"Could not override '([^']+)'", text):
-        keys = _keys(SCHEMAS[command])
+        keys = _keys(settings)
         hint = nearest(found[1].split(".")[0], keys, found[1])
         return f"unknown config key '{found[1]}'{hint}" + _list(keys)
     lines = [line.strip() for line in text.split("Set the environment variable")[0].splitlines()]
@@ -192,8 +207,14 @@ def _no_option(words: list[str]) -> str:
     )
 
 
-def _keys(config_class: type) -> list[str]:
-    return list(config_class.__dataclass_fields__)  # type: ignore[attr-defined]
+def _keys(settings: type) -> list[str]:
+    return [item.name for item in fields(settings)]
+
+
+def _nested(settings: type) -> dict[str, type]:
+    """The dataclasses of settings inside settings, by their names."""
+    inner = {without_none(hint)[0] for hint in get_type_hints(settings).values()} - {Component}
+    return {kind.__name__: kind for kind in inner if isinstance(kind, type) and is_dataclass(kind)}
 
 
 def _list(known: list[str]) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from embedtrain.cli.launch import launch
+from embedtrain.cli.start import start
+from embedtrain.settings.commands import MineSettings
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
@@ -16,31 +17,31 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of `embedtrain-mine`."""
-    launch("mine", mine)
+    start("mine")
 
 
-def mine(config: dict[str, Any]) -> None:
+def run(settings: MineSettings) -> None:
     """Encode with a teacher, search, choose, write; the ranks of torchrun share the texts."""
     with _ranks():
-        _mine(config)
+        _mine(settings)
 
 
-def _mine(config: dict[str, Any]) -> None:
+def _mine(settings: MineSettings) -> None:
     from embedtrain import ranks
-    from embedtrain.run.mine import MiningRun, check_config
+    from embedtrain.run.mine import MiningRun, check_settings
 
-    shard, shards = shard_of(config["shard"])
-    check_config(config)
-    run = MiningRun(config, _read(config))
+    shard, shards = shard_of(settings.shard)
+    check_settings(settings)
+    mining = MiningRun(settings, _read(settings))
     world = ranks.world_size()
-    run.encode(shard=shard * world + ranks.rank(), shards=shards * world)
+    mining.encode(shard=shard * world + ranks.rank(), shards=shards * world)
     ranks.wait()
     if ranks.rank():
         return
     if shards > 1:
-        run.say(f"shard {config['shard']} is encoded. Once all are, run again without shard= to mine.")
+        mining.say(f"shard {settings.shard} is encoded. Once all are, run again without shard= to mine.")
         return
-    lines = run.write(Path(config["out"]))
+    lines = mining.write(Path(settings.out))
     print("\n".join(lines))
 
 
@@ -54,7 +55,7 @@ def shard_of(text: str | None) -> tuple[int, int]:
     return int(first) - 1, int(second)
 
 
-def _read(config: dict[str, Any]) -> Reading:
+def _read(settings: MineSettings) -> Reading:
     """Rows and corpus that the config names, bad rows left out as it says."""
     from embedtrain import ranks
     from embedtrain.data.read.bad_rows import BadRows
@@ -62,16 +63,16 @@ def _read(config: dict[str, Any]) -> Reading:
     from embedtrain.mining.reading import read_retrieval, read_source
 
     def bad() -> BadRows:
-        return BadRows(config["on_bad_row"], bad_rows_folder(Path(config["out"])))
+        return BadRows(settings.on_bad_row, bad_rows_folder(Path(settings.out)))
 
-    if config["overwrite"] and config["shard"] is None and not ranks.rank():
+    if settings.overwrite and settings.shard is None and not ranks.rank():
         bad().forget()
     ranks.wait()
-    source, root, corpus = config["source"], config["data_root"], config["corpus"]
+    source, root, corpus = settings.source, settings.data_root, settings.corpus
     if root is not None and source.startswith("retrieval/"):
         reading = read_retrieval(Path(root) / source, bad, corpus=corpus)
     else:
-        reading = read_source(source, bad, corpus=corpus, split=config["split"], columns=config["columns"])
+        reading = read_source(source, bad, corpus=corpus, split=settings.split, columns=settings.columns)
     if not ranks.rank():
         bad().summary()
     return reading

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import types
 from collections.abc import Sequence
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import ValidationError
+
+from embedtrain.settings.component import Component
+from embedtrain.settings.compose import without_none
 
 ONE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 MANY = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts", list: "lists"}
@@ -36,8 +38,12 @@ def mistyped(error: ValidationError, schema: type, words: Sequence[str]) -> str 
 
 def described(hint: Any) -> str:  # noqa: ANN401
     """A type in words: "a list of whole numbers, or null"."""
-    inner, optional = _without_none(hint)
-    if dataclasses.is_dataclass(inner):
+    inner, optional = without_none(hint)
+    if inner is Component:
+        text = "a mapping"
+    elif get_origin(inner) is Literal:
+        text = f"one of {', '.join(get_args(inner))}"
+    elif dataclasses.is_dataclass(inner):
         text = f"the keys {', '.join(field.name for field in dataclasses.fields(inner))}"
     elif get_origin(inner) is list:
         text = f"a list of {_many(get_args(inner)[0])}"
@@ -51,35 +57,32 @@ def described(hint: Any) -> str:  # noqa: ANN401
 def _many(hint: Any) -> str:  # noqa: ANN401
     if get_origin(hint) is list:
         return f"lists of {_many(get_args(hint)[0])}"
-    return MANY.get(hint, "values")
+    return "words" if get_origin(hint) is Literal else MANY.get(hint, "values")
 
 
 def _example(hint: Any) -> str:  # noqa: ANN401
-    inner, _ = _without_none(hint)
+    inner, _ = without_none(hint)
+    if get_origin(inner) is Literal:
+        return str(get_args(inner)[0])
+    if inner is Component:
+        return "{name: name}"
     if dataclasses.is_dataclass(inner):
         first = dataclasses.fields(inner)[0].name
         return f"{{{first}: {_example(get_type_hints(inner)[first])}}}"
     if get_origin(inner) is list:
         item = _example(get_args(inner)[0])
-        return f"[{item}]" if get_args(inner)[0] is str else f"[{item},{item.replace('2', '4')}]"
+        return f"[{item},{item.replace('2', '4')}]" if item.strip("[],2") != item else f"[{item}]"
     if get_origin(inner) is dict:
         return "{name: name}"
     return EXAMPLES.get(inner, "VALUE")
-
-
-def _without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
-    if get_origin(hint) not in (Union, types.UnionType):
-        return hint, False
-    rest = [part for part in get_args(hint) if part is not type(None)]
-    return (rest[0] if len(rest) == 1 else hint), type(None) in get_args(hint)
 
 
 def _hint(schema: type, path: Sequence[str]) -> Any:  # noqa: ANN401
     """The type of a key inside a dataclass; None where there is no such key."""
     hint: Any = schema
     for name in path:
-        hint, _ = _without_none(hint)
-        if not dataclasses.is_dataclass(hint):
+        hint, _ = without_none(hint)
+        if hint is Component or not dataclasses.is_dataclass(hint):
             return None
         hint = get_type_hints(hint).get(name)
     return hint

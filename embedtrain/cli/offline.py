@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedtrain.cli.prefetch import prefetched_model
 from embedtrain.run.models import model_folder
+from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def go_offline() -> None:
             setattr(sys.modules[module], name, True)
 
 
-def offline_tasks(config: Mapping[str, Any]) -> list[AbsTask]:
+def offline_tasks(settings: EvaluateSettings) -> list[AbsTask]:
     """The tasks of `embedtrain-evaluate`, all of whose data are on this machine, as is the model.
 
     Raises:
@@ -37,17 +37,17 @@ def offline_tasks(config: Mapping[str, Any]) -> list[AbsTask]:
     from embedtrain.evaluate.catalogue.tasks import find_tasks
     from embedtrain.model.locate import locate
 
-    root = None if config["data_root"] is None else Path(config["data_root"]).expanduser()
+    root = None if settings.data_root is None else Path(settings.data_root).expanduser()
     lacking = []
     try:
-        locate(model_folder(prefetched_model(config["model"], config["data_root"])))
+        locate(model_folder(prefetched_model(str(settings.model), settings.data_root)))
     except InputError as error:
         lacking.append(
-            f"offline: {error}; `prefetch=true model={config['model']}` fetches a hub model to data_root"
+            f"offline: {error}; `prefetch=true model={settings.model}` fetches a hub model to data_root"
         )
     try:
         tasks = settle_offline(
-            find_tasks(config["tasks"], root, config["languages"]), root, verify=config["verify"]
+            find_tasks(settings.tasks, root, settings.languages), root, verify=settings.verify
         )
     except InputError as error:
         lacking.append(str(error))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MODELS = "models"  # the folder of fetched models under the data root
 
 
-def prefetch_all(config: Mapping[str, Any]) -> None:
+def prefetch_all(settings: EvaluateSettings) -> None:
     """Fetches the data of the tasks, and the model if it is a hub name; prints the repositories.
 
     Raises:
@@ -25,14 +25,14 @@ def prefetch_all(config: Mapping[str, Any]) -> None:
     from embedtrain.evaluate.catalogue.prefetch import prefetch, wanted_data
     from embedtrain.evaluate.catalogue.tasks import find_tasks
 
-    if config["data_root"] is None:
+    if settings.data_root is None:
         raise InputError("prefetch=true needs data_root=DIR, the folder to fill")
-    root = Path(config["data_root"]).expanduser()
+    root = Path(settings.data_root).expanduser()
     root.mkdir(parents=True, exist_ok=True)
-    tasks = find_tasks(config["tasks"], root, config["languages"])
-    wanted = [*wanted_data(tasks), *_wanted_model(config["model"])]
+    tasks = find_tasks(settings.tasks, root, settings.languages)
+    wanted = [*wanted_data(tasks), *_wanted_model(settings.model)]
     with Progress() as progress:
-        fetched = prefetch(wanted, root, print, progress, verify=config["verify"])
+        fetched = prefetch(wanted, root, print, progress, verify=settings.verify)
     size = sum(repo.size for repo in fetched.repos)
     print(f"{len(fetched.repos)} of {len(wanted)} repositories, {size:,} bytes; every file: {root / NAME}")
     if fetched.failures:

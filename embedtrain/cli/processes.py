@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
+from embedtrain.settings.commands import TrainerSettings, TrainSettings
 from embedtrain.types import InputError
 
 
 def check_processes(
-    config: Mapping[str, Any], environment: Mapping[str, str], *, launcher: str | None
+    trainer: TrainerSettings, environment: Mapping[str, str], *, launcher: str | None
 ) -> None:
     """Refuse a run whose `trainer.devices` and `num_nodes` are not what has been started for it.
 
     Args:
-        config: of the run, as plain containers.
+        trainer: of the run.
         environment: of this process.
         launcher: Hydra's, where the run is a job of a sweep; None for a run by itself.
 
     Raises:
         InputError: saying what was started, what is asked for, and what would do.
     """
-    trainer = config["trainer"]
-    devices, nodes = int(trainer.get("devices", 1)), int(trainer.get("num_nodes", 1))
+    devices, nodes = trainer.devices, trainer.num_nodes
     if launcher is not None and "submitit_slurm" not in launcher and devices * nodes > 1:
         raise InputError(
             f"a sweep with trainer.devices={devices} trainer.num_nodes={nodes} would start the whole sweep "
@@ -45,27 +44,28 @@ def check_processes(
         )
 
 
-def requires_no_overwrite(config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+def requires_no_overwrite(settings: TrainSettings, environment: Mapping[str, str]) -> None:
     """Refuse `overwrite=true` in a job that SLURM has queued again: it would delete what it is to continue.
 
     Raises:
         InputError: in such a job.
     """
-    if config["overwrite"] and int(environment.get("SLURM_RESTART_COUNT", "0")) > 0:
+    if settings.overwrite and int(environment.get("SLURM_RESTART_COUNT", "0")) > 0:
         raise InputError(
             "overwrite=true would delete the run that this job was queued again to continue: leave it out of "
             "the script"
         )
 
 
-def requires_whole_weights(config: Mapping[str, Any]) -> None:
+def requires_whole_weights(settings: TrainSettings) -> None:
     """Refuse what runs the model in training on some ranks alone, where no rank holds all of its weights.
 
     Raises:
         InputError: naming it.
     """
-    found = [name for name in ("mining", "eval_during") if config[name]]
-    if config["trainer"].get("shard") and found:
+    parts = {"mining": settings.mining, "eval_during": settings.eval_during}
+    found = [name for name, part in parts.items() if part is not None]
+    if settings.trainer.shard and found:
         raise InputError(
             f"{' and '.join(found)}: with trainer.shard=true no rank holds the whole model while it "
             f"trains. Use {' '.join(f'{name}=none' for name in found)}, or trainer.shard=false"

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from embedtrain.cli.launch import launch
+from embedtrain.cli.start import start
+from embedtrain.settings.commands import TrainSettings
 
 
 def main() -> None:
     """Entry point of `embedtrain-train`."""
-    launch("train", run)
+    start("train")
 
 
-def run(config: dict[str, Any]) -> None:
+def run(settings: TrainSettings) -> None:
     """One run: measure, train, measure again, save, cut.
 
     Raises:
         IncompleteError: once all is written, if a task could not be scored.
     """
-    # torch and friends are slow to import; --help is not
     from embedtrain.cli.stopping import leave
     from embedtrain.console import is_main_process
     from embedtrain.run.publish import evaluate_after, evaluate_before, publish
@@ -27,7 +25,7 @@ def run(config: dict[str, Any]) -> None:
 
     try:
         with StopRequest() as stop:
-            training = TrainingRun(config, stop)
+            training = TrainingRun(settings, stop)
             failed = evaluate_before(training)
             training.fit()
             failed = evaluate_after(training) or failed

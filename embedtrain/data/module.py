@@ -7,22 +7,23 @@ Lightning adds the batches already fetched itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytorch_lightning as pl
 
-from embedtrain.data.entries import Source, datasets_of, entries_of, read_entry, read_sources, sample
+from embedtrain.data.entries import datasets_of, entries_of, read_entry, read_sources, sample
 from embedtrain.data.loader import Collate, Cut, Revise, StepDataset, StepLoader
-from embedtrain.data.order.draw import Draw, How
-from embedtrain.data.order.mixture import Dataset, Mix, Sampling
-from embedtrain.data.order.run_plan import BatchesOf, Composition, Part, RunPlan
+from embedtrain.data.order.draw import Draw
+from embedtrain.data.order.mixture import Dataset, Mix
+from embedtrain.data.order.run_plan import Composition, Part, RunPlan
 from embedtrain.data.order.sampler import EvenBatches, part_for_rank, slice_for_rank
-from embedtrain.data.read.bad_rows import BadRows, Policy
+from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.data.read.sources import Example, offered
 from embedtrain.data.splitting import split_off
 from embedtrain.data.stores.memory import some_rows
+from embedtrain.settings.commands import DataSettings
 from embedtrain.types import InputError
 
 READ = 1_024  # rows taken together where all are read
@@ -32,25 +33,7 @@ class DataModule(pl.LightningDataModule):
     """Training and validation batches of one dataset, or of a mixture.
 
     Args:
-        train: a path or hub name, or a list of them; each may be a mapping with "source" and any of the
-            settings of a dataset (see `entries.KEYS` and docs/data.md).
-        validation: the same without those settings, or None.
-        validation_fraction: share of the training rows split off for validation (see `held_out`).
-        validation_rows: the same as a number of rows.
-        validation_limit: use only that many validation rows, drawn by the seed.
-        batch_size: rows per micro-step over all ranks together.
-        batches: "one_task" makes every batch of one dataset, "mixed" draws each from all of them.
-        sampling: what decides the share of a dataset: its rows and epochs ("proportional"), its weight
-            ("weights"), or its size to the power alpha ("temperature").
-        alpha: of "temperature", 0 (all alike) to 1 (proportional).
-        group_by_length: rows of similar length share batches.
-        max_negatives: most negatives of a row per epoch; all when None.
-        draw_negatives: which, where a row has more: "rotate", "first", "sample", or "all" of them.
-        columns: our field -> name in the rows, for sources that do not say it themselves.
-        on_bad_row: what becomes of a row that cannot be used: "error" stops at it, "skip" leaves it out and
-            reports it, "quarantine" also keeps its text to be repaired (see `BadRows`).
-        cache: folder of the rows of streamed datasets; `.rows` beside the run when None.
-        num_workers: processes that make batches ahead; 0 makes them in the training process.
+        settings: which rows, and how batches are made of them.
         max_epochs: passes over the rows.
         max_steps: optimiser steps; when given it alone decides the length, `max_epochs` only the proportions.
         seed: decides the split, the order of every epoch and the turns of the datasets.
@@ -65,23 +48,8 @@ class DataModule(pl.LightningDataModule):
 
     def __init__(
         self,
+        settings: DataSettings,
         *,
-        train: Source | Sequence[Source],
-        validation: Source | Sequence[Source] | None = None,
-        validation_fraction: float = 0.0,
-        validation_rows: int | None = None,
-        validation_limit: int | None = None,
-        batch_size: int = 64,
-        batches: BatchesOf = "one_task",
-        sampling: Sampling = "proportional",
-        alpha: float = 0.5,
-        group_by_length: bool = False,
-        max_negatives: int | None = None,
-        draw_negatives: How = "rotate",
-        columns: Mapping[str, str] | None = None,
-        on_bad_row: Policy = "error",
-        cache: str | Path | None = None,
-        num_workers: int = 0,
         max_epochs: int = 1,
         max_steps: int | None = None,
         seed: int,
@@ -91,32 +59,15 @@ class DataModule(pl.LightningDataModule):
         revise: Revise | None = None,
     ) -> None:
         super().__init__()
-        _check(
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            max_steps=max_steps,
-            validation_limit=validation_limit,
-        )
-        wishes = (validation is not None, validation_fraction != 0.0, validation_rows is not None)
-        if sum(wishes) > 1:
-            raise InputError(
-                "give one of validation, validation_fraction and validation_rows: they each say what to "
-                "validate on."
-            )
-        draw = Draw(max_negatives, draw_negatives, seed).checked("data: ")
-        if draw.how == "all" and draw.most is not None:
-            raise InputError("data.draw_negatives=all contradicts data.max_negatives: say one of the two.")
-        self._entries = entries_of(train, columns, draw)
-        self._bad_rows = BadRows(on_bad_row, None if folder is None else Path(folder) / "bad_rows")
+        self.settings = settings
+        draw = Draw(settings.max_negatives, settings.draw_negatives, seed).checked("data: ")
+        self._entries = entries_of(settings.train, settings.columns, draw)
+        self._bad_rows = BadRows(settings.on_bad_row, None if folder is None else Path(folder) / "bad_rows")
         beside = None if folder is None else Path(folder).parent / ".rows"
-        self._cache = beside if cache is None else Path(cache)
-        self._validation_sources, self._columns = validation, columns
-        self._split = (validation_fraction or None, validation_rows)
-        self._validation_limit = validation_limit
-        self._batch_size, self._max_steps = batch_size, max_steps
-        self._mix = Mix(sampling, alpha, max_epochs).checked()
-        self._composition = Composition(batches, batch_size, group_by_length).checked()
-        self._num_workers, self._seed = num_workers, seed
+        self._cache = beside if settings.cache is None else Path(settings.cache)
+        self._max_steps, self._seed = max_steps, seed
+        self._mix = Mix(settings.sampling, settings.alpha, max_epochs)
+        self._composition = Composition(settings.batches, settings.batch_size, settings.group_by_length)
         self._collate, self._validation_collate = collate, validation_collate or collate
         self.revise = revise
         self._datasets: list[Dataset] = []
@@ -128,12 +79,13 @@ class DataModule(pl.LightningDataModule):
         if self._planned is not None:
             return
         parts = [(entry, read_entry(entry, self._bad_rows, self._cache)) for entry in self._entries]
-        if self._validation_sources is not None:
-            self._validation = read_sources(self._validation_sources, self._columns, self._bad_rows)
-        elif any(self._split):
-            fraction, rows = self._split
+        chosen = self.settings
+        fraction, rows = chosen.validation_fraction or None, chosen.validation_rows
+        if chosen.validation is not None:
+            self._validation = read_sources(chosen.validation, chosen.columns, self._bad_rows)
+        elif (fraction, rows) != (None, None):
             parts, self._validation = split_off(parts, fraction=fraction, rows=rows, seed=self._seed)
-        self._validation = sample(self._validation, self._validation_limit, self._seed)
+        self._validation = sample(self._validation, chosen.validation_limit, self._seed)
         rank, world = self._place()
         if 0 < len(self._validation) < world:
             raise InputError(
@@ -163,6 +115,11 @@ class DataModule(pl.LightningDataModule):
                 "optimiser step. Lower data.batch_size or trainer.accumulate_grad_batches."
             )
         return steps - steps % accumulate
+
+    @property
+    def optimiser_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self.total_steps // self._accumulate()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -229,12 +186,14 @@ class DataModule(pl.LightningDataModule):
     @property
     def ahead(self) -> int:
         """How many batches may be made before their step: those of the workers, and Lightning's own."""
-        return 2 * self._num_workers + 2
+        return 2 * self.settings.num_workers + 2
 
     def train_dataloader(self) -> StepLoader:
         """Steps from the trainer's own on, to the end of the run."""
         steps = self.steps(slice_for_rank, *self._place())
-        return StepLoader(steps, self.total_steps, first=self._first_step, num_workers=self._num_workers)
+        return StepLoader(
+            steps, self.total_steps, first=self._first_step, num_workers=self.settings.num_workers
+        )
 
     def steps(self, cut: Cut = slice_for_rank, rank: int = 0, world: int = 1) -> StepDataset:
         """Batches by their step: a rank's part of each, by default all of it; `cut` as of `StepDataset`."""
@@ -254,9 +213,9 @@ class DataModule(pl.LightningDataModule):
         if not self._validation:
             return []
         rank, world = self._place()
-        batches = EvenBatches(self._validation, batch_size=self._batch_size)
+        batches = EvenBatches(self._validation, batch_size=self.settings.batch_size)
         dataset = StepDataset(batches, self._validation_collate, cut=part_for_rank, rank=rank, world=world)
-        return StepLoader(dataset, batches.batches, first=_zero, num_workers=self._num_workers)
+        return StepLoader(dataset, batches.batches, first=_zero, num_workers=self.settings.num_workers)
 
     def _offsets(self) -> list[int]:
         """The number of the first row of each dataset in the whole data."""
@@ -278,12 +237,6 @@ class DataModule(pl.LightningDataModule):
 
     def _first_step(self) -> int:
         return self.trainer.global_step * self._accumulate() if self.trainer else 0
-
-
-def _check(**counts: int | None) -> None:
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise InputError(f"{name} must be 1 or more, got {count}.")
 
 
 def _zero() -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,23 +16,23 @@ from embedtrain.doctor.examine import Conditions, examine
 from embedtrain.doctor.findings import Finding
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.run.run import TrainingRun
-from embedtrain.settings.schemas import DoctorConfig
+from embedtrain.settings.commands import ExamineSettings
 from embedtrain.types import InputError
 
 
-def findings_of(settings: DoctorConfig, config: dict[str, Any], scratch: Path) -> list[Finding]:
+def findings_of(settings: ExamineSettings, scratch: Path) -> list[Finding]:
     """All findings. A run that cannot be built is one finding, an error."""
-    findings = [state_of_folder(config)]
+    findings = [state_of_folder(settings)]
     plan = logging.getLogger("embedtrain.data.order.run_plan")
     level = plan.level
     plan.setLevel(logging.WARNING)  # the report says the same
     try:
         with Progress() as progress:
             progress("rows read, run built", 0, 1)
-            training = TrainingRun(aside(config, scratch))
+            training = TrainingRun(aside(settings, scratch))
             progress("rows read, run built", 1, 1)
             run = BuiltRun.of(training)
-            findings += examine(run, conditions_of(training, run, settings, config, scratch), progress)
+            findings += examine(run, conditions_of(training, run, settings, scratch), progress)
     except InputError as error:
         findings.append(Finding("run", "error", f"it cannot start: {error}"))
     finally:
@@ -40,49 +40,51 @@ def findings_of(settings: DoctorConfig, config: dict[str, Any], scratch: Path) -
     return findings
 
 
-def aside(config: dict[str, Any], scratch: Path) -> dict[str, Any]:
-    """The config of the same run in a folder of its own, which reports all bad rows instead of one.
+def aside(settings: ExamineSettings, scratch: Path) -> ExamineSettings:
+    """The same run in a folder of its own, which reports all bad rows instead of one.
 
     The rows of streamed datasets are written where the run itself looks for them.
     """
-    data = dict(config["data"])
-    data.setdefault("cache", str(Path(config["output_root"]) / ".rows"))
-    if data.get("on_bad_row", "error") == "error":
-        data["on_bad_row"] = "skip"
-    return config | {"output_root": str(scratch), "data": data, "logger": {}, "overwrite": False}
+    data = settings.data
+    data = replace(
+        data,
+        cache=data.cache or str(Path(settings.output_root) / ".rows"),
+        on_bad_row="skip" if data.on_bad_row == "error" else data.on_bad_row,
+    )
+    return replace(settings, output_root=str(scratch), data=data, logger=None, overwrite=False)
 
 
-def state_of_folder(config: dict[str, Any]) -> Finding:
+def state_of_folder(settings: ExamineSettings) -> Finding:
     """Whether the run's own folder is free; nothing in it is touched."""
-    folder = RunFolder(config["output_root"], config["name"])
-    if folder.model.exists() and not config["overwrite"]:
+    folder = RunFolder(settings.output_root, settings.name)
+    if folder.model.exists() and not settings.overwrite:
         cure = "Use another name=..., or overwrite=true to replace it."
         return Finding("run", "error", f"{folder.path} holds a finished run", cure)
-    if folder.config.exists() and not config["overwrite"]:
+    if folder.config.exists() and not settings.overwrite:
         return Finding("run", "note", f"{folder.path} holds an unfinished run, which would be continued")
     return Finding("run", "ok", f"{folder.path} is free")
 
 
 def conditions_of(
-    training: TrainingRun, run: BuiltRun, settings: DoctorConfig, config: dict[str, Any], scratch: Path
+    training: TrainingRun, run: BuiltRun, settings: ExamineSettings, scratch: Path
 ) -> Conditions:
     """What the checks need to know beside the run."""
     trainer, device = training.trainer, run.device
     report = training.folder.path / "bad_rows" / "bad_rows.jsonl"
     lines = report.read_text("utf-8").splitlines() if report.exists() else []
-    own = settings.memory_gb
+    own = settings.doctor.memory_gb
     return Conditions(
-        evaluation=config["evaluation"],
+        evaluation=settings.evaluation,
         scratch=scratch,
         bad_rows=[json.loads(line) for line in lines],
-        on_bad_row=config["data"].get("on_bad_row", "error"),
-        workers=config["data"].get("num_workers", 0),
+        on_bad_row=settings.data.on_bad_row,
+        workers=settings.data.num_workers,
         memory=memory_of(device) if own is None else int(own * 2**30),
         resident=resident() if device.type == "cpu" else 0,
         sharing=trainer.num_devices if device.type == "cpu" else 1,
-        rows=settings.rows,
-        batch_rows=settings.batch_rows,
-        overlap=settings.overlap,
+        rows=settings.doctor.rows,
+        batch_rows=settings.doctor.batch_rows,
+        overlap=settings.doctor.overlap,
     )
 
 

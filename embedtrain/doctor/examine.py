@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from embedtrain.doctor.built_run import BuiltRun, FirstBatch, encoded, first_batches
 from embedtrain.doctor.contamination import contamination_findings
@@ -17,6 +17,7 @@ from embedtrain.doctor.negatives import needs_vectors, negative_findings, negati
 from embedtrain.doctor.probes import probe_findings
 from embedtrain.doctor.rows import Sample, bad_row_finding, dataset_findings, length_finding, sampled
 from embedtrain.doctor.speed import measured, speed_finding
+from embedtrain.settings.commands import EvaluationSettings
 
 PROBED = 64  # texts
 
@@ -24,7 +25,7 @@ PROBED = 64  # texts
 class Conditions(NamedTuple):
     """What the checks need to know beside the run."""
 
-    evaluation: Mapping[str, Any]  # tasks, data_root, languages
+    evaluation: EvaluationSettings  # tasks, data_root, languages
     scratch: Path  # a folder of its own
     bad_rows: Sequence[Mapping[str, object]] = ()  # lines of the report
     on_bad_row: str = "error"
@@ -55,7 +56,7 @@ def examine(run: BuiltRun, conditions: Conditions, progress: Progress) -> Iterat
     encoder, wanted = run.encoder, conditions.evaluation
     yield from done("lengths", length_findings(sample, encoder.process, encoder.backbone.max_positions))
     overlap = contamination_findings(
-        sample, wanted["tasks"], wanted["data_root"], wanted["languages"], conditions.overlap
+        sample, wanted.tasks, wanted.data_root, wanted.languages, conditions.overlap
     )
     yield from done("overlap with evaluation", overlap)
     yield from done("model", probe_findings(run, _texts(sample), conditions.scratch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ import yaml
 from embedtrain.files.atomic import write_text
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.types import InputError
+
+log = logging.getLogger(__name__)
 
 # Keys that may change between a run and its continuation without changing what is computed.
 FREE = (
@@ -67,8 +70,16 @@ class RunFolder:
         if self.config.exists():
             shutil.rmtree(self.path / BAD_ROWS, ignore_errors=True)
 
-    def prepare(self, config: Mapping[str, Any], *, overwrite: bool, world_size: int) -> bool:
-        """Make the folder ready for `config`; True if an unfinished run continues.
+    def prepare(
+        self, config: Mapping[str, Any], given: Mapping[str, Any], *, overwrite: bool, world_size: int
+    ) -> bool:
+        """Make the folder ready for a run; True if an unfinished one continues.
+
+        Args:
+            config: the value of every setting, defaults included.
+            given: those that were given.
+            overwrite: whether what a run left here may go.
+            world_size: ranks.
 
         Raises:
             InputError: if another command works on this folder, or it holds a finished run, an unfinished
@@ -87,14 +98,20 @@ class RunFolder:
                 f"{self.path} holds a finished run. Use another name=..., or overwrite=true to replace it"
             )
         if self.config.exists():
-            self._require_same(config)
+            self._require_same(config, given)
             return True
         if self.path.exists() and not all(_is_free(item.name) for item in self.path.iterdir()):
             raise InputError(
                 f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
             )
         self.path.mkdir(parents=True, exist_ok=True)
-        facts = {"config": dict(config), "versions": versions(), "commit": commit(), "world_size": world_size}
+        facts = {
+            "config": dict(config),
+            "given": dict(given),
+            "versions": versions(),
+            "commit": commit(),
+            "world_size": world_size,
+        }
         write_text(self.config, yaml.safe_dump(facts, sort_keys=False))
         return False
 
@@ -122,22 +139,51 @@ class RunFolder:
             ) from error
         self._locked = file
 
-    def _require_same(self, config: Mapping[str, Any]) -> None:
+    def _require_same(self, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+        """Refuse to continue a run with other settings; warn of settings that one of the versions lacks."""
         try:
-            before = _flat(yaml.safe_load(self.config.read_text("utf-8"))["config"])
+            facts = yaml.safe_load(self.config.read_text("utf-8"))
+            before, release = _flat(facts["config"]), facts["versions"]["embedtrain"]
+            said = None if "given" not in facts else _flat(facts["given"]).keys() | _flat(given).keys()
         except (yaml.YAMLError, KeyError, TypeError) as error:
             raise InputError(f"{self.config} cannot be read ({error}); overwrite=true starts anew") from error
-        now = _flat(config)
-        changed = [
-            f"{key}: was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not key.startswith(FREE)
-        ]
-        if changed:
+        if said is None:
             raise InputError(
-                f"{self.path} holds an unfinished run with other settings ({'; '.join(changed)}). Repeat its "
+                f"{self.path} holds an unfinished run of embedtrain {release}, whose config.yaml does not "
+                "hold its defaults. Finish it with that version, use another name=..., or overwrite=true to "
+                "start anew"
+            )
+        now = _flat(config)
+        other, defaults = [], []
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) == now.get(key) or key.startswith(FREE):
+                continue
+            text = f"{key}: was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
+            if key in said:
+                other.append(text)
+            elif key in before and key in now:
+                defaults.append(text)
+            else:
+                log.warning(
+                    "%s, a setting that only one of embedtrain %s and this version has", text, release
+                )
+        if other:
+            raise InputError(
+                f"{self.path} holds an unfinished run with other settings ({'; '.join(other)}). Repeat its "
                 "settings to continue it, use another name=..., or overwrite=true to start anew"
             )
+        if defaults:
+            raise InputError(
+                f"{self.path} holds an unfinished run of embedtrain {release}, and defaults have changed "
+                f"since ({'; '.join(defaults)}). Give the old values to continue it, e.g. "
+                f"{_assignment(defaults[0])}, use another name=..., or overwrite=true to start anew"
+            )
+
+
+def _assignment(change: str) -> str:
+    """The words `optim.lr=2e-05` of the line `optim.lr: was 2e-05, is 1e-05`."""
+    key, _, values = change.partition(": was ")
+    return f"{key}={values.partition(', is ')[0]}"
 
 
 def _is_free(name: str) -> bool:
@@ -174,9 +220,12 @@ def commit() -> str | None:
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of all values; parts in lists by their number, as `negatives.rules.0.margin`."""
     flat: dict[str, Any] = {}
     for key, value in node.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(number): item for number, item in enumerate(value)}
+        if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from embedtrain import ranks
 from embedtrain.model.folder.contract import text_hash, tokenizer_hash
 from embedtrain.model.guides.guide import GuideModel, load_guide
 from embedtrain.model.inputs.tokenizer import TextTokenizer
@@ -79,13 +80,14 @@ def load_teacher(
         max_length: longest text in tokens; the model's own when none.
         dtype: float32, bfloat16 or float16, of its weights.
         prompts: text put before every text, by role; the model's own when none.
-        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", "mps".
+        device: "auto" (a GPU where there is one, each rank its own), "cpu", "cuda", "cuda:1", "mps".
 
     Raises:
         InputError: as `load_guide`; for a device that the machine does not have.
     """
     guide = load_guide(path, layer=layer, dim=dim, max_length=max_length, dtype=dtype, prompts=prompts)
-    wanted = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    own = f"cuda:{ranks.local_rank()}" if torch.cuda.is_available() else "cpu"  # a GPU for each rank
+    wanted = own if device == "auto" else device
     try:
         place = torch.device(wanted)
         torch.empty(1, device=place)

@@ -87,7 +87,7 @@ class Objective(nn.Module):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the losses need of a batch: "scores", "teacher", "guide", "negatives", "even_dims"."""
+        """What the losses need of a batch: "scores", "teacher", "guide", "guide_rule", ..."""
         parts = [*(term.loss for term in self.terms), self.distill]
         return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
 

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers.logger import Logger
 
 from embedtrain.data.module import DataModule
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
 from embedtrain.objective.plan import Plan
-from embedtrain.settings.build import build
+from embedtrain.settings.commands import TrainSettings
+from embedtrain.settings.component import built
 from embedtrain.train.callbacks.stopping import StopRequest
 from embedtrain.train.frozen import restrict_pooling
 from embedtrain.train.loggers import continued, keep_lines
 from embedtrain.train.steps.protocol import MakesStep, Parts, Step
+from embedtrain.train.trainer import make_trainer as trainer_of
 from embedtrain.types import InputError, SubModel
 
-Config = Mapping[str, Any]  # `RunConfig` as plain containers
 
-
-def part(config: Config, group: str, **extra: Any) -> Any:  # noqa: ANN401
-    """What a group describes."""
-    return build(config[group], group, **extra)
-
-
-def optional(config: Config, group: str, **extra: Any) -> Any:  # noqa: ANN401
-    """What a group describes, None where it is `none`."""
-    return part(config, group, **extra) if config[group] else None
-
-
-def make_encoder(config: Config) -> Encoder:
-    """The backbone with its pooling: what the config makes of its size, or the folder's own."""
-    chosen = config["pooling"]
-    pooling = partial(build, chosen, "pooling") if chosen else None
-    encoder: Encoder = part(config, "backbone", pooling=pooling)
+def make_encoder(settings: TrainSettings) -> Encoder:
+    """The backbone with its pooling: what the settings make of its size, or the folder's own."""
+    pooling = None if settings.pooling is None else settings.pooling.build
+    encoder: Encoder = settings.backbone.build(pooling=pooling)
     return encoder
 
 
@@ -46,9 +35,9 @@ def size_of(encoder: Encoder) -> dict[str, int]:
     return {"num_layers": encoder.num_layers, "width": encoder.width}
 
 
-def make_plan(config: Config, encoder: Encoder) -> Plan:
+def make_plan(settings: TrainSettings, encoder: Encoder) -> Plan:
     """The plan for an encoder."""
-    plan: Plan = part(config, "plan", seed=config["seed"], **size_of(encoder))
+    plan: Plan = settings.plan.build(seed=settings.seed, **size_of(encoder))
     return plan
 
 
@@ -58,37 +47,49 @@ def restrict(encoder: Encoder, plan: Plan) -> None:
     restrict_pooling(encoder.pooling, plan)
 
 
-def make_step(config: Config, encoder: Encoder) -> Step:
+def make_step(settings: TrainSettings, encoder: Encoder) -> Step:
     """What a run minimises and how its batches are made."""
-    settings: MakesStep = part(config, "step")
-    return settings.step(Parts(encoder, config["seed"], config["gather"], partial(optional, config)))
+
+    def group(name: str, **extra: Any) -> Any:  # noqa: ANN401 - what the group describes
+        return built(getattr(settings, name), **extra)
+
+    chosen: MakesStep = settings.step.build()
+    return chosen.step(Parts(encoder, settings.seed, settings.gather, group))
 
 
-def make_data(config: Config, step: Step, folder: RunFolder) -> DataModule:
+def make_data(settings: TrainSettings, step: Step, folder: RunFolder) -> DataModule:
     """The rows, not yet read."""
-    data: DataModule = part(
-        config,
-        "data",
-        seed=config["seed"],
-        collate=step.collate,
-        validation_collate=step.validation_collate,
-        folder=folder.path,
-        max_epochs=config["trainer"].get("max_epochs", 1),
-        max_steps=config["trainer"].get("max_steps"),
-    )
-    return data
+    try:
+        return DataModule(
+            settings.data,
+            max_epochs=settings.trainer.max_epochs,
+            max_steps=settings.trainer.max_steps,
+            seed=settings.seed,
+            collate=step.collate,
+            validation_collate=step.validation_collate,
+            folder=folder.path,
+        )
+    except InputError as error:
+        raise InputError(f"data: {error}") from error
 
 
-def make_trainer(config: Config, folder: RunFolder, stop: StopRequest) -> pl.Trainer:
-    """Lightning's Trainer with the logger of the config, which goes on where it was."""
-    anew = config["overwrite"]
-    node = config["logger"] if anew else continued(config["logger"], folder.path)
-    logger = optional({"logger": node}, "logger", save_dir=folder.path)
+def make_logger(settings: TrainSettings, folder: RunFolder) -> Logger | None:
+    """The logger of the settings, which goes on where it was; None for metrics.jsonl alone."""
+    if settings.logger is None:
+        return None
+    if settings.overwrite:
+        logger: Logger = settings.logger.build(save_dir=folder.path)
+        return logger
+    logger = continued(settings.logger, folder.path).build(save_dir=folder.path)
+    keep_lines(logger)
+    return logger
+
+
+def make_trainer(settings: TrainSettings, folder: RunFolder, stop: StopRequest) -> pl.Trainer:
+    """Lightning's Trainer with the logger of the settings."""
+    logger = make_logger(settings, folder)
     loggers = [] if logger is None else [logger]
-    if loggers and not anew:
-        keep_lines(logger)
-    trainer: pl.Trainer = part(config, "trainer", folder=folder.path, loggers=loggers, stop=stop)
-    return trainer
+    return trainer_of(settings.trainer, folder=folder.path, loggers=loggers, stop=stop)
 
 
 def cut_of(encoder: Encoder, pair: Sequence[int]) -> SubModel:
@@ -102,16 +103,13 @@ def cut_of(encoder: Encoder, pair: Sequence[int]) -> SubModel:
     return check_sub_model(encoder, SubModel(*pair))
 
 
-def check_final_weights(config: Config, data: DataModule) -> None:
-    """Nothing, if the weights that are wanted in the end can be had.
+def check_final_weights(settings: TrainSettings, data: DataModule) -> None:
+    """Check that the run will have the weights that it is to end with.
 
     Raises:
-        InputError: if not.
+        InputError: if nothing will say which weights are best.
     """
-    wanted = config["final_weights"]
-    if wanted not in ("last", "best"):
-        raise InputError(f"final_weights must be last or best, got {wanted!r}")
-    if wanted == "best" and not (data.has_validation or config["eval_during"]):
+    if settings.final_weights == "best" and not (data.has_validation or settings.eval_during):
         raise InputError(
             "final_weights=best needs something to be best at: give data.validation_rows=N, "
             "data.validation_fraction or data.validation, or eval_during=sweep, or use final_weights=last"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,73 +19,70 @@ from embedtrain.evaluate.comparing.compare import (
     over_tasks,
     smallest_cells,
 )
-from embedtrain.evaluate.comparing.families import CORRECTIONS
 from embedtrain.evaluate.comparing.runs import Run, cells_of, read_run, read_seeds, same_tasks
-from embedtrain.evaluate.comparing.statistics import Settings
+from embedtrain.evaluate.comparing.statistics import Settings as Resampling
 from embedtrain.evaluate.comparing.subset import select_subset
+from embedtrain.settings.commands import CompareSettings
+from embedtrain.settings.compose import effective
 from embedtrain.types import Cell, InputError
 
 
-def comparison_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def comparison_of(settings: CompareSettings) -> dict[str, Any]:
     """Rows, Wilcoxon over tasks and, of one run, the smallest cut of each task.
 
     Raises:
         InputError: a setting out of range, or what cannot be compared.
     """
-    judgement, one_run = _judgement(config), len(config["runs"]) == 1
-    if config["seeds"]:
+    judgement, one_run = _judgement(settings), len(settings.runs) == 1
+    if settings.seeds:
         seeded = [
-            {seed: run.keep(config["tasks"]) for seed, run in read_seeds(text, config["seeds"]).items()}
-            for text in config["runs"]
+            {seed: run.keep(settings.tasks) for seed, run in read_seeds(text, settings.seeds).items()}
+            for text in settings.runs
         ]
-        pairs = _pairs([run for runs in seeded for run in runs.values()], config["cells"], one_run=one_run)
+        pairs = _pairs([run for runs in seeded for run in runs.values()], settings.cells, one_run=one_run)
         rows = compare_seeds(seeded[0], seeded[:1] if one_run else seeded[1:], pairs, judgement)
     else:
-        runs = [read_run(text).keep(config["tasks"]) for text in config["runs"]]
-        pairs = _pairs(runs, config["cells"], one_run=one_run)
+        runs = [read_run(text).keep(settings.tasks) for text in settings.runs]
+        pairs = _pairs(runs, settings.cells, one_run=one_run)
         rows = compare_runs(runs[0], runs[:1] if one_run else runs[1:], pairs, judgement)
     return {
-        "settings": dict(config),
+        "settings": effective(settings),
         "rows": [_row(row) for row in rows],
         "over_tasks": [_over_tasks(row) for row in over_tasks(rows, judgement)],
         "smallest": [_smallest(row) for row in smallest_cells(rows)] if one_run else [],
     }
 
 
-def subset_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def subset_of(settings: CompareSettings) -> dict[str, Any]:
     """The tasks that rank the cells of all runs as all tasks do.
 
     Raises:
         InputError: too few cells, tasks that not all runs have, a floor out of range.
     """
-    runs = [read_run(text).keep(config["tasks"]) for text in config["runs"]]
+    runs = [read_run(text).keep(settings.tasks) for text in settings.runs]
     keys = same_tasks(runs)
     models = [(run, cell) for run in runs for cell in sorted(run.cells)]
-    if config["cells"] is not None:
-        chosen = set(cells_of(config["cells"]))
+    if settings.cells is not None:
+        chosen = set(cells_of(settings.cells))
         models = [(run, cell) for run, cell in models if cell in chosen]
     table = np.array([[run.scores[key][cell].value for key in keys] for run, cell in models])
     names = [
         task if sum(task == other for other, _ in keys) == 1 else f"{task} ({split})" for task, split in keys
     ]
-    found = select_subset(table.reshape(len(models), len(keys)), names, config["floor"])
+    found = select_subset(table.reshape(len(models), len(keys)), names, settings.floor)
     subset = {**found._asdict(), "steps": [step._asdict() for step in found.steps], "models": len(models)}
-    return {"settings": dict(config), "subset": subset}
+    return {"settings": effective(settings), "subset": subset}
 
 
-def _judgement(config: Mapping[str, Any]) -> Judgement:
-    if not config["runs"]:
+def _judgement(settings: CompareSettings) -> Judgement:
+    if not settings.runs:
         raise InputError("runs names no folder; give one or more")
-    if not 0 < config["alpha"] < 1:
-        raise InputError(f"alpha must be between 0 and 1, got {config['alpha']}")
-    if config["interval"] not in ("bca", "percentile"):
-        raise InputError(f"interval must be bca or percentile, got {config['interval']!r}")
-    if config["correction"] not in CORRECTIONS:
-        raise InputError(f"correction must be one of {', '.join(CORRECTIONS)}, got {config['correction']!r}")
-    if config["resamples"] < 100:
-        raise InputError(f"resamples must be at least 100, got {config['resamples']}")
-    settings = Settings(config["resamples"], 1 - config["alpha"], config["interval"], config["seed"])
-    return Judgement(settings, config["alpha"], config["correction"], config["metric"])
+    if not 0 < settings.alpha < 1:
+        raise InputError(f"alpha must be between 0 and 1, got {settings.alpha}")
+    if settings.resamples < 100:
+        raise InputError(f"resamples must be at least 100, got {settings.resamples}")
+    resampling = Resampling(settings.resamples, 1 - settings.alpha, settings.interval, settings.seed)
+    return Judgement(resampling, settings.alpha, settings.correction, settings.metric)
 
 
 def _pairs(runs: Sequence[Run], wanted: Sequence[Any] | None, *, one_run: bool) -> Pairs:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -16,29 +16,27 @@ from embedtrain.evaluate.sweeping.cost import Cost, costs
 from embedtrain.evaluate.vectors.storage import GIB, Keeping
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank, world_size
+from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import Cell, InputError
-from embedtrain.vectors.store import VectorType
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 
-def keeping_of(config: Mapping[str, Any], folder: Path) -> Keeping:
+def keeping_of(settings: EvaluateSettings, folder: Path) -> Keeping:
     """Where vectors are kept, by `store`, `store_gb`, `memory_gb` and `store_dtype`.
 
     Raises:
-        InputError: a budget below zero, another dtype, a store that is no folder or cannot be one.
+        InputError: a budget below zero, a store that is no folder or cannot be one.
     """
-    if config["store_dtype"] not in get_args(VectorType):
-        raise InputError(f"store_dtype must be float32 or float16, got {config['store_dtype']!r}")
-    for key in ("store_gb", "memory_gb"):
-        if config[key] < 0:
-            raise InputError(f"{key} must not be negative, got {config[key]}")
-    store = config["store"]
+    for key, value in {"store_gb": settings.store_gb, "memory_gb": settings.memory_gb}.items():
+        if value < 0:
+            raise InputError(f"{key} must not be negative, got {value}")
+    store = settings.store
     place = None if store == "none" else Path(store).expanduser() if store else folder / "vectors"
     if place is not None:
         _check_folder("store", place)
-    return Keeping(place, config["store_gb"], config["memory_gb"], config["store_dtype"])
+    return Keeping(place, settings.store_gb, settings.memory_gb, settings.store_dtype)
 
 
 def _check_folder(key: str, place: Path) -> None:
@@ -57,13 +55,13 @@ def _check_folder(key: str, place: Path) -> None:
 
 def show_plan(
     encoder: Encoder,
-    config: Mapping[str, Any],
+    settings: EvaluateSettings,
     cells: Sequence[Cell],
     keeping: Keeping,
     tasks: Sequence[AbsTask] | None,
 ) -> None:
     """Print what each task costs. Encodes a few texts to know the speed, and keeps nothing."""
-    found = tasks or find_tasks(config["tasks"], config["data_root"], config["languages"])
+    found = tasks or find_tasks(settings.tasks, settings.data_root, settings.languages)
     if rank() == 0:
         Console().print(plan_table(costs(encoder, found, cells, keeping, world_size())))
 

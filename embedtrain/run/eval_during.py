@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
 import pytorch_lightning as pl
 
@@ -14,6 +13,7 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.files.scores import main_scores
 from embedtrain.model.encoder import Encoder
 from embedtrain.run.measure import grid, measure
+from embedtrain.settings.commands import TrainSettings
 from embedtrain.train.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
 from embedtrain.train.callbacks.saving import SaveCheckpoints
 from embedtrain.types import Cell, Dtype, InputError, Score
@@ -26,7 +26,7 @@ def watch(
     trainer: pl.Trainer,
     encoder: Encoder,
     folder: RunFolder,
-    config: Mapping[str, Any],
+    settings: TrainSettings,
     *,
     leads: bool,
 ) -> None:
@@ -37,27 +37,27 @@ def watch(
         trainer: gets the callback.
         encoder: what is measured.
         folder: of the run.
-        config: of the run; its `evaluation` says where data are and how cells are scored.
+        settings: of the run; its `evaluation` says where data are and how cells are scored.
         leads: whether this process is the one that measures.
 
     Raises:
         InputError: a task, layer, dim or dtype does not exist, data are missing or not for development, or
             no rank has the whole weights.
     """
-    if config["trainer"].get("shard"):
+    if settings.trainer.shard:
         raise InputError(
             "eval_during=sweep needs the whole weights on one rank: use it without trainer.shard"
         )
-    evaluation = config["evaluation"]
+    evaluation = settings.evaluation
     cells = _cells(during, encoder)
     during.check_monitor(cells)
     tasks = []
     if leads:
         tasks = development_tasks(
             during.tasks,
-            evaluation["tasks"],
-            evaluation["data_root"],
-            evaluation["languages"],
+            evaluation.tasks,
+            evaluation.data_root,
+            evaluation.languages,
             allow_test=during.allow_test,
         )
         for task in tasks:
@@ -66,7 +66,7 @@ def watch(
     def take(step: int) -> ByTask:
         place = folder.path / FOLDER
         scores = measure(
-            encoder, evaluation, cells, run=config["name"], step=step, folder=place, tasks=tasks, show=False
+            encoder, evaluation, cells, run=settings.name, step=step, folder=place, tasks=tasks, show=False
         )
         for kept in ("mteb", "items"):  # of weights that are gone with the next step
             shutil.rmtree(place / kept, ignore_errors=True)
@@ -92,8 +92,7 @@ def by_task(scores: list[Score]) -> dict[str, dict[Cell, float]]:
 
 def _cells(during: EvalDuring, encoder: Encoder) -> list[Cell]:
     """The plan's sub-models, or the grid of the layers and dims that are given, in each dtype."""
-    wanted = {"layers": during.layers, "dims": during.dims, "dtypes": during.dtypes}
-    every = grid(wanted, encoder.trained)
+    every = grid(during.layers, during.dims, during.dtypes, encoder.trained)
     for cell in every:
         if not (1 <= cell.layer <= encoder.num_layers and 1 <= cell.dim <= encoder.width):
             raise InputError(

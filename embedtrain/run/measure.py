@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedtrain.console import Progress
 from embedtrain.evaluate.catalogue.tasks import find_tasks
@@ -17,34 +17,35 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.ranks import rank
 from embedtrain.run.artefacts import TASKS
-from embedtrain.types import DTYPES, Cell, InputError, Score, SubModel
+from embedtrain.settings.commands import Measurement
+from embedtrain.types import Cell, Dtype, InputError, Score, SubModel
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
 
-def grid(wanted: Mapping[str, Any], trained: Sequence[SubModel]) -> list[Cell]:
+def grid(
+    layers: Sequence[int] | None,
+    dims: Sequence[int] | None,
+    dtypes: Sequence[Dtype],
+    trained: Sequence[SubModel],
+) -> list[Cell]:
     """Every (layer, dim, dtype) of three lists; layers or dims that are None are those of the trained.
 
     Args:
-        wanted: `layers`, `dims` and `dtypes`, as in `EvaluateConfig`.
+        layers: of the cells.
+        dims: of the cells.
+        dtypes: of the cells.
         trained: the sub-models that a model was trained at.
-
-    Raises:
-        InputError: a dtype that does not exist.
     """
-    layers, dims = wanted["layers"], wanted["dims"]
-    layers = sorted({sub.layer for sub in trained} if layers is None else set(layers))
-    dims = sorted({sub.dim for sub in trained} if dims is None else set(dims))
-    unknown = [dtype for dtype in wanted["dtypes"] if dtype not in DTYPES]
-    if unknown:
-        raise InputError(f"dtypes has {', '.join(map(repr, unknown))}; there are {', '.join(DTYPES)}")
-    return [Cell(layer, dim, dtype) for layer in layers for dim in dims for dtype in wanted["dtypes"]]
+    every_layer = sorted({sub.layer for sub in trained} if layers is None else set(layers))
+    every_dim = sorted({sub.dim for sub in trained} if dims is None else set(dims))
+    return [Cell(layer, dim, dtype) for layer in every_layer for dim in every_dim for dtype in dtypes]
 
 
 def measure(
     encoder: Encoder,
-    wanted: Mapping[str, Any],
+    wanted: Measurement,
     cells: Sequence[Measured],
     *,
     run: str,
@@ -58,7 +59,7 @@ def measure(
 
     Args:
         encoder: what is measured.
-        wanted: `tasks`, `data_root` and how cells are scored, as in `EvaluateConfig`.
+        wanted: `tasks`, `data_root` and how cells are scored, as in `EvaluateSettings`.
         cells: what is measured of it.
         run: the name its lines bear.
         step: optimiser steps it was trained.
@@ -73,11 +74,9 @@ def measure(
     from embedtrain.evaluate.catalogue.sources import facts_of
     from embedtrain.evaluate.sweeping.adapter import Serving
 
-    if wanted["normalize"] not in ("post", "pre"):
-        raise InputError(f"normalize must be post or pre, got {wanted['normalize']!r}")
-    if wanted["rescore_multiplier"] < 1:
-        raise InputError(f"rescore_multiplier must be at least 1, got {wanted['rescore_multiplier']}")
-    found = tasks or find_tasks(wanted["tasks"], wanted["data_root"], wanted["languages"])
+    if wanted.rescore_multiplier < 1:
+        raise InputError(f"rescore_multiplier must be at least 1, got {wanted.rescore_multiplier}")
+    found = tasks or find_tasks(wanted.tasks, wanted.data_root, wanted.languages)
     if rank() == 0:
         add_tasks(folder / TASKS, {task.metadata.name: facts_of(task) for task in found})
     with Progress() if show else nullcontext() as progress:
@@ -90,7 +89,7 @@ def measure(
             revision=weights_hash(encoder),
             folder=folder,
             progress=progress,
-            serving=Serving(wanted["normalize"], wanted["rescore_multiplier"]),
-            workers=wanted["scoring_workers"],
+            serving=Serving(wanted.normalize, wanted.rescore_multiplier),
+            workers=wanted.scoring_workers,
             keeping=keeping,
         )

@@ -7,9 +7,6 @@ import logging
 import resource
 import time
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from embedtrain import ranks
 from embedtrain.console import Progress
@@ -24,7 +21,8 @@ from embedtrain.mining.selection import Selection
 from embedtrain.mining.statistics import readable
 from embedtrain.mining.teacher import Teacher
 from embedtrain.run.models import model_folder
-from embedtrain.settings.build import build
+from embedtrain.settings.commands import MineSettings
+from embedtrain.settings.compose import effective
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
@@ -32,31 +30,31 @@ MEGABYTE = 1024  # of `ru_maxrss`, which counts in KiB on Linux
 
 
 class MiningRun:
-    """Everything `embedtrain-mine` does, built from a plain config.
+    """Everything `embedtrain-mine` does, built from its settings.
 
     Args:
-        config: `MineConfig` as plain containers, checked by `check_config`.
+        settings: of the command, checked by `check_settings`.
         reading: rows, and a corpus or None.
 
     Raises:
         InputError: for whatever the user can mend; nothing has been written then.
     """
 
-    def __init__(self, config: dict[str, Any], reading: Reading) -> None:
-        self.config, self.reading = config, reading
-        self.out = Path(config["out"])
-        self.keep = config["own_negatives"] == "keep"
-        self.selection: Selection = build(config["selection"], "selection")
+    def __init__(self, settings: MineSettings, reading: Reading) -> None:
+        self.settings, self.reading = settings, reading
+        self.out = Path(settings.out)
+        self.keep = settings.own_negatives == "keep"
+        self.selection: Selection = settings.selection.build()
         self.problems = problems_of(
             enumerate(reading.examples),
             corpus=reading.corpus,
             keep_negatives=self.keep,
-            instructions=config["use_instructions"],
+            instructions=settings.use_instructions,
         )
         check_size(self.problems, self.selection)
-        self.teacher = _teacher(config["teacher"])
-        store = config["store"]
-        self.store = self.out.parent / "vectors" if store is None else Path(store)
+        located = settings.teacher.mapped(path=lambda path: model_folder(str(path)))  # a finished run, too
+        self.teacher: Teacher = located.build()
+        self.store = self.out.parent / "vectors" if settings.store is None else Path(settings.store)
         self.stores = stores_of(self.problems, self.teacher, self.store)
         self.seconds: dict[str, float] = {}
         self.encoded = 0
@@ -72,7 +70,7 @@ class MiningRun:
 
     def write(self, out: Path) -> list[str]:
         """Mine, write rows and statistics; what to show of them."""
-        begun, path = time.monotonic(), self.config["cross_encoder"]
+        begun, path = time.monotonic(), self.settings.cross_encoder
         device = str(self.teacher.device)
         model = None if path is None else CrossEncoderScores(path, device=device)
         with Progress(steady=True) as progress:
@@ -81,10 +79,10 @@ class MiningRun:
                 self.stores,
                 self.selection,
                 progress,
-                index=self.config["index"],
+                index=self.settings.index,
                 device=device,
                 pairs=None if model is None else PairScores(self.store, model),
-                seed=self.config["seed"],
+                seed=self.settings.seed,
             )
         found = list(zip(self.problems, mined, strict=True))
         rows = write_rows(out, mined_rows(self.reading.examples, found, keep_negatives=self.keep))
@@ -102,7 +100,7 @@ class MiningRun:
             "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
             "cpu_seconds": round(time.process_time(), 3),
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // MEGABYTE,
-            "settings": self.config,
+            "settings": effective(self.settings),
         }
         beside = statistics_path(out)
         write_bytes(beside, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
@@ -116,23 +114,10 @@ class MiningRun:
             log.info(text)
 
 
-def check_config(config: dict[str, Any]) -> None:
+def check_settings(settings: MineSettings) -> None:
     """Raise InputError for what can be refused before anything is read."""
-    out = Path(config["out"])
+    out = Path(settings.out)
     check_output(out)
-    if config["own_negatives"] not in ("drop", "keep"):
-        raise InputError(f"own_negatives must be drop or keep, got {config['own_negatives']!r}")
-    if out.exists() and not config["overwrite"]:
+    if out.exists() and not settings.overwrite:
         raise InputError(f"{out} exists already: choose another out, or pass overwrite=true")
-    check_index(config["index"])
-
-
-def _teacher(node: dict[str, Any]) -> Teacher:
-    """The teacher, of each rank on its own GPU where there are GPUs."""
-    settings = {**node}
-    if "path" in settings:
-        settings["path"] = model_folder(str(settings["path"]))
-    if settings.get("device", "auto") == "auto" and torch.cuda.is_available():
-        settings["device"] = f"cuda:{ranks.local_rank()}"
-    teacher: Teacher = build(settings, "teacher")
-    return teacher
+    check_index(settings.index)

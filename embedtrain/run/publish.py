@@ -28,13 +28,13 @@ def evaluate_before(run: TrainingRun) -> IncompleteError | None:
     Returns:
         The tasks that could not be scored: of a training that takes hours nothing is thrown away for them.
     """
-    wanted = run.config["evaluation"]["before"] and not run.folder.checkpoints.newest_first()
+    wanted = run.settings.evaluation.before and not run.folder.checkpoints.newest_first()
     return _measure(run, "measuring the untouched backbone", step=0) if run.leads and wanted else None
 
 
 def evaluate_after(run: TrainingRun) -> IncompleteError | None:
     """Score the trained model on the same cells, and show both; what it gives is as before."""
-    if not (run.leads and run.config["evaluation"]["tasks"]):
+    if not (run.leads and run.settings.evaluation.tasks):
         return None
     failed = _measure(run, "measuring the trained model", step=run.final_step)
     _show(run)
@@ -50,7 +50,7 @@ def publish(run: TrainingRun) -> None:
     if has_lora(run.encoder.backbone):
         save_adapter(run.encoder, run.folder.path / "adapter", overwrite=True)
     whole = SubModel(run.encoder.num_layers, run.encoder.width)
-    index = index_of(run.folder.path, run.config["name"], whole, run.final_step)
+    index = index_of(run.folder.path, run.settings.name, whole, run.final_step)
     save_encoder(run.encoder, run.folder.model, index=index)
     console.log(f"finished in {console.duration(time.monotonic() - run.started)}: {run.folder.model}")
     for cut in run.cuts:
@@ -70,29 +70,29 @@ def _write_cut(run: TrainingRun, cut: SubModel) -> None:
 
     The model has those of the final step, and again afterwards. Scores of other weights are not in the card.
     """
-    config, folder, step = run.config, run.folder, run.final_step
+    settings, folder, step = run.settings, run.folder, run.final_step
     own = folder.checkpoints.best_of(str(cut))
-    best = config["eval_during"].get("best_per_cut") and own.exists()
+    best = run.during is not None and run.during.best_per_cut and own.exists()
     if best:
         step = take_weights(run.module, own)
         console.log(f"cut {cut} has the weights of step {step}, where it was best")
-    index = index_of(folder.path, f"{config['name']}_{cut}", cut, step)
+    index = index_of(folder.path, f"{settings.name}_{cut}", cut, step)
     save_encoder(run.encoder, folder.path / f"cut_{cut}", cut, overwrite=True, index=index)
     if best:
         checkpoints = folder.checkpoints
-        take_weights(run.module, checkpoints.best if config["final_weights"] == "best" else checkpoints.last)
+        take_weights(run.module, checkpoints.best if settings.final_weights == "best" else checkpoints.last)
 
 
 def _measure(run: TrainingRun, what: str, step: int) -> IncompleteError | None:
-    wanted = run.config["evaluation"]
-    if not wanted["tasks"]:
+    wanted = run.settings.evaluation
+    if not wanted.tasks:
         return None
     begun, failed = time.monotonic(), None
     console.log(what)
-    cells = grid(wanted, run.plan.sub_models)
+    cells = grid(wanted.layers, wanted.dims, wanted.dtypes, run.plan.sub_models)
     try:
         with alone():  # other ranks wait
-            measure(run.encoder, wanted, cells, run=run.config["name"], step=step, folder=run.folder.path)
+            measure(run.encoder, wanted, cells, run=run.settings.name, step=step, folder=run.folder.path)
     except IncompleteError as error:
         failed = error
         console.log(str(error))

@@ -10,9 +10,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
@@ -20,27 +18,28 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from embedtrain.files.atomic import write_text
+from embedtrain.settings.component import Component
 from embedtrain.train.metrics import FileLogger
 
 log = logging.getLogger(__name__)
 VERSIONS = "loggers.json"
 
 
-def continued(node: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The config node of a logger, with the version that it had in this run folder unless it names one.
+def continued(logger: Component, folder: Path) -> Component:
+    """A logger with the version that it had in this run folder unless it names one.
 
     A file that cannot be read is no reason to stop a run: it is said, and the logger starts anew.
     """
-    name = str(node.get("_target_", "")).rpartition(".")[2]
     file = folder / VERSIONS
-    if not file.exists() or "version" in node or node.get("id") is not None:
-        return dict(node)
+    named = "version" in logger.settings or logger.settings.get("id") is not None
+    if named or not file.exists():
+        return logger
     try:
-        version = json.loads(file.read_text("utf-8")).get(name)
+        version = json.loads(file.read_text("utf-8")).get(logger.target.rpartition(".")[2])
     except (ValueError, AttributeError):
         log.warning("%s cannot be read, so the logger does not go on where it was.", file)
         version = None
-    return dict(node) if version is None else {**node, "version": version}
+    return logger if version is None else logger.changed(version=version)
 
 
 @rank_zero_only

@@ -37,12 +37,18 @@ MAIN = {"train": train.main, "evaluate": evaluate.main, "doctor": doctor.main}
         ),
         ("train", "optim=3", "optim=3: optim is chosen by name. There are: adamw"),
         ("train", "plan.pairs=[[1,8]", "plan.pairs=[[1,8]: cannot be read"),
-        ("doctor", "doctor.rows=many", "doctor.rows=many: rows must be a whole number, e.g. rows=2"),
+        (
+            "doctor",
+            "doctor.rows=many",
+            "doctor.rows=many: doctor.rows must be a whole number, e.g. doctor.rows=2",
+        ),
+        ("doctor", "doctor.row=5", "unknown config key 'doctor.row'; did you mean 'rows'?"),
+        ("evaluate", "tasks=[x] normalize=before", "normalize must be one of post, pre, got 'before'"),
         ("evaluate", "layer=[1]", "unknown config key 'layer'; did you mean 'layers'?"),
     ],
 )
 def test_a_value_of_another_type(monkeypatch, capsys, command, word, said):
-    monkeypatch.setattr(sys, "argv", [f"embedtrain-{command}", word])
+    monkeypatch.setattr(sys, "argv", [f"embedtrain-{command}", *word.split()])
     with pytest.raises(SystemExit) as left:
         MAIN[command]()
     assert left.value.code == 1

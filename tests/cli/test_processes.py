@@ -1,9 +1,13 @@
 """Sweeps, torchrun and SLURM: one process tree per run, of the size it asks for."""
 
+from dataclasses import replace
+
 import pytest
 from processes import finish
 
 from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
+from embedtrain.settings.commands import DataSettings, TrainerSettings, TrainSettings
+from embedtrain.settings.component import Component
 from embedtrain.types import InputError
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2"}
@@ -13,8 +17,14 @@ JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
 SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher submitit_slurm"
 
 
+def settings(**more):
+    part = Component("embedtrain.train.optim.AdamW")
+    groups = dict.fromkeys(("backbone", "step", "plan", "loss", "objective", "optim"), part)
+    return TrainSettings(name="x", data=DataSettings(train="rows.jsonl"), **groups, **more)
+
+
 def asks_for(devices, nodes=1):
-    return {"trainer": {"devices": devices, "num_nodes": nodes}}
+    return TrainerSettings(devices=devices, num_nodes=nodes)
 
 
 @pytest.mark.parametrize(
@@ -49,10 +59,10 @@ def test_what_does_not_agree_is_refused(devices, nodes, environment, launcher, m
 
 
 def test_a_requeued_job_never_deletes_its_run():
-    requires_no_overwrite({"overwrite": True}, {})
-    requires_no_overwrite({"overwrite": False}, {"SLURM_RESTART_COUNT": "1"})
+    requires_no_overwrite(settings(overwrite=True), {})
+    requires_no_overwrite(settings(), {"SLURM_RESTART_COUNT": "1"})
     with pytest.raises(InputError, match="overwrite=true would delete the run"):
-        requires_no_overwrite({"overwrite": True}, {"SLURM_RESTART_COUNT": "1"})
+        requires_no_overwrite(settings(overwrite=True), {"SLURM_RESTART_COUNT": "1"})
 
 
 def test_a_sweep_with_joblib_makes_a_run_of_each_job(processes, small_run, tmp_path):
@@ -66,9 +76,9 @@ def test_a_sweep_with_joblib_makes_a_run_of_each_job(processes, small_run, tmp_p
 
 @pytest.mark.parametrize("name", ["mining", "eval_during"])
 def test_ranks_that_share_the_weights_do_not_run_the_model_alone(name):
-    config = {"mining": {}, "eval_during": {}, "trainer": {"shard": True}}
-    requires_whole_weights(config)
-    config[name] = {"every": 10}
+    sharded = settings(trainer=TrainerSettings(shard=True))
+    requires_whole_weights(sharded)
+    mistaken = replace(sharded, **{name: Component("embedtrain.mining.refresh.Refresh")})
     with pytest.raises(InputError, match=rf"{name}: with trainer.shard=true no rank holds .*{name}=none"):
-        requires_whole_weights(config)
-    requires_whole_weights(config | {"trainer": {}})
+        requires_whole_weights(mistaken)
+    requires_whole_weights(replace(mistaken, trainer=TrainerSettings()))

@@ -4,6 +4,7 @@ import pickle
 import pytest
 import pytorch_lightning as pl
 import torch
+from data_modules import data_module
 
 from embedtrain.data.entries import read_sources
 from embedtrain.data.module import DataModule
@@ -27,7 +28,7 @@ def path(tmp_path):
 
 def module_of(path, **options):
     settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "collate": PairCollate(process), **options}
-    data = DataModule(train=path, **settings)
+    data = data_module(train=path, **settings)
     data.setup()
     return data
 
@@ -194,8 +195,8 @@ def test_errors_of_settings(path, tmp_path):
         read_sources([])
     with pytest.raises(InputError, match="give one of validation, validation_fraction and validation_rows"):
         module_of(path, validation=path, validation_rows=3)
-    with pytest.raises(InputError, match="max_epochs must be 1 or more, got 0"):
-        module_of(path, max_epochs=0)
+    with pytest.raises(InputError, match=r"alpha must be in 0\.\.1, got 2"):
+        module_of(path, alpha=2)
     scored = tmp_path / "scored.jsonl"
     scored.write_text('{"query": "q", "positive": "p", "score": 1}\n')
     with pytest.raises(InputError, match=r"scored\.jsonl:1 has a score and .*train\.jsonl:1 has none"):

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from data_modules import data_module
 
-from embedtrain.data.module import DataModule
 from embedtrain.data.order.run_plan import Part
 from embedtrain.doctor.built_run import BuiltRun, encoded, first_batches, paired
 from embedtrain.doctor.first_loss import first_losses, judged, loss_finding
@@ -59,7 +59,7 @@ def usual_rows(count=16):
 def run_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size=8, guide=None, **settings):
     plan = FixedPairs([[1, 8], [4, 32]], num_layers=4, width=32)
     batch_loss = BatchLoss(Objective(loss or InfoNCE()), negatives, guide=guide)
-    data = DataModule(
+    data = data_module(
         train=str(written(tmp_path, rows)),
         batch_size=batch_size,
         seed=0,

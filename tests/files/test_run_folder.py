@@ -10,15 +10,18 @@ from embedtrain.types import InputError
 CONFIG = {"seed": 0, "data": {"train": "rows.jsonl", "batch_size": 4}, "logger": {}}
 
 
-def prepare(folder, config=CONFIG, overwrite=False):
-    return folder.prepare(config, overwrite=overwrite, world_size=1)
+GIVEN = {"data": {"train": "rows.jsonl", "batch_size": 4}}
+
+
+def prepare(folder, config=CONFIG, overwrite=False, given=GIVEN):
+    return folder.prepare(config, given, overwrite=overwrite, world_size=1)
 
 
 def test_a_new_run_writes_what_it_is(tmp_path):
     folder = RunFolder(tmp_path, "mine")
     assert prepare(folder) is False
     facts = yaml.safe_load(folder.config.read_text())
-    assert facts["config"] == CONFIG
+    assert (facts["config"], facts["given"]) == (CONFIG, GIVEN)
     assert facts["world_size"] == 1
     assert facts["versions"]["torch"].startswith("2.")
 
@@ -36,6 +39,39 @@ def test_other_settings_are_named(tmp_path):
     with pytest.raises(InputError, match=r"other settings \(data.batch_size: was 4, is 8\).*overwrite=true"):
         prepare(folder, changed)
     assert prepare(folder, changed, overwrite=True) is False
+
+
+def test_a_default_that_changed_between_versions_is_named_as_one(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    with pytest.raises(InputError, match=r"defaults have changed since \(seed: was 0, is 1\).*seed=0,"):
+        prepare(folder, {**CONFIG, "seed": 1})
+    with pytest.raises(InputError, match=r"other settings \(seed: was 0, is 1\)"):
+        prepare(folder, {**CONFIG, "seed": 1}, given={**GIVEN, "seed": 1})
+
+
+def test_a_setting_that_one_version_lacks_is_said_and_stops_nothing(tmp_path, caplog):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    assert prepare(folder, {**CONFIG, "shuffle": True}) is True
+    assert "shuffle: was unset, is True" in caplog.text
+
+
+def test_a_part_in_a_list_is_compared_setting_by_setting(tmp_path):
+    folder, rules = RunFolder(tmp_path, "mine"), [{"_target_": "x", "margin": 0.0}]
+    prepare(folder, {**CONFIG, "rules": rules}, given={**GIVEN, "rules": [{"_target_": "x"}]})
+    with pytest.raises(InputError, match=r"defaults have changed .* \(rules\.0\.margin: was 0\.0, is 0\.1\)"):
+        prepare(folder, {**CONFIG, "rules": [{"_target_": "x", "margin": 0.1}]})
+
+
+def test_a_run_of_a_version_that_did_not_write_its_defaults_says_so(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    facts = yaml.safe_load(folder.config.read_text())
+    del facts["given"]
+    folder.config.write_text(yaml.safe_dump(facts))
+    with pytest.raises(InputError, match=r"whose config\.yaml does not hold its defaults.*overwrite=true"):
+        prepare(folder)
 
 
 def test_a_finished_run_is_never_overwritten_unasked(tmp_path):
@@ -67,7 +103,7 @@ HOLDER = """
 import sys, time
 from embedtrain.files.run_folder import RunFolder
 folder = RunFolder(sys.argv[1], "run")
-folder.prepare({"seed": 0}, overwrite=False, world_size=1)
+folder.prepare({"seed": 0}, {}, overwrite=False, world_size=1)
 print("ready", flush=True)
 time.sleep(1800)
 """
@@ -78,8 +114,8 @@ def test_one_command_at_a_time(tmp_path):
     try:
         assert holder.stdout.readline() == b"ready\n"
         with pytest.raises(InputError, match="another command is working on"):
-            RunFolder(tmp_path, "run").prepare({"seed": 0}, overwrite=True, world_size=1)
+            RunFolder(tmp_path, "run").prepare({"seed": 0}, {}, overwrite=True, world_size=1)
     finally:
         holder.kill()
         holder.wait()
-    assert RunFolder(tmp_path, "run").prepare({"seed": 0}, overwrite=False, world_size=1)
+    assert RunFolder(tmp_path, "run").prepare({"seed": 0}, {}, overwrite=False, world_size=1)

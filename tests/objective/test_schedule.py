@@ -4,7 +4,7 @@ import pytest
 
 from embedtrain.objective.plan import FixedPairs, Scheduled
 from embedtrain.objective.schedule import Cosine, Linear, Stairs, at
-from embedtrain.settings.build import build
+from embedtrain.settings.component import Component
 from embedtrain.types import InputError, SubModel
 
 SIZE = {"num_layers": 4, "width": 8}
@@ -83,4 +83,4 @@ def test_nested_nodes_of_a_config_get_what_the_run_knows():
             }
         ],
     }
-    assert [weight for _, weight in build(node, "plan", seed=0, **SIZE)(1)] == [0.5, 1.0]
+    assert [weight for _, weight in Component.of(node, "plan").build(seed=0, **SIZE)(1)] == [0.5, 1.0]

@@ -7,9 +7,12 @@ from rich.console import Console
 from embedtrain.evaluate.sweeping.cost import Cost
 from embedtrain.evaluate.vectors.storage import Keeping
 from embedtrain.run.cost import keeping_of, plan_table
+from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError
 
-KEYS = {"store": None, "store_gb": 20.0, "memory_gb": 8.0, "store_dtype": "float32"}
+
+def settings(**changes):
+    return EvaluateSettings(tasks=["local"], **changes)
 
 
 @pytest.mark.parametrize(
@@ -21,20 +24,20 @@ KEYS = {"store": None, "store_gb": 20.0, "memory_gb": 8.0, "store_dtype": "float
     ],
 )
 def test_keys_say_where_vectors_are(changes, expected):
-    assert keeping_of(KEYS | changes, Path("out")) == expected
+    assert keeping_of(settings(**changes), Path("out")) == expected
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"store_dtype": "int8"}, "store_dtype must be float32 or float16, got 'int8'"),
+        ({"store_dtype": "int8"}, "store_dtype must be one of float32, float16, got 'int8'"),
         ({"store_gb": -1}, "store_gb must not be negative, got -1"),
         ({"memory_gb": -0.5}, "memory_gb must not be negative, got -0.5"),
     ],
 )
 def test_other_values_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
-        keeping_of(KEYS | changes, Path("out"))
+        keeping_of(settings(**changes), Path("out"))
 
 
 def test_the_table_has_a_line_a_task_and_marks_estimates():

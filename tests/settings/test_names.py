@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from embedtrain.settings.build import config_dir
 from embedtrain.settings.names import ELSEWHERE, OLD_NAMES, nearest
+from embedtrain.settings.places import config_dir
 
 PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text("utf-8")
 CURES = sorted({*ELSEWHERE.values(), *OLD_NAMES.values()} - {"temperature=1/scale"})

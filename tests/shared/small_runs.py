@@ -2,16 +2,13 @@
 
 import json
 
-import hydra
 import torch
-from hydra.core.config_store import ConfigStore
 from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 
-from embedtrain.cli.launch import NODES, SCHEMAS
+from embedtrain.cli.launch import settings_from
 from embedtrain.run.publish import publish
 from embedtrain.run.run import TrainingRun
-from embedtrain.settings.build import config_dir, plain, schema
 
 
 class StopError(Exception):
@@ -30,11 +27,8 @@ class StopAfter(Callback):
 
 
 def compose(words):
-    """The plain config of `embedtrain-train WORDS`."""
-    for name, config_class in SCHEMAS.items():
-        ConfigStore.instance().store(name=NODES[name], node=schema(config_class))
-    with hydra.initialize_config_dir(str(config_dir("conf")), version_base="1.3"):
-        return plain(hydra.compose("train", overrides=list(words)))
+    """The settings of `embedtrain-train WORDS`."""
+    return settings_from("train", words)
 
 
 def without(words, *keys):

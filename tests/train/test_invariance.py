@@ -7,7 +7,7 @@ with every pair of values of the others, and in the slow run with all of them.
 import pytest
 import torch
 
-from embedtrain.settings.build import config_dir
+from embedtrain.settings.places import config_dir
 
 CONTRASTS = sorted(path.stem for path in config_dir("conf").glob("loss/*.yaml"))
 DISTILLS = sorted(path.stem for path in config_dir("conf").glob("distill/*.yaml") if path.stem != "none")

@@ -9,6 +9,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger
 from small_runs import StopAfter, StopError, train, without
 
+from embedtrain.settings.component import Component
 from embedtrain.train.loggers import continued
 
 WANDB = "pytorch_lightning.loggers.WandbLogger"
@@ -107,13 +108,13 @@ def test_wandb_is_told_to_go_on_and_offline(words, tmp_path, monkeypatch):
 
 def test_a_version_of_ones_own_and_another_logger_win(tmp_path, caplog):
     (tmp_path / "loggers.json").write_text('{"WandbLogger": "abc"}')
-    assert continued({"_target_": WANDB, "offline": True}, tmp_path)["version"] == "abc"
+    assert continued(Component(WANDB, {"offline": True}), tmp_path).settings["version"] == "abc"
     for own in ({"id": "mine"}, {"version": "mine"}):
-        assert continued({"_target_": WANDB, **own}, tmp_path) == {"_target_": WANDB, **own}
-    assert continued({"_target_": "pytorch_lightning.loggers.CSVLogger"}, tmp_path).keys() == {"_target_"}
-    assert continued({}, tmp_path) == {}
+        assert continued(Component(WANDB, own), tmp_path) == Component(WANDB, own)
+    other = Component("pytorch_lightning.loggers.CSVLogger")
+    assert continued(other, tmp_path) == other
     (tmp_path / "loggers.json").write_text('{"Wan')
-    assert continued({"_target_": WANDB}, tmp_path) == {"_target_": WANDB}
+    assert continued(Component(WANDB), tmp_path) == Component(WANDB)
     assert "does not go on where it was" in caplog.text
 
 

@@ -9,7 +9,7 @@ from processes import Processes, as_torchrun, finish, free_port
 from safetensors.torch import load_file
 from small_runs import lines_of
 
-from embedtrain.train.trainer import make_trainer
+from embedtrain.settings.commands import TrainerSettings
 from embedtrain.types import InputError
 
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
@@ -103,4 +103,4 @@ def test_another_number_of_ranks_ends_what_one_began(sharded, began, ended):
 
 def test_a_scaler_of_float16_is_refused(tmp_path):
     with pytest.raises(InputError, match="shard does not go with precision=16-mixed"):
-        make_trainer(folder=tmp_path, accelerator="cpu", devices=2, precision="16-mixed", shard=True)
+        TrainerSettings(accelerator="cpu", devices=2, precision="16-mixed", shard=True)

@@ -23,7 +23,9 @@ from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Random2d
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.rules import MarginPos
-from embedtrain.settings.build import build, config_dir
+from embedtrain.settings.commands import TrainerSettings
+from embedtrain.settings.component import Component
+from embedtrain.settings.places import config_dir
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.module import TrainModule
 from embedtrain.train.optim import AdamW
@@ -205,7 +207,8 @@ def objective_of(name):
 def option(group, name):
     node = yaml.safe_load((config_dir("conf") / group / f"{name}.yaml").read_text("utf-8"))
     node |= SETTINGS.get(name, {})
-    return build(node, group, width=WIDTH, num_layers=LAYERS, guide_width=GUIDE_WIDTH, seed=0)
+    extra = {"width": WIDTH, "num_layers": LAYERS, "guide_width": GUIDE_WIDTH, "seed": 0}
+    return Component.of(node, group).build(**extra)
 
 
 class Runner:
@@ -307,8 +310,7 @@ def fit(fit_case, rank, world, folder, change=None):
         AdamW(lr=0.01),
         total_steps=2,
     )
-    trainer = make_trainer(
-        folder=Path(folder),
+    settings = TrainerSettings(
         accelerator="cpu",
         devices=world,
         precision="64-true",
@@ -316,6 +318,7 @@ def fit(fit_case, rank, world, folder, change=None):
         gradient_clip_val=0.1,
         log_every_n_steps=1,
     )
+    trainer = make_trainer(settings, folder=Path(folder))
     if change is not None:
         change(trainer)
     batches = [batch_of(rank, world, number) for number in (0, 1, 1, 0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from embedtrain.data.order.draw import Draw
 from embedtrain.data.stores.memory import Store
@@ -36,15 +36,6 @@ class Mix(NamedTuple):
     sampling: Sampling = "proportional"
     alpha: float = 0.5  # of "temperature": p ~ n^alpha
     epochs: int = 1
-
-    def checked(self) -> Mix:
-        """Itself. Raises InputError for a setting out of range."""
-        if self.sampling not in get_args(Sampling):
-            names = ", ".join(get_args(Sampling))
-            raise InputError(f"data.sampling must be one of {names}, got {self.sampling!r}.")
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"data.alpha must be in 0..1, got {self.alpha}.")
-        return self
 
     def check(self, datasets: Sequence[Dataset]) -> None:
         """Refuse settings of a dataset that this way to sample does not look at. Raises InputError."""

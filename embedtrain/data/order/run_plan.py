@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from embedtrain.data.order.mixture import Dataset, Mix, apportion
 from embedtrain.data.order.sampler import Batches, OneTask
@@ -24,12 +24,6 @@ class Composition(NamedTuple):
     batches: BatchesOf = "one_task"
     batch_size: int = 64
     group_by_length: bool = False
-
-    def checked(self) -> Composition:
-        """Itself. Raises InputError for a setting that does not exist."""
-        if self.batches not in get_args(BatchesOf):
-            raise InputError(f"data.batches must be one_task or mixed, got {self.batches!r}.")
-        return self
 
 
 class Part(NamedTuple):

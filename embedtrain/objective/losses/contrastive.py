@@ -62,6 +62,7 @@ class InfoNCE(nn.Module):
         doc_docs: DocDocs = "others",
         hardness: Hardness | None = None,
         hardness_strength: float | Schedule = 0.0,
+        guided: bool = False,
     ) -> None:
         """Set what is compared and how.
 
@@ -78,6 +79,7 @@ class InfoNCE(nn.Module):
             hardness: which negatives weigh more: "in_batch", brought by other queries; "hard", brought by
                 the query itself; "all"; none.
             hardness_strength: 0 or more; 9 in Lan et al. (in_batch), 5 in EmbeddingGemma (hard).
+            guided: refuse to train without a rule of a guide on the negatives, which makes this GISTEmbed.
 
         Raises:
             InputError: if a number is out of range, a word unknown, or settings have no effect together.
@@ -92,6 +94,7 @@ class InfoNCE(nn.Module):
         self.similarity, self.blocks = similarity, _checked_blocks(blocks)
         self.partition, self.own_pair, self.doc_docs, self.hardness = partition, own_pair, doc_docs, hardness
         self.hardness_strength = not_negative("hardness_strength", hardness_strength)
+        self.needs = frozenset({"guide_rule"} if guided else ())
         self._check_together()
         self.temperature = above_zero("temperature", temperature, 0.05)
         self.log_inverse: nn.Parameter | None = _learned(temperature) if learn_temperature else None

@@ -20,7 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from embedtrain.console import duration
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.ranks import alone, everyone, rank
-from embedtrain.types import Cell, InputError, SubModel
+from embedtrain.types import DTYPES, Cell, Dtype, InputError, SubModel
 from embedtrain.whole_step import whole_step
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class EvalDuring:
         allow_test: bool = False,
         layers: Sequence[int] | None = None,
         dims: Sequence[int] | None = None,
-        dtypes: Sequence[str] = ("float32",),
+        dtypes: Sequence[Dtype] = ("float32",),
         every: int = 500,
         time_share: float | None = None,
         monitor: str = MEAN,
@@ -70,6 +70,9 @@ class EvalDuring:
         for name, value in {"every": every, "patience": patience}.items():
             if value is not None and value < 1:
                 raise InputError(f"{name} must be 1 or more, got {value}")
+        for dtype in dtypes:
+            if dtype not in DTYPES:
+                raise InputError(f"dtypes has {dtype!r}; there are {', '.join(DTYPES)}")
         if time_share is not None and not 0 < time_share < 1:
             raise InputError(f"time_share must be between 0 and 1, got {time_share}")
         if min_delta < 0:

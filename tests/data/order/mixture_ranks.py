@@ -4,8 +4,8 @@ from unittest import mock
 
 import pytorch_lightning as pl
 import torch
+from data_modules import data_module
 
-from embedtrain.data.module import DataModule
 from embedtrain.data.order import windows
 from embedtrain.train.steps.contrastive.collate import PairCollate
 from embedtrain.types import Inputs
@@ -66,7 +66,7 @@ def run(folder, feature, world, *, save_to=None, start_from=None):
     watcher = Watcher(save_to)
     with mock.patch.object(windows, "WINDOW", 16):
         trainer.fit(
-            watcher, datamodule=DataModule(train=train, **options), ckpt_path=start_from, weights_only=False
+            watcher, datamodule=data_module(train=train, **options), ckpt_path=start_from, weights_only=False
         )
     return watcher.seen
 

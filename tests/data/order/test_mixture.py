@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import pytest
 import torch
+from data_modules import data_module
 
 from embedtrain.data.entries import datasets_of, entries_of
-from embedtrain.data.module import DataModule
 from embedtrain.data.order import windows as windows_module
 from embedtrain.data.order.mixture import Mix, apportion
 from embedtrain.data.read.sources import Example
@@ -41,7 +41,7 @@ def files(tmp_path):
 
 def module_of(train, world=None, **options):
     settings = {"batch_size": 8, "seed": 0, "collate": PairCollate(process), **options}
-    data = DataModule(train=train, **settings)
+    data = data_module(train=train, **settings)
     if world is not None:
         data._place = lambda: world
     data.setup()
@@ -276,9 +276,9 @@ def test_shares_are_logged_and_tiny_ones_warned_of(files, caplog):
         ({"negatives": 2, "draw_negatives": "all"}, {}, "draw_negatives: all contradicts negatives: 2"),
         ({"batch_size": 4}, {"batches": "mixed"}, "'a' says its batch_size, and data.batches=mixed draws"),
         ({"batch_size": 81}, {}, "batch_size=81 is more than the 80 .* of 'a'. Set batch_size to 80 or less"),
-        ({}, {"batches": "some"}, "data.batches must be one_task or mixed, got 'some'"),
-        ({}, {"sampling": "odd"}, "data.sampling must be one of proportional, weights, temperature, got"),
-        ({}, {"alpha": 2}, "data.alpha must be in 0..1, got 2"),
+        ({}, {"batches": "some"}, "batches must be one of one_task, mixed, got 'some'"),
+        ({}, {"sampling": "odd"}, "sampling must be one of proportional, weights, temperature, got"),
+        ({}, {"alpha": 2}, "alpha must be in 0..1, got 2"),
         ({}, {"max_negatives": 1, "draw_negatives": "all"}, "data.draw_negatives=all contradicts"),
     ],
 )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from embedtrain.objective.losses.terms import Term
-from embedtrain.objective.plan import Plan, layers_of
+from embedtrain.objective.plan import Plan
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Embeddings, Guide, InputError, Links, distinct_layers
@@ -30,6 +30,7 @@ def check_run(
     offers: Collection[str],
     tasks: Mapping[str, bool],
     ranks: int,
+    steps: int,
 ) -> None:
     """Refuse a loss that the data, the plan or the number of ranks cannot serve.
 
@@ -40,6 +41,7 @@ def check_run(
         offers: what the training rows have: any of "text_alone", "scores", "teacher", "negatives".
         tasks: names of the data sets, and whether the rows of each have scores.
         ranks: how many train together.
+        steps: optimiser steps of the run.
 
     Raises:
         InputError: naming what is missing and what would do.
@@ -49,15 +51,11 @@ def check_run(
             'a training row is a text alone, and contrastive training needs pairs: give rows with "query" '
             'and "positive", or choose step=masked'
         )
-    needs = loss.objective.needs | getattr(loss.pair, "needs", frozenset())
+    needs = loss.objective.needs | _pair_needs(loss)
     for need, lack in ROWS_LACK.items():
         if need in needs and need not in offers:
             raise InputError(f"loss needs {lack}")
-    if "guide" in needs and loss.guide is None:
-        raise InputError(
-            "a rule of `negatives`, the loss or the distillation needs a guide and there is none: "
-            "choose guide=model guide.path=..., or leave that part out"
-        )
+    _check_guide(loss, needs)
     odd = [str(sub) for sub in plan.sub_models if sub.dim % 2]
     if "even_dims" in needs and odd:
         raise InputError(f"loss pairs the halves of a vector and needs even dims, the plan has {odd[0]}")
@@ -71,7 +69,7 @@ def check_run(
                 f"loss has a loss for the data set {unknown[0]!r}, which the data does not have; it has "
                 f"{', '.join(map(repr, sorted(tasks)))}"
             )
-    _check_queue(loss, plan, ranks)
+    _check_queue(loss, plan, ranks, steps)
     _rehearse(loss, plan, width)
 
 
@@ -86,14 +84,40 @@ def _check_kinds(loss: BatchLoss, tasks: Mapping[str, bool]) -> None:
             )
 
 
-def _check_queue(loss: BatchLoss, plan: Plan, ranks: int) -> None:
+def _pair_needs(loss: BatchLoss) -> frozenset[str]:
+    needs: frozenset[str] = getattr(loss.pair, "needs", frozenset())
+    return needs
+
+
+def _check_guide(loss: BatchLoss, needs: Collection[str]) -> None:
+    """Refuse a guide that is missing, and one that would cost time and change nothing."""
+    if "guide_rule" in needs and "guide" not in _pair_needs(loss):
+        raise InputError(
+            "loss is guided, and no rule of `negatives` asks a guide: choose negatives=gist guide=minilm (or "
+            "guide=model guide.path=...), or loss=infonce"
+        )
+    if "guide" in needs and loss.guide is None:
+        raise InputError(
+            "a rule of `negatives`, the loss or the distillation needs a guide and there is none: "
+            "choose guide=model guide.path=..., or leave that part out"
+        )
+    if "guide" not in needs and loss.guide is not None:
+        raise InputError(
+            "nothing asks the guide: no rule of `negatives`, no loss and no distillation uses it. Choose "
+            "guide=none, or what uses it, e.g. negatives=gist, loss.teacher=guide or distill=embedding"
+        )
+
+
+def _check_queue(loss: BatchLoss, plan: Plan, ranks: int, steps: int) -> None:
     if loss.queue is None:
         return
-    if layers_of(plan)[1]:
+    first = distinct_layers(plan(0))
+    other = next((step for step in range(steps) if distinct_layers(plan(step)) != first), None)
+    if other is not None:
         raise InputError(
-            "queue: this plan trains other layers at every step, and the queue holds documents of past "
-            "steps. Use queue=none, or a plan with the same layers at every step (full, dims, fixed_pairs, "
-            "grid without per_step)"
+            f"queue: this plan trains other layers at step {other} than at step 0, and the queue holds "
+            "documents of past steps. Use queue=none, or a plan with the same layers at every step (full, "
+            "dims, fixed_pairs, grid without per_step)"
         )
     if loss.gather == "none" and ranks > 1:
         raise InputError(

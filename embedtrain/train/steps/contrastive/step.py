@@ -84,7 +84,13 @@ class ContrastiveStep:
         if isinstance(self.batch_loss.pair, Negatives):
             self.batch_loss.pair.share(data.in_batch)
         check_run(
-            self.batch_loss, plan, width=encoder.width, offers=data.offers, tasks=data.tasks, ranks=ranks
+            self.batch_loss,
+            plan,
+            width=encoder.width,
+            offers=data.offers,
+            tasks=data.tasks,
+            ranks=ranks,
+            steps=data.optimiser_steps,
         )
         self.datasets = {content_id(name): name for name in data.tasks}
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from embedtrain.objective.distill.embedding import EmbeddingDistill
 from embedtrain.objective.distill.espresso import Espresso
 from embedtrain.objective.losses.angle import AnglE
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -29,7 +30,8 @@ class Guide:
 
 
 def check(loss, plan=None, offers=EVERYTHING, tasks=(("one", False), ("two", False)), ranks=1):
-    check_run(loss, plan or Full(**SIZE), width=8, offers=offers, tasks=dict(tasks), ranks=ranks)
+    kinds = dict(tasks)
+    check_run(loss, plan or Full(**SIZE), width=8, offers=offers, tasks=kinds, ranks=ranks, steps=200)
 
 
 def plain(loss=None, distill=None, **settings):
@@ -53,6 +55,20 @@ def test_a_rule_without_its_guide():
     check(plain(negatives=rules, guide=Guide()))
     with pytest.raises(InputError, match=r"needs a guide and there is none: choose guide=model guide\.path="):
         check(plain(negatives=rules))
+
+
+def test_gist_without_the_rule_that_makes_it_gist():
+    gist, rules = InfoNCE(guided=True), Negatives(rules=[MarginPos(by="guide")])
+    check(plain(gist, negatives=rules, guide=Guide()))
+    for lacking in (plain(gist), plain(gist, negatives=Negatives(rules=[MarginPos(by="student")]))):
+        with pytest.raises(InputError, match=r"loss is guided, and no rule .* choose negatives=gist guide"):
+            check(lacking)
+
+
+def test_a_guide_that_nothing_asks():
+    check(plain(distill=EmbeddingDistill(width=8, guide_width=5), guide=Guide()))
+    with pytest.raises(InputError, match=r"nothing asks the guide: .* Choose guide=none, or what uses it"):
+        check(plain(guide=Guide()))
 
 
 def test_datasets_that_the_data_does_not_have():
@@ -98,8 +114,21 @@ def test_a_rehearsal_leaves_the_objective_and_the_generator_as_they_were():
 )
 def test_a_queue_of_layers_that_change(plan):
     check(plain(), plan)
-    with pytest.raises(InputError, match="queue: this plan trains other layers at every step"):
+    with pytest.raises(InputError, match=r"queue: this plan trains other layers at step \d than at step 0"):
         check(plain(queue=Queue(5)), plan)
+
+
+def test_a_queue_of_layers_that_change_late():
+    early, late = FixedPairs([[1, 8], [3, 8]], **SIZE), FixedPairs([[2, 8], [3, 8]], **SIZE)
+
+    class Curriculum:
+        sub_models = late.sub_models
+
+        def __call__(self, step):
+            return (late if step >= 150 else early)(step)
+
+    with pytest.raises(InputError, match="trains other layers at step 150 than at step 0"):
+        check(plain(queue=Queue(5)), Curriculum())
 
 
 def test_a_queue_that_would_differ_by_rank():

