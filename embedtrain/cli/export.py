@@ -44,7 +44,7 @@ def run(settings: ExportSettings) -> None:
 def _how_to_use(settings: ExportSettings, encoder: Encoder, out: Path) -> str:
     """One line of Python."""
     if settings.onnx:
-        return f'onnxruntime.InferenceSession("{out}/model.onnx")   (see docs/export.md)'
+        return f'onnxruntime.InferenceSession("{out}/model.onnx")   (see docs/models.md)'
     trust = ", trust_remote_code=True" if list(out.glob("embedtrain_*.py")) else ""
     call = "encode_query" if encoder.process.prompts else "encode"
     return f'SentenceTransformer("{out}"{trust}).{call}(["a text"])'
