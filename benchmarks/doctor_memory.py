@@ -44,9 +44,9 @@ def write_rows(path: Path, rows: int, words: int) -> None:
 def train(words: list[str]) -> dict:
     """The largest resident size of a few steps."""
     from embedtrain.cli.launch import settings_from
-    from embedtrain.run.run import TrainingRun
+    from embedtrain.run.run import Run
 
-    run = TrainingRun(settings_from("train", words))
+    run = Run(settings_from("train", words))
     run.fit()
     return {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
@@ -57,10 +57,10 @@ def estimate(words: list[str]) -> dict:
     from embedtrain.doctor.build import conditions_of
     from embedtrain.doctor.built_run import BuiltRun, first_batches
     from embedtrain.doctor.memory import estimated
-    from embedtrain.run.run import TrainingRun
+    from embedtrain.run.run import Run
 
     settings = settings_from("doctor", words)
-    training = TrainingRun(settings)
+    training = Run(settings)
     run = BuiltRun.of(training)
     conditions = conditions_of(training, run, settings, Path())
     run.encoder.train()

@@ -18,6 +18,7 @@ from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import built
 from embedtrain.settings.compose import schema, settings_of
 from embedtrain.settings.places import config_dir
+from embedtrain.settings.stages import stages_of
 from embedtrain.train.trainer import make_trainer
 from embedtrain.types import InputError
 
@@ -74,10 +75,12 @@ def test_there_is_a_recipe():
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_composes_and_builds(name, tmp_path):
     settings = compose(name, folder=config_dir("recipes"))
-    parts = build_parts(settings, tmp_path)
-    assert parts["plan"](0)[-1].sub.layer == parts["plan"].sub_models[-1].layer
-    assert isinstance(parts["data"], DataModule)
-    Objective(parts["loss"], parts["distill"])
+    for _, staged in stages_of(settings):
+        parts = build_parts(staged, tmp_path)
+        assert parts["plan"](0)[-1].sub.layer == parts["plan"].sub_models[-1].layer
+        assert isinstance(parts["data"], DataModule)
+        assert callable(staged.step.build().step)
+        Objective(parts["loss"], parts["distill"])
     full = parts["plan"].sub_models[-1]
     for layer, dim in settings.exports:
         assert 1 <= layer <= full.layer

@@ -20,12 +20,12 @@ def run(settings: TrainSettings) -> None:
     from embedtrain.cli.stopping import leave
     from embedtrain.console import is_main_process
     from embedtrain.run.publish import evaluate_after, evaluate_before, publish
-    from embedtrain.run.run import TrainingRun
+    from embedtrain.run.run import Run
     from embedtrain.train.callbacks.stopping import Stopped, StopRequest
 
     try:
         with StopRequest() as stop:
-            training = TrainingRun(settings, stop)
+            training = Run(settings, stop)
             failed = evaluate_before(training)
             training.fit()
             failed = evaluate_after(training) or failed

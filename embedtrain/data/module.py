@@ -40,6 +40,7 @@ class DataModule(pl.LightningDataModule):
         collate: rows of a training step to its batch; must be picklable when num_workers > 0.
         validation_collate: the same for validation; `collate` when None.
         folder: of the run; bad rows are reported in its `bad_rows`. Needed unless on_bad_row is "error".
+        stage: folder in `bad_rows` for those of a stage of the run; none when "".
         revise: may put other examples in the place of a step's (see `StepDataset`).
 
     Raises:
@@ -56,13 +57,16 @@ class DataModule(pl.LightningDataModule):
         collate: Collate,
         validation_collate: Collate | None = None,
         folder: str | Path | None = None,
+        stage: str = "",
         revise: Revise | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         draw = Draw(settings.max_negatives, settings.draw_negatives, seed).checked("data: ")
         self._entries = entries_of(settings.train, settings.columns, draw)
-        self._bad_rows = BadRows(settings.on_bad_row, None if folder is None else Path(folder) / "bad_rows")
+        self._bad_rows = BadRows(
+            settings.on_bad_row, None if folder is None else Path(folder) / "bad_rows" / stage
+        )
         beside = None if folder is None else Path(folder).parent / ".rows"
         self._cache = beside if settings.cache is None else Path(settings.cache)
         self._max_steps, self._seed = max_steps, seed

@@ -7,6 +7,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -15,8 +16,10 @@ from embedtrain.doctor.built_run import BuiltRun
 from embedtrain.doctor.examine import Conditions, examine
 from embedtrain.doctor.findings import Finding
 from embedtrain.files.run_folder import RunFolder
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 from embedtrain.settings.commands import ExamineSettings
+from embedtrain.settings.stages import stages_of
+from embedtrain.train.steps.contrastive.step import Contrastive
 from embedtrain.types import InputError
 
 
@@ -29,15 +32,28 @@ def findings_of(settings: ExamineSettings, scratch: Path) -> list[Finding]:
     try:
         with Progress() as progress:
             progress("rows read, run built", 0, 1)
-            training = TrainingRun(aside(settings, scratch))
+            examined = contrastive_stage(settings)
+            training = Run(aside(examined, scratch))
             progress("rows read, run built", 1, 1)
-            run = BuiltRun.of(training)
-            findings += examine(run, conditions_of(training, run, settings, scratch), progress)
+            run = BuiltRun.of(training.stage)
+            findings += examine(run, conditions_of(training, run, examined, scratch), progress)
     except InputError as error:
         findings.append(Finding("run", "error", f"it cannot start: {error}"))
     finally:
         plan.setLevel(level)
     return findings
+
+
+def contrastive_stage(settings: ExamineSettings) -> ExamineSettings:
+    """The settings of the first stage that contrasts pairs, as a run of its own.
+
+    Raises:
+        InputError: if no stage does.
+    """
+    for stage in stages_of(settings):
+        if stage.settings.step.resolve() is Contrastive:
+            return cast(ExamineSettings, stage.settings)
+    raise InputError("the doctor examines contrastive training, and this run has none: it has another step")
 
 
 def aside(settings: ExamineSettings, scratch: Path) -> ExamineSettings:
@@ -65,11 +81,9 @@ def state_of_folder(settings: ExamineSettings) -> Finding:
     return Finding("run", "ok", f"{folder.path} is free")
 
 
-def conditions_of(
-    training: TrainingRun, run: BuiltRun, settings: ExamineSettings, scratch: Path
-) -> Conditions:
+def conditions_of(training: Run, run: BuiltRun, settings: ExamineSettings, scratch: Path) -> Conditions:
     """What the checks need to know beside the run."""
-    trainer, device = training.trainer, run.device
+    trainer, device = training.stage.trainer, run.device
     report = training.folder.path / "bad_rows" / "bad_rows.jsonl"
     lines = report.read_text("utf-8").splitlines() if report.exists() else []
     own = settings.doctor.memory_gb

@@ -17,7 +17,7 @@ from embedtrain.data.order.windows import Drawn
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, Encoder
 from embedtrain.model.modes import evaluating
 from embedtrain.objective.plan import Plan
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.stage import Stage
 from embedtrain.train.gradcache import GradCache
 from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.train.steps.contrastive.step import ContrastiveStep
@@ -42,23 +42,23 @@ class BuiltRun(NamedTuple):
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
     @classmethod
-    def of(cls, training: TrainingRun) -> BuiltRun:
-        """The parts of a run that is built, on its device.
+    def of(cls, stage: Stage) -> BuiltRun:
+        """The parts of a stage that is built, on its device.
 
         Raises:
             InputError: if its step is not the contrastive one.
         """
-        trainer, step = training.trainer, training.step
+        trainer, step = stage.trainer, stage.step
         if not isinstance(step, ContrastiveStep):
             raise InputError("the doctor examines contrastive training, and this run has another `step`")
         device = trainer.strategy.root_device
-        training.encoder.to(device)
+        stage.encoder.to(device)
         step.module.to(device)
         return cls(
-            training.encoder,
-            training.plan,
+            stage.encoder,
+            stage.plan,
             step.batch_loss,
-            training.data,
+            stage.data,
             step.gradcache,
             ranks=trainer.world_size,
             accumulate=trainer.accumulate_grad_batches,

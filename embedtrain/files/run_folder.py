@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import yaml
 
@@ -37,8 +38,41 @@ FREE = (
     "trainer.log_every_n_steps",
 )
 LEFT_OVER = ".config.yaml.tmp"  # of a run that was killed as it began
+STAGES = "stages"
 BAD_ROWS = "bad_rows"  # written as the data is read, before the folder is prepared
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers", "pytorch-lightning", "mteb")
+
+
+class Finished(NamedTuple):
+    """What a finished stage hands on."""
+
+    weights: Path  # the checkpoint that the next stage begins with
+    steps: int  # optimiser steps of the stage
+
+
+class StageFolder:
+    """Where a stage writes: `stages/<number>_<name>` of the run folder, the last one the run folder itself.
+
+    Args:
+        path: the folder.
+        name: of a stage that is not the last.
+    """
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path, self.name, self.checkpoints = path, name, CheckpointFolder(path / "checkpoints")
+        self._end = path / "finished.json"
+
+    @property
+    def finished(self) -> Finished | None:
+        """What the stage ended with; None while it has not."""
+        if not self._end.exists():
+            return None
+        facts = json.loads(self._end.read_text("utf-8"))
+        return Finished(self.checkpoints.path / facts["weights"], facts["steps"])
+
+    def finish(self, weights: Path, steps: int) -> None:
+        """Take down what the next stage begins with, at once or not at all."""
+        write_text(self._end, json.dumps({"weights": weights.resolve().name, "steps": steps}) + "\n")
 
 
 class RunFolder:
@@ -58,17 +92,26 @@ class RunFolder:
         self.path = Path(root) / name
         self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
         self._locked: IO[bytes] | None = None
+        self._forgotten = False
         self.checkpoints, self.model = CheckpointFolder(self.path / "checkpoints"), self.path / "model"
 
     def forget_bad_rows(self) -> None:
         """Remove the reports of an earlier run that is to be overwritten, before the data is read again.
 
+        Only the first call does: later ones would take the reports of this run.
+
         Raises:
             InputError: if another command works on this folder.
         """
         self._lock()
-        if self.config.exists():
+        if self.config.exists() and not self._forgotten:
             shutil.rmtree(self.path / BAD_ROWS, ignore_errors=True)
+        self._forgotten = True
+
+    def stages(self, names: Sequence[str]) -> list[StageFolder]:
+        """The folders of stages of these names, in their order."""
+        numbered = [f"{number}_{name}" for number, name in enumerate(names[:-1], 1)]
+        return [*(StageFolder(self.path / STAGES / name, name) for name in numbered), StageFolder(self.path)]
 
     def prepare(
         self, config: Mapping[str, Any], given: Mapping[str, Any], *, overwrite: bool, world_size: int
@@ -156,7 +199,7 @@ class RunFolder:
         now = _flat(config)
         other, defaults = [], []
         for key in sorted(before.keys() | now.keys()):
-            if before.get(key) == now.get(key) or key.startswith(FREE):
+            if before.get(key) == now.get(key) or _is_unchecked(key):
                 continue
             text = f"{key}: was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
             if key in said:
@@ -178,6 +221,15 @@ class RunFolder:
                 f"since ({'; '.join(defaults)}). Give the old values to continue it, e.g. "
                 f"{_assignment(defaults[0])}, use another name=..., or overwrite=true to start anew"
             )
+
+
+def _is_unchecked(key: str) -> bool:
+    """Whether a setting of the run or of a stage may change; the weights that a stage hands on may not."""
+    first, _, rest = key.partition(".")
+    if first != STAGES:
+        return key.startswith(FREE)
+    own = rest.partition(".")[2]
+    return own.startswith(FREE) and own != "final_weights"
 
 
 def _assignment(change: str) -> str:

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 
 from embedtrain.data.module import DataModule
-from embedtrain.files.run_folder import RunFolder
+from embedtrain.files.run_folder import RunFolder, StageFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
 from embedtrain.objective.plan import Plan
@@ -57,7 +57,7 @@ def make_step(settings: TrainSettings, encoder: Encoder) -> Step:
     return chosen.step(Parts(encoder, settings.seed, settings.gather, group))
 
 
-def make_data(settings: TrainSettings, step: Step, folder: RunFolder) -> DataModule:
+def make_data(settings: TrainSettings, step: Step, run: RunFolder, folder: StageFolder) -> DataModule:
     """The rows, not yet read."""
     try:
         return DataModule(
@@ -67,13 +67,14 @@ def make_data(settings: TrainSettings, step: Step, folder: RunFolder) -> DataMod
             seed=settings.seed,
             collate=step.collate,
             validation_collate=step.validation_collate,
-            folder=folder.path,
+            folder=run.path,
+            stage=folder.name,
         )
     except InputError as error:
         raise InputError(f"data: {error}") from error
 
 
-def make_logger(settings: TrainSettings, folder: RunFolder) -> Logger | None:
+def make_logger(settings: TrainSettings, folder: StageFolder) -> Logger | None:
     """The logger of the settings, which goes on where it was; None for metrics.jsonl alone."""
     if settings.logger is None:
         return None
@@ -85,7 +86,7 @@ def make_logger(settings: TrainSettings, folder: RunFolder) -> Logger | None:
     return logger
 
 
-def make_trainer(settings: TrainSettings, folder: RunFolder, stop: StopRequest) -> pl.Trainer:
+def make_trainer(settings: TrainSettings, folder: StageFolder, stop: StopRequest) -> pl.Trainer:
     """Lightning's Trainer with the logger of the settings."""
     logger = make_logger(settings, folder)
     loggers = [] if logger is None else [logger]

@@ -14,7 +14,9 @@ def model_folder(name: str) -> str:
         InputError: if the run has not finished.
     """
     folder = Path(name)
-    if (folder / "config.yaml").exists() and (folder / "checkpoints").exists():
+    if (folder / "config.yaml").exists() and any(
+        (folder / name).exists() for name in ("checkpoints", "stages")
+    ):
         if not (folder / "model").exists():
             raise InputError(f"{name} is a run that has not finished: run its command again to finish it")
         return str(folder / "model")

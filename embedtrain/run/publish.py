@@ -17,33 +17,33 @@ from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.run.artefacts import index_of, show_leaderboard
 from embedtrain.run.measure import grid, measure
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 from embedtrain.train.checkpoints import take_weights
 from embedtrain.types import SubModel
 
 
-def evaluate_before(run: TrainingRun) -> IncompleteError | None:
+def evaluate_before(run: Run) -> IncompleteError | None:
     """Score the untouched backbone on every cell; a resumed run keeps the scores it has.
 
     Returns:
         The tasks that could not be scored: of a training that takes hours nothing is thrown away for them.
     """
-    wanted = run.settings.evaluation.before and not run.folder.checkpoints.newest_first()
-    return _measure(run, "measuring the untouched backbone", step=0) if run.leads and wanted else None
+    wanted = run.settings.evaluation.before and run.untouched
+    return _measure(run, "measuring the untouched backbone", step=0) if run.is_main and wanted else None
 
 
-def evaluate_after(run: TrainingRun) -> IncompleteError | None:
+def evaluate_after(run: Run) -> IncompleteError | None:
     """Score the trained model on the same cells, and show both; what it gives is as before."""
-    if not (run.leads and run.settings.evaluation.tasks):
+    if not (run.is_main and run.settings.evaluation.tasks):
         return None
     failed = _measure(run, "measuring the trained model", step=run.final_step)
     _show(run)
     return failed
 
 
-def publish(run: TrainingRun) -> None:
+def publish(run: Run) -> None:
     """Write the cuts and, last, the model: a run folder with `model/` is finished."""
-    if not run.leads:
+    if not run.is_main:
         return
     for cut in run.cuts:
         _write_cut(run, cut)
@@ -55,7 +55,7 @@ def publish(run: TrainingRun) -> None:
     console.log(f"finished in {console.duration(time.monotonic() - run.started)}: {run.folder.model}")
     for cut in run.cuts:
         console.log(f"  cut to {cut.layer} layers, {cut.dim} dims: {run.folder.path / f'cut_{cut}'}")
-    smaller = run.plan.sub_models[:-1] or run.plan.sub_models
+    smaller = run.sub_models[:-1] or run.sub_models
     sub = smaller[len(smaller) // 2]
     console.log(
         f"next: cut it to any size   embedtrain-export model={run.folder.path} layer={sub.layer} "
@@ -65,31 +65,33 @@ def publish(run: TrainingRun) -> None:
     )
 
 
-def _write_cut(run: TrainingRun, cut: SubModel) -> None:
+def _write_cut(run: Run, cut: SubModel) -> None:
     """Write one cut into the run folder, of the weights that were best for it if these were kept.
 
     The model has those of the final step, and again afterwards. Scores of other weights are not in the card.
     """
     settings, folder, step = run.settings, run.folder, run.final_step
     own = folder.checkpoints.best_of(str(cut))
-    best = run.during is not None and run.during.best_per_cut and own.exists()
+    best = run.stage.during is not None and run.stage.during.best_per_cut and own.exists()
     if best:
-        step = take_weights(run.module, own)
+        step = take_weights(run.stage.module, own)
         console.log(f"cut {cut} has the weights of step {step}, where it was best")
     index = index_of(folder.path, f"{settings.name}_{cut}", cut, step)
     save_encoder(run.encoder, folder.path / f"cut_{cut}", cut, overwrite=True, index=index)
     if best:
         checkpoints = folder.checkpoints
-        take_weights(run.module, checkpoints.best if settings.final_weights == "best" else checkpoints.last)
+        take_weights(
+            run.stage.module, checkpoints.best if settings.final_weights == "best" else checkpoints.last
+        )
 
 
-def _measure(run: TrainingRun, what: str, step: int) -> IncompleteError | None:
+def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
     wanted = run.settings.evaluation
     if not wanted.tasks:
         return None
     begun, failed = time.monotonic(), None
     console.log(what)
-    cells = grid(wanted.layers, wanted.dims, wanted.dtypes, run.plan.sub_models)
+    cells = grid(wanted.layers, wanted.dims, wanted.dtypes, run.sub_models)
     try:
         with alone():  # other ranks wait
             measure(run.encoder, wanted, cells, run=run.settings.name, step=step, folder=run.folder.path)
@@ -100,12 +102,12 @@ def _measure(run: TrainingRun, what: str, step: int) -> IncompleteError | None:
     return failed
 
 
-def _show(run: TrainingRun) -> None:
+def _show(run: Run) -> None:
     scores = read_scores(run.folder.scores)
     before = [score for score in scores if score.step == 0]
     after = [score for score in scores if score.step == run.final_step]
-    Console().print(comparison(before, after, trained=run.plan.sub_models))
+    Console().print(comparison(before, after, trained=run.sub_models))
     picture = run.folder.path / "heat_map.png"
-    save_heat_map(picture, before, after, trained=run.plan.sub_models)
+    save_heat_map(picture, before, after, trained=run.sub_models)
     show_leaderboard(run.folder.path, after, run.encoder)
     console.log(f"picture: {picture}")

@@ -1,32 +1,42 @@
-"""A training run: its parts put together, and the training. What surrounds that is in `publish.py`."""
+"""A training run: its stages one after the other, in one folder. What surrounds that is in `publish.py`."""
 
 from __future__ import annotations
 
 import time
-from functools import cached_property
+from dataclasses import replace
 
 import pytorch_lightning as pl
 
 from embedtrain import console
 from embedtrain.files.run_folder import RunFolder
+from embedtrain.model.encoder import Encoder
+from embedtrain.ranks import wait
 from embedtrain.run import build as parts
-from embedtrain.run.eval_during import watch
-from embedtrain.run.refresh import mine_while_training
+from embedtrain.run.stage import Stage, make_stage
 from embedtrain.settings.commands import TrainSettings
-from embedtrain.settings.component import built
 from embedtrain.settings.compose import effective, given
-from embedtrain.train.callbacks.eval_during import EvalDuring
+from embedtrain.settings.stages import recorded, stages_of
 from embedtrain.train.callbacks.stopping import StopRequest
-from embedtrain.train.checkpoints import take_weights
-from embedtrain.train.module import TrainModule
+from embedtrain.train.checkpoints import take_encoder, take_weights
+from embedtrain.types import InputError
 
 
-class TrainingRun:
-    """What `embedtrain-train` trains, built from its settings.
+class Run:
+    """What `embedtrain-train` trains, built from its settings: all stages checked, the next one ready.
+
+    Each stage builds the encoder anew and takes the weights that the stage before it wrote, whether this
+    process trained that stage or an earlier one did: so a continued run is the run that was never stopped.
 
     Args:
         settings: of the command.
         stop: what signals ask for; left out, nobody listens to them.
+
+    Attributes:
+        stage: the one that trains next, or trained last.
+        untouched: whether nothing has been trained yet.
+        sub_models: those that the last stage trains.
+        cuts: the sub-models that are written in the end.
+        final_step: optimiser steps of all stages that the weights were trained.
 
     Raises:
         InputError: if a part refuses its settings; nothing has been written then.
@@ -35,93 +45,118 @@ class TrainingRun:
     def __init__(self, settings: TrainSettings, stop: StopRequest | None = None) -> None:
         self.settings, self.started = settings, time.monotonic()
         self.stop = StopRequest() if stop is None else stop
-        self.leads = console.is_main_process()
+        self.is_main = console.is_main_process()
         self.folder = RunFolder(settings.output_root, settings.name)
-        pl.seed_everything(settings.seed, verbose=False)
-        self.encoder = parts.make_encoder(settings)
-        self.plan = parts.make_plan(settings, self.encoder)
-        parts.restrict(self.encoder, self.plan)
+        self._stages = stages_of(settings)
+        self._folders = self.folder.stages([stage.name for stage in self._stages])
+        self._number = 0 if settings.overwrite else self._unfinished()
+        self.untouched = not self._number and not self._folders[0].checkpoints.newest_first()
+        last = self.stage = self._begin()
+        for number in range(self._number + 1, len(self._stages)):  # a mistake there is not found after hours
+            last = self._built(number, self._encoder())
+        self.sub_models = last.plan.sub_models
         self.cuts = [parts.cut_of(self.encoder, pair) for pair in settings.exports]
-        self.step = parts.make_step(settings, self.encoder)
-        self.optim = settings.optim.build()
-        self.data = parts.make_data(settings, self.step, self.folder)
-        self.trainer = parts.make_trainer(settings, self.folder, self.stop)
-        self.data.trainer = self.trainer  # its ranks and accumulation decide the batches
-        if self.leads and settings.overwrite:
-            self.folder.forget_bad_rows()
-        self.data.setup("fit")
-        self.step.check(self.data, self.plan, self.encoder, self.trainer.world_size)
-        if not self.data.has_validation:
-            self.trainer.limit_val_batches = 0
-        if (refresh := built(settings.mining)) is not None:
-            mine_while_training(
-                refresh, self.data, self.trainer, self.encoder, self.folder.path, settings.seed
-            )
-        self.final_step = self.total_steps
-        self.during: EvalDuring | None = built(settings.eval_during)
-        if self.during is not None:
-            watch(self.during, self.trainer, self.encoder, self.folder, settings, leads=self.leads)
-        parts.check_final_weights(settings, self.data)
-        if self.leads:
-            world = self.trainer.world_size
+        self.final_step = self.stage.total_steps
+        if self.is_main:
             self.folder.prepare(
-                effective(settings), given(settings), overwrite=settings.overwrite, world_size=world
+                recorded(settings, effective),
+                recorded(settings, given),
+                overwrite=settings.overwrite,
+                world_size=self.stage.trainer.world_size,
             )
 
+    @property
+    def encoder(self) -> Encoder:
+        """What is trained."""
+        return self.stage.encoder
+
     def fit(self) -> None:
-        """Train, or continue from the newest whole checkpoint; then take the weights that are published.
+        """Train all stages, or continue from the newest whole checkpoint; take the weights to publish.
 
         Raises:
             Stopped: if a signal asked for it; the last whole step is saved.
         """
-        sizes = " ".join(map(str, self.plan.sub_models))
-        console.log(f"training {self.total_steps} steps, sub-models {sizes}")
         begun = time.monotonic()
-        anew = self.settings.overwrite  # another rank may yet be deleting
-        newest = None if anew else self.folder.checkpoints.newest_whole(repair=self.leads)
-        try:
-            self.trainer.fit(self.module, datamodule=self.data, ckpt_path=newest)
-        except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word
-            raise KeyboardInterrupt from ended
-        self.stop.obey()
-        self.final_step = self.trainer.global_step  # less than planned, if the run ended early
-        if self.leads and self.settings.trainer.shard:
+        self._train()
+        while self._number + 1 < len(self._stages):
+            self._hand_over()
+            self._number += 1
+            del self.stage  # before the next one takes its place in memory
+            self.stage = self._begin()
+            self._train()
+        if self.is_main and self.settings.trainer.shard:
             self._make_whole()
-        if self.leads and self.settings.final_weights == "best":
+        if self.is_main and self.stage.settings.final_weights == "best":
             self._take_best()
         console.log(f"trained in {console.duration(time.monotonic() - begun)}")
 
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the run."""
-        return self.data.optimiser_steps
+    def _unfinished(self) -> int:
+        """The first stage that is to be trained, or trained on."""
+        finished = [folder.finished is not None for folder in self._folders[:-1]]
+        return [*finished, False].index(False)
 
-    @cached_property
-    def module(self) -> TrainModule:
-        """What Lightning trains."""
-        return TrainModule(
-            self.encoder,
-            self.step,
-            self.plan,
-            self.optim,
-            total_steps=self.total_steps,
-            seed=self.settings.seed,
-            describe_rows=lambda rows: [example.where for example in self.data.examples_at(rows)],
-        )
+    def _encoder(self) -> Encoder:
+        pl.seed_everything(self.settings.seed, verbose=False)
+        return parts.make_encoder(self.settings)
+
+    def _built(self, number: int, encoder: Encoder) -> Stage:
+        settings = self._stages[number].settings
+        try:
+            return make_stage(settings, encoder, self.folder, self._folders[number], self.stop)
+        except InputError as error:
+            name = self._stages[number].name
+            raise InputError(f"stage {name}: {error}" if name else str(error)) from error
+
+    def _begin(self) -> Stage:
+        """The next stage, with the weights that the one before it ended with."""
+        encoder = self._encoder()
+        if self._number:
+            before = self._folders[self._number - 1].finished
+            assert before is not None
+            take_encoder(encoder, before.weights)
+        return self._built(self._number, encoder)
+
+    def _train(self) -> None:
+        """Train one stage, or continue it."""
+        stage, name = self.stage, self._stages[self._number].name
+        sizes = " ".join(map(str, stage.plan.sub_models))
+        console.log(f"training {name}{' ' * bool(name)}{stage.total_steps} steps, sub-models {sizes}")
+        anew = self.settings.overwrite  # another rank may yet be deleting
+        newest = None if anew else stage.folder.checkpoints.newest_whole(repair=self.is_main)
+        try:
+            stage.trainer.fit(stage.module, datamodule=stage.data, ckpt_path=newest)
+        except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word
+            raise KeyboardInterrupt from ended
+        self.stop.obey()
+        self.final_step = (
+            self._steps_before() + stage.trainer.global_step
+        )  # less than planned, if it ended early
+
+    def _steps_before(self) -> int:
+        """Optimiser steps of the stages that are finished."""
+        return sum(end.steps for folder in self._folders[: self._number] if (end := folder.finished))
+
+    def _hand_over(self) -> None:
+        """Name the weights that the next stage begins with; a stage of which that is known is finished."""
+        folder, settings = self.stage.folder, self.stage.settings
+        if self.is_main:
+            best = folder.checkpoints.best
+            weights = best if settings.final_weights == "best" and best.exists() else folder.checkpoints.last
+            folder.finish(weights, self.stage.trainer.global_step)
+        wait()
 
     def _take_best(self) -> None:
-        best = self.folder.checkpoints.best
+        best = self.stage.folder.checkpoints.best
         if not best.exists():
             console.log("no validation took place, so the last weights are taken")
             return
-        self.final_step = take_weights(self.module, best)
-        by = "while training" if self.settings.eval_during else "in validation"
+        self.final_step = self._steps_before() + take_weights(self.stage.module, best)
+        by = "while training" if self.stage.during is not None else "in validation"
         console.log(f"taking the weights of step {self.final_step}, the best {by}")
 
     def _make_whole(self) -> None:
         """Build the model again, with the last weights: those that were trained are spread over ranks."""
-        pl.seed_everything(self.settings.seed, verbose=False)
-        self.encoder = parts.make_encoder(self.settings)
-        parts.restrict(self.encoder, self.plan)
-        del self.module
-        take_weights(self.module, self.folder.checkpoints.last)
+        encoder = self._encoder()
+        parts.restrict(encoder, self.stage.plan)
+        self.stage = replace(self.stage, encoder=encoder)
+        take_weights(self.stage.module, self.stage.folder.checkpoints.last)

@@ -186,6 +186,9 @@ class TrainSettings(Words):
     eval_during: Component | None = None
     exports: list[list[int]] = field(default_factory=list)  # [layer, dim] cuts written after training
     final_weights: Literal["last", "best"] = "last"  # "best": those of best.ckpt are measured and written
+    stages: list[Any] = field(
+        default_factory=list
+    )  # {name: ..., and what the stage has for itself}, in order
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ import dataclasses
 import types
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.settings.component import Component, plain_value
 from embedtrain.settings.places import package_path
@@ -42,6 +43,19 @@ def settings_of(kind: type[Settings], config: DictConfig) -> Settings:
         if isinstance(value, Component):
             value.check()
     return settings
+
+
+def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
+    """The settings that plain values describe, checked as those of a command line.
+
+    Raises:
+        InputError: as `settings_of`, and for an unknown key or a value of another type.
+    """
+    try:
+        config = OmegaConf.merge(schema(kind), dict(node))
+    except OmegaConfBaseException as error:
+        raise InputError(str(error).splitlines()[0]) from error
+    return settings_of(kind, cast(DictConfig, config))
 
 
 def effective(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of settings

@@ -11,9 +11,11 @@ from typing import IO, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import nn
 
 from embedtrain.files.atomic import atomic_file, is_disk_full
 from embedtrain.files.checksum import fault_of, write_hashed
+from embedtrain.train.frozen import FrozenWeights
 from embedtrain.types import InputError
 
 
@@ -62,6 +64,20 @@ def take_weights(module: pl.LightningModule, path: Path) -> int:
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
     return int(checkpoint["global_step"])
+
+
+def take_encoder(encoder: nn.Module, path: Path) -> None:
+    """Let an encoder have the weights of a checkpoint of any step; those that were frozen are its own.
+
+    Raises:
+        InputError: if the file is not what was written, or the frozen weights are others.
+    """
+    checkpoint = HashedCheckpointIO().load_checkpoint(path)
+    state = checkpoint["state_dict"]
+    checkpoint["state_dict"] = {name: state[name] for name in state if name.startswith("encoder.")}
+    module = nn.ModuleDict({"encoder": encoder})
+    FrozenWeights(module, "encoder.backbone.").put_back(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -13,7 +13,7 @@ from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 from embedtrain.train import checkpoints as checkpoint
 from embedtrain.train.metrics import FileLogger
 
@@ -239,7 +239,7 @@ def test_a_full_disk_while_publishing(say, words, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("part", "name"),
-    [(TrainingRun, "fit"), (InfoNCE, "inverse_temperature")],
+    [(Run, "fit"), (InfoNCE, "inverse_temperature")],
     ids=["between_steps", "in_a_step"],
 )
 def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part, name):

@@ -18,7 +18,7 @@ from embedtrain.mining.selection import Selection
 from embedtrain.mining.tables import Table, path_of, read_table, steps_of, write_table
 from embedtrain.rules import Abs
 from embedtrain.run.publish import publish
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 from embedtrain.types import InputError
 
 MINING = [
@@ -44,8 +44,8 @@ class Seen(Callback):
 
 
 def train(words, *callbacks):
-    run = TrainingRun(compose(words))
-    run.trainer.callbacks.extend(callbacks)
+    run = Run(compose(words))
+    run.stage.trainer.callbacks.extend(callbacks)
     run.fit()
     publish(run)
     return run
@@ -191,7 +191,7 @@ def test_rows_with_teacher_scores_are_refused(words, tmp_path):
     row = {"positive": "dog", "negative": "bird", "teacher_scores": [1.0, 0.0]}
     path.write_text("".join(json.dumps({"query": f"cat {n}", **row}) + "\n" for n in range(8)), "utf-8")
     with pytest.raises(InputError, match="rows without teacher_scores"):
-        TrainingRun(compose([*words, f"data.train={path}", "data.batch_size=1", "name=x"]))
+        Run(compose([*words, f"data.train={path}", "data.batch_size=1", "name=x"]))
 
 
 def test_ranks_divide_the_texts_and_find_what_one_finds(on_ranks, tmp_path):

@@ -12,7 +12,7 @@ from small_runs import StopAfter
 
 from embedtrain.cli import export, train
 from embedtrain.model.folder.export import load_encoder
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 from embedtrain.types import SubModel
 
 pytest.importorskip("peft")
@@ -87,15 +87,15 @@ def test_a_checkpoint_has_what_is_trained_and_not_the_base(finished):
 
 
 def test_a_run_that_was_stopped_ends_in_the_same_weights(finished, words, tmp_path, monkeypatch):
-    whole = TrainingRun.fit
+    whole = Run.fit
 
-    def stopped(self: TrainingRun) -> None:
-        self.trainer.callbacks.append(StopAfter(3))
+    def stopped(self: Run) -> None:
+        self.stage.trainer.callbacks.append(StopAfter(3))
         whole(self)
 
     again = [*words, f"output_root={tmp_path}"]
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingRun, "fit", stopped)
+        patch.setattr(Run, "fit", stopped)
         with pytest.raises(SystemExit):
             call(train.main, patch, again)
     assert (tmp_path / "decoder" / "checkpoints" / "last.ckpt").exists()

@@ -12,7 +12,7 @@ from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_o
 from embedtrain.files.scores import read_scores
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.run.publish import publish
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 from embedtrain.train.callbacks.eval_during import MeasureWhileTraining
 from embedtrain.train.checkpoints import take_weights
 from embedtrain.types import Cell, InputError
@@ -71,13 +71,13 @@ SWEEP = ["eval_during=sweep", "eval_during.every=2"]
 
 
 def watcher(run):
-    return next(item for item in run.trainer.callbacks if isinstance(item, MeasureWhileTraining))
+    return next(item for item in run.stage.trainer.callbacks if isinstance(item, MeasureWhileTraining))
 
 
 def train(words, *callbacks, values=None):
     """A run; with `values` the measurements are these, in order."""
-    run = TrainingRun(compose(words))
-    run.trainer.callbacks[:0] = callbacks
+    run = Run(compose(words))
+    run.stage.trainer.callbacks[:0] = callbacks
     if values is not None:
         watcher(run).measure = given(run, values)
     run.fit()
@@ -98,7 +98,7 @@ def given(run, values):
 
 
 def run_cells(run):
-    return [Cell(*sub) for sub in run.plan.sub_models]
+    return [Cell(*sub) for sub in run.stage.plan.sub_models]
 
 
 def weights(folder):
@@ -110,8 +110,8 @@ def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
     words = [*words, "trainer.accumulate_grad_batches=2"]
     train([*words, "name=without"])
     logger = FakeLogger()
-    run = TrainingRun(compose([*words, *SWEEP, "name=with"]))
-    run.trainer.loggers = [*run.trainer.loggers, logger]
+    run = Run(compose([*words, *SWEEP, "name=with"]))
+    run.stage.trainer.loggers = [*run.stage.trainer.loggers, logger]
     run.fit()
     publish(run)
     assert_equal_bits(weights(tmp_path / "with"), weights(tmp_path / "without"))
@@ -181,7 +181,7 @@ def test_the_best_step_is_published_and_each_cut_from_its_own(words, tmp_path):
         return load_encoder(path).encode(["a cat sleeps"], [1]).values[0, 0, :8]
 
     def at(step):
-        take_weights(run.module, folder / f"checkpoints/step_{step:09d}.ckpt")
+        take_weights(run.stage.module, folder / f"checkpoints/step_{step:09d}.ckpt")
         return run.encoder.encode(["a cat sleeps"], [1]).values[0, 0, :8]
 
     torch.testing.assert_close(embedded(folder / "model"), at(4), rtol=0, atol=1e-6)
@@ -200,7 +200,7 @@ def test_patience_ends_a_run_and_it_stays_ended(words, tmp_path):
         "name=run",
     ]
     values = {1: 0.5, 2: 0.54, 3: 0.56, 4: 0.6, 5: 0.58, 6: 0.9}  # 0.54 is better, but not by 0.05
-    run = TrainingRun(compose(words))
+    run = Run(compose(words))
     watcher(run).measure = given(run, values)
     run.fit()  # and the machine goes down here
     assert run.final_step == 5
@@ -225,7 +225,7 @@ def test_one_sub_model_may_decide(words):
 
 def test_a_measurement_that_fails_is_survived(words, tmp_path, caplog):
     words = [*words, *SWEEP, "name=run"]
-    run = TrainingRun(compose(words))
+    run = Run(compose(words))
     good = watcher(run).measure
 
     def measure(step):
@@ -255,7 +255,7 @@ def test_a_measurement_that_fails_is_survived(words, tmp_path, caplog):
 )
 def test_what_cannot_be_measured_is_refused_before_the_run(words, more, message):
     with pytest.raises(InputError, match=message):
-        TrainingRun(compose([*words, *SWEEP, *more, "name=run"]))
+        Run(compose([*words, *SWEEP, *more, "name=run"]))
 
 
 def test_test_splits_only_where_that_is_said(words, tmp_path):

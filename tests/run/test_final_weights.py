@@ -7,7 +7,7 @@ from small_runs import StopAfter, StopError, compose, train
 
 from embedtrain.files.scores import read_scores
 from embedtrain.run.publish import evaluate_after, publish
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 
 VALUES = {2: 0.3, 4: 0.9, 6: 0.5}  # of validation, by step
 
@@ -55,7 +55,7 @@ def same(one, other):
 
 
 def test_the_best_weights_are_measured_and_published(words, tmp_path):
-    run = TrainingRun(compose([*words, "name=run"]))
+    run = Run(compose([*words, "name=run"]))
     run.fit()
     evaluate_after(run)
     publish(run)

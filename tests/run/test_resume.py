@@ -21,7 +21,7 @@ from small_runs import (
     without,
 )
 
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 
 STEPS = 6
 EVERYTHING = [  # whatever draws numbers or keeps state between steps
@@ -70,7 +70,7 @@ def test_stopping_changes_nothing_with_chunks_and_a_queue(words, tmp_path):
     """The queue is full, and its oldest documents gone, before the run stops."""
     large = [*without(words, "plan", "plan.dims"), *LARGE_BATCHES]
     whole = train([*large, "name=whole"])
-    assert len(whole.step.batch_loss.queue) == 10
+    assert len(whole.stage.step.batch_loss.queue) == 10
     for stop in (1, 3):
         name = f"stopped_{stop}"
         with pytest.raises(StopError):
@@ -109,14 +109,14 @@ def test_dropout_is_on_and_drawn_from_the_seed(words, tmp_path):
     train([*words, "name=seed_0"])
     train([*words, "name=again"])
     assert_equal_bits(weights(tmp_path / "again"), weights(tmp_path / "seed_0"))
-    run = TrainingRun(compose([*words, "name=third"]))
-    assert run.module.training
-    assert all(part.training for part in run.module.modules())
+    run = Run(compose([*words, "name=third"]))
+    assert run.stage.module.training
+    assert all(part.training for part in run.stage.module.modules())
 
 
 def test_a_run_that_ended_before_it_was_published_is_only_published(words, tmp_path):
     train([*words, "name=whole"])
-    run = TrainingRun(compose([*words, "name=unpublished"]))
+    run = Run(compose([*words, "name=unpublished"]))
     run.fit()  # and the machine goes down here
     train([*words, "name=unpublished"])
     assert_equal_bits(weights(tmp_path / "unpublished"), weights(tmp_path / "whole"))

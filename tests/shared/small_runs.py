@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from embedtrain.cli.launch import settings_from
 from embedtrain.run.publish import publish
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 
 
 class StopError(Exception):
@@ -38,8 +38,8 @@ def without(words, *keys):
 
 def train(words, *callbacks):
     """A run from its start, or where it was stopped, to its end."""
-    run = TrainingRun(compose(words))
-    run.trainer.callbacks.extend(callbacks)
+    run = Run(compose(words))
+    run.stage.trainer.callbacks.extend(callbacks)
     try:
         run.fit()
         publish(run)

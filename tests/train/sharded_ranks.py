@@ -7,7 +7,7 @@ from small_runs import StopAfter, StopError, compose
 from embedtrain.cli.logs import set_up_logs
 from embedtrain.run import build as parts
 from embedtrain.run.publish import publish
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 
 PAIRS = "plan.pairs=[[1,8],[2,16],[4,32]]"
 SMALL = "backbone.max_tokens=24"  # micro-batches of few tokens, of which ranks have different numbers
@@ -34,10 +34,10 @@ def exact(config):
 
 
 def train(words, stop=None):
-    run = TrainingRun(compose(words))
-    run.step.module.double()
+    run = Run(compose(words))
+    run.stage.step.module.double()
     if stop is not None:
-        run.trainer.callbacks.append(StopAfter(stop))
+        run.stage.trainer.callbacks.append(StopAfter(stop))
     try:
         run.fit()
         publish(run)

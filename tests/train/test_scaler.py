@@ -12,7 +12,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, weights
 
 from embedtrain.run.publish import publish
-from embedtrain.run.run import TrainingRun
+from embedtrain.run.run import Run
 
 STEPS, TOO_LARGE = 8, 2.0**40  # float16 overflows: the first steps are left out, each halves the scale
 
@@ -28,10 +28,10 @@ def words(small_run, tmp_path):
 
 
 def train(words, *callbacks):
-    run = TrainingRun(compose(words))
+    run = Run(compose(words))
     scaler = torch.amp.GradScaler("cpu", init_scale=TOO_LARGE, backoff_factor=2.0**-12, growth_interval=2)
-    run.trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
-    run.trainer.callbacks.extend(callbacks)
+    run.stage.trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+    run.stage.trainer.callbacks.extend(callbacks)
     run.fit()
     publish(run)
     return scaler

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMaskedLM
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+from transformers.utils import logging
 
 from embedtrain.model.encoder import Encoder
 
@@ -29,12 +30,21 @@ def head_of(encoder: Encoder, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if type(model.config) in MODEL_FOR_MASKED_LM_MAPPING:
-            whole, info = AutoModelForMaskedLM.from_pretrained(
-                encoder.origin, dtype=model.dtype, output_loading_info=True
-            )
+            whole, info = _loaded(encoder.origin, model.dtype)
             if all(name.startswith(f"{whole.base_model_prefix}.") for name in info["missing_keys"]):
                 return OwnHead(whole, table)
         return TiedHead(encoder.backbone.hidden_size, table).to(model.dtype)
+
+
+def _loaded(folder: str, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
+    """A masked-language model and what transformers says of its weights, without its warnings."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call, unused-ignore]
+    try:
+        model, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        return model, info
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 class OwnHead(nn.Module):

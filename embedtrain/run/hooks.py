@@ -1,44 +1,53 @@
-"""Scores while a run trains: the sweep of an evaluation, given to the callback that takes them."""
+"""What happens beside the steps of a stage: scores while it trains, and negatives mined anew."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytorch_lightning as pl
+from numpy.typing import NDArray
 
+from embedtrain.data.module import DataModule
 from embedtrain.evaluate.catalogue.development import development_tasks
 from embedtrain.evaluate.catalogue.tasks import load
-from embedtrain.files.run_folder import RunFolder
+from embedtrain.files.run_folder import StageFolder
 from embedtrain.files.scores import main_scores
+from embedtrain.mining.pipeline import check_size
+from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
 from embedtrain.model.encoder import Encoder
 from embedtrain.run.measure import grid, measure
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.train.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
 from embedtrain.train.callbacks.saving import SaveCheckpoints
-from embedtrain.types import Cell, Dtype, InputError, Score
+from embedtrain.types import Cell, Dtype, InputError, Role, Score, SubModel
 
-FOLDER = "eval_during"  # in the run folder; its scores.jsonl has lines of every step that was measured
+FOLDER = (
+    "eval_during"  # in the folder of the stage; its scores.jsonl has lines of every step that was measured
+)
 
 
-def watch(
+def measure_while_training(
     during: EvalDuring,
     trainer: pl.Trainer,
     encoder: Encoder,
-    folder: RunFolder,
+    folder: StageFolder,
     settings: TrainSettings,
     *,
-    leads: bool,
+    is_main: bool,
 ) -> None:
-    """Let a run be measured while it trains; its best weights are then decided by that, not by validation.
+    """Let a stage be measured while it trains; its best weights are then decided by that, not by validation.
 
     Args:
         during: what, when, and what follows.
         trainer: gets the callback.
         encoder: what is measured.
-        folder: of the run.
-        settings: of the run; its `evaluation` says where data are and how cells are scored.
-        leads: whether this process is the one that measures.
+        folder: of the stage.
+        settings: of the stage; its `evaluation` says where data are and how cells are scored.
+        is_main: whether this process is the one that measures.
 
     Raises:
         InputError: a task, layer, dim or dtype does not exist, data are missing or not for development, or
@@ -52,7 +61,7 @@ def watch(
     cells = _cells(during, encoder)
     during.check_monitor(cells)
     tasks = []
-    if leads:
+    if is_main:
         tasks = development_tasks(
             during.tasks,
             evaluation.tasks,
@@ -102,3 +111,32 @@ def _cells(during: EvalDuring, encoder: Encoder) -> list[Cell]:
     if during.layers is None and during.dims is None:
         return [cell for cell in every if cell.sub in encoder.trained]
     return every
+
+
+def mine_while_training(
+    refresh: Refresh, data: DataModule, trainer: pl.Trainer, encoder: Encoder, folder: Path, seed: int
+) -> None:
+    """Let a run mine: a callback of the trainer finds negatives, the data's batches carry them.
+
+    Raises:
+        InputError: when the rows bring a teacher's scores, which new negatives would not have; when there are
+            too few documents, or batches are made too far ahead.
+    """
+    if "teacher" in data.offers:
+        raise InputError(
+            "mining=refresh exchanges negatives, and the rows have teacher_scores for those they bring: use "
+            "mining=none, or rows without teacher_scores"
+        )
+    texts = texts_of(data.training_rows())
+    check_size(texts.problems, refresh.selection)
+    whole = SubModel(encoder.num_layers, encoder.width)
+
+    def encode(given: Sequence[str], role: Role, prompt: str | None) -> NDArray[np.float32]:
+        found = encoder.encode(given, (whole.layer,), role, prompt=prompt)
+        vectors: NDArray[np.float32] = found.at(whole).float().numpy()
+        return vectors
+
+    mined, accumulate = folder / "mined", trainer.accumulate_grad_batches
+    data.revise = Revised(mined, refresh, texts, accumulate=accumulate, ahead=data.ahead)
+    # First of all callbacks: what is mined at a step is on disk before a checkpoint of that step can be.
+    trainer.callbacks.insert(0, RefreshNegatives(refresh, texts, encode, mined, seed=seed))  # type: ignore[attr-defined]

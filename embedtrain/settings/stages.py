@@ -1,0 +1,112 @@
+"""The stages of a run: its settings, with what each entry of `stages` says in their place.
+
+    stages:
+      - {name: masked, step: masked, plan: full, trainer: {max_steps: 100}, data: {train: texts.jsonl}}
+      - {name: contrastive}
+
+An entry chooses an option of a group by its name, or gives settings that are merged into those of the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+from embedtrain.settings.commands import TrainSettings
+from embedtrain.settings.component import TARGET
+from embedtrain.settings.compose import from_node, given
+from embedtrain.settings.names import nearest
+from embedtrain.settings.places import config_dir
+from embedtrain.types import InputError
+
+# What a stage may have for itself; all else is the run's.
+STAGED = tuple(
+    "step data plan loss distill objective negatives guide gather gradcache queue mining optim trainer "
+    "eval_during final_weights".split()
+)
+OF_THE_RUN = ("accelerator", "devices", "num_nodes", "shard")  # settings of the trainer that no stage changes
+
+
+class StageSettings(NamedTuple):
+    """One stage of a run."""
+
+    name: str  # "" of a run that names no stages
+    settings: TrainSettings  # of the run, with what the stage overrides
+
+
+def stages_of(settings: TrainSettings) -> list[StageSettings]:
+    """The stages of a run in their order; one with the run's own settings where it names none.
+
+    Raises:
+        InputError: for a stage without a name of its own, or a key or value that there is not.
+    """
+    if not settings.stages:
+        return [StageSettings("", settings)]
+    shared = {key: value for key, value in given(settings).items() if key != "stages"}
+    stages: list[StageSettings] = []
+    for number, entry in enumerate(settings.stages):
+        where = f"stages[{number}]"
+        if not isinstance(entry, Mapping):
+            raise InputError(f"{where} must be a mapping such as {{name: masked, step: masked}}, got {entry}")
+        name = entry.get("name")
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+            raise InputError(f"{where} needs a name of letters, digits, - and _, e.g. name: masked")
+        if name in [stage.name for stage in stages]:
+            raise InputError(f"{where}: two stages have the name {name!r}")
+        node = shared | {
+            key: _changed(key, shared.get(key), value, f"{where}.{key}")
+            for key, value in entry.items()
+            if key != "name"
+        }
+        try:
+            stages.append(StageSettings(name, from_node(type(settings), node)))
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+    return stages
+
+
+def recorded(settings: TrainSettings, show: Callable[[TrainSettings], dict[str, Any]]) -> dict[str, Any]:
+    """What `show` (`effective` or `given`) says of the settings, and of those of each stage by its name."""
+    node = show(settings)
+    if settings.stages:
+        shown = {stage.name: show(stage.settings) for stage in stages_of(settings)}
+        node["stages"] = {
+            f"{number}_{name}": {key: own[key] for key in STAGED if key in own}
+            for number, (name, own) in enumerate(shown.items(), 1)
+        }
+    return node
+
+
+def _changed(key: str, before: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - plain values of any kind
+    """What a stage has for a key: an option of the group, the group's settings changed, or another value."""
+    if key not in STAGED:
+        raise InputError(
+            f"{where}: a stage has no {key!r} of its own{nearest(key, STAGED)} It has: {', '.join(STAGED)}"
+        )
+    folder = config_dir("conf") / key
+    if isinstance(value, str) and folder.is_dir():
+        options = sorted(path.stem for path in folder.glob("*.yaml"))
+        if value not in options:
+            hint = nearest(value, options)
+            raise InputError(f"{where}={value} does not exist{hint} There are: {', '.join(options)}")
+        return yaml.safe_load((folder / f"{value}.yaml").read_text("utf-8")) or {}
+    if not isinstance(value, Mapping):
+        return value
+    fixed = [name for name in OF_THE_RUN if key == "trainer" and name in value]
+    if fixed:
+        raise InputError(f"{where}.{fixed[0]} is the same for all stages: set trainer.{fixed[0]}")
+    if TARGET in value or not isinstance(before, Mapping):
+        return dict(value)
+    return _merged(before, value)
+
+
+def _merged(before: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with some values changed, also in the mappings inside it."""
+    both = {
+        key: _merged(before[key], new)
+        for key, new in value.items()
+        if isinstance(new, Mapping) and isinstance(before.get(key), Mapping) and TARGET not in new
+    }
+    return {**before, **value, **both}

@@ -1,0 +1,143 @@
+"""A run of several stages: the same bits wherever it stops, one folder, mistakes found before it begins."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from processes import finish
+from safetensors.torch import load_file
+from small_runs import (
+    StopAfter,
+    StopError,
+    assert_close_weights,
+    assert_equal_bits,
+    compose,
+    lines_of,
+    train,
+    weights,
+    without,
+)
+
+from embedtrain.files.run_folder import StageFolder
+from embedtrain.files.scores import read_scores
+from embedtrain.run.run import Run
+from embedtrain.types import InputError
+
+MASKED = "{name: masked, step: masked, plan: full, trainer: {max_steps: 3}}"
+STAGES = f"stages=[{MASKED}, {{name: pairs, optim: {{lr: 1e-4}}}}]"
+FIRST = "stages/1_masked"
+
+
+@pytest.fixture
+def words(small_run, tmp_path):
+    return [
+        *small_run,
+        STAGES,
+        f"output_root={tmp_path}",
+        "trainer.max_steps=4",
+        "trainer.checkpoint_every_n_steps=1",
+        "trainer.accelerator=cpu",
+        "trainer.val_check_interval=2",
+        "data.validation_rows=8",
+        "loss.learn_temperature=true",
+        "queue=documents",
+        "queue.size=10",
+    ]
+
+
+def last_weights(folder):
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_stopping_anywhere_changes_nothing(words, tmp_path, monkeypatch):
+    """In the first stage, just before and after it is known to be finished, and in the second stage."""
+    train([*words, "name=whole"])
+    given, finish_stage = [*words, "name=stopped"], StageFolder.finish
+
+    def stops_before(*_):
+        raise StopError
+
+    def stops_after(*handed_on):
+        finish_stage(*handed_on)
+        raise StopError
+
+    with pytest.raises(StopError):
+        train(given, StopAfter(2))
+    for stops in (stops_before, stops_after):
+        monkeypatch.setattr(StageFolder, "finish", stops)
+        with pytest.raises(StopError):
+            train(given)
+    monkeypatch.undo()
+    with pytest.raises(StopError):
+        train(given, StopAfter(2))
+    train(given)
+    mine, whole = tmp_path / "stopped", tmp_path / "whole"
+    assert_equal_bits(weights(mine), weights(whole))
+    assert_equal_bits(last_weights(mine / FIRST), last_weights(whole / FIRST))
+    for name, steps in (("", 4), (FIRST, 3)):
+        assert lines_of(mine / name) == lines_of(whole / name)
+        assert [row["step"] for row in lines_of(whole / name) if "train/loss" in row] == list(range(steps))
+    assert any("val/accuracy_L4_D32" in row for row in lines_of(whole / FIRST))
+    assert any("val/ndcg_at_10_L4_D32" in row for row in lines_of(whole))
+
+
+def test_a_stage_begins_with_the_weights_of_the_one_before(words, tmp_path):
+    still = STAGES.replace("1e-4", "1e-30")  # a step that float32 does not hold
+    train([*without(words, "stages"), still, "name=still"])
+    before = last_weights(tmp_path / "still" / FIRST)
+    published = load_file(tmp_path / "still/model/model.safetensors")
+    trained = [name for name in published if not name.startswith("pooler.")]
+    for name in trained:
+        assert torch.equal(published[name], before[f"encoder.backbone.model.{name}"]), name
+    fresh = load_file(Path(words[0].partition("=")[2]) / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    assert not torch.equal(published[name], fresh[name])
+
+
+def test_two_ranks_run_both_stages_and_scores_are_those_of_the_whole_run(
+    processes, words, calm, small_data, tmp_path
+):
+    given = [*without(words, "backbone.path"), f"backbone.path={calm}", "evaluation.tasks=[find]"]
+    given.append(f"evaluation.data_root={small_data}")
+    two = processes.ranks("train", [*given, "name=two", "trainer.devices=2"])
+    finish(*two, processes.command("train", [*given, "name=one"]))
+    assert_close_weights(tmp_path / "two", tmp_path / "one")
+    for name in ("two", "one"):
+        assert {score.step for score in read_scores(tmp_path / name / "scores.jsonl")} == {0, 7}
+    for mine, theirs in zip(lines_of(tmp_path / "two"), lines_of(tmp_path / "one"), strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+
+
+def test_lightning_starts_the_other_rank_once_for_all_stages(processes, words, calm, tmp_path):
+    given = [*without(words, "backbone.path"), f"backbone.path={calm}", "name=two", "trainer.devices=2"]
+    command = [sys.executable, "-m", "embedtrain.cli.train", *given]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    finish(processes.command("train", [*given[:-2], "name=one"]))
+    assert_close_weights(tmp_path / "two", tmp_path / "one")
+
+
+def test_config_yaml_holds_the_settings_of_each_stage(words, tmp_path):
+    run = Run(compose([*words, "name=shown"]))
+    run.folder.release()
+    config = yaml.safe_load((tmp_path / "shown/config.yaml").read_text("utf-8"))["config"]
+    masked, pairs = config["stages"].values()
+    assert list(config["stages"]) == ["1_masked", "2_pairs"]
+    assert masked["step"] == {"_target_": "embedtrain.train.steps.masked.step.Masked", "share": 0.15}
+    assert (masked["trainer"]["max_steps"], pairs["trainer"]["max_steps"]) == (3, 4)
+    assert (masked["optim"]["lr"], pairs["optim"]["lr"]) == (1e-3, 1e-4)
+    changed = [*without(words, "stages"), STAGES.replace("max_steps: 3", "max_steps: 5"), "name=shown"]
+    with pytest.raises(InputError, match=r"stages\.1_masked\.trainer\.max_steps: was 3, is 5"):
+        Run(compose(changed))
+    saved = STAGES.replace("max_steps: 3", "max_steps: 3, checkpoint_every_n_steps: 2")
+    Run(compose([*without(words, "stages"), saved, "name=shown"])).folder.release()
+
+
+def test_a_mistake_of_a_later_stage_is_found_before_anything_is_written(words, tmp_path):
+    wrong = f"stages=[{MASKED}, {{name: pairs, data: {{batch_size: 1000}}}}]"
+    with pytest.raises(InputError, match="stage pairs: batch_size=1000 is more than the 56 training rows"):
+        Run(compose([*without(words, "stages"), wrong, "name=wrong"]))
+    assert not (tmp_path / "wrong").exists()
