@@ -181,7 +181,10 @@ def checked_rules(rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """The rules. Raises InputError for something else in the list, or two of one name."""
     for rule in rules:
         if not callable(getattr(rule, "removes", None)):
-            raise InputError(f"rules must be a list of rules, got {rule!r} among them")
+            raise InputError(
+                f"rules must be a list of rules, got {rule!r} among them. Choose negatives=NAME or "
+                "selection=NAME with rules"
+            )
     twice = [name for name, count in Counter(rule.name for rule in rules).items() if count > 1]
     if twice:
         raise InputError(

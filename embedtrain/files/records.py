@@ -1,6 +1,6 @@
-"""The rows of one file as they stand there, unread: bounded lines, arrays, parquet.
+"""The rows of one file, unread: bounded lines, arrays, parquet.
 
-Damage is a row of its own, so that whoever reads on can count it: a line that is too long, the place where a
+Damage is a row of its own, so that a reader can count it: a line that is too long, the place where a
 compressed file breaks off, a part of a parquet file. Lines and rows count from 1; blank lines are no rows.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from embedtrain.types import InputError
 
 MAX_LINE = 16 << 20  # bytes; a longer line is a bad row and never in memory as a whole
-KEPT = 64 << 10  # bytes of damage that are kept to look at
+BEGIN = 64 << 10  # bytes of damage that are shown
 BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 18
 MAX_DIGITS = 4000  # of a whole number; Python itself converts up to 4300
@@ -25,13 +25,13 @@ CUT = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Raw(NamedTuple):
-    """A row as it stands in its file, or the damage that stands in its place."""
+    """A row of a file, or the damage in its place."""
 
     where: str  # "path:12", and "path: row 12" where there are no lines
     number: int  # 12
     value: bytes | dict[str, Any] | InputError  # a line, a row of a file without lines, or why there is none
-    kept: bytes = b""  # of damage: its first bytes
-    rows: int = 1  # that it stands for
+    begin: bytes = b""  # of damage: its first bytes
+    rows: int = 1  # that are damaged
 
 
 def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
@@ -40,7 +40,7 @@ def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
         return parquet_rows(path)
     if ".json" in path.suffixes[-2:]:
         first = next(lines(path, max_line=max_line), None)
-        seen = b"" if first is None else first.value if isinstance(first.value, bytes) else first.kept
+        seen = b"" if first is None else first.value if isinstance(first.value, bytes) else first.begin
         if seen.lstrip()[:1] == b"[":
             return _array_rows(path)
     return lines(path, max_line=max_line)
@@ -59,40 +59,28 @@ def parsed(raw: Raw) -> dict[str, Any]:
 
 def lines(path: Path, *, max_line: int) -> Iterator[Raw]:
     """The lines of a plain or packed file that are not blank, never more than `max_line` bytes of one."""
-    number, kept, length = 0, b"", 0  # the last two are of an unfinished line: its first bytes, its length
+    number = 0
     try:
         with _open(path) as stream:
-            while chunk := stream.read1(CHUNK):
-                *whole, rest = chunk.split(b"\n")
-                for part in whole:
-                    size = length + len(part)
-                    if length:
-                        part = kept + part[: max_line + 1 - len(kept)]
-                        kept, length = b"", 0
-                    number += 1
-                    if line := _line(path, number, part, size, max_line):
-                        yield line
-                length += len(rest)
-                kept += rest[: max_line + 1 - len(kept)]
+            while part := stream.readline(max_line + 1):
+                number += 1
+                size, whole = len(part), part.endswith(b"\n")
+                while not whole and (more := stream.readline(CHUNK)):  # too long, and never held as a whole
+                    size, whole = size + len(more), more.endswith(b"\n")
+                size, part = size - whole, part.removesuffix(b"\n")
+                if number == 1:
+                    part = part.removeprefix(BOM)
+                where = f"{path}:{number}"
+                if size > max_line:
+                    error = InputError(
+                        f"{where}: the line has {size:,} bytes, more than the {max_line:,} of a row. "
+                        "Are line breaks missing? Shorten the row, or drop it."
+                    )
+                    yield Raw(where, number, error, part[:BEGIN])
+                elif part and not part.isspace():
+                    yield Raw(where, number, part)
     except (*CUT, OSError) as error:
-        yield Raw(f"{path}:{number + 1}", number + 1, _broken(path, number, error), kept[:KEPT])
-        return
-    if length and (line := _line(path, number + 1, kept, length, max_line)):
-        yield line
-
-
-def _line(path: Path, number: int, part: bytes, size: int, max_line: int) -> Raw | None:
-    """The line of `size` bytes that begins with `part`; None when it is blank."""
-    if number == 1:
-        part = part.removeprefix(BOM)
-    where = f"{path}:{number}"
-    if size > max_line:
-        error = InputError(
-            f"{where}: the line has {size:,} bytes, more than the {max_line:,} that a row may have. "
-            "Are line breaks missing? Shorten the row, or drop it."
-        )
-        return Raw(where, number, error, part[:KEPT])
-    return None if not part or part.isspace() else Raw(where, number, part)
+        yield Raw(f"{path}:{number + 1}", number + 1, _broken(path, number, error))
 
 
 def _broken(path: Path, number: int, error: Exception) -> InputError:
@@ -100,8 +88,8 @@ def _broken(path: Path, number: int, error: Exception) -> InputError:
         return InputError(
             f"{path}: damaged or cut short after line {number} ({error}). Copy or download it again."
         )
-    said = error.strerror if isinstance(error, OSError) else None
-    return InputError(f"{path}: cannot be read after line {number} ({said or error}).")
+    reason = error.strerror if isinstance(error, OSError) else None
+    return InputError(f"{path}: cannot be read after line {number} ({reason or error}).")
 
 
 def _open(path: Path) -> gzip.GzipFile | BufferedReader:
@@ -145,12 +133,12 @@ class _RefusedError(ValueError):
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    row = dict(pairs)
+    if len(row) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"the field {twice[:60]!r} stands there twice")
-    return found
+        raise _RefusedError(f"the field {twice[:60]!r} is there twice")
+    return row
 
 
 def _integer(digits: str) -> int:
@@ -189,8 +177,8 @@ def _array_rows(path: Path) -> Iterator[Raw]:
             if isinstance(row, dict):
                 yield Raw(where, number, row)
             else:  # half a character may be in it
-                kept = str(row)[:KEPT].encode(errors="backslashreplace")
-                yield Raw(where, number, _no_object(row, where), kept=kept)
+                begin = str(row)[:BEGIN].encode(errors="backslashreplace")
+                yield Raw(where, number, _no_object(row, where), begin)
         return
     yield Raw(f"{path}: row 1", 1, InputError(wrong))
 
@@ -234,9 +222,10 @@ def _values(part: Any) -> Iterator[dict[str, Any] | Exception]:  # noqa: ANN401 
 
 def _parquet_row(path: Path, number: int, value: dict[str, Any] | Exception, rows: int = 1) -> Raw:
     if isinstance(value, Exception):
-        said = str(value).partition(chr(10))[0]
+        reason = str(value).partition(chr(10))[0]
         value = InputError(
-            f"{path}: not a readable parquet file after row {number - 1} ({said}). Copy or download it again."
+            f"{path}: not a readable parquet file after row {number - 1} ({reason}). Copy or download it "
+            "again."
         )
     place = f"row {number}" if rows == 1 else f"rows {number}-{number + rows - 1}"
     return Raw(f"{path}: {place}", number, value, rows=rows)

@@ -104,7 +104,7 @@ class Miner:
         """The cross-encoder's scores: of what is labelled for each query, and (b, C) of its candidates."""
         problem, there = self.problem, documents >= 0
         known = [problem.labelled(row) for row in rows]
-        sought = [[*first, *found[some]] for first, found, some in zip(known, documents, there, strict=True)]
+        sought = [[*first, *near[some]] for first, near, some in zip(known, documents, there, strict=True)]
         pairs = [
             (problem.queries[row].text, problem.documents[document])
             for row, listed in zip(rows, sought, strict=True)

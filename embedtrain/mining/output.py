@@ -16,7 +16,7 @@ from embedtrain.mining.problem import Problem
 from embedtrain.types import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-BEFORE, AFTER = "Instruct: ", "\nQuery: "  # what an instruction becomes when rows are read
+BEFORE, AFTER = "Instruct: ", "\nQuery: "  # of the prompt that an instruction becomes when rows are read
 DIGITS = 6  # of scores: float16 vectors know no more
 
 
@@ -47,7 +47,7 @@ def mined_rows(
 
     Args:
         examples: all rows.
-        mined: problems that together have all rows, and what was found.
+        mined: problems that together have all rows, and their negatives.
         keep_negatives: whether a row's own negatives come first.
     """
     places = {
@@ -57,8 +57,8 @@ def mined_rows(
     }
     for row, example in enumerate(examples):
         part, query = places[row]
-        problem, found = mined[part]
-        yield _row(example, problem, found, query, keep_negatives)
+        problem, negatives = mined[part]
+        yield _row(example, problem, negatives, query, keep_negatives)
 
 
 def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> int:
@@ -73,19 +73,19 @@ def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> int:
     return len(listed)
 
 
-def _row(example: Example, problem: Problem, found: Mined, query: int, keep: bool) -> dict[str, Any]:
-    labelled = zip(problem.labelled(query).tolist(), found.labelled[query].tolist(), strict=True)
+def _row(example: Example, problem: Problem, mined: Mined, query: int, keep: bool) -> dict[str, Any]:
+    labelled = zip(problem.labelled(query).tolist(), mined.labelled[query].tolist(), strict=True)
     score_of = {problem.documents[number]: score for number, score in labelled}
-    numbers = found.negatives[query]
+    numbers = mined.negatives[query]
     some = numbers >= 0
-    mined = [problem.documents[number] for number in numbers[some].tolist()]
+    texts = [problem.documents[number] for number in numbers[some].tolist()]
     own = list(example.negatives) if keep else []
-    told = [score_of[text] for text in (*example.positives, *own)]
+    known = [score_of[text] for text in (*example.positives, *own)]
     row: dict[str, Any] = {
         "query": example.query,
         "positives": list(example.positives),
-        "negatives": [*own, *mined],
-        "teacher_scores": [round(score, DIGITS) for score in (*told, *found.scores[query][some].tolist())],
+        "negatives": [*own, *texts],
+        "teacher_scores": [round(score, DIGITS) for score in (*known, *mined.scores[query][some].tolist())],
         "task": example.task,
     }
     if example.prompts.query is not None:
@@ -94,7 +94,7 @@ def _row(example: Example, problem: Problem, found: Mined, query: int, keep: boo
 
 
 def _instruction(example: Example) -> str:
-    """What the row must say for its prompt to be read again."""
+    """The field that gives the row its prompt when it is read."""
     prompt = example.prompts.query or ""
     if not prompt:
         return ""

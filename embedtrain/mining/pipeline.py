@@ -82,13 +82,13 @@ def mine_all(
         done += len(block.queries)
         progress("mining", done, total)
 
-    found = []
+    mined = []
     for problem, store in zip(problems, stores, strict=True):
         documents = store.documents.open()
         fetch = backend(index, documents, problem.pool, device=device)
         miner = Miner(problem, store.queries.open(), documents, fetch, selection, pairs=pairs, seed=seed)
-        found.append(mine(miner, [statistics.note, count]))
-    return found, statistics
+        mined.append(mine(miner, [statistics.note, count]))
+    return mined, statistics
 
 
 def check_size(problems: Sequence[Problem], selection: Selection) -> None:

@@ -35,14 +35,14 @@ class Problem(NamedTuple):
     documents: tuple[str, ...]  # n distinct texts; candidates come first
     pool: int  # how many are candidates; the others are labelled texts that the corpus does not have
     positives: tuple[Integers, ...]  # of each query: document numbers, ascending
-    kept: tuple[Integers, ...]  # of each query: its rows' own negatives where they are kept, ascending
+    own: tuple[Integers, ...]  # of each query: negatives that its rows bring and keep, ascending
     banned: tuple[Integers, ...]  # of each query: documents below `pool` that are no candidates, ascending
     rows: Integers  # (R,) row number of each row
     query_of: Integers  # (R,) query of each row
 
     def labelled(self, query: int) -> Integers:
         """A query's positives, then the negatives that its rows keep: scored without being mined."""
-        return np.concatenate([self.positives[query], self.kept[query]])
+        return np.concatenate([self.positives[query], self.own[query]])
 
 
 def problems_of(
@@ -52,7 +52,7 @@ def problems_of(
     keep_negatives: bool = False,
     instructions: bool = False,
 ) -> list[Problem]:
-    """What there is to mine for numbered rows.
+    """The problems of numbered rows.
 
     Args:
         rows: row numbers and rows; rows of one task, of all tasks when there is a corpus, are one problem.
@@ -80,32 +80,32 @@ def _problem(
 ) -> Problem:
     labelled = (text for _, example in rows for text in example.positives)
     brought = (text for _, example in rows for text in example.negatives)
-    own = dict.fromkeys([*labelled, *brought])
-    pool = len(own) if corpus is None else len(corpus)
-    texts = list(own) if corpus is None else list(dict.fromkeys([*corpus, *own]))
+    named = dict.fromkeys([*labelled, *brought])
+    pool = len(named) if corpus is None else len(corpus)
+    texts = list(named) if corpus is None else list(dict.fromkeys([*corpus, *named]))
     number = {text: place for place, text in enumerate(texts)}
-    positives: dict[str, set[int]] = {}  # by query text, whatever stands before it
-    kept: dict[str, set[int]] = {}
+    positives: dict[str, set[int]] = {}  # by query text, behind any prompt
+    own: dict[str, set[int]] = {}
     for _, example in rows:
         positives.setdefault(example.query, set()).update(number[text] for text in example.positives)
         others = example.negatives if keep else ()
-        kept.setdefault(example.query, set()).update(number[text] for text in others)
+        own.setdefault(example.query, set()).update(number[text] for text in others)
     banned = {
-        text: mine | kept[text] | ({number[text]} if text in number else set())
+        text: mine | own[text] | ({number[text]} if text in number else set())
         for text, mine in positives.items()
     }
-    found: dict[Query, int] = {}
-    asked = [
-        found.setdefault(Query(example.query, example.prompts.query if instructions else None), len(found))
-        for _, example in rows
-    ]
+    queries: dict[Query, int] = {}
+    asked = []
+    for _, example in rows:
+        query = Query(example.query, example.prompts.query if instructions else None)
+        asked.append(queries.setdefault(query, len(queries)))
     return Problem(
-        queries=tuple(found),
+        queries=tuple(queries),
         documents=tuple(texts),
         pool=pool,
-        positives=tuple(_sorted(positives[query.text], len(texts)) for query in found),
-        kept=tuple(_sorted(kept[query.text] - positives[query.text], len(texts)) for query in found),
-        banned=tuple(_sorted(banned[query.text], pool) for query in found),
+        positives=tuple(_sorted(positives[query.text], len(texts)) for query in queries),
+        own=tuple(_sorted(own[query.text] - positives[query.text], len(texts)) for query in queries),
+        banned=tuple(_sorted(banned[query.text], pool) for query in queries),
         rows=np.array([row for row, _ in rows], dtype=np.int64),
         query_of=np.array(asked, dtype=np.int64),
     )

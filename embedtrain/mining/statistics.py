@@ -1,4 +1,4 @@
-"""What mining found, as numbers and examples to look at.
+"""Numbers and examples that show how well mining went.
 
 Letters: b queries of a block, C candidates, K negatives.
 """
@@ -89,10 +89,10 @@ class Statistics:
         self.negatives.add(block.scores[~np.isnan(block.scores)])
         for name, mask in block.removed.items():
             self.removed[name].add(block.candidates.scores[mask])
-        found = (block.negatives >= 0).sum(1)
-        self.queries_with += np.bincount(found, minlength=self.per_row + 1)
+        counts = (block.negatives >= 0).sum(1)
+        self.queries_with += np.bincount(counts, minlength=self.per_row + 1)
         times = np.bincount(problem.query_of, minlength=len(problem.queries))[block.queries]
-        self.rows_with += np.bincount(found, weights=times, minlength=self.per_row + 1).astype(np.int64)
+        self.rows_with += np.bincount(counts, weights=times, minlength=self.per_row + 1).astype(np.int64)
         self._note_suspects(problem, block)
 
     def summary(self) -> dict[str, Any]:
@@ -105,15 +105,15 @@ class Statistics:
             "candidates": self.considered,
             "rows_with_negatives": {str(count): int(rows) for count, rows in enumerate(self.rows_with)},
             "removed": {
-                name: {"count": found.total, "share": round(found.total / share, 6)}
-                for name, found in self.removed.items()
+                name: {"count": scores.total, "share": round(scores.total / share, 6)}
+                for name, scores in self.removed.items()
             },
             "scores": {
                 "positives": self.positives.summary(),
-                "kept": self.negatives.summary(),
-                **{f"removed_{name}": found.summary() for name, found in self.removed.items()},
+                "negatives": self.negatives.summary(),
+                **{f"removed_{name}": scores.summary() for name, scores in self.removed.items()},
             },
-            "suspects": [item._asdict() for _, _, item in sorted(self._suspects, reverse=True)],
+            "suspects": [suspect._asdict() for _, _, suspect in sorted(self._suspects, reverse=True)],
         }
 
     def _note_suspects(self, problem: Problem, block: Block) -> None:
@@ -158,13 +158,13 @@ def readable(summary: dict[str, Any]) -> list[str]:
         f"{summary['rows']} rows, {summary['queries']} distinct queries, {summary['negatives']} negatives "
         f"for them among {summary['candidates']} candidates"
     ]
-    for title, name in (("positives", "positives"), ("negatives", "kept")):
-        if scores[name]["count"]:
-            part = scores[name]
-            lines.append(f"{title}: mean score {part['mean']:.4f}, {part['least']:.4f} to {part['most']:.4f}")
+    for name in ("positives", "negatives"):
+        part = scores[name]
+        if part["count"]:
+            lines.append(f"{name}: mean score {part['mean']:.4f}, {part['least']:.4f} to {part['most']:.4f}")
     lines += [
-        f"removed by {name}: {found['count']} ({100 * found['share']:.2f} % of the candidates)"
-        for name, found in summary["removed"].items()
+        f"removed by {name}: {part['count']} ({100 * part['share']:.2f} % of the candidates)"
+        for name, part in summary["removed"].items()
     ]
     counts = ", ".join(
         f"{rows} have {count}" for count, rows in summary["rows_with_negatives"].items() if rows

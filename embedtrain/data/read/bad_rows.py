@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from embedtrain.files.locks import locked
-from embedtrain.files.records import KEPT, MAX_LINE, Raw, parsed
+from embedtrain.files.records import BEGIN, MAX_LINE, Raw, parsed
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class BadRows:
             self._catch_up(folder)
 
     def forget(self) -> None:
-        """Remove the report and the rows kept: what was read before is done again from the beginning."""
+        """Remove the report and the rows beside it: reading begins again."""
         if self._folder is not None:
             for name in (REPORT, QUARANTINE):
                 (self._folder / name).unlink(missing_ok=True)
@@ -110,18 +110,18 @@ class BadRows:
         return report
 
     def _quarantine(self, folder: Path, raw: Raw) -> str:
-        """Write the row down; says what is kept of it."""
+        """Write the row; "whole", "beginning" or "nothing" of it was written."""
         if isinstance(raw.value, dict):
             text = json.dumps(raw.value, default=str)
         else:
-            text = (raw.kept if isinstance(raw.value, InputError) else raw.value[:KEPT]).decode(
+            text = (raw.begin if isinstance(raw.value, InputError) else raw.value[:BEGIN]).decode(
                 "utf-8", errors="backslashreplace"
             )
         if not text:
             return "nothing"
         with (folder / QUARANTINE).open("ab") as file:
-            file.write(text[:KEPT].rstrip("\r").encode("utf-8", errors="backslashreplace") + b"\n")
-        whole = not isinstance(raw.value, InputError) and len(raw.value) <= KEPT and len(text) <= KEPT
+            file.write(text[:BEGIN].rstrip("\r").encode("utf-8", errors="backslashreplace") + b"\n")
+        whole = not isinstance(raw.value, InputError) and len(raw.value) <= BEGIN and len(text) <= BEGIN
         return "whole" if whole else "beginning"
 
     @contextmanager
@@ -135,7 +135,7 @@ class BadRows:
             yield self._folder
 
     def _catch_up(self, folder: Path) -> None:
-        """Read what the report says beyond what is known; a line that a kill cut off is ended and left."""
+        """Read what the report says beyond what is known; a line that a kill cut off ends and is left."""
         with (folder / REPORT).open("rb") as file:
             file.seek(self._read)
             news = file.read()

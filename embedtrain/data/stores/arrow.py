@@ -32,7 +32,7 @@ from embedtrain.data.read.hub import as_rows, is_hub_name, load
 from embedtrain.data.read.sources import Example, Prompts, RowForm, examples_of, nothing_to_use, task_name
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.files.locks import locked
-from embedtrain.files.records import KEPT, Raw
+from embedtrain.files.records import BEGIN, Raw
 from embedtrain.files.rows import raw_rows, row_files
 from embedtrain.types import InputError
 
@@ -215,9 +215,9 @@ def _tuples(value: Any) -> Any:  # noqa: ANN401
 
 def _bad_line(raw: Raw, error: InputError) -> str:
     damage = isinstance(raw.value, InputError)
-    value = raw.kept if isinstance(raw.value, InputError) else raw.value
+    value = raw.begin if isinstance(raw.value, InputError) else raw.value
     text = json.dumps(value, default=str).encode() if isinstance(value, dict) else value
-    begin = text[: KEPT + 1].decode("latin-1")  # byte by byte
+    begin = text[: BEGIN + 1].decode("latin-1")  # byte by byte
     return json.dumps([raw.where, raw.number, raw.rows, str(error), damage, begin]) + "\n"
 
 

@@ -35,8 +35,8 @@ class Negatives:
         """
         self.sharing = Sharing(scope, in_batch).checked()
         self.rules = checked_rules(rules)
-        self._said = dict(datasets or {})
-        self.datasets = {name: self._own(name, given) for name, given in self._said.items()}
+        self._given = dict(datasets or {})
+        self.datasets = {name: self._own(name, given) for name, given in self._given.items()}
 
     def _own(self, name: str, given: Mapping[str, Any]) -> Sharing:
         where = f"datasets.{name}."
@@ -45,23 +45,19 @@ class Negatives:
         return self.sharing._replace(**given).checked(where)
 
     def share(self, in_batch: Mapping[str, bool]) -> None:
-        """Take over what the data says of single data sets: whether they share what a batch brought.
-
-        Raises:
-            InputError: where `datasets` says otherwise.
-        """
-        for name, wish in in_batch.items():
-            said = self._said.get(name, {}).get("in_batch", wish)
-            if said != wish:
+        """Set `in_batch` of data sets, as the data has it. Raises InputError where `datasets` differs."""
+        for name, value in in_batch.items():
+            here = self._given.get(name, {}).get("in_batch", value)
+            if here != value:
                 raise InputError(
-                    f"data.train says in_batch={str(wish).lower()} for {name!r} and negatives.datasets says "
-                    f"{str(said).lower()}: leave one of them out"
+                    f"data.train has in_batch={str(value).lower()} for {name!r} and negatives.datasets has "
+                    f"{str(here).lower()}: leave one of them out"
                 )
-            self.datasets[name] = self.datasets.get(name, self.sharing)._replace(in_batch=wish)
+            self.datasets[name] = self.datasets.get(name, self.sharing)._replace(in_batch=value)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The data sets named here: whoever knows the data should refuse those that it does not have."""
+        """The data sets named here; `check_tasks` refuses those that the data does not have."""
         return tuple(self.datasets)
 
     @property

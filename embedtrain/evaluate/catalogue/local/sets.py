@@ -31,12 +31,7 @@ RANKINGS = {
     "reranking": ("corpus", "queries", "qrels", "top_ranked"),
 }
 KINDS = ("sts", "pairs", "classification", "clustering", "bitext", "summarization", *RANKINGS)
-PREFERRED = (
-    "test",
-    "dev",
-    "val",
-    "validation",
-)  # without a choice of splits, the first that exists is evaluated
+PREFERRED = ("test", "dev", "val", "validation")  # of these the first that exists, where nothing is chosen
 
 
 class LocalSet(NamedTuple):
@@ -56,7 +51,7 @@ def local_sets(root: Path) -> list[LocalSet]:
     """Every data set folder under the root, by kind and name; none is no error.
 
     Raises:
-        InputError: the root is no folder, or a split stands in two files.
+        InputError: the root is no folder, or a split has two files.
     """
     if not root.is_dir():
         raise InputError(
@@ -72,50 +67,50 @@ def choose_set(name: str, sets: Sequence[LocalSet], root: Path) -> LocalSet:
     Raises:
         InputError: none (with the nearest names), or several kinds have it.
     """
-    found = [item for item in sets if name in (item.path, item.name)]
+    found = [local for local in sets if name in (local.path, local.name)]
     if not found:
-        names = [known for item in sets for known in (item.path, item.name)]
+        names = [known for local in sets for known in (local.path, local.name)]
         raise InputError(f"no local task {name!r} under {root}{nearest_names(name, names)}")
     if len(found) > 1:
-        raise InputError(f"{name!r} is {' and '.join(item.path for item in found)}; say which")
+        raise InputError(f"{name!r} is {' and '.join(local.path for local in found)}; say which")
     return found[0]
 
 
-def evaluated_splits(item: LocalSet, splits: Sequence[str] | None) -> list[str]:
+def evaluated_splits(local: LocalSet, splits: Sequence[str] | None) -> list[str]:
     """The splits to evaluate: those asked for, else the first there is of `PREFERRED`; a ranking has one.
 
     Raises:
         InputError: a split, or what its kind needs beside it, is not there.
     """
-    there = ", ".join(item.files) or "no file"
-    if item.kind in RANKINGS:
-        missing = [file for file in RANKINGS[item.kind] if file not in item.files]
+    there = ", ".join(local.files) or "no file"
+    if local.kind in RANKINGS:
+        missing = [file for file in RANKINGS[local.kind] if file not in local.files]
         if missing:
-            raise InputError(f"{item.path} lacks {', '.join(missing)}; it has {there}")
+            raise InputError(f"{local.path} lacks {', '.join(missing)}; it has {there}")
         return ["test"]
-    if item.kind == "classification" and "train" not in item.files:
-        raise InputError(f"{item.path} has no train file to learn the labels from; it has {there}")
+    if local.kind == "classification" and "train" not in local.files:
+        raise InputError(f"{local.path} has no train file to learn the labels from; it has {there}")
     if splits is not None:
-        missing = [split for split in splits if split not in item.files]
+        missing = [split for split in splits if split not in local.files]
         if missing:
-            raise InputError(f"{item.path} has no split {', '.join(missing)}; it has {there}")
+            raise InputError(f"{local.path} has no split {', '.join(missing)}; it has {there}")
         return list(splits)
-    first = next((split for split in PREFERRED if split in item.files), None)
-    if first is None and item.kind != "classification":
-        raise InputError(f"{item.path} has no split to evaluate ({', '.join(PREFERRED)}); it has {there}")
+    first = next((split for split in PREFERRED if split in local.files), None)
+    if first is None and local.kind != "classification":
+        raise InputError(f"{local.path} has no split to evaluate ({', '.join(PREFERRED)}); it has {there}")
     return [first or "test"]
 
 
-def used_files(item: LocalSet, evaluated: Sequence[str]) -> dict[str, tuple[Path, ...]]:
+def used_files(local: LocalSet, evaluated: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """The files that an evaluation of these splits reads."""
-    wanted = set(RANKINGS.get(item.kind, evaluated))
-    if item.kind == "classification":
+    wanted = set(RANKINGS.get(local.kind, evaluated))
+    if local.kind == "classification":
         wanted.add("train")
-    return {split: (path,) for split, path in item.files.items() if split in wanted}
+    return {split: (path,) for split, path in local.files.items() if split in wanted}
 
 
 def content_hash(files: Mapping[str, Sequence[Path]]) -> str:
-    """Identifies what the files say: changed data are another revision, whose old scores are never served."""
+    """Names the content of the files: changed data are another revision, whose old scores are not served."""
     digest = hashlib.sha256()
     for split in sorted(files):
         for path in files[split]:
@@ -130,7 +125,7 @@ def content_hash(files: Mapping[str, Sequence[Path]]) -> str:
 def nearest_names(name: str, names: Iterable[str]) -> str:
     """; nearest are a, b: letter case does not count."""
     by_lower = {known.lower(): known for known in names}
-    close = [by_lower[found] for found in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
+    close = [by_lower[lower] for lower in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]
     return f"; nearest: {', '.join(close)}" if close else f"; there are {len(by_lower)} tasks, none like it"
 
 
