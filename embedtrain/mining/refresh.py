@@ -64,7 +64,7 @@ class Refresh:
         delay: int = 16,
         most_queries: int | None = None,
         most_seconds: float | None = None,
-        index: Index = "auto",
+        index: Index = "exact",
     ) -> None:
         for name, value in {"every": every, "delay": delay, "most_queries": most_queries}.items():
             if value is not None and value < 1:

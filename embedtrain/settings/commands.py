@@ -260,7 +260,7 @@ class MineSettings(Words):
     corpus: str | None = None  # file of {"text", ["title"]}; None: the documents of the source
     teacher: Component
     selection: Component
-    index: Literal["auto", "exact", "faiss", "ivf", "hnsw"] = "auto"
+    index: Literal["exact", "ivf", "hnsw"] = "exact"
     cross_encoder: str | None = None  # folder or hub name; its scores replace the teacher's
     own_negatives: Literal["drop", "keep"] = "drop"  # a row's own
     use_instructions: bool = False  # rows' instructions stand before queries, instead of the teacher's prompt

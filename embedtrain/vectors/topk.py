@@ -7,7 +7,7 @@ decided by an order of documents, so that the result does not depend on the bloc
 those of more candidates than are wanted are made again in float64, where a product of float16 vectors of
 length one has no rounding at all (its terms are multiples of 2^-48 and its partial sums stay below 2). The
 result holds if no document that was not fetched can belong into it, by the bound on float32 sums; otherwise
-more are fetched. So torch and faiss give the same rows, ties included.
+more are fetched. So rows do not depend on machine or block size, ties included.
 
 Letters: Q queries, N documents, m fetched, k wanted, G width.
 """

@@ -184,7 +184,7 @@ def test_two_ranks_and_two_shards_give_the_rows_of_one(
         (["teacher.path=nowhere/at-all"], ["teacher", "nowhere/at-all"]),
         (["selection.per_row=70", "selection.depth=80"], ["64 documents", "too few for 70"]),
         (["out=mined.csv"], ["mined.csv", ".jsonl, .jsonl.gz, .parquet"]),
-        (["index=annoy"], ["auto, exact, faiss, ivf, hnsw"]),
+        (["index=annoy"], ["exact, ivf, hnsw"]),
         (["own_negatives=both"], ["drop or keep", "both"]),
         (["shard=3/2"], ["shard=3/2", "shard=1/4"]),
         (["selection=naive"], ["rules must be a list", "selection=NAME"]),
@@ -254,7 +254,7 @@ def test_without_faiss(monkeypatch, capsys, words):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "faiss" else find(name, *more)
     )
-    message = say(monkeypatch, capsys, [*words, "index=faiss"])
+    message = say(monkeypatch, capsys, [*words, "index=hnsw"])
     assert "pip install 'embedtrain[mine]'" in message
 
 

@@ -1,12 +1,11 @@
-"""The nearest documents beside a slow sort of all of them, by torch and by faiss."""
+"""The nearest documents beside a slow sort of all of them, and what approximate indexes find of them."""
 
 import importlib.util
 
 import numpy as np
 import pytest
 
-from embedtrain.mining import backends
-from embedtrain.mining.backends import MISSING, backend
+from embedtrain.mining.backends import backend
 from embedtrain.types import InputError
 from embedtrain.vectors.topk import Exact, in_memory, nearest, pair_scores
 
@@ -14,7 +13,6 @@ NOTHING = np.empty(0, dtype=np.int64)
 needs_faiss = pytest.mark.skipif(
     importlib.util.find_spec("faiss") is None, reason="needs faiss: pip install 'embedtrain[mine]'"
 )
-COMPLETE = ["exact", pytest.param("faiss", marks=needs_faiss)]
 
 
 def unit(count, width, seed, dtype=np.float16):
@@ -37,30 +35,27 @@ def slow(queries, documents, banned, k, pool):
     return np.array(numbers), np.array(scores)
 
 
-@pytest.mark.parametrize("index", COMPLETE)
 @pytest.mark.parametrize("pool", [150, 120])
-def test_nearest_is_a_sort_of_all_documents(monkeypatch, index, pool):
+def test_nearest_is_a_sort_of_all_documents(monkeypatch, pool):
     monkeypatch.setattr(Exact, "block", 32)
-    monkeypatch.setattr(backends, "FAISS_BLOCK", 32)
     queries, documents = unit(9, 8, 1), unit(150, 8, 2)
     documents[40:60] = documents[3]  # ties, which the lower number wins
     documents[77] = queries[0]
     banned = [NOTHING, np.array([0, 3, 40]), np.arange(pool), *[np.array([n, n + 50]) for n in range(6)]]
     kept = in_memory(documents)
-    found = nearest(queries, kept, banned, 7, backend(index, kept, pool))
+    found = nearest(queries, kept, banned, 7, Exact(kept, pool))
     numbers, scores = slow(queries, documents, banned, 7, pool)
     assert np.array_equal(found.numbers, numbers)
     assert np.array_equal(found.scores, scores)
     assert (found.numbers[2] == -1).all(), "all of its documents are banned"
 
 
-@pytest.mark.parametrize("index", COMPLETE)
-def test_more_ties_than_are_fetched_at_first(index):
+def test_more_ties_than_are_fetched_at_first():
     documents = unit(400, 6, 3)
     documents[100:400] = documents[99]
     query = documents[99:100]
     kept = in_memory(documents)
-    found = nearest(query, kept, [np.array([99, 101])], 5, backend(index, kept, 400))
+    found = nearest(query, kept, [np.array([99, 101])], 5, Exact(kept, 400))
     assert found.numbers.tolist() == [[100, 102, 103, 104, 105]]
 
 
@@ -71,20 +66,6 @@ def test_a_query_with_many_banned_documents_has_as_many_as_others():
     found = nearest(queries, kept, [NOTHING, np.sort(banned[1])], 10, backend("exact", kept, 500))
     assert (found.numbers >= 0).all()
     assert not set(found.numbers[1].tolist()) & set(banned[1].tolist())
-
-
-@needs_faiss
-def test_faiss_and_torch_give_the_same_bits_over_several_blocks():
-    queries, documents = unit(40, 64, 6), unit(Exact.block * 2 + 100, 64, 7)
-    documents[Exact.block : Exact.block + 50] = documents[:50]  # equal texts of two blocks
-    kept = in_memory(documents)
-    banned = [np.array([n]) for n in range(40)]
-    one, other = (
-        nearest(queries, kept, banned, 30, backend(index, kept, len(documents)))
-        for index in ("exact", "faiss")
-    )
-    assert np.array_equal(one.numbers, other.numbers)
-    assert np.array_equal(one.scores, other.scores)
 
 
 def test_scores_of_float16_vectors_do_not_depend_on_the_order_of_the_sum():
@@ -109,10 +90,8 @@ def test_approximate_indexes_find_most(index):
 
 def test_an_index_that_is_not_there(monkeypatch):
     kept = in_memory(unit(10, 4, 12))
-    with pytest.raises(InputError, match="index must be one of auto, exact"):
+    with pytest.raises(InputError, match="index must be one of exact, ivf, hnsw"):
         backend("annoy", kept, 10)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'embedtrain\[mine\]'"):
-        backend("faiss", kept, 10)
-    assert "index=exact" in MISSING
-    assert isinstance(backend("auto", kept, 10), Exact)
+        backend("hnsw", kept, 10)

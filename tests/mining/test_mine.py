@@ -51,16 +51,13 @@ def slow(rows, row, teacher, *, perc_pos, skip, depth, per_row, reference):
 
 
 @pytest.mark.parametrize("reference", [min, max])
-@pytest.mark.parametrize("index", ["exact", "faiss"])
-def test_mining_is_what_the_rules_say(rows, teacher, tmp_path, reference, index):
-    if index == "faiss":
-        pytest.importorskip("faiss")
+def test_mining_is_what_the_rules_say(rows, teacher, tmp_path, reference):
     name = {min: "lowest", max: "highest"}[reference]
     selection = Selection(rules=[TopK(2), PercPos(0.9)], per_row=3, depth=12, reference=name)
     problems = problems_of(enumerate(rows))
     stores = stores_of(problems, teacher, tmp_path, part=7)
     fill(stores, quiet)
-    mined, statistics = mine_all(problems, stores, selection, quiet, index=index)
+    mined, statistics = mine_all(problems, stores, selection, quiet)
     found = list(mined_rows(rows, list(zip(problems, mined, strict=True)), keep_negatives=False))
     settings = {"perc_pos": 0.9, "skip": 2, "depth": 12, "per_row": 3, "reference": reference}
     expected = [slow(rows, row, teacher, **settings) for row in range(len(rows))]
