@@ -122,7 +122,7 @@ class VectorStore:
     def locate(self, keys: Sequence[bytes]) -> Places:
         """Where the vectors of the keys are (n,), for `read`; -1 for a key that is not there.
 
-        A damaged record is not there, and a warning says so; one that is added again is found.
+        A damaged record is not there, and a warning says so; one that is added again is there.
         """
         asked = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)  # (n, KEY_BYTES)
         places = self._sound(asked)

@@ -159,13 +159,15 @@ def nearest(
         certain = np.full(len(rows), m >= fetch.pool or not fetch.complete)
         for start in range(0, len(rows), RESCORED):
             some = slice(start, start + RESCORED)
-            place, found = rows[some], numbers[some]  # found (Q', m)
-            taken = documents.take(np.maximum(found, 0).ravel()).reshape(*found.shape, documents.width)
+            place, candidates = rows[some], numbers[some]  # candidates (Q', m)
+            taken = documents.take(np.maximum(candidates, 0).ravel()).reshape(
+                *candidates.shape, documents.width
+            )
             scores = pair_scores(queries[place], taken)
-            scores[(found < 0) | _banned(found, [banned[row] for row in place])] = -np.inf
-            order = np.lexsort((found, -scores), axis=-1)[:, :k]
+            scores[(candidates < 0) | _banned(candidates, [banned[row] for row in place])] = -np.inf
+            order = np.lexsort((candidates, -scores), axis=-1)[:, :k]
             best = np.take_along_axis(scores, order, axis=1)  # (Q', k or fewer)
-            chosen = np.where(np.isfinite(best), np.take_along_axis(found, order, axis=1), -1)
+            chosen = np.where(np.isfinite(best), np.take_along_axis(candidates, order, axis=1), -1)
             result.scores[place, : best.shape[1]], result.numbers[place, : best.shape[1]] = best, chosen
             if best.shape[1] == k:
                 certain[some] |= best[:, -1] > near[some].min(axis=1) + slack

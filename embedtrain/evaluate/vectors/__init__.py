@@ -1,1 +1,1 @@
-"""Embeddings kept, dealt to ranks, made smaller and searched."""
+"""The embeddings of a task: encoded once, shared by ranks, held in memory or a store, searched."""

@@ -39,7 +39,7 @@ class Encodes(Protocol):
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """What stands before texts: by role, which `encode` applies itself, by task name or by task type."""
+        """What comes before texts: by role, which `encode` applies itself, by task name or by task type."""
 
     def encode(
         self,
@@ -107,7 +107,7 @@ class GridBank:
     def vectors(self, texts: Sequence[str], role: Role, sub: SubModel, prompt: str | None = None) -> Tensor:
         """Unit rows of one sub-model, (M, sub.dim) float32: truncated first, normalised after.
 
-        `prompt` stands before every text; None is the role's own.
+        `prompt` comes before every text; None is the role's own.
 
         Raises:
             ValueError: if the layer is not in the bank or the dim is outside 1..D.
@@ -150,7 +150,7 @@ class GridBank:
         return self._held[id(corpus)][1]
 
     def passing(self, texts: Sequence[str], role: Role, prompt: str | None) -> Embeddings:
-        """Un-normalised vectors (L, M, D) of texts, encoded by this rank alone and not kept."""
+        """Un-normalised vectors (L, M, D) of texts, encoded by this rank alone and not stored."""
         if self.closed:
             raise NotHeldError
         row = {text: number for number, text in enumerate(dict.fromkeys(texts))}
