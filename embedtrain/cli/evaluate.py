@@ -51,58 +51,34 @@ def run(settings: EvaluateSettings) -> None:
 
 
 def _evaluate(settings: EvaluateSettings) -> None:
-    from pathlib import Path
-
     from embedtrain.cli.offline import offline_tasks
     from embedtrain.cli.prefetch import prefetched_model
-    from embedtrain.evaluate.sweeping.funnel import Measured, funnel_of
-    from embedtrain.evaluate.sweeping.sweep import IncompleteError
     from embedtrain.model.folder.export import load_encoder
     from embedtrain.ranks import rank
-    from embedtrain.run.artefacts import show_leaderboard
-    from embedtrain.run.cost import keeping_of, show_plan
-    from embedtrain.run.measure import grid, measure
-    from embedtrain.run.models import model_folder, name_of
-    from embedtrain.types import InputError, SubModel
+    from embedtrain.run.evaluate import evaluate_encoder
+    from embedtrain.run.models import model_folder
+    from embedtrain.types import InputError
 
     if settings.model is None:
         raise InputError("model must be given, e.g. model=runs/mine")
     tasks = offline_tasks(settings) if settings.offline else None
     encoder = load_encoder(model_folder(prefetched_model(settings.model, settings.data_root)))
-    trained = encoder.trained or (SubModel(encoder.num_layers, encoder.width),)
-    name = name_of(settings.model)
-    folder = Path(settings.output or Path(settings.output_root) / f"evaluation-{name}")
-    cells = grid(settings.layers, settings.dims, settings.dtypes, trained)
-    measured: list[Measured] = [*cells, *(funnel_of(row) for row in settings.funnels)]
-    keeping = keeping_of(settings, folder)
-    if settings.plan_only:
-        show_plan(encoder, settings, cells, keeping, tasks)
-        return
-    failed: IncompleteError | None = None
-    try:
-        scores = measure(
-            encoder, settings, measured, run=name, step=0, folder=folder, tasks=tasks, keeping=keeping
-        )
-    except IncompleteError as error:
-        scores, failed = list(error.scores), error
-    if rank() == 0 and scores:
-        _show(folder, scores, trained, settings.rescore_multiplier)
-        show_leaderboard(folder, scores, encoder)
-    if failed is not None:
-        raise failed
+    result = evaluate_encoder(settings, encoder, settings.model, tasks)
+    if result is not None and rank() == 0 and result.scores:
+        _show(result.folder, result.scores, result.trained, settings.rescore_multiplier)
+    if result is not None and result.failed is not None:
+        raise result.failed
 
 
 def _show(folder: Path, scores: list[Score], trained: Sequence[SubModel], rescore_multiplier: int) -> None:
     from rich.console import Console
 
-    from embedtrain.report.figures import save_heat_map
     from embedtrain.report.funnels import funnel_table
     from embedtrain.report.table import comparison
 
     Console().print(comparison([], scores, trained=trained, rescore_multiplier=rescore_multiplier))
     if (table := funnel_table(scores)) is not None:
         Console().print(table)
-    save_heat_map(folder / "heat_map.png", [], scores, trained=trained)
     print(f"scores: {folder / 'scores.jsonl'}   picture: {folder / 'heat_map.png'}")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedtrain.cli.start import start
 from embedtrain.settings.commands import ExportSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from embedtrain.model.encoder import Encoder
 
 
@@ -20,24 +20,11 @@ def main() -> None:
 
 def run(settings: ExportSettings) -> None:
     """Load a model, cut it, write it."""
-    from embedtrain.model.folder.export import load_encoder, save_encoder
-    from embedtrain.run.artefacts import index_of
-    from embedtrain.run.models import model_folder, run_folder
-    from embedtrain.types import SubModel
+    from embedtrain.run.export import export
 
-    encoder = load_encoder(model_folder(settings.model))
-    layer = encoder.num_layers if settings.layer is None else settings.layer
-    dim = encoder.width if settings.dim is None else settings.dim
-    out = Path(settings.out)
-    if settings.onnx:
-        from embedtrain.model.folder.onnx import export_onnx as write
-    else:
-        write = partial(
-            save_encoder, index=index_of(run_folder(settings.model), out.name, SubModel(layer, dim))
-        )
-    write(encoder, out, SubModel(layer, dim), overwrite=settings.overwrite)
+    out, cut, encoder = export(settings)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
-    print(f"{out}: {layer} layers, {dim} dims, {size:.1f} MiB")
+    print(f"{out}: {cut.layer} layers, {cut.dim} dims, {size:.1f} MiB")
     print(f"use it: {_how_to_use(settings, encoder, out)}")
 
 

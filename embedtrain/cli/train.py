@@ -19,19 +19,12 @@ def run(settings: TrainSettings) -> None:
     """
     from embedtrain.cli.stopping import leave
     from embedtrain.console import is_main_process
-    from embedtrain.run.publish import evaluate_after, evaluate_before, publish
-    from embedtrain.run.run import Run
+    from embedtrain.run.train import train
     from embedtrain.train.callbacks.stopping import Stopped, StopRequest
 
     try:
         with StopRequest() as stop:
-            training = Run(settings, stop)
-            failed = evaluate_before(training)
-            training.fit()
-            failed = evaluate_after(training) or failed
-            publish(training)
-            if failed:
-                raise failed
+            train(settings, stop)
     except Stopped as stopped:
         leave(stopped, leads=is_main_process())
 

@@ -7,15 +7,17 @@ import logging
 import resource
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from embedtrain import ranks
 from embedtrain.console import Progress
+from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.files.atomic import write_bytes
 from embedtrain.mining.backends import check_index
 from embedtrain.mining.output import bad_rows_folder, check_output, mined_rows, statistics_path, write_rows
 from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
 from embedtrain.mining.problem import problems_of
-from embedtrain.mining.reading import Reading
+from embedtrain.mining.reading import Reading, read_retrieval, read_source
 from embedtrain.mining.rescore import CrossEncoderScores, PairScores
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.statistics import readable
@@ -27,6 +29,64 @@ from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
 MEGABYTE = 1024  # of `ru_maxrss`, which counts in KiB on Linux
+
+
+class Mined(NamedTuple):
+    """What a mining wrote."""
+
+    rows: Path | None  # training rows with negatives; None of a shard that was only encoded, or another rank
+    statistics: Path | None
+    lines: list[str]  # what to show of it
+
+
+def mine(settings: MineSettings) -> Mined:
+    """Encode with a teacher, search, choose, write. All ranks of a group call; the first one writes.
+
+    Raises:
+        InputError: for what the user can mend.
+    """
+    shard, shards = shard_of(settings.shard)
+    check_settings(settings)
+    run, world = MiningRun(settings, _read(settings)), ranks.world_size()
+    run.encode(shard=shard * world + ranks.rank(), shards=shards * world)
+    ranks.wait()
+    if ranks.rank():
+        return Mined(None, None, [])
+    if shards > 1:
+        again = "Once all are, run again without shard= to mine."
+        return Mined(None, None, [f"shard {settings.shard} is encoded. {again}"])
+    out = Path(settings.out)
+    lines = run.write(out)
+    return Mined(out, statistics_path(out), lines)
+
+
+def shard_of(text: str | None) -> tuple[int, int]:
+    """(0-based shard, number of shards) of "2/4". Raises InputError for anything else."""
+    if text is None:
+        return 0, 1
+    first, slash, second = text.partition("/")
+    if not (slash and first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+        raise InputError(f"shard={text}: say which of how many, e.g. shard=1/4 to shard=4/4")
+    return int(first) - 1, int(second)
+
+
+def _read(settings: MineSettings) -> Reading:
+    """Rows and corpus that the settings name, bad rows left out as they say."""
+
+    def bad() -> BadRows:
+        return BadRows(settings.on_bad_row, bad_rows_folder(Path(settings.out)))
+
+    if settings.overwrite and settings.shard is None and not ranks.rank():
+        bad().forget()
+    ranks.wait()
+    source, root, corpus = settings.source, settings.data_root, settings.corpus
+    if root is not None and source.startswith("retrieval/"):
+        reading = read_retrieval(Path(root) / source, bad, corpus=corpus)
+    else:
+        reading = read_source(source, bad, corpus=corpus, split=settings.split, columns=settings.columns)
+    if not ranks.rank():
+        bad().summary()
+    return reading
 
 
 class MiningRun:

@@ -14,6 +14,7 @@ from processes import as_torchrun, finish, free_port, send_signal, wait_until
 from embedtrain.cli import mine
 from embedtrain.data.read.sources import read_examples
 from embedtrain.mining import pipeline, teacher
+from embedtrain.run.mine import shard_of
 from embedtrain.types import InputError
 
 
@@ -259,9 +260,9 @@ def test_without_faiss(monkeypatch, capsys, words):
 
 
 def test_shards_are_counted_from_one():
-    assert mine.shard_of(None) == (0, 1)
-    assert mine.shard_of("1/4") == (0, 4)
-    assert mine.shard_of("4/4") == (3, 4)
+    assert shard_of(None) == (0, 1)
+    assert shard_of("1/4") == (0, 4)
+    assert shard_of("4/4") == (3, 4)
     for text in ("0/4", "5/4", "1", "a/b", "-1/2", "1/"):
         with pytest.raises(InputError, match="say which of how many"):
-            mine.shard_of(text)
+            shard_of(text)

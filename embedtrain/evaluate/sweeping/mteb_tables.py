@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import mteb
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 from mteb.abstasks import AbsTask
 from mteb.benchmarks import Benchmark
 from mteb.results import BenchmarkResults

@@ -1,0 +1,244 @@
+"""The commands as functions: the same names and settings, objects back, no new process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedtrain.files.scores import main_scores, read_scores
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.export import check_sub_model, load_encoder
+from embedtrain.run.models import model_folder, name_of
+from embedtrain.settings.commands import (
+    CompareSettings,
+    EvaluateSettings,
+    ExportSettings,
+    MineSettings,
+    TrainSettings,
+)
+from embedtrain.settings.options import settings_from
+from embedtrain.settings.places import package_path
+from embedtrain.types import InputError, Role, Score, SubModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Model:
+    """A trained or untouched embedding model, at every layer and dimension that it has.
+
+    Args:
+        encoder: what embeds.
+        source: the folder or hub name that it came from.
+    """
+
+    def __init__(self, encoder: Encoder, source: str) -> None:
+        self.encoder, self.source = encoder, source
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer blocks."""
+        return self.encoder.num_layers
+
+    @property
+    def width(self) -> int:
+        """D, the largest `dim`."""
+        return self.encoder.width
+
+    @property
+    def trained(self) -> tuple[SubModel, ...]:
+        """The (layer, dim) that training aimed at; empty for an untouched model."""
+        return self.encoder.trained
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        layer: int | None = None,
+        dim: int | None = None,
+        role: Role = "document",
+        prompt: str | None = None,
+    ) -> NDArray[np.float32]:
+        """Unit vectors (N, dim) of N texts, or (dim,) of a single one.
+
+        Args:
+            texts: one or more.
+            layer: transformer blocks to run, 1..num_layers; all when None.
+            dim: leading coordinates to keep, 1..width; all when None.
+            role: "query" or "document": whose prompt stands before each text.
+            prompt: another prompt; "" for none.
+
+        Raises:
+            InputError: if the model has no such layer or dim.
+        """
+        whole = SubModel(self.num_layers, self.width)
+        sub = SubModel(whole.layer if layer is None else layer, whole.dim if dim is None else dim)
+        check_sub_model(self.encoder, sub)
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        vectors = self.encoder.encode(listed, (sub.layer,), role, prompt=prompt).at(sub)
+        result: NDArray[np.float32] = vectors.float().numpy()
+        return result[0] if isinstance(texts, str) else result
+
+    def __repr__(self) -> str:
+        return f"Model({self.source!r}, {self.num_layers} layers x {self.width} dims)"
+
+
+class Run:
+    """A finished run.
+
+    Args:
+        folder: `<output_root>/<name>`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.folder.name
+
+    @cached_property
+    def model(self) -> Model:
+        """What it trained."""
+        return load(self.folder)
+
+    @property
+    def scores(self) -> list[Score]:
+        """All that was measured: step 0 is the untouched backbone. Empty without evaluation."""
+        file = self.folder / "scores.jsonl"
+        return read_scores(file) if file.exists() else []
+
+    def table(self) -> pd.DataFrame:
+        """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""
+        return score_table(self.scores)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+
+class Evaluation(NamedTuple):
+    """What was measured."""
+
+    folder: Path
+    scores: list[Score]
+
+    def table(self) -> pd.DataFrame:
+        """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""
+        return score_table(self.scores)
+
+
+class Mined(NamedTuple):
+    """What a mining wrote."""
+
+    rows: Path  # training rows with negatives
+    statistics: dict[str, Any]
+
+
+def load(model: str | Path | Run) -> Model:
+    """The model of a run folder, a model folder, `package:NAME/folder` or a hub name.
+
+    Raises:
+        InputError: if there is none, or its run has not finished.
+    """
+    source = str(model.folder if isinstance(model, Run) else model)
+    located = package_path(source) if source.startswith("package:") else source
+    return Model(load_encoder(model_folder(located)), source)
+
+
+def train(**settings: Any) -> Run:  # noqa: ANN401 - as many types as there are settings
+    """Train a model, or continue a run that was stopped; as `embedtrain-train`.
+
+    Args:
+        settings: `name` and `data` must be given. A group takes an option's name (`loss="cosent"`), a mapping
+            (`plan={"pairs": [[3, 96], [6, 384]]}`, `loss={"option": "cosent", "temperature": 0.1}`) or None;
+            `recipe` starts from a recipe.
+
+    Raises:
+        InputError: for what can be mended; nothing has been written then.
+    """
+    from embedtrain.run.train import train as run_training
+
+    made = settings_from(TrainSettings, "train", settings)
+    if made.trainer.devices * made.trainer.num_nodes > 1:
+        raise InputError(
+            "several devices need a process each: use the command embedtrain-train, or trainer={'devices': 1}"
+        )
+    return Run(run_training(made).folder.path)
+
+
+def evaluate(model: Model | Run | str | Path, **settings: Any) -> Evaluation:  # noqa: ANN401
+    """Scores of a model at every (layer, dim, dtype) asked for; as `embedtrain-evaluate`.
+
+    Raises:
+        InputError: for what cannot be measured, and for tasks that failed once all others are written.
+    """
+    from embedtrain.run.evaluate import evaluate_encoder
+
+    loaded = model if isinstance(model, Model) else load(model)
+    made = settings_from(EvaluateSettings, "evaluate", {"model": loaded.source, **settings})
+    result = evaluate_encoder(made, loaded.encoder, name_of(loaded.source))
+    if result is None:
+        raise InputError("plan_only prints what an evaluation costs: use the command embedtrain-evaluate")
+    if result.failed is not None:
+        raise result.failed
+    return Evaluation(result.folder, result.scores)
+
+
+def export(model: Run | str | Path, out: str | Path, **settings: Any) -> Path:  # noqa: ANN401
+    """The folder of a smaller model, or of an ONNX graph; as `embedtrain-export`.
+
+    Raises:
+        InputError: if there is no such model or cut, or `out` exists already.
+    """
+    from embedtrain.run.export import export as write
+
+    source = str(model.folder if isinstance(model, Run) else model)
+    return write(
+        settings_from(ExportSettings, "export", {"model": source, "out": str(out), **settings})
+    ).folder
+
+
+def mine(source: str | Path, out: str | Path, **settings: Any) -> Mined:  # noqa: ANN401
+    """Training rows with hard negatives; as `embedtrain-mine`.
+
+    Raises:
+        InputError: for what can be mended; nothing has been written then.
+    """
+    from embedtrain.run.mine import mine as run_mining
+
+    keys = {"source": str(source), "out": str(out), **settings}
+    result = run_mining(settings_from(MineSettings, "mine", keys))
+    if result.rows is None or result.statistics is None:
+        raise InputError("shard encodes a part of the texts: use the command embedtrain-mine for it")
+    return Mined(result.rows, json.loads(result.statistics.read_text("utf-8")))
+
+
+def compare(runs: Sequence[Run | Evaluation | str | Path], **settings: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Which differences are more than chance: rows, and what `embedtrain-compare` writes beside them.
+
+    Raises:
+        InputError: for what cannot be compared.
+    """
+    from embedtrain.run.compare import comparison_of, subset_of
+
+    folders = [str(run.folder if isinstance(run, Run | Evaluation) else run) for run in runs]
+    made = settings_from(CompareSettings, "compare", {"runs": folders, **settings})
+    return subset_of(made) if made.subset else comparison_of(made)
+
+
+def score_table(scores: Sequence[Score]) -> pd.DataFrame:
+    """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""
+    import pandas as pd
+
+    frame = pd.DataFrame([score._asdict() for score in main_scores(list(scores))])
+    if frame.empty:
+        return frame
+    rows = ["step", "task", "split", "metric", "dtype", "layer"]
+    return frame.pivot_table(index=rows, columns="dim", values="value")

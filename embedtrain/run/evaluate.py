@@ -1,0 +1,74 @@
+"""Scores of a saved model at every cell asked for, with what is written beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from embedtrain.evaluate.sweeping.funnel import Measured, funnel_of
+from embedtrain.evaluate.sweeping.sweep import IncompleteError
+from embedtrain.model.encoder import Encoder
+from embedtrain.ranks import rank
+from embedtrain.report.figures import save_heat_map
+from embedtrain.run.artefacts import show_leaderboard
+from embedtrain.run.cost import keeping_of, show_plan
+from embedtrain.run.measure import grid, measure
+from embedtrain.run.models import name_of
+from embedtrain.settings.commands import EvaluateSettings
+from embedtrain.types import Score, SubModel
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation measured."""
+
+    folder: Path  # scores.jsonl, mteb/, leaderboard.csv, heat_map.png
+    scores: list[Score]
+    trained: Sequence[SubModel]  # the sub-models that the model was trained at
+    failed: IncompleteError | None  # tasks that could not be scored
+
+
+def evaluate_encoder(
+    settings: EvaluateSettings, encoder: Encoder, name: str, tasks: Sequence[AbsTask] | None = None
+) -> Evaluation | None:
+    """Measure an encoder; None where only the cost was asked for.
+
+    Args:
+        settings: of the command.
+        encoder: what is measured.
+        name: what its lines are called, and its folder where `output` is None.
+        tasks: what it is measured on; None for those that the settings name.
+
+    Raises:
+        InputError: for what cannot be measured.
+    """
+    run = name_of(name)
+    trained = encoder.trained or (SubModel(encoder.num_layers, encoder.width),)
+    folder = Path(settings.output or Path(settings.output_root) / f"evaluation-{run}")
+    cells = grid(settings.layers, settings.dims, settings.dtypes, trained)
+    measured: list[Measured] = [*cells, *(funnel_of(row) for row in settings.funnels)]
+    keeping = keeping_of(settings, folder)
+    if settings.plan_only:
+        show_plan(encoder, settings, cells, keeping, tasks)
+        return None
+    failed: IncompleteError | None = None
+    try:
+        scores = measure(
+            encoder,
+            settings,
+            measured,
+            run=name_of(name),
+            step=0,
+            folder=folder,
+            tasks=tasks,
+            keeping=keeping,
+        )
+    except IncompleteError as error:
+        scores, failed = list(error.scores), error
+    if rank() == 0 and scores:
+        save_heat_map(folder / "heat_map.png", [], scores, trained=trained)
+        show_leaderboard(folder, scores, encoder)
+    return Evaluation(folder, scores, trained, failed)

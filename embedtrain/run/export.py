@@ -1,0 +1,41 @@
+"""A cut of a saved model, written as a folder or as an ONNX graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.run.artefacts import index_of
+from embedtrain.run.models import model_folder, run_folder
+from embedtrain.settings.commands import ExportSettings
+from embedtrain.types import SubModel
+
+
+class Exported(NamedTuple):
+    """What was written."""
+
+    folder: Path
+    cut: SubModel
+    encoder: Encoder  # the whole model
+
+
+def export(settings: ExportSettings) -> Exported:
+    """Load a model, cut it, write it.
+
+    Raises:
+        InputError: if there is no such model or cut, or `out` exists already.
+    """
+    encoder = load_encoder(model_folder(settings.model))
+    layer = encoder.num_layers if settings.layer is None else settings.layer
+    dim = encoder.width if settings.dim is None else settings.dim
+    out, cut = Path(settings.out), SubModel(layer, dim)
+    if settings.onnx:
+        from embedtrain.model.folder.onnx import export_onnx
+
+        export_onnx(encoder, out, cut, overwrite=settings.overwrite)
+    else:
+        index = index_of(run_folder(settings.model), out.name, cut)
+        save_encoder(encoder, out, cut, overwrite=settings.overwrite, index=index)
+    return Exported(out, cut, encoder)

@@ -1,0 +1,29 @@
+"""A training from its settings to its published model."""
+
+from __future__ import annotations
+
+from embedtrain.run.publish import evaluate_after, evaluate_before, publish
+from embedtrain.run.run import Run
+from embedtrain.settings.commands import TrainSettings
+from embedtrain.train.callbacks.stopping import StopRequest
+
+
+def train(settings: TrainSettings, stop: StopRequest | None = None) -> Run:
+    """One run: measure, train, measure again, save, cut. A run that was stopped continues.
+
+    Raises:
+        InputError: for what the user can mend.
+        IncompleteError: once all is written, if a task could not be scored.
+        Stopped: if a signal ended it; the last whole step is saved.
+    """
+    run = Run(settings, stop)
+    try:
+        failed = evaluate_before(run)
+        run.fit()
+        failed = evaluate_after(run) or failed
+        publish(run)
+    finally:
+        run.folder.release()
+    if failed:
+        raise failed
+    return run

@@ -1,0 +1,131 @@
+"""Settings from keywords instead of a command line: the same groups, options and recipes, without Hydra."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+from embedtrain.settings.component import TARGET, Component
+from embedtrain.settings.compose import effective, from_node, without_none
+from embedtrain.settings.names import nearest
+from embedtrain.settings.places import config_dir
+from embedtrain.types import InputError
+
+Settings = TypeVar("Settings")
+OPTION = "option"  # in a mapping: the option that the other keys change
+
+
+def settings_from(kind: type[Settings], command: str, keys: Mapping[str, Any]) -> Settings:
+    """The settings of a command, every key as on its command line.
+
+    Args:
+        kind: the dataclass of the command.
+        command: its file in conf/.
+        keys: a group takes the name of an option, a mapping of settings (`option` names the option that they
+            change, the default one when left out), a `Component`, a dataclass of settings, or None. `recipe`
+            starts from a file of recipes/.
+
+    Raises:
+        InputError: for a key, option or value that does not exist, with the nearest one that does.
+    """
+    given = dict(keys)
+    node = _defaults(command)
+    if (recipe := given.pop("recipe", None)) is not None:
+        node = _with_recipe(node, str(recipe))
+    known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"unknown setting '{key}'{nearest(key, known)} There are: {', '.join(known)}")
+        node[key] = _chosen(key, value, node.get(key), _is_group(kind, key))
+    return from_node(kind, {key: value for key, value in node.items() if value is not None})
+
+
+def option(group: str, name: str) -> dict[str, Any]:
+    """What conf/GROUP/NAME.yaml says; nothing for `none`.
+
+    Raises:
+        InputError: naming the nearest option, where there is none of that name.
+    """
+    folder = config_dir("conf") / group
+    options = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in options:
+        listed = ", ".join(options)
+        raise InputError(f"{group}='{name}' does not exist{nearest(name, options)} There are: {listed}")
+    return _read(folder / f"{name}.yaml")
+
+
+def _defaults(command: str) -> dict[str, Any]:
+    """The options that conf/COMMAND.yaml chooses."""
+    return _of_choices(_read(config_dir("conf") / f"{command}.yaml").get("defaults", []))
+
+
+def _with_recipe(node: Mapping[str, Any], name: str) -> dict[str, Any]:
+    folder = config_dir("recipes")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise InputError(
+            f"recipe '{name}' does not exist{nearest(name, known)} There are: {', '.join(known)}"
+        )
+    recipe = _read(folder / f"{name}.yaml")
+    chosen = {**node, **_of_choices(recipe.pop("defaults", []))}
+    return _merged(chosen, recipe)
+
+
+def _of_choices(entries: list[Any]) -> dict[str, Any]:
+    """Groups and options of a list of Hydra's defaults."""
+    found = {}
+    for entry in entries:
+        if isinstance(entry, Mapping):
+            for group, name in entry.items():
+                group = str(group).removeprefix("override ").strip()
+                found[group] = option(group, str(name))
+    return found
+
+
+def _chosen(key: str, value: Any, default: Any, group: bool) -> Any:  # noqa: ANN401
+    if isinstance(value, Component):
+        return value.given()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return effective(value)
+    if isinstance(value, Path):
+        return str(value)
+    if not group:
+        return (
+            _merged(default, value) if isinstance(value, Mapping) and isinstance(default, Mapping) else value
+        )
+    if value is None:
+        return {}
+    if isinstance(value, str):
+        return option(key, value)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{key} takes the name of an option or a mapping of settings, got {value!r}")
+    changes = {name: item for name, item in value.items() if name != OPTION}
+    if TARGET in changes:
+        return changes
+    start = option(key, str(value[OPTION])) if OPTION in value else default or {}
+    return _merged(start, changes)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping over another; mappings inside are merged, unless they choose another class."""
+    result = dict(under)
+    for key, value in over.items():
+        below = result.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping) and TARGET not in value:
+            result[key] = _merged(below, value)
+        else:
+            result[key] = str(value) if isinstance(value, Path) else value
+    return result
+
+
+def _is_group(kind: type, key: str) -> bool:
+    inner, _ = without_none(get_type_hints(kind)[key])
+    return inner is Component or (config_dir("conf") / key).is_dir()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = yaml.safe_load(path.read_text("utf-8"))
+    return content if isinstance(content, dict) else {}
