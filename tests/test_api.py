@@ -102,7 +102,9 @@ def test_a_cut_is_exported_evaluated_and_compared(run, local_task, tmp_path):
 
 def test_rows_are_mined(keys, tmp_path):
     teacher = {"path": keys["backbone"]["path"]}
-    mined = embedtrain.mine(keys["data"]["train"], tmp_path / "mined.jsonl", teacher=teacher, selection="naive")
+    mined = embedtrain.mine(
+        keys["data"]["train"], tmp_path / "mined.jsonl", teacher=teacher, selection="naive"
+    )
     assert mined.rows.read_text("utf-8").count("\n") == mined.statistics["rows_out"] > 0
 
 
@@ -124,7 +126,11 @@ def test_mistakes_name_the_cure(keys, change, message, tmp_path):
 
 
 def test_groups_take_a_name_a_mapping_or_settings(keys):
-    given = {**keys, "loss": {"option": "cosent", "temperature": 0.1}, "trainer": TrainerSettings(max_steps=7)}
+    given = {
+        **keys,
+        "loss": {"option": "cosent", "temperature": 0.1},
+        "trainer": TrainerSettings(max_steps=7),
+    }
     made = settings_from(TrainSettings, "train", {"name": "x", "guide": None, **given})
     assert made.loss.target.endswith(".CoSENT")
     assert made.loss.settings["temperature"] == 0.1
