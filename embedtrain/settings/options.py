@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
+
 from embedtrain.settings.component import TARGET, Component
 from embedtrain.settings.compose import effective, from_node, without_none
 from embedtrain.settings.names import nearest
@@ -43,8 +44,8 @@ def settings_from(kind: type[Settings], command: str, keys: Mapping[str, Any]) -
     return from_node(kind, {key: value for key, value in node.items() if value is not None})
 
 
-def option(group: str, name: str) -> dict[str, Any]:
-    """What conf/GROUP/NAME.yaml says; nothing for `none`.
+def option(group: str, name: str, where: str = "") -> dict[str, Any]:
+    """What conf/GROUP/NAME.yaml says; nothing for `none`. `where` is what a message calls the group.
 
     Raises:
         InputError: naming the nearest option, where there is none of that name.
@@ -53,7 +54,8 @@ def option(group: str, name: str) -> dict[str, Any]:
     options = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in options:
         listed = ", ".join(options)
-        raise InputError(f"{group}='{name}' does not exist{nearest(name, options)} There are: {listed}")
+        hint = nearest(name, options)
+        raise InputError(f"{where or group}={name} does not exist{hint} There are: {listed}")
     return _read(folder / f"{name}.yaml")
 
 
@@ -71,7 +73,7 @@ def _with_recipe(node: Mapping[str, Any], name: str) -> dict[str, Any]:
         )
     recipe = _read(folder / f"{name}.yaml")
     chosen = {**node, **_of_choices(recipe.pop("defaults", []))}
-    return _merged(chosen, recipe)
+    return merged(chosen, recipe)
 
 
 def _of_choices(entries: list[Any]) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def _chosen(key: str, value: Any, default: Any, group: bool) -> Any:  # noqa: AN
         return str(value)
     if not group:
         return (
-            _merged(default, value) if isinstance(value, Mapping) and isinstance(default, Mapping) else value
+            merged(default, value) if isinstance(value, Mapping) and isinstance(default, Mapping) else value
         )
     if value is None:
         return {}
@@ -106,24 +108,29 @@ def _chosen(key: str, value: Any, default: Any, group: bool) -> Any:  # noqa: AN
     if TARGET in changes:
         return changes
     start = option(key, str(value[OPTION])) if OPTION in value else default or {}
-    return _merged(start, changes)
+    return merged(start, changes)
 
 
-def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """One mapping over another; mappings inside are merged, unless they choose another class."""
     result = dict(under)
     for key, value in over.items():
         below = result.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping) and TARGET not in value:
-            result[key] = _merged(below, value)
+            result[key] = merged(below, value)
         else:
             result[key] = str(value) if isinstance(value, Path) else value
     return result
 
 
+def is_group(key: str) -> bool:
+    """Whether conf/ has options of that name."""
+    return (config_dir("conf") / key).is_dir()
+
+
 def _is_group(kind: type, key: str) -> bool:
     inner, _ = without_none(get_type_hints(kind)[key])
-    return inner is Component or (config_dir("conf") / key).is_dir()
+    return inner is Component or is_group(key)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import yaml
-
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import TARGET
 from embedtrain.settings.compose import from_node, given
 from embedtrain.settings.names import nearest
-from embedtrain.settings.places import config_dir
+from embedtrain.settings.options import is_group, merged, option
 from embedtrain.types import InputError
 
 # What a stage may have for itself; all else is the run's.
@@ -85,13 +83,8 @@ def _changed(key: str, before: Any, value: Any, where: str) -> Any:  # noqa: ANN
         raise InputError(
             f"{where}: a stage has no {key!r} of its own{nearest(key, STAGED)} It has: {', '.join(STAGED)}"
         )
-    folder = config_dir("conf") / key
-    if isinstance(value, str) and folder.is_dir():
-        options = sorted(path.stem for path in folder.glob("*.yaml"))
-        if value not in options:
-            hint = nearest(value, options)
-            raise InputError(f"{where}={value} does not exist{hint} There are: {', '.join(options)}")
-        return yaml.safe_load((folder / f"{value}.yaml").read_text("utf-8")) or {}
+    if isinstance(value, str) and is_group(key):
+        return option(key, value, where)
     if not isinstance(value, Mapping):
         return value
     fixed = [name for name in OF_THE_RUN if key == "trainer" and name in value]
@@ -99,14 +92,4 @@ def _changed(key: str, before: Any, value: Any, where: str) -> Any:  # noqa: ANN
         raise InputError(f"{where}.{fixed[0]} is the same for all stages: set trainer.{fixed[0]}")
     if TARGET in value or not isinstance(before, Mapping):
         return dict(value)
-    return _merged(before, value)
-
-
-def _merged(before: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with some values changed, also in the mappings inside it."""
-    both = {
-        key: _merged(before[key], new)
-        for key, new in value.items()
-        if isinstance(new, Mapping) and isinstance(before.get(key), Mapping) and TARGET not in new
-    }
-    return {**before, **value, **both}
+    return merged(before, value)
