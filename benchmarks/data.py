@@ -149,7 +149,7 @@ def throughput(path: Path, steps: int) -> list[dict[str, Any]]:
     from embedtrain.data.module import DataModule
     from embedtrain.model.folder.export import load_encoder
     from embedtrain.settings.commands import DataSettings
-    from embedtrain.train.steps.contrastive.collate import PairCollate
+    from embedtrain.training.steps.contrastive.collate import PairCollate
 
     encoder = load_encoder(model_path())
     found = []
@@ -206,8 +206,8 @@ def waiting(path: Path, steps: int) -> list[dict[str, Any]]:
     from embedtrain.objective.matryoshka import Objective
     from embedtrain.objective.plan import Full
     from embedtrain.settings.commands import DataSettings
-    from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-    from embedtrain.train.steps.contrastive.collate import PairCollate
+    from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+    from embedtrain.training.steps.contrastive.collate import PairCollate
 
     found = []
     for workers in WORKERS:

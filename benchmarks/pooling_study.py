@@ -56,7 +56,7 @@ from embedtrain.model.pooling import POOLINGS, Pooling, named_pooling
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import Full
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 
 LEAST_SCORE = 4.0  # of a pair that trains
 MEAN, UNTOUCHED = "mean", "mean, untrained"

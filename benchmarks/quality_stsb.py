@@ -50,12 +50,12 @@ from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.settings.commands import DataSettings, TrainerSettings
 from embedtrain.settings.places import package_path
-from embedtrain.train.callbacks.saving import SaveCheckpoints
-from embedtrain.train.module import TrainModule
-from embedtrain.train.optim import AdamW
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.train.steps.contrastive.step import ContrastiveStep
-from embedtrain.train.trainer import make_trainer
+from embedtrain.training.callbacks.saving import SaveCheckpoints
+from embedtrain.training.module import TrainModule
+from embedtrain.training.optim import AdamW
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.step import ContrastiveStep
+from embedtrain.training.trainer import make_trainer
 from embedtrain.types import SubModel
 
 PAIRS = tuple(

@@ -47,8 +47,8 @@ def ours(root: Path, names: tuple[str, ...], whole: bool) -> dict[str, Any]:
     import mteb  # noqa: F401  (their 10 seconds of import are nobody's)
     import sentence_transformers  # noqa: F401
 
-    from embedtrain.evaluate.catalogue.tasks import find_tasks
-    from embedtrain.evaluate.sweeping.sweep import sweep
+    from embedtrain.evaluation.catalogue.tasks import find_tasks
+    from embedtrain.evaluation.sweeping.sweep import sweep
     from embedtrain.files.scores import main_scores
     from embedtrain.model.encoder import Encoder
     from embedtrain.model.folder.export import load_encoder
@@ -93,8 +93,8 @@ def naive(root: Path, names: tuple[str, ...], cells: list[tuple[int, int]]) -> d
     import mteb
     from sentence_transformers import SentenceTransformer
 
-    from embedtrain.evaluate.catalogue.tasks import find_tasks
-    from embedtrain.evaluate.mteb_private import silenced
+    from embedtrain.evaluation.catalogue.tasks import find_tasks
+    from embedtrain.evaluation.mteb_private import silenced
 
     taken, scores = {}, {}
     with silenced():

@@ -37,7 +37,7 @@ from embedtrain.model.inputs.packing import rows_of
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.settings.commands import DataSettings
 from embedtrain.settings.places import package_path
-from embedtrain.train.steps.contrastive.collate import PairCollate
+from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.types import Processor
 
 MODELS = {

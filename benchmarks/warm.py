@@ -24,7 +24,7 @@ IMPORTED = (
     "embedtrain.cli.stopping",
     "embedtrain.cli.train",
     "embedtrain.cli.mine",
-    "embedtrain.evaluate.sweeping.sweep",
+    "embedtrain.evaluation.sweeping.sweep",
     "mteb",
     "transformers.models.bert.modeling_bert",
 )
@@ -111,9 +111,9 @@ def _run(settings: TrainSettings, watch: tuple[Any, Any, Any] | None) -> None:
 def _watch(phase: Any, done: Any, begun: Any) -> None:
     """Have the run say what it is at."""
     from embedtrain.mining.refresh import RefreshNegatives
-    from embedtrain.train import trainer
-    from embedtrain.train.callbacks.eval_during import MeasureWhileTraining
-    from embedtrain.train.callbacks.saving import TrainingProgress
+    from embedtrain.training import trainer
+    from embedtrain.training.callbacks.eval_during import MeasureWhileTraining
+    from embedtrain.training.callbacks.saving import TrainingProgress
 
     def enter(number: int, steps: int) -> None:
         phase.value, done.value = number, steps

@@ -1,6 +1,6 @@
 """The processes of one command, outside a training step: who one is, and what small values all of them have.
 
-What ranks tell each other during a step is in `train/distributed.py`.
+What ranks tell each other during a step is in `training/distributed.py`.
 """
 
 from __future__ import annotations

@@ -62,13 +62,13 @@ class Alternate:
         return tuple(Weighted(sub, 1.0) for sub in self.sub_models[step % 2 :])
 ''',
     "conf/plan/alternate.yaml": "_target_: embedtrain.objective.plan.alternate.Alternate\n",
-    "embedtrain/train/steps/pull.py": '''
+    "embedtrain/training/steps/pull.py": '''
 from dataclasses import dataclass
 
 import torch
 
-from embedtrain.train.steps.contrastive.collate import PairCollate
-from embedtrain.train.steps.protocol import Report, Validated
+from embedtrain.training.steps.contrastive.collate import PairCollate
+from embedtrain.training.steps.protocol import Report, Validated
 from embedtrain.types import distinct_layers
 
 
@@ -123,7 +123,7 @@ class PullStep:
     def load_state_dict(self, state):
         pass
 ''',
-    "conf/step/pull.yaml": "_target_: embedtrain.train.steps.pull.Pull\n",
+    "conf/step/pull.yaml": "_target_: embedtrain.training.steps.pull.Pull\n",
 }
 RUN = """
 import json, sys

@@ -91,9 +91,9 @@ def test_a_cut_is_exported_evaluated_and_compared(run, local_task, tmp_path):
     small = embedtrain.load(cut)
     assert (small.num_layers, small.width) == (2, 16)
     assert small.encode("a cat") == pytest.approx(run.model.encode("a cat", layer=2, dim=16), abs=1e-6)
-    settings = {"tasks": ["small"], "data_root": local_task}
+    settings = {"tasks": ["small"], "data_root": local_task, "layers": [2], "dims": [16]}
     result = embedtrain.evaluate(small, output=tmp_path / "cut_scores", **settings)
-    whole = embedtrain.evaluate(run, layers=[2], dims=[16], output=tmp_path / "scores", **settings)
+    whole = embedtrain.evaluate(run, output=tmp_path / "scores", **settings)
     assert [score.value for score in result.scores] == pytest.approx([s.value for s in whole.scores])
     assert len(result.table()) == 1
     compared = embedtrain.compare([run], cells=[[4, 32], [1, 8]], resamples=50)
@@ -116,7 +116,7 @@ def test_rows_are_mined(keys, tmp_path):
         ({"plan": {"pears": []}}, "has no setting 'pears'; did you mean 'pairs'"),
         ({"trainer": {"devices": 2}}, "use the command embedtrain-train"),
         ({"recipe": "quickstart"}, "did you mean 'quickstart_minilm'"),
-        ({"seed": "one"}, "seed"),
+        ({"seed": "one"}, "seed: .*Integer"),
     ],
 )
 def test_mistakes_name_the_cure(keys, change, message, tmp_path):

@@ -29,14 +29,14 @@ MAY_IMPORT = {
     "data": {"types", "files", "settings"},
     "model": {"types", "files", "vectors"},
     "objective": {"types", "files", "rules"},
-    "train": {"types", "files", "settings", "console", "ranks", "whole_step"} | PARTS,
-    "evaluate": {"types", "files", "ranks", "vectors"} | PARTS,
+    "training": {"types", "files", "settings", "console", "ranks", "whole_step"} | PARTS,
+    "evaluation": {"types", "files", "ranks", "vectors"} | PARTS,
     "mining": {"types", "files", "console", "ranks", "whole_step", "rules", "vectors"} | PARTS,
     "report": {"types", "files"},
-    "run": BOTTOM | PARTS | {"train", "evaluate", "mining", "report"},
-    "doctor": BOTTOM | PARTS | {"train", "evaluate", "mining", "run"},
+    "run": BOTTOM | PARTS | {"training", "evaluation", "mining", "report"},
+    "doctor": BOTTOM | PARTS | {"training", "evaluation", "mining", "run"},
     "api": BOTTOM | PARTS | {"run"},
-    "cli": BOTTOM | PARTS | {"train", "evaluate", "mining", "report", "run", "doctor"},
+    "cli": BOTTOM | PARTS | {"training", "evaluation", "mining", "report", "run", "doctor"},
 }
 # Entry points below cli/ that a person starts with `python -m`, and so may print.
 PRINTS = {"data/dictionary.py"}
@@ -100,10 +100,10 @@ def test_dependencies_point_one_way():
     [
         ("data", "from embedtrain.model.encoder import Encoder"),
         ("model", "import embedtrain.objective.similarity.pairing"),
-        ("evaluate", "from embedtrain.train import module"),
+        ("evaluation", "from embedtrain.training import module"),
         ("report", "from embedtrain.model.encoder import Encoder"),
         ("types", "from embedtrain.files.rows import read_rows"),
-        ("train", "def late():\n    from embedtrain.cli import train"),
+        ("training", "def late():\n    from embedtrain.cli import train"),
         ("objective", "from embedtrain import data"),
     ],
 )
@@ -120,7 +120,7 @@ def edges_inside(part):
                 yield mine[0].removesuffix(".py"), pieces[2]
 
 
-@pytest.mark.parametrize("part", ["data", "evaluate", "model", "objective", "train"])
+@pytest.mark.parametrize("part", ["data", "evaluation", "model", "objective", "training"])
 def test_packages_of_a_part_depend_one_way(part):
     edges = {(one, other) for one, other in edges_inside(part) if one != other}
     assert edges, "nothing was looked at"
@@ -169,7 +169,7 @@ def test_ranks_talk_in_three_modules_only():
         for name, _ in used(tree_of(path))
         if name.startswith("torch.distributed")
     }
-    assert users == {"train/distributed.py", "train/sharding.py", "ranks.py"}
+    assert users == {"training/distributed.py", "training/sharding.py", "ranks.py"}
 
 
 def outside_reads(tree):

@@ -19,7 +19,7 @@ from embedtrain.settings.component import built
 from embedtrain.settings.compose import schema, settings_of
 from embedtrain.settings.places import config_dir
 from embedtrain.settings.stages import stages_of
-from embedtrain.train.trainer import make_trainer
+from embedtrain.training.trainer import make_trainer
 from embedtrain.types import InputError
 
 CONF = config_dir("conf")

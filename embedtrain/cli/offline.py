@@ -33,8 +33,8 @@ def offline_tasks(settings: EvaluateSettings) -> list[AbsTask]:
     Raises:
         InputError: naming what is missing, and the command that fetches it.
     """
-    from embedtrain.evaluate.catalogue.offline import settle_offline
-    from embedtrain.evaluate.catalogue.tasks import find_tasks
+    from embedtrain.evaluation.catalogue.offline import settle_offline
+    from embedtrain.evaluation.catalogue.tasks import find_tasks
     from embedtrain.model.locate import locate
 
     root = None if settings.data_root is None else Path(settings.data_root).expanduser()

@@ -9,7 +9,7 @@ from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError
 
 if TYPE_CHECKING:
-    from embedtrain.evaluate.catalogue.prefetch import Wanted
+    from embedtrain.evaluation.catalogue.prefetch import Wanted
 
 MODELS = "models"  # the folder of fetched models under the data root
 
@@ -21,9 +21,9 @@ def prefetch_all(settings: EvaluateSettings) -> None:
         InputError: no data_root, an unknown task, or, once all else is fetched, what could not be had.
     """
     from embedtrain.console import Progress
-    from embedtrain.evaluate.catalogue.official.manifest import NAME
-    from embedtrain.evaluate.catalogue.prefetch import prefetch, wanted_data
-    from embedtrain.evaluate.catalogue.tasks import find_tasks
+    from embedtrain.evaluation.catalogue.official.manifest import NAME
+    from embedtrain.evaluation.catalogue.prefetch import prefetch, wanted_data
+    from embedtrain.evaluation.catalogue.tasks import find_tasks
 
     if settings.data_root is None:
         raise InputError("prefetch=true needs data_root=DIR, the folder to fill")
@@ -55,7 +55,7 @@ def _wanted_model(name: str | None) -> list[Wanted]:
     """The repository of a hub model with its safetensors, or other weights where it has none."""
     import huggingface_hub
 
-    from embedtrain.evaluate.catalogue.prefetch import Wanted
+    from embedtrain.evaluation.catalogue.prefetch import Wanted
     from embedtrain.model.locate import DESCRIPTION
 
     if name is None or Path(name).expanduser().exists():

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping
 from typing import NoReturn
 
-from embedtrain.train.callbacks.stopping import Stopped
+from embedtrain.training.callbacks.stopping import Stopped
 
 
 def leave(stopped: Stopped, *, leads: bool) -> NoReturn:

@@ -20,7 +20,7 @@ def run(settings: TrainSettings) -> None:
     from embedtrain.cli.stopping import leave
     from embedtrain.console import is_main_process
     from embedtrain.run.train import train
-    from embedtrain.train.callbacks.stopping import Stopped, StopRequest
+    from embedtrain.training.callbacks.stopping import Stopped, StopRequest
 
     try:
         with StopRequest() as stop:

@@ -19,7 +19,7 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.run.run import Run
 from embedtrain.settings.commands import ExamineSettings
 from embedtrain.settings.stages import stages_of
-from embedtrain.train.steps.contrastive.step import Contrastive
+from embedtrain.training.steps.contrastive.step import Contrastive
 from embedtrain.types import InputError
 
 

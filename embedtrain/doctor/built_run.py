@@ -18,9 +18,9 @@ from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, Encoder
 from embedtrain.model.modes import evaluating
 from embedtrain.objective.plan import Plan
 from embedtrain.run.stage import Stage
-from embedtrain.train.gradcache import GradCache
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.train.steps.contrastive.step import ContrastiveStep
+from embedtrain.training.gradcache import GradCache
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.step import ContrastiveStep
 from embedtrain.types import Batch, Chosen, Embeddings, Guide, InputError, Pairing, distinct_layers
 
 SCANNED = 512  # first batches that are searched for one of each dataset

@@ -8,9 +8,9 @@ from pathlib import Path
 from embedtrain.doctor.duplicates import normalised
 from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
 from embedtrain.doctor.rows import Sample
-from embedtrain.evaluate.catalogue.offline import settle_offline
-from embedtrain.evaluate.catalogue.tasks import find_tasks
-from embedtrain.evaluate.catalogue.texts import Placed, placed_texts
+from embedtrain.evaluation.catalogue.offline import settle_offline
+from embedtrain.evaluation.catalogue.tasks import find_tasks
+from embedtrain.evaluation.catalogue.texts import Placed, placed_texts
 from embedtrain.types import InputError, content_id
 
 CHECK = "overlap with evaluation"

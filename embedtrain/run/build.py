@@ -15,11 +15,11 @@ from embedtrain.model.folder.export import check_sub_model
 from embedtrain.objective.plan import Plan
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import built
-from embedtrain.train.callbacks.stopping import StopRequest
-from embedtrain.train.frozen import restrict_pooling
-from embedtrain.train.loggers import continued, keep_lines
-from embedtrain.train.steps.protocol import MakesStep, Parts, Step
-from embedtrain.train.trainer import make_trainer as trainer_of
+from embedtrain.training.callbacks.stopping import StopRequest
+from embedtrain.training.frozen import restrict_pooling
+from embedtrain.training.loggers import continued, keep_lines
+from embedtrain.training.steps.protocol import MakesStep, Parts, Step
+from embedtrain.training.trainer import make_trainer as trainer_of
 from embedtrain.types import InputError, SubModel
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embedtrain.evaluate.comparing.compare import (
+from embedtrain.evaluation.comparing.compare import (
     Judgement,
     OverTasks,
     Pairs,
@@ -19,9 +19,9 @@ from embedtrain.evaluate.comparing.compare import (
     over_tasks,
     smallest_cells,
 )
-from embedtrain.evaluate.comparing.runs import Run, cells_of, read_run, read_seeds, same_tasks
-from embedtrain.evaluate.comparing.statistics import Settings as Resampling
-from embedtrain.evaluate.comparing.subset import select_subset
+from embedtrain.evaluation.comparing.runs import Run, cells_of, read_run, read_seeds, same_tasks
+from embedtrain.evaluation.comparing.statistics import Settings as Resampling
+from embedtrain.evaluation.comparing.subset import select_subset
 from embedtrain.settings.commands import CompareSettings
 from embedtrain.settings.compose import effective
 from embedtrain.types import Cell, InputError

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from embedtrain.console import duration
-from embedtrain.evaluate.catalogue.tasks import find_tasks
-from embedtrain.evaluate.sweeping.cost import Cost, costs
-from embedtrain.evaluate.vectors.storage import GIB, Keeping
+from embedtrain.evaluation.catalogue.tasks import find_tasks
+from embedtrain.evaluation.sweeping.cost import Cost, costs
+from embedtrain.evaluation.vectors.storage import GIB, Keeping
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank, world_size
 from embedtrain.settings.commands import EvaluateSettings

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from embedtrain.evaluate.sweeping.funnel import Measured, funnel_of
-from embedtrain.evaluate.sweeping.sweep import IncompleteError
+from embedtrain.evaluation.sweeping.funnel import Measured, funnel_of
+from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank
 from embedtrain.report.figures import save_heat_map

@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 from numpy.typing import NDArray
 
 from embedtrain.data.module import DataModule
-from embedtrain.evaluate.catalogue.development import development_tasks
-from embedtrain.evaluate.catalogue.tasks import load
+from embedtrain.evaluation.catalogue.development import development_tasks
+from embedtrain.evaluation.catalogue.tasks import load
 from embedtrain.files.run_folder import StageFolder
 from embedtrain.files.scores import main_scores
 from embedtrain.mining.pipeline import check_size
@@ -21,8 +21,8 @@ from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_
 from embedtrain.model.encoder import Encoder
 from embedtrain.run.measure import grid, measure
 from embedtrain.settings.commands import TrainSettings
-from embedtrain.train.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
-from embedtrain.train.callbacks.saving import SaveCheckpoints
+from embedtrain.training.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
+from embedtrain.training.callbacks.saving import SaveCheckpoints
 from embedtrain.types import Cell, Dtype, InputError, Role, Score, SubModel
 
 FOLDER = (

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedtrain.console import Progress
-from embedtrain.evaluate.catalogue.tasks import find_tasks
-from embedtrain.evaluate.sweeping.funnel import Measured
-from embedtrain.evaluate.sweeping.sweep import sweep
-from embedtrain.evaluate.vectors.storage import IN_MEMORY, Keeping
+from embedtrain.evaluation.catalogue.tasks import find_tasks
+from embedtrain.evaluation.sweeping.funnel import Measured
+from embedtrain.evaluation.sweeping.sweep import sweep
+from embedtrain.evaluation.vectors.storage import IN_MEMORY, Keeping
 from embedtrain.files.scores import add_tasks
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import weights_hash
@@ -71,8 +71,8 @@ def measure(
     Raises:
         InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
     """
-    from embedtrain.evaluate.catalogue.sources import facts_of
-    from embedtrain.evaluate.sweeping.adapter import Serving
+    from embedtrain.evaluation.catalogue.sources import facts_of
+    from embedtrain.evaluation.sweeping.adapter import Serving
 
     if wanted.rescore_multiplier < 1:
         raise InputError(f"rescore_multiplier must be at least 1, got {wanted.rescore_multiplier}")

@@ -7,7 +7,7 @@ import time
 from rich.console import Console
 
 from embedtrain import console
-from embedtrain.evaluate.sweeping.sweep import IncompleteError
+from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
 from embedtrain.model.folder.adapter import save_adapter
@@ -18,7 +18,7 @@ from embedtrain.report.table import comparison
 from embedtrain.run.artefacts import index_of, show_leaderboard
 from embedtrain.run.measure import grid, measure
 from embedtrain.run.run import Run
-from embedtrain.train.checkpoints import take_weights
+from embedtrain.training.checkpoints import take_weights
 from embedtrain.types import SubModel
 
 

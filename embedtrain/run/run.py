@@ -16,8 +16,8 @@ from embedtrain.run.stage import Stage, make_stage
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import effective, given
 from embedtrain.settings.stages import recorded, stages_of
-from embedtrain.train.callbacks.stopping import StopRequest
-from embedtrain.train.checkpoints import take_encoder, take_weights
+from embedtrain.training.callbacks.stopping import StopRequest
+from embedtrain.training.checkpoints import take_encoder, take_weights
 from embedtrain.types import InputError
 
 

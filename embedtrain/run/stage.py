@@ -16,11 +16,11 @@ from embedtrain.run import build as parts
 from embedtrain.run.hooks import measure_while_training, mine_while_training
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import built
-from embedtrain.train.callbacks.eval_during import EvalDuring
-from embedtrain.train.callbacks.stopping import StopRequest
-from embedtrain.train.module import TrainModule
-from embedtrain.train.optim import AdamW
-from embedtrain.train.steps.protocol import Step
+from embedtrain.training.callbacks.eval_during import EvalDuring
+from embedtrain.training.callbacks.stopping import StopRequest
+from embedtrain.training.module import TrainModule
+from embedtrain.training.optim import AdamW
+from embedtrain.training.steps.protocol import Step
 
 
 @dataclass(frozen=True)

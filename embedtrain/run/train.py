@@ -5,7 +5,7 @@ from __future__ import annotations
 from embedtrain.run.publish import evaluate_after, evaluate_before, publish
 from embedtrain.run.run import Run
 from embedtrain.settings.commands import TrainSettings
-from embedtrain.train.callbacks.stopping import StopRequest
+from embedtrain.training.callbacks.stopping import StopRequest
 
 
 def train(settings: TrainSettings, stop: StopRequest | None = None) -> Run:

@@ -54,7 +54,8 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
     try:
         config = OmegaConf.merge(schema(kind), dict(node))
     except OmegaConfBaseException as error:
-        raise InputError(str(error).splitlines()[0]) from error
+        place = f"{error.full_key}: " if error.full_key else ""
+        raise InputError(place + str(error).splitlines()[0]) from error
     return settings_of(kind, cast(DictConfig, config))
 
 

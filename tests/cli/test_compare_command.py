@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from embedtrain.cli.compare import main
-from embedtrain.evaluate.per_item.stored import About, ItemValues, items_file, write_items
+from embedtrain.evaluation.per_item.stored import About, ItemValues, items_file, write_items
 from embedtrain.files.scores import append_scores
 from embedtrain.types import Cell, Score
 

@@ -14,8 +14,8 @@ from embedtrain.model.folder.export import load_encoder
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.run.run import Run
-from embedtrain.train import checkpoints as checkpoint
-from embedtrain.train.metrics import FileLogger
+from embedtrain.training import checkpoints as checkpoint
+from embedtrain.training.metrics import FileLogger
 
 MAIN = {"train": train.main, "evaluate": evaluate.main, "export": export.main}
 

@@ -18,7 +18,7 @@ SUBMITIT = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLaunche
 
 
 def settings(**more):
-    part = Component("embedtrain.train.optim.AdamW")
+    part = Component("embedtrain.training.optim.AdamW")
     groups = dict.fromkeys(("backbone", "step", "plan", "loss", "objective", "optim"), part)
     return TrainSettings(name="x", data=DataSettings(train="rows.jsonl"), **groups, **more)
 

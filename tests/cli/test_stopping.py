@@ -14,7 +14,7 @@ from small_runs import assert_equal_bits, compose, lines_of, weights
 from embedtrain.cli import train
 from embedtrain.cli.stopping import job_to_requeue
 from embedtrain.files.checksum import fault_of
-from embedtrain.train import checkpoints as checkpoint
+from embedtrain.training import checkpoints as checkpoint
 
 GO_ON = "the same command continues from the last checkpoint"
 STEPS = 400  # more than fit between the first lines of metrics and a signal

@@ -10,7 +10,7 @@ from processes import wait_until
 from embedtrain.data.loader import StepDataset, StepLoader
 from embedtrain.data.order.sampler import EvenBatches, slice_for_rank
 from embedtrain.data.read.sources import Example
-from embedtrain.train.steps.contrastive.collate import PairCollate
+from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.types import InputError, Inputs
 
 ROWS = [Example(f"q{n}", (f"p{n}",), (), None, "task", f"rows.jsonl:{n + 1}") for n in range(24)]

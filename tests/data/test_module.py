@@ -8,7 +8,7 @@ from data_modules import data_module
 
 from embedtrain.data.entries import read_sources
 from embedtrain.data.module import DataModule
-from embedtrain.train.steps.contrastive.collate import PairCollate
+from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.types import InputError, Inputs
 
 

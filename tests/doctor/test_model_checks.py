@@ -30,9 +30,9 @@ from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import whole
 from embedtrain.rules import MarginPos
-from embedtrain.train.gradcache import GradCache
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.train.steps.contrastive.collate import PairCollate
+from embedtrain.training.gradcache import GradCache
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.types import Inputs, SubModel
 
 WORDS = "cat dog bird fish man woman child guitar piano ball tree house river sun rain money".split()

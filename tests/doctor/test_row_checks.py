@@ -13,7 +13,7 @@ from embedtrain.doctor.duplicates import duplicate_findings, false_negative_find
 from embedtrain.doctor.findings import Finding, counted, percent, worst
 from embedtrain.doctor.lengths import histogram, length_findings, suggested
 from embedtrain.doctor.rows import Sample, bad_row_finding, dataset_findings, dealt, reason_kind, sampled
-from embedtrain.evaluate.catalogue.texts import Placed
+from embedtrain.evaluation.catalogue.texts import Placed
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 
 

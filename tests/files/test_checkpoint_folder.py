@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from embedtrain.files.checkpoint_folder import CheckpointFolder
-from embedtrain.train.checkpoints import HashedCheckpointIO
+from embedtrain.training.checkpoints import HashedCheckpointIO
 from embedtrain.types import InputError
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import POOLINGS
-from embedtrain.train.gradcache import GradCache
+from embedtrain.training.gradcache import GradCache
 from embedtrain.types import Embeddings, InputError, Inputs
 
 LAYERS = (1, 2, 4)

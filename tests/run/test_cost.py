@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from embedtrain.evaluate.sweeping.cost import Cost
-from embedtrain.evaluate.vectors.storage import Keeping
+from embedtrain.evaluation.sweeping.cost import Cost
+from embedtrain.evaluation.vectors.storage import Keeping
 from embedtrain.run.cost import keeping_of, plan_table
 from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError

@@ -13,8 +13,8 @@ from embedtrain.files.scores import read_scores
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.run.publish import publish
 from embedtrain.run.run import Run
-from embedtrain.train.callbacks.eval_during import MeasureWhileTraining
-from embedtrain.train.checkpoints import take_weights
+from embedtrain.training.callbacks.eval_during import MeasureWhileTraining
+from embedtrain.training.checkpoints import take_weights
 from embedtrain.types import Cell, InputError
 
 SUBS = ["L1_D8", "L2_D16", "L4_D32"]

@@ -38,7 +38,7 @@ def values(monkeypatch):
         taken.append(2 * len(taken) + 2)
         return "ndcg@10", {sub: torch.tensor(VALUES[taken[-1]]) for sub in subs}
 
-    monkeypatch.setattr("embedtrain.train.steps.contrastive.step.sub_model_scores", scores)
+    monkeypatch.setattr("embedtrain.training.steps.contrastive.step.sub_model_scores", scores)
     return taken
 
 

@@ -126,7 +126,7 @@ def test_config_yaml_holds_the_settings_of_each_stage(words, tmp_path):
     config = yaml.safe_load((tmp_path / "shown/config.yaml").read_text("utf-8"))["config"]
     masked, pairs = config["stages"].values()
     assert list(config["stages"]) == ["1_masked", "2_pairs"]
-    assert masked["step"] == {"_target_": "embedtrain.train.steps.masked.step.Masked", "share": 0.15}
+    assert masked["step"] == {"_target_": "embedtrain.training.steps.masked.step.Masked", "share": 0.15}
     assert (masked["trainer"]["max_steps"], pairs["trainer"]["max_steps"]) == (3, 4)
     assert (masked["optim"]["lr"], pairs["optim"]["lr"]) == (1e-3, 1e-4)
     changed = [*without(words, "stages"), STAGES.replace("max_steps: 3", "max_steps: 5"), "name=shown"]

@@ -8,10 +8,10 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.settings import component as module
 from embedtrain.settings.component import Component
-from embedtrain.train.optim import AdamW
+from embedtrain.training.optim import AdamW
 from embedtrain.types import InputError, SubModel
 
-ADAMW = "embedtrain.train.optim.AdamW"
+ADAMW = "embedtrain.training.optim.AdamW"
 PAIRS = "embedtrain.objective.plan.FixedPairs"
 
 
@@ -59,10 +59,10 @@ def test_refuses_what_an_allowed_module_only_imported(name):
 
 def test_refuses_a_module():
     with pytest.raises(InputError, match="which is not allowed"):
-        build({"_target_": "embedtrain.train.optim"}, "optim")
+        build({"_target_": "embedtrain.training.optim"}, "optim")
 
 
-@pytest.mark.parametrize("name", [f"{ADAMW}W", "embedtrain.train.optims.AdamW"])
+@pytest.mark.parametrize("name", [f"{ADAMW}W", "embedtrain.training.optims.AdamW"])
 def test_names_a_target_that_does_not_exist(name):
     with pytest.raises(InputError, match=rf"optim\._target_ '{name}' does not exist"):
         build({"_target_": name}, "optim")

@@ -9,10 +9,10 @@ from embedtrain.settings.commands import EvaluateSettings, ExportSettings, Train
 from embedtrain.settings.component import Component
 from embedtrain.settings.compose import effective, given, schema, settings_of
 from embedtrain.settings.places import config_dir, package_path
-from embedtrain.train.optim import AdamW
+from embedtrain.training.optim import AdamW
 from embedtrain.types import InputError
 
-ADAMW = "embedtrain.train.optim.AdamW"
+ADAMW = "embedtrain.training.optim.AdamW"
 
 
 @pytest.mark.parametrize("kind", [TrainSettings, EvaluateSettings, ExportSettings])

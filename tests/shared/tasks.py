@@ -1,6 +1,6 @@
 """Tasks by short calls."""
 
-from embedtrain.evaluate.catalogue.tasks import find_tasks
+from embedtrain.evaluation.catalogue.tasks import find_tasks
 
 
 def local_tasks(root, names=None, splits=()):

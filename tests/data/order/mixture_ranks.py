@@ -7,7 +7,7 @@ import torch
 from data_modules import data_module
 
 from embedtrain.data.order import windows
-from embedtrain.train.steps.contrastive.collate import PairCollate
+from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.types import Inputs
 
 SAVED_AFTER = 7  # batches

@@ -13,7 +13,7 @@ from embedtrain.data.entries import datasets_of, entries_of
 from embedtrain.data.order import windows as windows_module
 from embedtrain.data.order.mixture import Mix, apportion
 from embedtrain.data.read.sources import Example
-from embedtrain.train.steps.contrastive.collate import PairCollate
+from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.types import InputError, Inputs, content_id
 
 

@@ -1,0 +1,243 @@
+"""Which differences of measured scores are more than chance: between runs, between cells, over seeds.
+
+A row is one task and one pair of cells. Without seeds it asks: would other items of the same kind say the
+same? With seeds: would other seeds?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from embedtrain.evaluation.comparing.families import (
+    Correction,
+    Seeds,
+    Signed,
+    between_seeds,
+    correct,
+    over_seeds,
+    signed_rank,
+)
+from embedtrain.evaluation.comparing.runs import Run, TaskSplit, same_tasks
+from embedtrain.evaluation.comparing.statistics import Comparison, Settings, Verdict, compare, verdict
+from embedtrain.evaluation.per_item.stored import ItemValues, items_file, paired, read_items
+from embedtrain.types import Cell, InputError
+
+Pairs = Sequence[tuple[Cell, Cell]]
+
+
+class Judgement(NamedTuple):
+    """How differences become verdicts."""
+
+    settings: Settings = Settings()  # of the bootstrap; every interval has its level
+    alpha: float = 0.05
+    correction: Correction = "holm"  # over all rows of a comparison
+    metric: str | None = None  # None: what the items of a task keep first, its main metric where they can
+
+
+class Side(NamedTuple):
+    """One of the two that are compared on a task."""
+
+    run: str
+    step: int
+    cell: Cell
+    score: float
+    seeds: Seeds | None = None
+
+
+class Row(NamedTuple):
+    """Two cells on one task."""
+
+    task: str
+    split: str
+    metric: str
+    first: Side
+    second: Side
+    found: Comparison | None  # None: tasks of this type keep no items
+    corrected: float | None = None
+    verdict: Verdict | None = None  # of the second
+
+    @property
+    def difference(self) -> float:
+        """Second - first, in the units of the score."""
+        return self.second.score - self.first.score
+
+
+class OverTasks(NamedTuple):
+    """Two cells over all tasks: Wilcoxon's signed ranks of the differences."""
+
+    first: str
+    second: str
+    tasks: int
+    difference: float  # mean over tasks
+    wilcoxon: Signed
+    corrected: float
+    verdict: Verdict
+
+
+class Smallest(NamedTuple):
+    """The smallest cell of a task that is better than the reference or not distinguishable from it."""
+
+    task: str
+    split: str
+    cell: Cell | None  # None: all are worse
+    difference: float | None
+    low: float | None  # the loss that the interval cannot exclude
+
+
+def compare_runs(first: Run, others: Sequence[Run], pairs: Pairs, judgement: Judgement) -> list[Row]:
+    """A row per other run, task and pair of (cell of the first run, cell of the other), p corrected over all.
+
+    Raises:
+        InputError: other tasks or data, a cell that was not measured, or no items of it.
+    """
+    read = cache(read_items)  # each file once
+    rows = [
+        _by_items(read, key, (first, one), (run, other), judgement)
+        for run in others
+        for key in same_tasks([first, *others])
+        for one, other in pairs
+    ]
+    return _judged(rows, judgement)
+
+
+def compare_seeds(
+    first: Mapping[str, Run], others: Sequence[Mapping[str, Run]], pairs: Pairs, judgement: Judgement
+) -> list[Row]:
+    """The same over seeds (seed -> run): the scores of each seed, not their items, are what varies.
+
+    Raises:
+        InputError: other tasks, a cell that was not measured, fewer than two seeds on a side.
+    """
+    keys = same_tasks([run for side in (first, *others) for run in side.values()])
+    rows = [
+        _by_seeds(key, (first, one), (second, other), judgement)
+        for second in others
+        for key in keys
+        for one, other in pairs
+    ]
+    return _judged(rows, judgement)
+
+
+def over_tasks(rows: Sequence[Row], judgement: Judgement) -> list[OverTasks]:
+    """Every pair of cells that has two tasks or more, p corrected over the pairs."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((label(row.first), label(row.second)), []).append(row)
+    several = {key: group for key, group in groups.items() if len(group) > 1}
+    signed = {key: signed_rank([row.difference for row in group]) for key, group in several.items()}
+    corrected = correct([found.p for found in signed.values()], judgement.correction)
+    return [
+        OverTasks(
+            *key,
+            len(several[key]),
+            mean := fmean(row.difference for row in several[key]),
+            found,
+            p,
+            verdict(mean, p, judgement.alpha),
+        )
+        for (key, found), p in zip(signed.items(), corrected, strict=True)
+    ]
+
+
+def smallest_cells(rows: Sequence[Row]) -> list[Smallest]:
+    """Of each task the smallest second cell that is not worse than the first: fewest layers x dims."""
+    tasks: dict[TaskSplit, list[Row]] = {}
+    for row in rows:
+        if row.verdict is not None:
+            tasks.setdefault((row.task, row.split), []).append(row)
+    found = []
+    for key, group in tasks.items():
+        good = [row for row in group if row.verdict != "worse"]
+        best = min(good, key=lambda row: _size(row.second.cell), default=None)
+        found.append(
+            Smallest(*key, None, None, None)
+            if best is None
+            else Smallest(*key, best.second.cell, best.difference, best.found.low if best.found else None)
+        )
+    return found
+
+
+def label(side: Side) -> str:
+    """Who a side is, for tables: the run and its cell."""
+    return f"{side.run} {side.cell}"
+
+
+def _by_items(
+    read: Callable[[Path], ItemValues],
+    key: TaskSplit,
+    first: tuple[Run, Cell],
+    second: tuple[Run, Cell],
+    judgement: Judgement,
+) -> Row:
+    sides = [_side(run, key, cell) for run, cell in (first, second)]
+    one, other = paired(
+        *(
+            read(items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1]))
+            for run, cell in (first, second)
+        )
+    )
+    if not (one.about.statistics and other.about.statistics):
+        return Row(*key, _main(*first, key), sides[0], sides[1], None)
+    metric = judgement.metric or next(iter(one.about.statistics))
+    found = compare(one.sample(metric), other.sample(metric), judgement.settings)
+    sides = [sides[0]._replace(score=found.first), sides[1]._replace(score=found.second)]
+    return Row(*key, metric, sides[0], sides[1], found)
+
+
+def _by_seeds(
+    key: TaskSplit,
+    first: tuple[Mapping[str, Run], Cell],
+    second: tuple[Mapping[str, Run], Cell],
+    judgement: Judgement,
+) -> Row:
+    level, scores, sides = judgement.settings.level, [], []
+    for runs, cell in (first, second):
+        scores.append({seed: _side(run, key, cell).score for seed, run in runs.items()})
+        seeds = over_seeds(list(scores[-1].values()), level=level)
+        some = next(iter(runs.values()))
+        sides.append(Side(_common_name(runs), some.step, cell, seeds.mean, seeds))
+    found = between_seeds(scores[0], scores[1], level=level)
+    metric = _main(next(iter(first[0].values())), first[1], key)
+    return Row(*key, metric, sides[0], sides[1], found)
+
+
+def _judged(rows: Sequence[Row], judgement: Judgement) -> list[Row]:
+    known = [row.found for row in rows if row.found is not None]
+    corrected = iter(correct([found.p for found in known], judgement.correction))
+
+    def judge(row: Row) -> Row:
+        if row.found is None:
+            return row
+        p = next(corrected)
+        return row._replace(corrected=p, verdict=verdict(row.difference, p, judgement.alpha))
+
+    return [judge(row) for row in rows]
+
+
+def _side(run: Run, key: TaskSplit, cell: Cell) -> Side:
+    """The main score of a run's cell."""
+    cells = run.scores[key]
+    if cell not in cells:
+        raise InputError(
+            f"{run.name}: {key[0]} was not measured at {cell}; there are {', '.join(map(str, sorted(cells)))}"
+        )
+    return Side(run.name, run.step, cell, cells[cell].value)
+
+
+def _main(run: Run, cell: Cell, key: TaskSplit) -> str:
+    return run.scores[key][cell].metric
+
+
+def _common_name(runs: Mapping[str, Run]) -> str:
+    """runs/mine_s* of runs/mine_s0 and its siblings."""
+    seed, run = next(iter(runs.items()))
+    head, _, tail = run.name.rpartition(seed)
+    return f"{head}*{tail}"
+
+
+def _size(cell: Cell) -> tuple[int, int, str]:
+    return cell.layer * cell.dim, cell.layer, str(cell.dtype)

@@ -1,0 +1,132 @@
+"""Clustering, bitext, summarization and reranking from one's own files."""
+
+import pytest
+
+from embedtrain.evaluation.catalogue.tasks import find_tasks, load
+from embedtrain.evaluation.sweeping.sweep import sweep
+from embedtrain.files.scores import main_scores
+from embedtrain.types import Cell, InputError
+
+
+@pytest.fixture
+def root(tmp_path, write):
+    root = tmp_path / "own"
+    write(
+        root / "clustering/pets/test.jsonl",
+        [{"text": f"{word} {n}", "label": word} for n in range(8) for word in ("cat", "dog")],
+    )
+    write(
+        root / "bitext/same/test.jsonl",
+        [{"sentence1": f"house {n}", "sentence2": f"house {n}"} for n in range(6)],
+    )
+    write(
+        root / "summarization/news/test.jsonl",
+        [
+            {
+                "text": "a long story",
+                "human_summaries": ["cat runs", "cat sleeps"],
+                "machine_summaries": ["cat runs", "stone river", "cat stone"],
+                "relevance": [5, 1, 3],
+            }
+            for _ in range(2)
+        ],
+    )
+    ranking = root / "reranking/best"
+    write(ranking / "corpus.jsonl", [{"id": f"d{n}", "text": f"word{n}"} for n in range(6)])
+    write(ranking / "queries.jsonl", [{"id": f"q{n}", "text": f"word{n}"} for n in range(3)])
+    write(
+        ranking / "qrels.jsonl", [{"query_id": f"q{n}", "corpus_id": f"d{n}", "score": 1} for n in range(3)]
+    )
+    write(
+        ranking / "top_ranked.jsonl",
+        [{"query_id": f"q{n}", "corpus_ids": [f"d{n}", f"d{n + 1}", f"d{n + 2}"]} for n in range(3)],
+    )
+    return root
+
+
+def test_every_kind_is_scored_by_its_main_metric(root, make_encoder, tmp_path):
+    tasks = find_tasks(["local"], root)
+    scores = sweep(make_encoder(), tasks, [Cell(1, 16)], run="r", step=0, revision="w", folder=tmp_path)
+    main = {score.task: (score.metric, score.value) for score in main_scores(scores)}
+    assert main["same"] == ("f1", 1.0)
+    assert main["best"] == ("map_at_1000", 1.0)
+    assert main["pets"][0] == "v_measure"
+    assert main["pets"][1] > 0.5
+    assert main["news"][0] == "cosine_spearman"
+    assert main["news"][1] == pytest.approx(1.0)
+
+
+def test_clustering_embeds_every_row(root, make_encoder, tmp_path):
+    encoder = make_encoder()
+    sweep(encoder, find_tasks(["pets"], root), [Cell(1, 16)], run="r", step=0, revision="w", folder=tmp_path)
+    assert len(encoder.texts) == 16
+
+
+def test_instructions_of_queries_are_kept(root, write):
+    write(
+        root / "reranking/best/queries.jsonl",
+        [{"id": f"q{n}", "text": f"word{n}", "instruction": "find the same word"} for n in range(3)],
+    )
+    (task,) = find_tasks(["best"], root)
+    load(task)
+    assert task.dataset["default"]["test"]["queries"]["instruction"][:] == ["find the same word"] * 3
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "name", "message"),
+    [
+        ("clustering/pets/test.jsonl", '{"text": "a"}', "pets", r"test\.jsonl:17: field 'label' is missing"),
+        (
+            "bitext/same/test.jsonl",
+            '{"sentence1": "a"}',
+            "same",
+            r"test\.jsonl:7: field 'sentence2' is missing",
+        ),
+        (
+            "summarization/news/test.jsonl",
+            '{"text": "a", "human_summaries": ["b"], "machine_summaries": ["c"], "relevance": [1, 2]}',
+            "news",
+            r"test\.jsonl:3: 2 numbers in 'relevance' for 1 machine_summaries",
+        ),
+        (
+            "summarization/news/test.jsonl",
+            '{"text": "a", "human_summaries": "b", "machine_summaries": ["c"], "relevance": [1]}',
+            "news",
+            r"test\.jsonl:3: 'human_summaries' must be a list of texts, got str: 'b'",
+        ),
+        (
+            "reranking/best/top_ranked.jsonl",
+            '{"query_id": "q0", "corpus_ids": ["d0"]}',
+            "best",
+            r"top_ranked\.jsonl:4: query_id 'q0' was used before",
+        ),
+        (
+            "reranking/best/top_ranked.jsonl",
+            '{"query_id": "q0", "corpus_ids": ["d77"]}',
+            "best",
+            r"top_ranked\.jsonl:4: corpus_id 'd77' is not in the corpus",
+        ),
+        (
+            "reranking/best/top_ranked.jsonl",
+            '{"query_id": "q0", "corpus_ids": "d0"}',
+            "best",
+            r"top_ranked\.jsonl:4: 'corpus_ids' must be a list of ids, got str: 'd0'",
+        ),
+    ],
+)
+def test_a_bad_row_of_these_kinds_is_named(root, file, line, name, message):
+    with (root / file).open("a") as opened:
+        opened.write(line + "\n")
+    (task,) = find_tasks([name], root)
+    with pytest.raises(InputError, match=message):
+        load(task)
+
+
+def test_judged_queries_need_candidates(root, write):
+    write(root / "reranking/best/top_ranked.jsonl", [{"query_id": "q0", "corpus_ids": ["d0"]}])
+    (task,) = find_tasks(["best"], root)
+    with pytest.raises(InputError, match=r"no candidates for 2 judged queries, first 'q1'"):
+        load(task)
+    (root / "reranking/best/top_ranked.jsonl").unlink()
+    with pytest.raises(InputError, match="reranking/best lacks top_ranked"):
+        find_tasks(["best"], root)

@@ -1,0 +1,113 @@
+import pytest
+import torch
+from tasks import local_tasks
+
+from embedtrain.evaluation.comparing.runs import cells_of, read_run
+from embedtrain.evaluation.per_item.stored import read_items
+from embedtrain.evaluation.sweeping.funnel import Funnel, measured_as
+from embedtrain.evaluation.sweeping.sweep import sweep
+from embedtrain.files.scores import read_scores
+from embedtrain.report.cells import cells
+from embedtrain.report.funnels import funnel_table
+from embedtrain.types import Cell, InputError, SubModel
+
+SMALL, LARGE = SubModel(1, 4), SubModel(3, 16)
+FUNNEL = Funnel((SMALL, LARGE), (12,))
+EVERYTHING = Funnel((SMALL, SubModel(2, 8), LARGE), (40, 40))  # keeps all 40 documents at every stage
+SINGLE = (Cell(*SMALL), Cell(*LARGE))
+
+
+def run_sweep(encoder, root, folder, measured, names=("find",), **changes):
+    settings = {"run": "mine", "step": 0, "revision": "weights0"} | changes
+    return sweep(encoder, local_tasks(root, names), measured, folder=folder, **settings)
+
+
+def values(scores, measured):
+    where = (measured.layer, measured.dim, str(measured.dtype))
+    return {s.metric: s.value for s in scores if (s.layer, s.dim, s.dtype) == where}
+
+
+def test_a_funnel_that_keeps_everything_scores_as_its_last_cell(make_encoder, data_root, tmp_path):
+    scores = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, EVERYTHING])
+    single, funnel = values(scores, SINGLE[1]), values(scores, EVERYTHING)
+    assert {metric: funnel[metric] for metric in single} == single
+
+
+def test_a_funnel_finds_what_a_slow_one_finds(make_encoder, data_root, tmp_path):
+    encoder = make_encoder()
+    scores = run_sweep(encoder, data_root, tmp_path, [FUNNEL])
+    (task,) = local_tasks(data_root, ["find"])
+    task.load_data()
+    data = task.dataset["default"]["test"]
+    documents = [f"{row['title']} {row['text']}".strip() for row in data["corpus"]]
+    hits = []
+    for query in data["queries"]:
+        order = range(len(documents))
+        for sub, keep in ((SMALL, 12), (LARGE, 10)):
+            picked = list(order)
+            query_vector = encoder.encode([query["text"]], [sub.layer], "query").at(sub)[0]
+            docs = encoder.encode([documents[number] for number in picked], [sub.layer]).at(sub)
+            order = [
+                picked[place] for place in (docs @ query_vector).argsort(descending=True)[:keep].tolist()
+            ]
+        relevant = {key for key, score in data["relevant_docs"][query["id"]].items() if score > 0}
+        found = {data["corpus"]["id"][number] for number in order}
+        hits.append(len(relevant & found) / len(relevant))
+    assert values(scores, FUNNEL)["recall_at_10"] == pytest.approx(torch.tensor(hits).mean().item(), abs=1e-5)
+
+
+def test_its_lines_say_what_it_is_and_what_it_costs(make_encoder, data_root, tmp_path):
+    scores = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, FUNNEL], names=("mine", "find"))
+    lines = [score for score in scores if score.dtype == "funnel(L1_D4>12>L3_D16)"]
+    assert {(s.task, s.layer, s.dim) for s in lines} == {("find", 3, 16)}  # of retrieval alone
+    assert lines[0].metric == "ndcg_at_10"
+    found = values(scores, FUNNEL)
+    assert found["search_multiply_adds"] == 40 * 4 + 12 * 16
+    assert found["search_share"] == pytest.approx((40 * 4 + 12 * 16) / (40 * 16))
+    assert "search_share" not in values(scores, SINGLE[1])
+    assert read_scores(tmp_path / "scores.jsonl") == scores
+    folders = {path.parent.name for path in (tmp_path / "mteb").rglob("find.json")}
+    assert "funnel_L1_D4-12-L3_D16" in folders
+
+
+def test_all_stages_are_served_by_one_encode(make_encoder, data_root, tmp_path):
+    encoder, single = make_encoder(), make_encoder()
+    run_sweep(encoder, data_root, tmp_path / "a", [*SINGLE, FUNNEL, EVERYTHING])
+    run_sweep(single, data_root, tmp_path / "b", SINGLE[:1])
+    assert encoder.texts == single.texts
+
+
+def test_a_funnel_is_resumed_kept_and_compared_like_a_cell(make_encoder, data_root, tmp_path):
+    first = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, FUNNEL])
+    again = make_encoder()
+    assert run_sweep(again, data_root, tmp_path, [*SINGLE, FUNNEL]) == first
+    assert again.calls == 0
+    assert run_sweep(again, data_root, tmp_path, SINGLE) == [s for s in first if s.dtype == "float32"]
+    kept = read_scores(tmp_path / "scores.jsonl")
+    assert sorted(kept) == sorted(first)  # a funnel that is not swept now stays
+    (path,) = tmp_path.glob("items/find/*funnel*.npz")
+    items = read_items(path)
+    assert items.sample().score() == pytest.approx(values(first, FUNNEL)["ndcg_at_10"], abs=5.5e-6)
+    run = read_run(str(tmp_path))
+    assert set(cells_of([[3, 16, str(FUNNEL)]])) <= run.cells
+
+
+def test_grids_do_not_show_funnels_and_their_table_does(make_encoder, data_root, tmp_path):
+    scores = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, FUNNEL], names=("mine", "find"))
+    assert set(cells(scores)) == set(SINGLE)
+    table = funnel_table(scores)
+    assert list(table.columns[1].cells) == ["L1_D4", "L3_D16", str(FUNNEL)]
+    assert list(table.columns[3].cells) == ["160", "640", "352"]
+    assert list(table.columns[4].cells) == ["25.0%", "100.0%", "55.0%"]
+    assert funnel_table([score for score in scores if score.dtype == "float32"]) is None
+
+
+def test_stages_the_model_does_not_have_are_refused(make_encoder, data_root, tmp_path):
+    with pytest.raises(InputError, match=r"layer must be in 1..3, got 7"):
+        run_sweep(make_encoder(), data_root, tmp_path, [Funnel((SubModel(7, 4), LARGE), (12,))])
+
+
+def test_a_dtype_names_what_was_measured():
+    assert measured_as(3, 16, "int8") == Cell(3, 16, "int8")
+    assert measured_as(3, 16, str(FUNNEL)) == FUNNEL
+    assert measured_as(3, 16, "int3") is None

@@ -1,0 +1,49 @@
+import pytest
+import torch
+from torch import nn
+
+from embedtrain.training.optim import AdamW, decay_groups
+from embedtrain.types import InputError
+
+
+def test_only_matrices_decay():
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    module.register_parameter("temperature", nn.Parameter(torch.tensor(0.1)))
+    module.register_parameter("frozen", nn.Parameter(torch.ones(2, 2), requires_grad=False))
+    decayed, kept = decay_groups(module.named_parameters())
+    assert [tuple(p.shape) for p in decayed] == [(4, 3)]
+    assert sorted(tuple(p.shape) for p in kept) == [(), (4,), (4,), (4,)]
+
+
+def test_optimizer_carries_the_settings():
+    optimizer = AdamW(lr=1e-3, weight_decay=0.2).optimizer(nn.Linear(2, 2))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0]
+    assert {group["lr"] for group in optimizer.param_groups} == {1e-3}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_rate_rises_then_falls_to_its_last_share(schedule):
+    optim = AdamW(warmup=0.1, schedule=schedule, final_lr_share=0.1)
+    shares = [optim.share(step, 100) for step in range(101)]
+    assert shares[:10] == sorted(shares[:10])
+    assert max(shares) == shares[10] == 1.0
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    assert shares[100] == pytest.approx(0.1)
+
+
+def test_warmup_of_one_or_more_counts_steps():
+    optim = AdamW(warmup=4, schedule="constant")
+    assert [round(optim.share(step, 100), 3) for step in range(6)] == [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 0}, "lr must be above 0, got 0"),
+        ({"warmup": -1}, "warmup must be a share below 1 or a number of steps, got -1"),
+        ({"schedule": "cosin"}, "schedule must be cosine, linear or constant, got 'cosin'"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        AdamW(**settings)
