@@ -96,7 +96,7 @@ def test_a_cut_is_exported_evaluated_and_compared(run, local_task, tmp_path):
     whole = embedtrain.evaluate(run, output=tmp_path / "scores", **settings)
     assert [score.value for score in result.scores] == pytest.approx([s.value for s in whole.scores])
     assert len(result.table()) == 1
-    compared = embedtrain.compare([run], cells=[[4, 32], [1, 8]], resamples=50)
+    compared = embedtrain.compare([run], cells=[[4, 32], [1, 8]], resamples=200)
     assert compared["rows"]
 
 
