@@ -48,10 +48,10 @@ def test_metrics_are_the_true_loss_and_those_of_each_dataset(fit_metrics):
     expected = fit_metrics(1, 0)
     assert [row["step"] for row in expected] == [0, 1]
     names = {
-        "training/one/loss",
-        "training/two/loss",
-        "training/one/accuracy",
-        "training/one/removed_margin_pos",
+        "train/one/loss",
+        "train/two/loss",
+        "train/one/accuracy",
+        "train/one/removed_margin_pos",
     }
     assert names < expected[0].keys()
     assert expected[0]["train/grad_norm"] > 0.1, "nothing was clipped"

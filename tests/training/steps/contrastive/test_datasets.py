@@ -20,12 +20,12 @@ def test_each_dataset_has_the_mean_of_its_queries_and_the_share_each_rule_took()
     sums = dataset_sums(report(), torch.tensor([30, 30, 10]), NAMES, "gradient")
     assert dataset_facts(sums, NAMES) == pytest.approx(
         {
-            "training/quora/loss": 1.5,
-            "training/quora/accuracy": 0.5,
-            "training/quora/removed_margin_pos": 0.3,
-            "training/quora/removed_student_margin_pos": 0.5,
-            "training/nli/loss": 4.0,
-            "training/nli/accuracy": 1.0,
+            "train/quora/loss": 1.5,
+            "train/quora/accuracy": 0.5,
+            "train/quora/removed_margin_pos": 0.3,
+            "train/quora/removed_student_margin_pos": 0.5,
+            "train/nli/loss": 4.0,
+            "train/nli/accuracy": 1.0,
         }
     )
 
