@@ -108,6 +108,8 @@ def _without_words(hint: Any) -> Any:  # noqa: ANN401
     """A type as OmegaConf knows it: of a few words, any text."""
     if get_origin(hint) is Literal:
         return str
+    if get_origin(without_none(hint)[0]) is dict:
+        return Any  # OmegaConf cannot merge a mapping into a typed one that is None
     return list[str] if get_origin(hint) is list and get_origin(get_args(hint)[0]) is Literal else hint
 
 
@@ -147,6 +149,8 @@ def _typed(kind: type[Settings], node: Mapping[str, Any], where: str = "") -> Se
             values[key] = None if optional and not value else Component.of(value, place)
         elif isinstance(inner, type) and dataclasses.is_dataclass(inner):
             values[key] = _typed(inner, value, f"{place}.")
+        elif get_origin(inner) is dict and not isinstance(value, dict | types.NoneType):
+            raise InputError(f"{place} must be a mapping, e.g. '{place}={{name: value}}', got {value!r}")
         else:
             values[key] = value
     try:

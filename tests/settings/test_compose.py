@@ -5,7 +5,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
-from embedtrain.settings.commands import EvaluateSettings, ExportSettings, TrainSettings
+from embedtrain.settings.commands import EvaluateSettings, ExportSettings, MineSettings, TrainSettings
 from embedtrain.settings.component import Component
 from embedtrain.settings.compose import effective, given, schema, settings_of
 from embedtrain.settings.places import config_dir, package_path
@@ -48,6 +48,15 @@ GROUPS = {key: {"_target_": ADAMW} for key in ("backbone", "step", "plan", "loss
 def composed(**more):
     node = {"name": "x", "data": {"train": "rows.jsonl"}, **GROUPS} | more
     return settings_of(TrainSettings, OmegaConf.merge(schema(TrainSettings), node))
+
+
+def test_a_mapping_that_is_none_by_default_can_be_given_on_the_command_line():
+    config = schema(MineSettings)
+    OmegaConf.set_struct(config, True)
+    OmegaConf.update(config, "columns", {"query": "question"}, merge=True)  # as Hydra does
+    assert config.columns == {"query": "question"}
+    with pytest.raises(InputError, match=r"data\.columns must be a mapping, e\.g\. .*, got 5"):
+        composed(data={"train": "rows.jsonl", "columns": 5})
 
 
 def test_groups_are_components_settings_or_none():
