@@ -107,19 +107,11 @@ def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     import pyarrow
     from pyarrow import parquet
 
-    texts = pyarrow.list_(pyarrow.string())
-    fields = {
-        "query": pyarrow.string(),
-        "positives": texts,
-        "negatives": texts,
-        "teacher_scores": pyarrow.list_(pyarrow.float64()),
-        "task": pyarrow.string(),
-        "instruction": pyarrow.string(),
-    }
-    there = {name: kind for name, kind in fields.items() if any(name in row for row in rows)}
-    table = pyarrow.table(
-        {name: pyarrow.array([row.get(name) for row in rows], kind) for name, kind in there.items()}
-    )
+    text, texts = pyarrow.string(), pyarrow.list_(pyarrow.string())
+    types = {"query": text, "positives": texts, "negatives": texts}
+    types |= {"teacher_scores": pyarrow.list_(pyarrow.float64()), "task": text, "instruction": text}
+    schema = [(name, kind) for name, kind in types.items() if any(name in row for row in rows)]
+    table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(schema))
     stream = io.BytesIO()
     parquet.write_table(table, stream)
     return stream.getvalue()

@@ -5,8 +5,8 @@ Letters: b queries, C candidates, K negatives of a query.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -30,23 +30,9 @@ class Candidates(NamedTuple):
     ranks: Integers  # (b, C) 0-based place in the teacher's ranking before any rule
 
 
-class Draw(Protocol):
-    """Chooses among survivors."""
-
-    def __call__(self, survivors: Integers, count: int, key: tuple[int, ...]) -> Integers:
-        """At most `count` of one query's survivors (columns by falling score), in their order.
-
-        `key` is a function of seed, step and query: a draw depends on nothing else.
-        """
-        ...
-
-
-class Best:
-    """The K best survivors."""
-
-    def __call__(self, survivors: Integers, count: int, key: tuple[int, ...]) -> Integers:
-        """As `Draw`."""
-        return survivors[:count]
+# At most `count` of one query's survivors (columns by falling score), in their order. `key` is a function of
+# seed, step and query, and a draw depends on nothing else.
+Draw = Callable[[Integers, int, tuple[int, ...]], Integers]
 
 
 class Sample:
@@ -115,7 +101,7 @@ class Selection:
                 f"{per_row}: set depth to {skipped + per_row} or more"
             )
         self.per_row, self.depth, self.reference = per_row, depth, reference
-        self.draw: Draw = Best() if draw is None else draw
+        self.draw: Draw = _best if draw is None else draw
 
     def reference_of(self, scores: NDArray[np.float64]) -> float:
         """The score that rules compare with, of one query's positives."""
@@ -141,3 +127,7 @@ class Selection:
             columns = self.draw(np.flatnonzero(left[row].numpy()), self.per_row, key)
             chosen[row, : len(columns)] = columns
         return Choice(removed, chosen)
+
+
+def _best(survivors: Integers, count: int, key: tuple[int, ...]) -> Integers:
+    return survivors[:count]

@@ -5,7 +5,6 @@ Letters: b queries of a block, C candidates, K negatives.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -77,8 +76,7 @@ class Statistics:
         self.considered = 0
         self.queries_with = np.zeros(per_row + 1, dtype=np.int64)  # 0..K negatives
         self.rows_with = np.zeros(per_row + 1, dtype=np.int64)
-        self._suspects: list[tuple[float, int, Suspect]] = []
-        self._order = 0
+        self._suspects: list[tuple[float, Suspect]] = []
 
     def note(self, problem: Problem, block: Block) -> None:
         """Count a block."""
@@ -113,7 +111,7 @@ class Statistics:
                 "negatives": self.negatives.summary(),
                 **{f"removed_{name}": scores.summary() for name, scores in self.removed.items()},
             },
-            "suspects": [suspect._asdict() for _, _, suspect in sorted(self._suspects, reverse=True)],
+            "suspects": [suspect._asdict() for _, suspect in self._suspects],
         }
 
     def _note_suspects(self, problem: Problem, block: Block) -> None:
@@ -143,12 +141,9 @@ class Statistics:
             round(float(block.candidates.scores[row, column]), 6),
             round(reference, 6),
         )
-        self._order -= 1  # earlier ones win ties
-        entry = (excess, self._order, suspect)
-        if len(self._suspects) < EXAMPLES:
-            heapq.heappush(self._suspects, entry)
-        else:
-            heapq.heappushpop(self._suspects, entry)
+        self._suspects.append((excess, suspect))
+        self._suspects.sort(key=lambda one: -one[0])  # stable: earlier ones win ties
+        del self._suspects[EXAMPLES:]
 
 
 def readable(summary: dict[str, Any]) -> list[str]:

@@ -199,7 +199,7 @@ def test_errors_of_settings(path, tmp_path):
         module_of(path, alpha=2)
     scored = tmp_path / "scored.jsonl"
     scored.write_text('{"query": "q", "positive": "p", "score": 1}\n')
-    with pytest.raises(InputError, match=r"scored\.jsonl:1 has a score and .*train\.jsonl:1 has none"):
+    with pytest.raises(InputError, match=r"scored\.jsonl:1 is a scored pair and .*train\.jsonl:1 is a pair"):
         read_sources([{"source": path, "task": "one"}, {"source": str(scored), "task": "one"}])
     (tmp_path / "more" / tmp_path.name).mkdir(parents=True)
     twin = tmp_path / "more" / tmp_path.name / "scored.jsonl"

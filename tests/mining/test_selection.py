@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embedtrain.mining.selection import Best, Candidates, Sample, Selection
+from embedtrain.mining.selection import Candidates, Sample, Selection
 from embedtrain.objective.schedule import Stairs
 from embedtrain.rules import Abs, MinScore, PercPos, TopK
 from embedtrain.types import InputError
@@ -60,7 +60,7 @@ def test_a_sample_is_of_the_first_survivors_and_a_function_of_its_key():
     assert times.min() > 90, "each is drawn in 3 of 5"
     assert np.array_equal(Sample(5)(survivors, 3, (0, 0, 7)), Sample(5)(survivors, 3, (0, 0, 7)))
     assert Sample(5)(survivors[:2], 3, (0,)).tolist() == [1, 2]
-    assert Best()(survivors, 3, (0,)).tolist() == [1, 2, 5]
+    assert Selection().draw(survivors, 3, (0,)).tolist() == [1, 2, 5]
 
 
 def test_the_reference_is_the_lowest_or_the_highest_positive():

@@ -178,29 +178,20 @@ def task_name(source: str | Path) -> str:
 
 
 class Kinds:
-    """Whether the rows of each task have scores, or are texts alone: its first row decides."""
+    """Whether the rows of each task are pairs, scored pairs or texts alone: its first row decides."""
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[bool, bool, str]] = {}
+        self._first: dict[str, tuple[str, str]] = {}
 
     def check(self, task: str, example: Example) -> None:
-        """Take down the kind of the task's first row.
-
-        Raises:
-            InputError: naming one row of each kind, when this one is of the other.
-        """
-        scored, alone = example.score is not None, not example.positives
-        first, first_alone, there = self._first.setdefault(task, (scored, alone, example.where))
-        if first_alone != alone:
-            where = (example.where, there) if alone else (there, example.where)
+        """Note the kind of a task's first row. Raises InputError naming both rows where this one differs."""
+        kind = "a pair without a score" if example.positives else "a text alone"
+        kind = kind if example.score is None else "a scored pair"
+        first, there = self._first.setdefault(task, (kind, example.where))
+        if first != kind:
             raise InputError(
-                f"{where[0]} is a text alone and {where[1]} is a pair: name them as different tasks."
-            )
-        if first != scored:
-            where = (example.where, there) if scored else (there, example.where)
-            raise InputError(
-                f"{where[0]} has a score and {where[1]} has none: scored and unscored rows need different "
-                "losses. Give all rows of a data set a score or none, or name them as different tasks."
+                f"{example.where} is {kind} and {there} is {first}: they need different losses. "
+                "Give all rows of a data set a score or none, or name them as different tasks."
             )
 
 

@@ -77,7 +77,7 @@ def test_a_window_is_made_of_consecutive_positions_and_read_once():
 
 def test_scored_and_unscored_rows_of_a_stream_are_refused_when_they_meet():
     mixed = [row("q", ["p"]), row("r", ["s"], score=1.0)]
-    with pytest.raises(InputError, match=r"a\.jsonl:r has a score and a\.jsonl:q has none"):
+    with pytest.raises(InputError, match=r"a\.jsonl:q is a pair without a score and a\.jsonl:r is a scored"):
         windows_of(MemoryRows(mixed, "t"), 2).rows(0)
 
 

@@ -157,7 +157,7 @@ def test_the_first_row_decides_whether_rows_have_scores(tmp_path):
     path = write(tmp_path / "a.jsonl", GOOD, scored, GOOD)
     examples = read_examples(path, bad_rows=BadRows("skip", tmp_path))
     assert [example.where for example in examples] == [f"{path}:1", f"{path}:3"]
-    assert "a.jsonl:2 has a score and" in reports(tmp_path)[0]["reason"]
+    assert "a.jsonl:2 is a scored pair and" in reports(tmp_path)[0]["reason"]
 
 
 def test_settings_that_make_no_sense_are_refused(tmp_path):

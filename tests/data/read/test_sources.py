@@ -156,7 +156,7 @@ def test_scored_and_unscored_rows_do_not_mix(tmp_path):
     path = write(
         tmp_path / "a.jsonl", {"query": "q", "positive": "p", "score": 1}, {"query": "q", "positive": "p"}
     )
-    with pytest.raises(InputError, match=r"a\.jsonl:1 has a score and .*a\.jsonl:2 has none"):
+    with pytest.raises(InputError, match=r"a\.jsonl:2 is a pair .* and .*a\.jsonl:1 is a scored pair"):
         read_examples(path)
     check_all_scored_or_none([])
 

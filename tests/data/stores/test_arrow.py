@@ -252,7 +252,7 @@ def test_ids_are_remembered_on_disk_as_a_dict_would(tmp_path):
 def test_the_first_row_decides_whether_rows_have_scores(tmp_path):
     rows = [{**row, "score": 1.0} if n != 33 else row for n, row in enumerate(rows_of(0, 40))]
     path = write(tmp_path / "a.jsonl", rows)
-    with pytest.raises(InputError, match=r"a\.jsonl:1 has a score and .*a\.jsonl:34 has none"):
+    with pytest.raises(InputError, match=r"a\.jsonl:34 is a pair .* and .*a\.jsonl:1 is a scored pair"):
         stream(path, tmp_path)
     assert len(stream(path, tmp_path, bad_rows=BadRows("skip", tmp_path / "out"))) == 39
 
