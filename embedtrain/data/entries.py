@@ -11,6 +11,7 @@ import numpy as np
 from embedtrain.data.order.draw import ALL, Draw
 from embedtrain.data.order.mixture import Dataset, Use
 from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.read.fields import Check, text
 from embedtrain.data.read.sources import Example, check_all_scored_or_none, read_examples, task_name
 from embedtrain.data.stores.arrow import ArrowRows
 from embedtrain.data.stores.memory import Capped, MemoryRows, Store
@@ -56,7 +57,7 @@ def entries_of(
 
 
 def read_entry(
-    entry: Entry, bad_rows: BadRows | None = None, cache: Path | None = None
+    entry: Entry, bad_rows: BadRows | None = None, cache: Path | None = None, content: Check = text
 ) -> Store | list[Example]:
     """What an entry names: its examples, or a store that reads them as they are needed.
 
@@ -64,21 +65,25 @@ def read_entry(
         entry: what to read.
         bad_rows: what becomes of rows that cannot be used.
         cache: folder of the rows that are not held in memory.
+        content: as in `read_examples`; a stream is of texts.
 
     Raises:
         InputError: as `read_examples` and `ArrowRows`.
     """
     if entry.stream:
+        if content is not text:
+            raise InputError(f"{entry.read['source']}: only texts can be streamed: leave stream out.")
         if cache is None:
             raise InputError(f"{entry.read['source']}: a stream needs data.cache, a folder for its rows.")
         return ArrowRows(**entry.read, cache=cache, rows=entry.rows, bad_rows=bad_rows)
-    return read_examples(**entry.read, bad_rows=bad_rows)
+    return read_examples(**entry.read, bad_rows=bad_rows, content=content)
 
 
 def read_sources(
     sources: Source | Sequence[Source],
     columns: Mapping[str, str] | None = None,
     bad_rows: BadRows | None = None,
+    content: Check = text,
 ) -> list[Example]:
     """The examples of one source or of several in memory, one after the other, e.g. for validation.
 
@@ -88,7 +93,7 @@ def read_sources(
     examples = [
         example
         for entry in entries_of(sources, columns)
-        for example in read_examples(**entry.read, bad_rows=bad_rows)
+        for example in read_examples(**entry.read, bad_rows=bad_rows, content=content)
     ]
     check_all_scored_or_none(examples)
     return examples

@@ -20,6 +20,7 @@ from embedtrain.data.order.mixture import Dataset, Mix
 from embedtrain.data.order.run_plan import Composition, Part, RunPlan
 from embedtrain.data.order.sampler import EvenBatches, part_for_rank, slice_for_rank
 from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.read.fields import Check, text
 from embedtrain.data.read.sources import Example, offered
 from embedtrain.data.splitting import split_off
 from embedtrain.data.stores.memory import some_rows
@@ -39,6 +40,7 @@ class DataModule(pl.LightningDataModule):
         seed: decides the split, the order of every epoch and the turns of the datasets.
         collate: rows of a training step to its batch; must be picklable when num_workers > 0.
         validation_collate: the same for validation; `collate` when None.
+        content: what rows hold of another modality (see `read_examples`); texts when not given.
         folder: of the run; bad rows are reported in its `bad_rows`. Needed unless on_bad_row is "error".
         stage: folder in `bad_rows` for those of a stage of the run; none when "".
         revise: may put other examples in the place of a step's (see `StepDataset`).
@@ -56,6 +58,7 @@ class DataModule(pl.LightningDataModule):
         seed: int,
         collate: Collate,
         validation_collate: Collate | None = None,
+        content: Check = text,
         folder: str | Path | None = None,
         stage: str = "",
         revise: Revise | None = None,
@@ -73,6 +76,7 @@ class DataModule(pl.LightningDataModule):
         self._mix = Mix(settings.sampling, settings.alpha, max_epochs)
         self._composition = Composition(settings.batches, settings.batch_size, settings.group_by_length)
         self._collate, self._validation_collate = collate, validation_collate or collate
+        self._content = content
         self.revise = revise
         self._datasets: list[Dataset] = []
         self._validation: Sequence[Example] = []
@@ -82,11 +86,12 @@ class DataModule(pl.LightningDataModule):
         """Read, check and split the rows and plan the run; a second call does nothing."""
         if self._planned is not None:
             return
-        parts = [(entry, read_entry(entry, self._bad_rows, self._cache)) for entry in self._entries]
+        bad_rows, content = self._bad_rows, self._content
+        parts = [(entry, read_entry(entry, bad_rows, self._cache, content)) for entry in self._entries]
         chosen = self.settings
         fraction, rows = chosen.validation_fraction or None, chosen.validation_rows
         if chosen.validation is not None:
-            self._validation = read_sources(chosen.validation, chosen.columns, self._bad_rows)
+            self._validation = read_sources(chosen.validation, chosen.columns, bad_rows, content)
         elif (fraction, rows) != (None, None):
             parts, self._validation = split_off(parts, fraction=fraction, rows=rows, seed=self._seed)
         self._validation = sample(self._validation, chosen.validation_limit, self._seed)

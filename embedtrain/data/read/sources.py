@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embedtrain.data.read.bad_rows import BadRows, usable
-from embedtrain.data.read.fields import Ids, any_text, id_of
+from embedtrain.data.read.fields import Check, Ids, any_text, id_of, text
 from embedtrain.data.read.hub import hub_rows, is_hub_name
 from embedtrain.data.read.training_rows import TrainingRows
 from embedtrain.files.records import Raw
 from embedtrain.files.rows import nearest, raw_rows
-from embedtrain.types import InputError
+from embedtrain.types import Content, InputError
 
 
 class Prompts(NamedTuple):
@@ -34,9 +34,9 @@ class Prompts(NamedTuple):
 class Example(NamedTuple):
     """One row: a query, what belongs to it, what does not."""
 
-    query: str
-    positives: tuple[str, ...]  # none of a row that is a text alone
-    negatives: tuple[str, ...]
+    query: Content
+    positives: tuple[Content, ...]  # none of a row that is a text alone
+    negatives: tuple[Content, ...]
     score: float | None  # graded similarity of the query and its one positive
     task: str
     where: str  # "file.jsonl:12"
@@ -66,7 +66,7 @@ class RowForm:
         source: for messages.
         task: task of rows that name none.
         columns: our field name -> the name it has in the rows, e.g. {"query": "question"}.
-        prompts: as in `read_examples`.
+        prompts, content: as in `read_examples`.
 
     Raises:
         InputError: for a field or role that does not exist, a prompt that is no text.
@@ -79,8 +79,9 @@ class RowForm:
         task: str,
         columns: Mapping[str, str] | None = None,
         prompts: Mapping[str, str | None] | None = None,
+        content: Check = text,
     ) -> None:
-        self._fields = TrainingRows(columns or {})
+        self._fields = TrainingRows(columns or {}, content)
         self.task = task
         self._prompts = _checked_prompts(str(source), prompts or {})
 
@@ -104,6 +105,7 @@ def read_examples(
     task: str | None = None,
     prompts: Mapping[str, str | None] | None = None,
     bad_rows: BadRows | None = None,
+    content: Check = text,
 ) -> list[Example]:
     """The examples of one dataset, in its order; of each task either all are scored or none is.
 
@@ -115,6 +117,8 @@ def read_examples(
         prompts: "query" and "document" -> what precedes these texts ("" is nothing); the model's own
             prompt where one is not given. The "instruction" of a row wins over the query's.
         bad_rows: what becomes of rows that cannot be used; the first one is an error when None.
+        content: the check of queries and documents, which gives hashable ones (see `Content`); never of a
+            list, since a list is several.
 
     Raises:
         InputError: naming the row for a missing field, an empty text, a wrong type, a score that is not
@@ -124,7 +128,7 @@ def read_examples(
     """
     bad_rows = bad_rows or BadRows()
     name = task if task is not None else task_name(source)
-    form = RowForm(source, task=name, columns=columns, prompts=prompts)
+    form = RowForm(source, task=name, columns=columns, prompts=prompts, content=content)
     hub = is_hub_name(source)
     raws = hub_rows(str(source), split) if hub else raw_rows(source, split=split, max_line=bad_rows.max_line)
     before = bad_rows.left_out
