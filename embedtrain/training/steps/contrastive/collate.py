@@ -1,8 +1,8 @@
-"""Picked rows to one `Batch`: every distinct text tokenised once, and who belongs to whom.
+"""Picked rows to one `Batch`: every distinct content processed once, and who belongs to whom.
 
-Letters: B queries, N documents (positives and ragged negatives), M distinct (role, prompt, text) triples,
-K labelled positives. Text ids are of the text alone: the same text behind another prompt, or in the other
-role, is another row to encode and yet no negative of itself.
+Letters: B queries, N documents (positives and ragged negatives), M distinct (role, prompt, content) triples,
+K labelled positives. Content ids are of the content alone: the same text behind another prompt, or in the
+other role, is another row to encode and yet no negative of itself.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor
 
 from embedtrain.data.order.draw import Pick
 from embedtrain.data.read.sources import offered
-from embedtrain.types import Batch, Inputs, Links, Processor, Role, content_id, stack_inputs
+from embedtrain.types import Batch, Content, Inputs, Links, Processor, Role, content_id, stack_inputs
 
 ROLES: tuple[Role, ...] = ("query", "document")
 
 
-class _Text(NamedTuple):
-    """What is tokenised once."""
+class _Item(NamedTuple):
+    """What is processed once."""
 
     role: Role
     prompt: str | None  # None is the model's own of that role
-    text: str
+    content: Content
 
 
 class PairCollate(NamedTuple):
@@ -50,13 +50,13 @@ def collate(picks: Sequence[Pick], process: Processor, *, guide_process: Process
         picks: B rows, and which positive and negatives of each take part.
         process: called once with the distinct queries, once with the distinct documents, and the prompt of
             each.
-        guide_process: makes the tokens of a guide model, which gets its own prompts and none of the data's.
+        guide_process: makes the inputs of a guide model, which gets its own prompts and none of the data's.
     """
     taken = [item.example for item in picks]
     offers = offered(taken)
-    texts: dict[_Text, int] = {}  # row among the M texts; queries come first
+    items: dict[_Item, int] = {}  # row among the M contents; queries come first
     query = [
-        texts.setdefault(_Text("query", example.prompts.query, example.query), len(texts))
+        items.setdefault(_Item("query", example.prompts.query, example.query), len(items))
         for example in taken
     ]
     docs: list[int] = []
@@ -66,16 +66,16 @@ def collate(picks: Sequence[Pick], process: Processor, *, guide_process: Process
     for place, (_, example, chosen, negatives) in enumerate(picks):
         positive.append(len(docs))
         every = (*example.positives, *example.negatives)
-        told = example.teacher or (math.nan,) * len(every)
+        scores = example.teacher or (math.nan,) * len(every)
         first = len(example.positives)
         for number in (chosen, *(first + negative for negative in negatives)):
-            text = _Text("document", example.prompts.document, every[number])
-            docs.append(texts.setdefault(text, len(texts)))
+            item = _Item("document", example.prompts.document, every[number])
+            docs.append(items.setdefault(item, len(items)))
             owner.append(place)
-            teacher.append(told[number])
-    known = [(content_id(text), place) for place, example in enumerate(taken) for text in example.positives]
+            teacher.append(scores[number])
+    known = [(content_id(one), place) for place, example in enumerate(taken) for one in example.positives]
     links = Links(
-        content_ids=_integers([content_id(item.text) for item in texts]),  # (M,)
+        content_ids=_integers([content_id(item.content) for item in items]),  # (M,)
         query=_integers(query),  # (B,)
         docs=_integers(docs),  # (N,)
         owner=_integers(owner),  # (N,)
@@ -87,10 +87,10 @@ def collate(picks: Sequence[Pick], process: Processor, *, guide_process: Process
         scores=_floats([_or_nan(example.score) for example in taken]) if "scores" in offers else None,  # (B,)
         teacher=_floats(teacher) if "teacher" in offers else None,  # (N,)
     )
-    guide = (
-        None if guide_process is None else _tokens([_without_prompt(item) for item in texts], guide_process)
-    )
-    return Batch(_tokens(list(texts), process), links, guide)
+    guide = None
+    if guide_process is not None:
+        guide = _inputs([item._replace(prompt=None) for item in items], guide_process)
+    return Batch(_inputs(list(items), process), links, guide)
 
 
 @lru_cache(maxsize=1024)
@@ -98,17 +98,13 @@ def _task_id(task: str) -> int:
     return content_id(task)
 
 
-def _tokens(texts: list[_Text], process: Processor) -> Inputs:
-    """Tokens of the M texts in their order; all queries come before all documents."""
+def _inputs(items: list[_Item], process: Processor) -> Inputs:
+    """Inputs of the M contents in their order; all queries come before all documents."""
     parts = []
     for role in ROLES:
-        own = [item for item in texts if item.role == role]
-        parts.append(process([item.text for item in own], role, [item.prompt for item in own]))
+        own = [item for item in items if item.role == role]
+        parts.append(process([item.content for item in own], role, [item.prompt for item in own]))
     return stack_inputs(parts)
-
-
-def _without_prompt(item: _Text) -> _Text:
-    return item._replace(prompt=None)
 
 
 def _or_nan(number: float | None) -> float:
