@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedtrain.data.entries import Entry
 from embedtrain.data.read.sources import Example
 from embedtrain.data.stores.memory import Store
-from embedtrain.types import InputError
+from embedtrain.types import Content, InputError
 
 logger = logging.getLogger(__name__)
 
@@ -97,10 +97,10 @@ def _wanted(count: int, fraction: float | None, rows: int | None) -> int:
 def _groups(examples: Sequence[Example], *, with_positives: bool) -> np.ndarray:
     """Group number of every row, counted in order of first appearance: (rows,) int64."""
     parent: list[int] = []
-    number: dict[str, int] = {}
+    number: dict[Content, int] = {}
 
-    def root(text: str) -> int:
-        node = number.setdefault(text, len(parent))
+    def root(content: Content) -> int:
+        node = number.setdefault(content, len(parent))
         if node == len(parent):
             parent.append(node)
         while parent[node] != node:

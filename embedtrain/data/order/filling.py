@@ -15,6 +15,7 @@ import numpy as np
 
 from embedtrain.data.permutation import Permutation
 from embedtrain.data.read.sources import Example
+from embedtrain.types import Content
 
 PER_OCTAVE = 4  # lengths within 19 % are one bucket
 
@@ -67,8 +68,8 @@ def _apart(
     batches: list[list[int]] = [[] for _ in range(count)]
     aside: list[int] = []
     later = list(range(count + 1))  # batch -> itself while it has room, else a later one; `count` is none
-    last_any: dict[tuple[str, str], int] = {}  # (task, text) -> last batch where a row has it in any part
-    last_labelled: dict[tuple[str, str], int] = {}  # ... where it is a query or a positive
+    last_any: dict[tuple[str, Content], int] = {}  # (task, content) -> last batch where a row has it
+    last_labelled: dict[tuple[str, Content], int] = {}  # ... where it is a query or a positive
     for row in order:
         example = examples[row]
         contrasted = example.score is None and example.task not in alone
@@ -117,6 +118,6 @@ def _spread(batches: list[list[int]], aside: Sequence[int], size: int) -> None:
 
 
 def _bucket(example: Example) -> int:
-    """Bucket of the longest text of a row, in characters."""
+    """Bucket of the longest content of a row: characters of a text, else its `len`."""
     longest = max(map(len, (example.query, *example.positives, *example.negatives)))
     return int(PER_OCTAVE * math.log2(1 + longest))

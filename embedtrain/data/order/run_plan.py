@@ -184,6 +184,6 @@ def _check_something_differs(examples: Sequence[Example]) -> None:
     shared = [text for text in common if text in labelled]
     if shared:
         raise InputError(
-            f"all {len(examples)} rows share the text {shared[0][:80]!r}: there is nothing to contrast. Add "
-            "rows about something else, or give every row a score."
+            f"all {len(examples)} rows share the text {str(shared[0])[:80]!r}: there is nothing to contrast. "
+            "Add rows about something else, or give every row a score."
         )
