@@ -18,11 +18,11 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan.constant import FixedPairs
 from embedtrain.settings.commands import DataSettings
-from embedtrain.train.gradcache import GradCache
-from embedtrain.train.module import TrainModule
-from embedtrain.train.optim import AdamW
-from embedtrain.train.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.train.steps.contrastive.step import ContrastiveStep
+from embedtrain.training.gradcache import GradCache
+from embedtrain.training.module import TrainModule
+from embedtrain.training.optim import AdamW
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.training.steps.contrastive.step import ContrastiveStep
 from embedtrain.types import InputError, SubModel
 
 NUMBERS, WIDTH, STEPS = 5, 16, 10
