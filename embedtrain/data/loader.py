@@ -163,9 +163,9 @@ class _Caught(Dataset[Any]):
         except InputError as error:
             return _Failed(str(error), True)
         except Exception:  # raised again in the training process
-            told = traceback.format_exc()
+            trace = traceback.format_exc()
         try:
             places = self._dataset.places(step)
         except Exception as error:  # reading the rows is what failed
             places = f"not to be read ({error})"
-        return _Failed(f"batch {step} could not be made; its rows are {places}\n{told}", False)
+        return _Failed(f"batch {step} could not be made; its rows are {places}\n{trace}", False)

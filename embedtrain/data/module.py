@@ -167,8 +167,8 @@ class DataModule(pl.LightningDataModule):
     @property
     def in_batch(self) -> dict[str, bool]:
         """The datasets that say whether their queries meet what other rows brought. After `setup`."""
-        said = {item.store.task: item.use.in_batch for item in self._datasets}
-        return {task: wish for task, wish in said.items() if wish is not None}
+        given = {item.store.task: item.use.in_batch for item in self._datasets}
+        return {task: value for task, value in given.items() if value is not None}
 
     @property
     def own_negatives_only(self) -> frozenset[str]:
@@ -178,12 +178,12 @@ class DataModule(pl.LightningDataModule):
     def examples_at(self, rows: Sequence[int]) -> list[Example]:
         """The training rows of `Links.rows`, for messages that name them."""
         offsets = np.array(self._offsets())
-        found: list[Example] = []
+        examples: list[Example] = []
         for row in rows:
             number = int(np.searchsorted(offsets, row, side="right")) - 1
             own = int(row - offsets[number])
-            found += self._datasets[number].store.take([own])
-        return found
+            examples += self._datasets[number].store.take([own])
+        return examples
 
     def training_rows(self) -> Iterator[tuple[int, Example]]:
         """Every training row and its number, as `Links.rows` counts. After `setup`."""

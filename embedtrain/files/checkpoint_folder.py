@@ -20,7 +20,7 @@ class CheckpointFolder:
 
     Args:
         path: the folder; it need not exist.
-        save_total_limit: how many are kept.
+        save_total_limit: how many stay.
 
     Raises:
         InputError: if `save_total_limit` is below 1.
@@ -42,9 +42,9 @@ class CheckpointFolder:
 
     def newest_first(self) -> list[Path]:
         """The checkpoints there are; where there is none, a `last.ckpt` that was copied here as a file."""
-        found = sorted(self.path.glob("step_*.ckpt"), key=_step, reverse=True)
+        paths = sorted(self.path.glob("step_*.ckpt"), key=_step, reverse=True)
         copied = [self.last] if self.last.is_file() and not self.last.is_symlink() else []
-        return [path for path in found if NAME.fullmatch(path.name)] or copied
+        return [path for path in paths if NAME.fullmatch(path.name)] or copied
 
     def keep(self, newest: Path) -> None:
         """Let `last.ckpt` be `newest`, which has just been written, and remove what is too old."""
@@ -62,9 +62,9 @@ class CheckpointFolder:
         Raises:
             InputError: if there are checkpoints and none is whole.
         """
-        found = self.newest_first()
+        paths = self.newest_first()
         faults: list[str] = []
-        for path in found:
+        for path in paths:
             try:
                 fault = fault_of(path)
             except FileNotFoundError:  # the process that repairs was faster
@@ -100,5 +100,5 @@ class CheckpointFolder:
 
 
 def _step(path: Path) -> int:
-    found = NAME.fullmatch(path.name)
-    return int(found[1]) if found else -1
+    match = NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1

@@ -159,7 +159,7 @@ class RunFolder:
         return False
 
     def release(self) -> None:
-        """Let other commands in before this process ends; does nothing where nobody was kept out."""
+        """Let other commands in before this process ends; does nothing without a lock."""
         if self._locked is not None:
             self._locked.close()
             self._locked = None
@@ -245,20 +245,20 @@ def _is_free(name: str) -> bool:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that decide a result."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def commit() -> str | None:
     """Git commit of the embedtrain checkout, with "+changes" where it has any; None outside one."""
     here = Path(__file__).resolve().parent
     try:
-        found = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+changes", "--exclude=*"],
             cwd=here,
             capture_output=True,
@@ -268,7 +268,7 @@ def commit() -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip() or None
+    return described.stdout.strip() or None
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -70,15 +70,15 @@ def measure_while_training(
             allow_test=during.allow_test,
         )
         for task in tasks:
-            load(task)  # now, and kept: missing data are not found out after hours
+            load(task)  # now: missing data must not end a run after hours
 
     def take(step: int) -> ByTask:
         place = folder.path / FOLDER
         scores = measure(
             encoder, evaluation, cells, run=settings.name, step=step, folder=place, tasks=tasks, show=False
         )
-        for kept in ("mteb", "items"):  # of weights that are gone with the next step
-            shutil.rmtree(place / kept, ignore_errors=True)
+        for folder_name in ("mteb", "items"):  # of weights that are gone with the next step
+            shutil.rmtree(place / folder_name, ignore_errors=True)
         return by_task(scores)
 
     saves = next(item for item in trainer.callbacks if isinstance(item, SaveCheckpoints))  # type: ignore[attr-defined]
@@ -132,8 +132,8 @@ def mine_while_training(
     whole = SubModel(encoder.num_layers, encoder.width)
 
     def encode(given: Sequence[str], role: Role, prompt: str | None) -> NDArray[np.float32]:
-        found = encoder.encode(given, (whole.layer,), role, prompt=prompt)
-        vectors: NDArray[np.float32] = found.at(whole).float().numpy()
+        embeddings = encoder.encode(given, (whole.layer,), role, prompt=prompt)
+        vectors: NDArray[np.float32] = embeddings.at(whole).float().numpy()
         return vectors
 
     mined, accumulate = folder / "mined", trainer.accumulate_grad_batches

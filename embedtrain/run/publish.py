@@ -66,7 +66,7 @@ def publish(run: Run) -> None:
 
 
 def _write_cut(run: Run, cut: SubModel) -> None:
-    """Write one cut into the run folder, of the weights that were best for it if these were kept.
+    """Write one cut into the run folder, of the weights that were best for it, where there are such.
 
     The model has those of the final step, and again afterwards. Scores of other weights are not in the card.
     """

@@ -52,7 +52,7 @@ class Run:
         self._number = 0 if settings.overwrite else self._unfinished()
         self.untouched = not self._number and not self._folders[0].checkpoints.newest_first()
         last = self.stage = self._begin()
-        for number in range(self._number + 1, len(self._stages)):  # a mistake there is not found after hours
+        for number in range(self._number + 1, len(self._stages)):  # a mistake is worth knowing now
             last = self._built(number, self._encoder())
         self.sub_models = last.plan.sub_models
         self.cuts = [parts.cut_of(self.encoder, pair) for pair in settings.exports]

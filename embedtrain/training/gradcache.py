@@ -5,7 +5,7 @@ A contrastive loss needs all embeddings of the batch at once, its gradient throu
     2. the loss of the whole batch gives the gradient g of the embeddings,
     3. every chunk is encoded again, now with gradient, and Σ embeddings · g is differentiated.
 Peak memory is that of one chunk; the price is one more forward pass. Dropout is the same in both passes: each
-chunk seeds the generators by its own number, so that no generator state is kept.
+chunk seeds the generators by its own number, so that no generator state is saved.
 
 How it fits Lightning's automatic optimisation, and DDP. `training_step` differentiates all chunks but the
 last by itself and returns the surrogate Σ embeddings · g of the last, which Lightning differentiates as it
@@ -96,8 +96,8 @@ class GradCache:
         for number, part in enumerate(_encoded(encoder, tokens, layers, chunks, seed)):
             with torch.autocast(zero.device.type, enabled=False):  # its backward would be cast as well
                 surrogate = zero
-                for values, kept in zip(part.values, slope.by_layer, strict=True):
-                    surrogate = surrogate + (values[:, : kept.shape[1]] * kept[chunks[number]]).sum()
+                for values, gradient in zip(part.values, slope.by_layer, strict=True):
+                    surrogate = surrogate + (values[:, : gradient.shape[1]] * gradient[chunks[number]]).sum()
                 if number + 1 == len(chunks):
                     last = last + surrogate
                 else:
@@ -130,8 +130,8 @@ def _slopes(
     """Everything else of the loss, its graph and the embeddings of other ranks, is gone on return."""
     total = score(texts)
     with torch.autocast(total.device.type, enabled=False):
-        found = torch.autograd.grad(total, [texts.values, *owned], materialize_grads=True)
-    return _Slopes([_used(values) for values in found[0]], list(zip(owned, found[1:], strict=True)))
+        gradients = torch.autograd.grad(total, [texts.values, *owned], materialize_grads=True)
+    return _Slopes([_used(values) for values in gradients[0]], list(zip(owned, gradients[1:], strict=True)))
 
 
 def _used(slopes: Tensor) -> Tensor:

@@ -73,11 +73,11 @@ class KeepVersions(pl.Callback):
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what `continued` reads."""
-        found = {
+        versions = {
             type(one).__name__: one.version for one in trainer.loggers if not isinstance(one, FileLogger)
         }
-        if found:
-            write_text(self.file, json.dumps(found) + "\n")
+        if versions:
+            write_text(self.file, json.dumps(versions) + "\n")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """End the wandb run."""

@@ -65,8 +65,8 @@ class FileLogger(Logger):
         """Drop lines past `step`: a resumed run takes those steps again. A torn last line is dropped too."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text("utf-8").splitlines() if _step_of(line) < step]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
+        lines = [line for line in self.path.read_text("utf-8").splitlines() if _step_of(line) < step]
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -52,10 +52,10 @@ class AdamW:
 
     def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
         """The optimiser over every trainable parameter of `module`, those of the loss included."""
-        decayed, kept = decay_groups(module.named_parameters())
+        decayed, undecayed = decay_groups(module.named_parameters())
         groups = [
             {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": kept, "weight_decay": 0.0},
+            {"params": undecayed, "weight_decay": 0.0},
         ]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],
@@ -85,8 +85,8 @@ def decay_groups(
 ) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Trainable parameters as (decayed, not decayed): matrices decay, vectors and scalars do not."""
     decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for _, parameter in named:
         if parameter.requires_grad:
-            (decayed if parameter.ndim >= 2 else kept).append(parameter)
-    return decayed, kept
+            (decayed if parameter.ndim >= 2 else undecayed).append(parameter)
+    return decayed, undecayed

@@ -58,8 +58,8 @@ class Sharded(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole weights in the memory of rank 0's host; nothing on other ranks. All must call."""
         assert self.model is not None
-        found = {name: whole(value) for name, value in self.model.state_dict().items()}
-        return found if self.global_rank == 0 else {}
+        state = {name: whole(value) for name, value in self.model.state_dict().items()}
+        return state if self.global_rank == 0 else {}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this rank's share of the weights of a checkpoint, which every rank has read.
@@ -76,8 +76,8 @@ class Sharded(ModelParallelStrategy):
         """As `state_dict()` of a single process, on rank 0; nothing on other ranks. All must call."""
         state = optimizer.state_dict()
         whole_state = {
-            number: {name: whole(value) for name, value in found.items()}
-            for number, found in state["state"].items()
+            number: {name: whole(value) for name, value in moments.items()}
+            for number, moments in state["state"].items()
         }
         groups = [{**group, "foreach": None} for group in state["param_groups"]]
         return {"state": whole_state, "param_groups": groups} if self.global_rank == 0 else {}
@@ -89,9 +89,9 @@ class Sharded(ModelParallelStrategy):
             state = {
                 number: {
                     name: share_of(value, parameters[number]) if name != "step" else value
-                    for name, value in found.items()
+                    for name, value in moments.items()
                 }
-                for number, found in saved["state"].items()
+                for number, moments in saved["state"].items()
             }
             optimizer.load_state_dict({**saved, "state": state})
         self._one_by_one()
@@ -145,8 +145,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], bound: float) -> Tensor:
     if not shares:
         total: Tensor = nn.utils.clip_grad_norm_(trained, bound)
         return total
-    kept = [grad for grad in grads if not isinstance(grad, DTensor)]
-    norms = [nn.utils.get_total_norm(group) for group in (shares, kept) if group]
+    replicated = [grad for grad in grads if not isinstance(grad, DTensor)]
+    norms = [nn.utils.get_total_norm(group) for group in (shares, replicated) if group]
     norm: Tensor = torch.stack(
         [each.full_tensor() if isinstance(each, DTensor) else each for each in norms]
     ).norm()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.training.steps.contrastive.batch_loss import BatchLoss, with_labels_of_twins
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss, with_labels_of_equal_queries
 from embedtrain.types import Embeddings, Guide, InputError, distinct_layers
 
 TOLERANCE = 1e-10
@@ -140,7 +140,7 @@ def test_labels_of_twins_are_those_a_slow_search_finds(two_ranks):
     twin = own._replace(content_ids=own.content_ids.clone())
     twin.content_ids[twin.query[0]] = other.content_ids[other.query[0]]
     everyone.content_ids[: len(own.content_ids)] = twin.content_ids
-    found, expected = with_labels_of_twins(twin, everyone), with_labels(twin, other)
+    found, expected = with_labels_of_equal_queries(twin, everyone), with_labels(twin, other)
 
     def couples(links):
         queries = zip(links.content_ids[links.query].tolist(), links.task.tolist(), strict=True)

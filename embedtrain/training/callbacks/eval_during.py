@@ -1,7 +1,7 @@
 """Scores of the model in training: when they are taken, and what follows from them.
 
 What measures is given as a function, so nothing here knows of tasks or mteb. The first rank measures while
-the others wait for what it found: whatever goes wrong there, all ranks learn of it and do the same next.
+the others wait for its scores: whatever goes wrong there, all ranks learn of it and do the same next.
 Measuring is no part of training: it leaves weights, gradients, modes and random states as they were.
 """
 
@@ -93,17 +93,17 @@ class EvalDuring:
             raise InputError(f"eval_during: monitor must be one of {', '.join(known)}, got {self.monitor!r}")
 
 
-def means_of(found: ByTask) -> dict[SubModel, float]:
+def means_of(scores: ByTask) -> dict[SubModel, float]:
     """Each sub-model's mean over tasks and dtypes.
 
     Raises:
         ValueError: if there are no tasks.
     """
-    if not found:
+    if not scores:
         raise ValueError("no task was measured")
-    subs = dict.fromkeys(cell.sub for values in found.values() for cell in values)
+    subs = dict.fromkeys(cell.sub for values in scores.values() for cell in values)
     return {
-        sub: fmean(value for values in found.values() for cell, value in values.items() if cell.sub == sub)
+        sub: fmean(value for values in scores.values() for cell, value in values.items() if cell.sub == sub)
         for sub in subs
     }
 
@@ -156,15 +156,15 @@ class MeasureWhileTraining(Callback):
     def take(self, trainer: pl.Trainer) -> None:
         """Measure now."""
         step, begun = trainer.global_step, self.clock()
-        found = self._measured(step)
+        scores = self._measured(step)
         self.last = self.clock() - begun
         self.spent += self.last
-        if found is None:
+        if scores is None:
             return
-        means = means_of(found)
+        means = means_of(scores)
         named = {MEAN: fmean(means.values()), **{str(sub): value for sub, value in means.items()}}
         facts = {
-            f"eval/{task}_{cell}": value for task, cells in found.items() for cell, value in cells.items()
+            f"eval/{task}_{cell}": value for task, cells in scores.items() for cell, value in cells.items()
         }
         facts |= {"eval/mean": named[MEAN]} | {f"eval/mean_{sub}": value for sub, value in means.items()}
         for logger in trainer.loggers:
@@ -182,23 +182,23 @@ class MeasureWhileTraining(Callback):
         return everyone(self.spent + self.last <= share * (elapsed + self.last))[0]
 
     def _measured(self, step: int) -> ByTask | None:
-        """What the first rank found, on all; None, and a warning, where that failed."""
-        outcome: tuple[ByTask | None, str] = (None, "")
+        """What the first rank measured, on all; None, and a warning, where that failed."""
+        result: tuple[ByTask | None, str] = (None, "")
         if rank() == 0:
             try:
                 with alone():
-                    outcome = (self.measure(step), "")
+                    result = (self.measure(step), "")
             except Exception as error:  # no measurement is worth a run; the others wait for an answer
                 foreseen = isinstance(error, InputError)
                 text = str(error) if foreseen else f"{type(error).__name__}: {error}"
-                outcome = (None, text)
+                result = (None, text)
                 log.warning(
                     "step %d could not be measured, training goes on: %s",
                     step,
                     text,
                     exc_info=None if foreseen else error,
                 )
-        return everyone(outcome)[0][0]
+        return everyone(result)[0][0]
 
     def _keep_best(self, trainer: pl.Trainer, named: Mapping[str, float], step: int) -> None:
         better = {name for name, value in named.items() if value > self.best.get(name, (-math.inf, 0))[0]}

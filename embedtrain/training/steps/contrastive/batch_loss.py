@@ -119,7 +119,7 @@ class BatchLoss:
         )
         value = self.objective(query, docs, pairing, chosen)
         if self.queue is not None:
-            self.queue.push(seen.everyone)
+            self.queue.push(seen.documents)
         return value, links
 
     def _guided(self, batch: Batch) -> Tensor | None:
@@ -144,7 +144,7 @@ class _Gathered(NamedTuple):
     links: Links  # of those texts
     guide: Tensor | None  # (M', G)
     others: Documents | None  # of other ranks, without gradient
-    everyone: Documents  # all documents of all ranks in rank order, those of "none" of this rank
+    documents: Documents  # all documents of all ranks in rank order, those of "none" of this rank
 
 
 def _gathered(
@@ -153,22 +153,22 @@ def _gathered(
     if gather == "none" or world_size() == 1:
         return _Gathered(local, links, guide, None, _documents(local, links, guide))
     held = shares(links)
-    everyone = gather_links(links, held)
+    all_links = gather_links(links, held)
     if gather == "gradient":
         texts = gather_embeddings(local, held.texts, identical=identical)
         guided = None if guide is None else gather_rows(guide, held.texts)
-        return _Gathered(texts, everyone, guided, None, _documents(texts, everyone, guided))
+        return _Gathered(texts, all_links, guided, None, _documents(texts, all_links, guided))
     own = _documents(local, links, guide)
     every = Documents(
         gather_embeddings(Embeddings(own.values, local.layers), held.docs).values,
-        everyone.content_ids[everyone.docs],
-        everyone.task[everyone.owner],
-        _is_hard(everyone),
+        all_links.content_ids[all_links.docs],
+        all_links.task[all_links.owner],
+        _is_hard(all_links),
         None if own.guide is None else gather_rows(own.guide, held.docs),
     )
     theirs = torch.ones_like(every.hard)
     theirs[sum(held.docs[: rank()]) :][: held.docs[rank()]] = False
-    return _Gathered(local, with_labels_of_twins(links, everyone), guide, every.rows(theirs), every)
+    return _Gathered(local, with_labels_of_equal_queries(links, all_links), guide, every.rows(theirs), every)
 
 
 def _documents(texts: Embeddings, links: Links, guide: Tensor | None) -> Documents:
@@ -196,16 +196,16 @@ def _guide(guided: Tensor, links: Links, more: Documents | None) -> Guide:
     return Guide(guided[links.query], docs)
 
 
-def with_labels_of_twins(links: Links, everyone: Links) -> Links:
+def with_labels_of_equal_queries(links: Links, all_links: Links) -> Links:
     """`links` with the labelled positives that queries of equal text and task have on other ranks."""
-    own, all_ = (torch.stack([part.content_ids[part.query], part.task]) for part in (links, everyone))
+    own, all_ = (torch.stack([part.content_ids[part.query], part.task]) for part in (links, all_links))
     kinds = torch.unique(torch.cat([own, all_], dim=1), dim=1, return_inverse=True)[1]
     count = own.shape[1]
     query = torch.full((len(kinds),), -1, device=kinds.device)  # a query of this rank for each kind
     query[kinds[:count]] = torch.arange(count, device=kinds.device)
-    owner = query[kinds[count:]][everyone.known_owner]
+    owner = query[kinds[count:]][all_links.known_owner]
     return links._replace(
-        known=torch.cat([links.known, everyone.known[owner >= 0]]),
+        known=torch.cat([links.known, all_links.known[owner >= 0]]),
         known_owner=torch.cat([links.known_owner, owner[owner >= 0]]),
     )
 

@@ -47,15 +47,15 @@ def dataset_facts(sums: Mapping[str, Tensor], datasets: Mapping[int, str]) -> di
     """
     if not sums:
         return {}
-    found: dict[str, float] = {}
+    facts: dict[str, float] = {}
     table = {name: values.tolist() for name, values in sums.items()}
     for place, task in enumerate(sorted(datasets)):
         queries, considered = table["queries"][place], table["considered"][place]
         if not queries:
             continue
         where = f"train/{datasets[task]}"
-        found |= {f"{where}/{name}": table[name][place] / queries for name in ("loss", "accuracy")}
+        facts |= {f"{where}/{name}": table[name][place] / queries for name in ("loss", "accuracy")}
         if considered:
             rules = [name for name in table if name not in COUNTED]
-            found |= {f"{where}/removed_{rule}": table[rule][place] / considered for rule in rules}
-    return found
+            facts |= {f"{where}/removed_{rule}": table[rule][place] / considered for rule in rules}
+    return facts

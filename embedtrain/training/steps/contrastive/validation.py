@@ -47,8 +47,8 @@ def join_links(parts: Sequence[Links]) -> Links:
         if name not in numbers
     }
     for name in numbers:
-        found = [getattr(part, name) for part in moved if getattr(part, name) is not None]
-        joined[name] = torch.cat(found) if len(found) == len(moved) else None
+        given = [getattr(part, name) for part in moved if getattr(part, name) is not None]
+        joined[name] = torch.cat(given) if len(given) == len(moved) else None
     return Links._make(joined[name] for name in Links._fields)
 
 

@@ -87,9 +87,9 @@ class MaskedStep:
         weights = dict.fromkeys(distinct_layers(context.chosen), 0.0)
         for sub, weight in context.chosen:
             weights[sub.layer] += weight
-        found = self._predicted(batch, cast(Encoder, context.encoder), tuple(weights))
+        predicted = self._predicted(batch, cast(Encoder, context.encoder), tuple(weights))
         labels = batch.labels[batch.labels != IGNORED]
-        sums = torch.stack([F.cross_entropy(logits, labels, reduction="sum") for logits in found])  # (L,)
+        sums = torch.stack([F.cross_entropy(logits, labels, reduction="sum") for logits in predicted])  # (L,)
         count = sum_over_ranks(labels.new_tensor(len(labels), dtype=sums.dtype)).clamp(min=1)
         share = sums.new_tensor(list(weights.values())) / sum(weights.values())  # (L,)
         means = sum_over_ranks(sums) / count
