@@ -4,7 +4,6 @@ Every folder is made once per session; a test that writes copies it first.
 """
 
 import importlib.util
-import json
 import os
 import random
 import shutil
@@ -21,6 +20,7 @@ os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="embedtrain-code-")  # 
 import pytest
 import torch
 from processes import Processes, run_ranks
+from small_runs import command, write_rows
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import (
@@ -62,6 +62,22 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
     started = Processes(tmp_path)
     yield started
     started.close()
+
+
+@pytest.fixture
+def error_of(capsys: pytest.CaptureFixture) -> Callable[..., str]:
+    """(command, words) -> the one error that `embedtrain-COMMAND WORDS` leaves with, its status being 1."""
+
+    def run(name: str, *words: object) -> str:
+        with pytest.raises(SystemExit) as left:
+            command(name, *words)
+        shown = capsys.readouterr().err
+        assert left.value.code == 1, shown
+        assert "Traceback" not in shown
+        (message,) = [line for line in shown.splitlines() if line.startswith("error: ")]
+        return message
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -251,9 +267,8 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "retrieval/find/queries": [{"id": f"q{n}", "text": query} for n, (query, _) in enumerate(pairs[80:])],
         "retrieval/find/qrels": [{"query_id": f"q{n}", "corpus_id": f"d{n}", "score": 1} for n in range(16)],
     }
-    (root / "retrieval/find").mkdir(parents=True)
     for name, lines in files.items():
-        (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        write_rows(root / f"{name}.jsonl", lines)
     return root
 
 

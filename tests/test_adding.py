@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from small_runs import read_rows
+
 import embedtrain
 from embedtrain.settings.places import config_dir
 
@@ -127,15 +129,18 @@ class PullStep:
 }
 RUN = """
 import json, sys
-from small_runs import train
-from embedtrain.model.folder.export import load_encoder
+from small_runs import read_rows, train
+from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import SubModel
 runs = [train(words) for words in json.loads(sys.argv[1])]
-model = runs[0].folder.path / "model"
+texts, cut = ["a cat sleeps", "bird"], SubModel(2, 16)
+encoder = load_encoder(runs[0].folder.path / "model")
+expected = encoder.encode(texts, (2,)).at(cut)
+folder = save_encoder(encoder, "cut", cut)
+assert (load_encoder(folder).encode(texts, (2,)).at(cut) == expected).all()
 from sentence_transformers import SentenceTransformer
-shipped = SentenceTransformer(str(model), device="cpu", trust_remote_code=True).encode(["a cat sleeps"])
-own = load_encoder(model).encode(["a cat sleeps"], (4,)).at(SubModel(4, 32))
-assert abs(own.numpy() - shipped).max() < 1e-5
+shipped = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=True)
+assert abs(shipped.encode(texts, convert_to_tensor=True) - expected).max() < 1e-5
 """
 
 
@@ -152,13 +157,13 @@ def test_what_is_written_beside_the_others_trains_and_ships(small_run, small_dat
     runs = [[*words, "name=hinge", "loss=hinge"], [*words, "name=pull", "step=pull", "step.power=2.0"]]
     shared = Path(__file__).parent / "shared"
     command = [sys.executable, "-c", RUN, json.dumps(runs)]
-    place = {"PYTHONPATH": f"{tmp_path}:{shared}", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    place = {"PYTHONPATH": f"{tmp_path}:{shared}", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    place |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=place, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("hinge", "pull"):
-        rows = [json.loads(line) for line in (tmp_path / "runs" / name / "metrics.jsonl").open()]
+        rows = read_rows(tmp_path / "runs" / name / "metrics.jsonl")
         losses = [row["train/loss"] for row in rows if "train/loss" in row]
         assert len(losses) == 4
         assert losses[0] > losses[2] > 0, "steps of equal plans"
         assert any("val/mean" in row for row in rows)
-    assert (tmp_path / "runs/hinge/model/embedtrain_middle.py").exists(), "the pooling is shipped"

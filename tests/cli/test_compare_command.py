@@ -1,10 +1,9 @@
 import json
-import sys
 
 import numpy as np
 import pytest
+from small_runs import command
 
-from embedtrain.cli.compare import main
 from embedtrain.evaluation.per_item.stored import About, ItemValues, items_file, write_items
 from embedtrain.files.scores import append_scores
 from embedtrain.types import Cell, Score
@@ -35,8 +34,7 @@ def write_run(folder, quality, tasks=("one", "two", "three"), seed=0):
 def run(monkeypatch, tmp_path, capsys):
     def call(*words):
         monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "argv", ["embedtrain-compare", *words, f"output={tmp_path / 'out'}"])
-        main()
+        command("compare", *words, f"output={tmp_path / 'out'}")
         return capsys.readouterr().out, json.loads((tmp_path / "out/comparison.json").read_text())
 
     return call

@@ -1,22 +1,20 @@
 """embedtrain-doctor as a person runs it: one clean run, and a planted defect of every kind."""
 
 import json
-import sys
 
 import pytest
+from small_runs import command
 
-from embedtrain.cli import doctor
 from embedtrain.cli.launch import settings_from
 from embedtrain.types import InputError
 
 LONG = "cat dog bird " * 40  # 122 tokens where 64 are read
 
 
-def run(monkeypatch, words):
+def run(words):
     """Exit status and report; the command is that of embedtrain-train."""
-    monkeypatch.setattr(sys, "argv", ["embedtrain-doctor", *map(str, words)])
     try:
-        doctor.main()
+        command("doctor", *words)
     except SystemExit as left:
         return left.code
     return 0
@@ -34,9 +32,9 @@ def lines_of(path):
     return path.read_text("utf-8").splitlines()
 
 
-def test_a_clean_run_has_no_error_and_leaves_no_trace(monkeypatch, capsys, small_run, small_data, tmp_path):
+def test_a_clean_run_has_no_error_and_leaves_no_trace(capsys, small_run, small_data, tmp_path):
     words = ["evaluation.tasks=[local]", f"evaluation.data_root={small_data}", "exports=[[2,16]]"]
-    status = run(monkeypatch, [*small_run, *words, "name=x", f"output_root={tmp_path}"])
+    status = run([*small_run, *words, "name=x", f"output_root={tmp_path}"])
     found = report(tmp_path)
     assert status == 0, [item for item in found["findings"] if item["level"] == "error"]
     assert found["counts"]["error"] == 0
@@ -90,7 +88,7 @@ def defects(small_data, tmp_path_factory):
     return path
 
 
-def test_every_planted_defect_is_found(monkeypatch, small_run, small_data, defects, tmp_path):
+def test_every_planted_defect_is_found(small_run, small_data, defects, tmp_path):
     words = [word for word in small_run if not word.startswith("data.train")]
     words += [f"data.train={defects}", "data.batch_size=32", "doctor.memory_gb=0.001"]
     words += [
@@ -99,7 +97,7 @@ def test_every_planted_defect_is_found(monkeypatch, small_run, small_data, defec
         f"doctor.out={tmp_path}/r.json",
     ]
     words += ["loss.temperature=0.001"]
-    assert run(monkeypatch, [*words, "name=x", f"output_root={tmp_path}/runs"]) == 1
+    assert run([*words, "name=x", f"output_root={tmp_path}/runs"]) == 1
     found = json.loads((tmp_path / "r.json").read_text("utf-8"))
     assert not (tmp_path / "runs").exists()
 
@@ -123,29 +121,29 @@ def test_every_planted_defect_is_found(monkeypatch, small_run, small_data, defec
     assert level("memory", "a step needs about")[0] == "warning"
 
 
-def test_a_finished_run_is_named_and_untouched(monkeypatch, small_run, tmp_path):
+def test_a_finished_run_is_named_and_untouched(small_run, tmp_path):
     (tmp_path / "x" / "model").mkdir(parents=True)
     words = [*small_run, "name=x", f"output_root={tmp_path}"]
-    assert run(monkeypatch, words) == 1
+    assert run(words) == 1
     (first, *_) = report(tmp_path)["findings"]
     assert (first["level"], "finished run" in first["message"]) == ("error", True)
     assert list((tmp_path / "x").rglob("*")) == [tmp_path / "x" / "model"]
 
 
-def test_a_run_that_cannot_be_built_is_a_finding(monkeypatch, small_run, tmp_path):
+def test_a_run_that_cannot_be_built_is_a_finding(small_run, tmp_path):
     words = [*small_run, "name=x", f"output_root={tmp_path}", "loss=cosent"]
-    assert run(monkeypatch, words) == 1
+    assert run(words) == 1
     last = report(tmp_path)["findings"][-1]
     assert (last["check"], last["level"]) == ("run", "error")
     assert "score" in last["message"]
 
 
-def test_gradcache_ranks_rules_and_a_mixture(monkeypatch, small_run, small_data, tiny_bert, tmp_path):
+def test_gradcache_ranks_rules_and_a_mixture(small_run, small_data, tiny_bert, tmp_path):
     words = [word for word in small_run if not word.startswith("data.train")]
     train = f"data.train=[{small_data}/train.jsonl,{{source: {small_data}/validation.jsonl, batch_size: 4}}]"
     words += [train, "gradcache=chunks", "negatives=gist", "guide=model", f"guide.path={tiny_bert}"]
     words += ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "doctor.batch_rows=4"]
-    assert run(monkeypatch, [*words, "name=x", f"output_root={tmp_path}"]) in (0, 1)
+    assert run([*words, "name=x", f"output_root={tmp_path}"]) in (0, 1)
     found = report(tmp_path)
     assert "run" not in [item["check"] for item in found["findings"] if item["level"] == "error"]
     assert len([item for item in of_check(found, "negatives") if "rule" in item["facts"]]) == 2
@@ -163,10 +161,10 @@ def test_mistyped_keys_are_named():
     assert (settings.doctor.rows, settings.doctor.memory_gb) == (7, 2.0)
 
 
-def test_a_stream_is_sampled_and_the_report_says_so(monkeypatch, small_run, small_data, tmp_path):
+def test_a_stream_is_sampled_and_the_report_says_so(small_run, small_data, tmp_path):
     words = [word for word in small_run if not word.startswith("data.train")]
     words += [f"data.train=[{{source: {small_data}/train.jsonl, stream: true}}]", "doctor.rows=20"]
-    assert run(monkeypatch, [*words, "name=x", f"output_root={tmp_path}"]) == 0
+    assert run([*words, "name=x", f"output_root={tmp_path}"]) == 0
     found = report(tmp_path)
     assert any("20 sampled rows" in item["message"] for item in of_check(found, "rows"))
     assert of_check(found, "duplicates")[0]["facts"]["of"] == 20

@@ -4,14 +4,13 @@ import importlib.util
 import json
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from processes import as_torchrun, finish, free_port, send_signal, wait_until
+from small_runs import command
 
-from embedtrain.cli import mine
 from embedtrain.data.read.sources import read_examples
 from embedtrain.mining import pipeline, teacher
 from embedtrain.run.mine import shard_of
@@ -33,24 +32,8 @@ def without_rules(words):
     return [word for word in words if not word.startswith("selection.rules")]
 
 
-def run(monkeypatch, words):
-    monkeypatch.setattr(sys, "argv", ["embedtrain-mine", *map(str, words)])
-    mine.main()
-
-
-def say(monkeypatch, capsys, words):
-    """The one message that the command leaves with."""
-    with pytest.raises(SystemExit) as left:
-        run(monkeypatch, words)
-    shown = capsys.readouterr().err
-    assert left.value.code == 1, shown
-    assert "Traceback" not in shown
-    (message,) = [line for line in shown.splitlines() if line.startswith("error: ")]
-    return message
-
-
-def test_rows_statistics_and_what_is_shown(monkeypatch, capsys, words, small_data, tmp_path):
-    run(monkeypatch, words)
+def test_rows_statistics_and_what_is_shown(capsys, words, small_data, tmp_path):
+    command("mine", *words)
     shown = capsys.readouterr().out
     before, after = read_examples(small_data / "train.jsonl"), read_examples(tmp_path / "mined.jsonl")
     assert [row[:2] for row in after] == [row[:2] for row in before]
@@ -67,28 +50,25 @@ def test_rows_statistics_and_what_is_shown(monkeypatch, capsys, words, small_dat
     assert facts["peak_memory_mb"] > 0
     assert facts["texts_encoded_now"] == 128
     assert "removed by perc_pos" in shown
-    run(monkeypatch, [*words, "overwrite=true"])
+    command("mine", *words, "overwrite=true")
     again = json.loads((tmp_path / "mined.statistics.json").read_text("utf-8"))
     assert again["texts_encoded_now"] == 0, "vectors are kept"
 
 
-def test_a_retrieval_set_and_a_corpus(monkeypatch, capsys, words, small_data, tmp_path):
-    run(
-        monkeypatch,
-        [*without_rules(words), "source=retrieval/find", f"data_root={small_data}", "selection=naive"],
+def test_a_retrieval_set_and_a_corpus(words, small_data, tmp_path):
+    command(
+        "mine", *without_rules(words), "source=retrieval/find", f"data_root={small_data}", "selection=naive"
     )
     rows = read_examples(tmp_path / "mined.jsonl")
     assert [len(row.negatives) for row in rows] == [4] * 16
     corpus = f"corpus={small_data}/retrieval/find/corpus.jsonl"
-    run(monkeypatch, [*words, corpus, f"out={tmp_path}/other.parquet"])
+    command("mine", *words, corpus, f"out={tmp_path}/other.parquet")
     texts = {json.loads(line)["text"] for line in (small_data / "retrieval/find/corpus.jsonl").open()}
     assert {text for row in read_examples(tmp_path / "other.parquet") for text in row.negatives} <= texts
 
 
-def test_what_is_mined_is_trained_on(monkeypatch, capsys, words, tmp_path, small_run):
-    from embedtrain.cli import train
-
-    run(monkeypatch, words)
+def test_what_is_mined_is_trained_on(words, tmp_path, small_run):
+    command("mine", *words)
     kept = [word for word in small_run if not word.startswith("data.train")]
     more = [
         f"data.train={tmp_path}/mined.jsonl",
@@ -96,19 +76,18 @@ def test_what_is_mined_is_trained_on(monkeypatch, capsys, words, tmp_path, small
         "name=x",
         f"output_root={tmp_path}/runs",
     ]
-    monkeypatch.setattr(sys, "argv", ["embedtrain-train", *kept, *more])
-    train.main()
+    command("train", *kept, *more)
     assert (tmp_path / "runs/x/model").is_dir()
 
 
-def test_a_teacher_that_only_sentence_transformers_reads(monkeypatch, capsys, tiny_bert, words, tmp_path):
+def test_a_teacher_that_only_sentence_transformers_reads(tiny_bert, words, tmp_path):
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
     body = Transformer(str(tiny_bert))
     parts = [body, Pooling(32), Dense(32, 8), Normalize()]
     SentenceTransformer(modules=parts, device="cpu").save(str(tmp_path / "dense"))
-    run(monkeypatch, [*without_rules(words), f"teacher.path={tmp_path}/dense", "selection=naive"])
+    command("mine", *without_rules(words), f"teacher.path={tmp_path}/dense", "selection=naive")
     assert [len(row.negatives) for row in read_examples(tmp_path / "mined.jsonl")] == [4] * 64
 
 
@@ -128,8 +107,7 @@ def mine_slowly(words):
         return embed(self, *given)
 
     teacher.Teacher.embed = slowly
-    sys.argv = ["embedtrain-mine", *map(str, words)]
-    mine.main()
+    command("mine", *words)
 
 
 @pytest.fixture
@@ -142,7 +120,7 @@ def written(store):
     return sum(path.stat().st_size for path in store.glob("*/*.vectors"))
 
 
-def test_kills_while_encoding_cost_nothing_but_time(monkeypatch, capsys, words, small_parts, start, tmp_path):
+def test_kills_while_encoding_cost_nothing_but_time(words, small_parts, start, tmp_path):
     store, draw = tmp_path / "killed", random.Random(5)
     again = [*words, f"store={store}", f"out={tmp_path}/killed.jsonl"]
     for _ in range(2):
@@ -152,28 +130,26 @@ def test_kills_while_encoding_cost_nothing_but_time(monkeypatch, capsys, words, 
         send_signal(process, signal.SIGKILL)
         assert not (tmp_path / "killed.jsonl").exists(), "it was over before it could be killed"
     finish(start(again))
-    run(monkeypatch, [*words, f"store={tmp_path}/calm"])
+    command("mine", *words, f"store={tmp_path}/calm")
     assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "mined.jsonl").read_bytes()
     facts = json.loads((tmp_path / "killed.statistics.json").read_text("utf-8"))
     assert 0 < facts["texts_encoded_now"] < 128, "what was encoded before the kills is used"
 
 
-def test_two_ranks_and_two_shards_give_the_rows_of_one(
-    monkeypatch, capsys, words, small_parts, start, tmp_path
-):
+def test_two_ranks_and_two_shards_give_the_rows_of_one(words, small_parts, start, tmp_path):
     two, port = [*words, f"out={tmp_path}/two.jsonl", f"store={tmp_path}/two"], free_port()
     started = [start(two, **as_torchrun(rank, 2, port)) for rank in range(2)]
-    run(monkeypatch, [*words, f"store={tmp_path}/one"])
+    command("mine", *words, f"store={tmp_path}/one")
     finish(*started)
     expected = (tmp_path / "mined.jsonl").read_bytes()
     assert (tmp_path / "two.jsonl").read_bytes() == expected
     facts = json.loads((tmp_path / "two.statistics.json").read_text("utf-8"))
     assert 0 < facts["texts_encoded_now"] < 128, "each rank has a part"
     sharded = [*words, f"out={tmp_path}/sharded.jsonl", f"store={tmp_path}/sharded"]
-    run(monkeypatch, [*sharded, "shard=2/2"])
+    command("mine", *sharded, "shard=2/2")
     assert not (tmp_path / "sharded.jsonl").exists()
-    run(monkeypatch, [*sharded, "shard=1/2"])
-    run(monkeypatch, sharded)
+    command("mine", *sharded, "shard=1/2")
+    command("mine", *sharded)
     assert (tmp_path / "sharded.jsonl").read_bytes() == expected
     facts = json.loads((tmp_path / "sharded.statistics.json").read_text("utf-8"))
     assert facts["texts_encoded_now"] == 0
@@ -195,15 +171,15 @@ def test_two_ranks_and_two_shards_give_the_rows_of_one(
         (["source=missing.jsonl"], ["missing.jsonl"]),
     ],
 )
-def test_mistakes(monkeypatch, capsys, words, changes, parts):
-    message = say(monkeypatch, capsys, [*words, *changes])
+def test_mistakes(error_of, words, changes, parts):
+    message = error_of("mine", *words, *changes)
     assert all(part in message for part in parts), message
 
 
-def test_rows_without_positives_are_named(monkeypatch, capsys, words, tmp_path):
+def test_rows_without_positives_are_named(error_of, words, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"query": "a cat"}\n', "utf-8")
-    message = say(monkeypatch, capsys, [*words, f"source={path}"])
+    message = error_of("mine", *words, f"source={path}")
     assert "rows.jsonl:1" in message
     assert "positive" in message
 
@@ -222,14 +198,14 @@ def reported(folder):
     return [json.loads(line)["where"].rpartition("/")[2] for line in (folder / "bad_rows.jsonl").open()]
 
 
-def test_bad_rows_are_left_out_once_by_shards_and_restarts(monkeypatch, capsys, words, small_data, tmp_path):
+def test_bad_rows_are_left_out_once_by_shards_and_restarts(error_of, capsys, words, small_data, tmp_path):
     again = [*words, *spoil(tmp_path, small_data, ['{"query": ""}', "{"])]
-    assert "rows.jsonl:65" in say(monkeypatch, capsys, again)
+    assert "rows.jsonl:65" in error_of("mine", *again)
     assert not (tmp_path / "mined.bad_rows").exists()
-    assert "on_bad_row must be one of" in say(monkeypatch, capsys, [*again, "on_bad_row=ignore"])
+    assert "on_bad_row must be one of" in error_of("mine", *again, "on_bad_row=ignore")
     again.append("on_bad_row=quarantine")
     for shard in ("shard=1/2", "shard=2/2", "seed=0"):
-        run(monkeypatch, [*again, shard])
+        command("mine", *again, shard)
         assert reported(tmp_path / "mined.bad_rows") == ["rows.jsonl:65", "rows.jsonl:66", "corpus.jsonl:8"]
     assert len((tmp_path / "mined.bad_rows/quarantine.jsonl").read_text("utf-8").splitlines()) == 3
     facts = json.loads((tmp_path / "mined.statistics.json").read_text("utf-8"))
@@ -240,22 +216,22 @@ def test_bad_rows_are_left_out_once_by_shards_and_restarts(monkeypatch, capsys, 
     assert facts["rows_in"] == facts["rows_out"] == 64 == len(read_examples(tmp_path / "mined.jsonl"))
     assert "bad rows: 3, in" in capsys.readouterr().out
     spoil(tmp_path, small_data, ["{"])
-    run(monkeypatch, [*again, "overwrite=true"])
+    command("mine", *again, "overwrite=true")
     assert reported(tmp_path / "mined.bad_rows") == ["rows.jsonl:65", "corpus.jsonl:8"], "begun again"
 
 
-def test_an_output_that_is_there_is_kept(monkeypatch, capsys, words, tmp_path):
+def test_an_output_that_is_there_is_kept(error_of, words, tmp_path):
     (tmp_path / "mined.jsonl").write_text("mine")
-    assert "overwrite=true" in say(monkeypatch, capsys, words)
+    assert "overwrite=true" in error_of("mine", *words)
     assert (tmp_path / "mined.jsonl").read_text() == "mine"
 
 
-def test_without_faiss(monkeypatch, capsys, words):
+def test_without_faiss(error_of, monkeypatch, words):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *more: None if name == "faiss" else find(name, *more)
     )
-    message = say(monkeypatch, capsys, [*words, "index=hnsw"])
+    message = error_of("mine", *words, "index=hnsw")
     assert "pip install 'embedtrain[mine]'" in message
 
 

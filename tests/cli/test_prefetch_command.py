@@ -4,14 +4,13 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 
 import datasets
 import huggingface_hub
 import pytest
 from datasets import Dataset
+from small_runs import command, read_rows
 
-from embedtrain.cli import evaluate
 from embedtrain.cli.offline import go_offline
 
 STS = "mteb/stsbenchmark-sts"
@@ -52,13 +51,12 @@ def hub(tmp_path, tiny_bert, monkeypatch):
 
 
 @pytest.fixture
-def say(monkeypatch, capsys):
+def say(capsys):
     """What `embedtrain-evaluate` prints, and the error it leaves with ('' for none)."""
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["embedtrain-evaluate", *map(str, words)])
         with contextlib.suppress(SystemExit):
-            evaluate.main()
+            command("evaluate", *words)
         shown = capsys.readouterr()
         assert "Traceback" not in shown.err
         return shown.out, shown.err.partition("error: ")[2]
@@ -80,7 +78,7 @@ def test_data_and_model_are_fetched_and_then_evaluated_offline(hub, say, tmp_pat
     words = ["tasks=[STSBenchmark]", f"model={MODEL}", "data_root=mirror", "output=out"]
     said, error = say("offline=true", "verify=true", *words)
     assert error == ""
-    lines = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
+    lines = read_rows(tmp_path / "out/scores.jsonl")
     assert {(line["task"], line["split"]) for line in lines} == {("STSBenchmark", "test")}
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     assert huggingface_hub.constants.HF_HUB_OFFLINE

@@ -1,7 +1,6 @@
 """One whole run on a tiny model: the run folder is a contract that other tools rely on."""
 
 import csv
-import json
 import shutil
 import subprocess
 import sys
@@ -10,20 +9,14 @@ import pytest
 import torch
 import yaml
 from sentence_transformers import SentenceTransformer
+from small_runs import command, read_rows
 
-from embedtrain.cli import evaluate, export, train
 from embedtrain.files.scores import read_scores
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.types import SubModel
 
 STEPS = 16  # two epochs of 64 rows in batches of 8
 TRAINED = [SubModel(1, 8), SubModel(2, 16), SubModel(4, 32)]
-
-
-def call(main, monkeypatch, words):
-    """The console command in this process, as `sys.argv` would start it."""
-    monkeypatch.setattr(sys, "argv", ["embedtrain", *words])
-    main()
 
 
 @pytest.fixture(scope="session")
@@ -40,8 +33,7 @@ def finished(small_run, small_data, tmp_path_factory):
         f"evaluation.data_root={small_data}",
         "exports=[[2,16]]",
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        call(train.main, patch, words)
+    command("train", *words)
     return root / "whole", words
 
 
@@ -74,7 +66,7 @@ def test_config_says_what_was_run_with_what(finished):
 
 def test_metrics_hold_every_step_and_the_table_is_the_same(finished):
     folder, _ = finished
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    rows = read_rows(folder / "metrics.jsonl")
     trained = [row for row in rows if "train/loss" in row]
     assert [row["step"] for row in trained] == list(range(STEPS))
     expected = {f"train/{name}" for name in ("loss", "grad_norm", "pairs_per_second")}
@@ -134,7 +126,7 @@ def test_a_finished_run_is_never_overwritten_unasked(copy, monkeypatch, capsys):
     folder, words = copy
     before = (folder / "model/model.safetensors").stat().st_mtime_ns
     with pytest.raises(SystemExit) as stopped:
-        call(train.main, monkeypatch, words)
+        command("train", *words)
     assert stopped.value.code == 1
     assert "holds a finished run. Use another name=..., or overwrite=true" in capsys.readouterr().err
     assert (folder / "model/model.safetensors").stat().st_mtime_ns == before
@@ -143,7 +135,7 @@ def test_a_finished_run_is_never_overwritten_unasked(copy, monkeypatch, capsys):
 def test_overwrite_replaces_it(copy, monkeypatch):
     folder, words = copy
     (folder / "left_over").touch()
-    call(train.main, monkeypatch, [*words, "overwrite=true", "trainer.max_steps=2", "evaluation.tasks=[]"])
+    command("train", *words, "overwrite=true", "trainer.max_steps=2", "evaluation.tasks=[]")
     assert not (folder / "left_over").exists()
     assert not (folder / "scores.jsonl").exists()
     assert (folder / "metrics.jsonl").read_text("utf-8").count("train/grad_norm") == 2
@@ -152,7 +144,7 @@ def test_overwrite_replaces_it(copy, monkeypatch):
 def test_evaluate_a_run(finished, small_data, tmp_path, monkeypatch, capsys):
     folder, _ = finished
     words = [f"model={folder}", "tasks=[find]", f"data_root={small_data}", f"output={tmp_path}/out"]
-    call(evaluate.main, monkeypatch, words)
+    command("evaluate", *words)
     after = [score for score in read_scores(folder / "scores.jsonl") if score.step == STEPS]
     found = {(s.layer, s.dim, s.metric): s.value for s in read_scores(tmp_path / "out/scores.jsonl")}
     assert found == pytest.approx({(s.layer, s.dim, s.metric): s.value for s in after}, abs=1e-6)
@@ -163,7 +155,7 @@ def test_evaluate_a_run(finished, small_data, tmp_path, monkeypatch, capsys):
 def test_export_a_run(finished, sentences, tmp_path, monkeypatch, capsys):
     folder, _ = finished
     words = [f"model={folder}", "layer=1", "dim=8", f"out={tmp_path}/cut"]
-    call(export.main, monkeypatch, words)
+    command("export", *words)
     assert "1 layers, 8 dims" in capsys.readouterr().out
     trained = load_encoder(folder / "model").encode(sentences, (1,)).at(SubModel(1, 8))
     found = SentenceTransformer(str(tmp_path / "cut"), device="cpu").encode(list(sentences))

@@ -1,10 +1,10 @@
-import json
 import pickle
 
 import pytest
 import pytorch_lightning as pl
 import torch
 from data_modules import data_module
+from small_runs import write_rows
 
 from embedtrain.data.entries import read_sources
 from embedtrain.data.module import DataModule
@@ -22,7 +22,7 @@ def process(texts, role, prompts=None):
 def path(tmp_path):
     file = tmp_path / "train.jsonl"
     rows = [{"query": f"q{i}", "positives": [f"p{i}", f"r{i}"], "negative": f"n{i}"} for i in range(43)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(file, rows)
     return str(file)
 
 

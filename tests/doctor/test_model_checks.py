@@ -1,13 +1,13 @@
 """What the doctor says of models, batches and losses with known defects."""
 
 import copy
-import json
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 from data_modules import data_module
+from small_runs import write_rows
 
 from embedtrain.data.order.run_plan import Part
 from embedtrain.doctor.built_run import BuiltRun, encoded, first_batches, paired
@@ -45,7 +45,7 @@ def encoder(tiny_bert):
 
 def written(folder, rows, name="rows"):
     path = folder / f"{name}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    write_rows(path, rows)
     return path
 
 

@@ -1,9 +1,8 @@
 import hashlib
-import json
-from pathlib import Path
 
 import pytest
 import torch
+from small_runs import write_rows
 
 from embedtrain.types import Embeddings
 
@@ -39,14 +38,9 @@ def make_encoder():
     return FakeEncoder
 
 
-def write_jsonl(path: Path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
 @pytest.fixture
 def write():
-    return write_jsonl
+    return write_rows
 
 
 WORDS = "red green blue cat dog bird runs sleeps eats house river stone small large old".split()
@@ -94,24 +88,24 @@ def data_root(tmp_path):
     """One small data set of each kind, in the local layout."""
     root = tmp_path / "data"
     pairs = [(sentence(n), sentence(n + n % 4), 5.0 - n % 4) for n in range(30)]
-    write_jsonl(root / "sts/mine/train.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 1}])
-    write_jsonl(
+    write_rows(root / "sts/mine/train.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 1}])
+    write_rows(
         root / "sts/mine/test.jsonl", [{"sentence1": a, "sentence2": b, "score": s} for a, b, s in pairs]
     )
-    write_jsonl(
+    write_rows(
         root / "pairs/twins/dev.jsonl",
         [{"sentence1": a, "sentence2": b, "label": int(s > 4)} for a, b, s in pairs],
     )
     labelled = [{"text": f"{word} {sentence(n)}", "label": word} for n in range(20) for word in WORDS[:3]]
-    write_jsonl(root / "classification/colours/train.jsonl", labelled)
-    write_jsonl(
+    write_rows(root / "classification/colours/train.jsonl", labelled)
+    write_rows(
         root / "retrieval/find/corpus.jsonl",
         [{"id": f"d{n}", "title": f"Title {n % 5}", "text": sentence(n)} for n in range(40)],
     )
-    write_jsonl(
+    write_rows(
         root / "retrieval/find/queries.jsonl", [{"id": f"q{n}", "text": sentence(n)} for n in range(10)]
     )
-    write_jsonl(
+    write_rows(
         root / "retrieval/find/qrels.jsonl",
         [
             {"query_id": f"q{n}", "corpus_id": f"d{n + k}", "score": 2 - k}

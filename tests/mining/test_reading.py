@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from small_runs import write_rows
 
 from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.mining.reading import Part, read_corpus, read_retrieval, read_source
@@ -14,9 +15,7 @@ from embedtrain.types import InputError
 
 
 def write(path, *rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
+    return write_rows(path, rows)
 
 
 def test_a_corpus_file(tmp_path, caplog):

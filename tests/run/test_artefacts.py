@@ -1,26 +1,19 @@
 """What a run, an evaluation and an export leave for others: leaderboards, and cards with scores."""
 
 import csv
-import sys
 
 import pytest
 from huggingface_hub import ModelCard
+from small_runs import command
 
-from embedtrain.cli import evaluate, export, train
 from embedtrain.files.scores import main_scores, read_scores
-
-
-def call(main, words):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["embedtrain", *words])
-        main()
 
 
 @pytest.fixture(scope="module")
 def run(small_run, small_data, tmp_path_factory):
     root = tmp_path_factory.mktemp("artefacts")
     words = [f"output_root={root}", "name=mine", "trainer.max_steps=3", "exports=[[2,16]]"]
-    call(train.main, [*small_run, *words, "evaluation.tasks=[local]", f"evaluation.data_root={small_data}"])
+    command("train", *small_run, *words, "evaluation.tasks=[local]", f"evaluation.data_root={small_data}")
     return root / "mine"
 
 
@@ -57,9 +50,9 @@ def test_the_model_and_each_cut_say_their_own_scores(run):
 
 
 def test_an_export_has_the_scores_of_its_cell(run, tmp_path):
-    call(export.main, [f"model={run}", "layer=1", "dim=8", f"out={tmp_path}/measured"])
+    command("export", f"model={run}", "layer=1", "dim=8", f"out={tmp_path}/measured")
     assert indexed(tmp_path / "measured") == {"find (local)": score_of(run, 1, 8)}
-    call(export.main, [f"model={run}/model", "layer=3", "dim=8", f"out={tmp_path}/unmeasured"])
+    command("export", f"model={run}/model", "layer=3", "dim=8", f"out={tmp_path}/unmeasured")
     assert indexed(tmp_path / "unmeasured") == {}
 
 
@@ -71,7 +64,7 @@ def test_an_evaluation_leaves_a_leaderboard(run, small_data, tmp_path):
         f"output={tmp_path}/out",
         "layers=[2]",
     ]
-    call(evaluate.main, [*words, "dims=[16]", "dtypes=[float32,binary]", "store=none"])
+    command("evaluate", *words, "dims=[16]", "dtypes=[float32,binary]", "store=none")
     with (tmp_path / "out/leaderboard.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["Dtype"], row["Bytes per vector"]) for row in rows] == [("float32", "64"), ("binary", "2")]

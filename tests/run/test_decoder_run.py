@@ -1,28 +1,20 @@
 """A whole run on a tiny decoder: bidirectional, latent attention, LoRA, prompts; stopped, continued, cut."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from small_runs import StopAfter
+from small_runs import StopAfter, command
 
-from embedtrain.cli import export, train
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.run.run import Run
 from embedtrain.types import SubModel
 
 pytest.importorskip("peft")
 TEXTS = ("a cat sleeps", "the man plays guitar in the old house")
-
-
-def call(main, monkeypatch, words):
-    """The console command in this process, as `sys.argv` would start it."""
-    monkeypatch.setattr(sys, "argv", ["embedtrain", *words])
-    main()
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +41,7 @@ def words(small_run, tiny_llama, small_data) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(words, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("decoder_runs")
-    with pytest.MonkeyPatch.context() as patch:
-        call(train.main, patch, [*words, f"output_root={root}"])
+    command("train", *words, f"output_root={root}")
     return root / "decoder"
 
 
@@ -97,9 +88,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(finished, words, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(Run, "fit", stopped)
         with pytest.raises(SystemExit):
-            call(train.main, patch, again)
+            command("train", *again)
     assert (tmp_path / "decoder" / "checkpoints" / "last.ckpt").exists()
-    call(train.main, monkeypatch, again)
+    command("train", *again)
     for file in (
         "model/model.safetensors",
         "adapter/pooling.safetensors",
@@ -114,14 +105,14 @@ def test_a_pooling_of_its_own_for_each_layer_needs_a_constant_plan(words, tmp_pa
     own = [word for word in words if not word.startswith("plan.")]
     own += ["pooling.shared=false", f"output_root={tmp_path}", "plan=random2d", "plan.dims=[8,32]"]
     with pytest.raises(SystemExit):
-        call(train.main, monkeypatch, own)
+        command("train", *own)
     assert "pooling: shared=false gives each layer parameters of its own" in capsys.readouterr().err
     assert not (tmp_path / "decoder").exists()
 
 
 def test_the_export_command_says_how_to_use_what_it_wrote(finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    call(export.main, monkeypatch, [f"model={finished}", "layer=2", "dim=16", f"out={out}"])
+    command("export", f"model={finished}", "layer=2", "dim=16", f"out={out}")
     said = capsys.readouterr().out
     assert f'SentenceTransformer("{out}", trust_remote_code=True).encode_query(["a text"])' in said
     assert json.loads((out / "embedtrain.json").read_text())["pooling"] == "latent_attention"
@@ -131,6 +122,6 @@ def test_the_export_command_names_what_onnx_lacks(finished, tmp_path, monkeypatc
     monkeypatch.setattr("embedtrain.model.folder.onnx.NEEDED", ("onnx", "no_such_runtime"))
     words = [f"model={finished}", f"out={tmp_path / 'out'}", "onnx=true"]
     with pytest.raises(SystemExit):
-        call(export.main, monkeypatch, words)
+        command("export", *words)
     assert "ONNX export needs no_such_runtime: pip install 'embedtrain[onnx]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

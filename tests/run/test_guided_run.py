@@ -1,24 +1,19 @@
 """Whole runs beside a guide: the model that training starts from, frozen, with and without its cache."""
 
-import json
-import sys
-
 import pytest
+from small_runs import command, read_rows
 
-from embedtrain.cli import train
 from embedtrain.model.guides.guide import EncoderVectors
 
 
 @pytest.fixture
-def run(small_run, tiny_bert, tmp_path, monkeypatch):
+def run(small_run, tiny_bert, tmp_path):
     """Name and more words -> lines of training metrics, without those that a clock decides."""
 
     def started(name, *words):
         guided = ["loss=gist", "guide=model", f"guide.path={tiny_bert}", "trainer.max_epochs=2"]
-        argv = ["embedtrain", *small_run, *guided, f"name={name}", f"output_root={tmp_path}", *words]
-        monkeypatch.setattr(sys, "argv", argv)
-        train.main()
-        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        command("train", *small_run, *guided, f"name={name}", f"output_root={tmp_path}", *words)
+        lines = read_rows(tmp_path / name / "metrics.jsonl")
         return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
 
     return started

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-
-from embedtrain.cli import train
+from small_runs import command, read_rows
 
 TERM = "{{_target_: embedtrain.objective.losses.terms.Term, loss: {{_target_: {loss}}}, tasks: [{task}]}}"
 
@@ -12,7 +11,7 @@ TERM = "{{_target_: embedtrain.objective.losses.terms.Term, loss: {{_target_: {l
 @pytest.fixture
 def words(small_run, small_data, tmp_path):
     """Pairs, scored pairs with a row that cannot be used, and pairs without in-batch negatives."""
-    pairs = [json.loads(line) for line in (small_data / "train.jsonl").read_text("utf-8").splitlines()]
+    pairs = read_rows(small_data / "train.jsonl")
     scored = [
         {"sentence1": row["query"], "sentence2": row["positive"], "score": place / 16}
         for place, row in enumerate(pairs[:16])
@@ -43,21 +42,16 @@ def words(small_run, small_data, tmp_path):
     ]
 
 
-def call(monkeypatch, words):
-    monkeypatch.setattr("sys.argv", ["embedtrain-train", *words])
-    train.main()
-
-
-def test_every_dataset_trains_with_its_loss_and_shows_up(words, tmp_path, monkeypatch):
-    call(monkeypatch, words)
+def test_every_dataset_trains_with_its_loss_and_shows_up(words, tmp_path):
+    command("train", *words)
     folder = tmp_path / "runs" / "mixture"
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    lines = read_rows(folder / "metrics.jsonl")
     assert len(lines) == 6  # (4 + 4 + 2 x 2) / 2
     shown = {key.split("/")[1] for line in lines for key in line if key.count("/") == 2}
     assert {"pairs", "own"} <= shown
     assert all(line["train/loss"] > 0 for line in lines)
     report = folder / "bad_rows/bad_rows.jsonl"
-    reported = [json.loads(line) for line in report.read_text("utf-8").splitlines()]
+    reported = read_rows(report)
     assert [row["where"] for row in reported] == [f"{tmp_path}/{name}.jsonl:17" for name in ("scored", "own")]
-    call(monkeypatch, [*words, "overwrite=true"])
-    assert [json.loads(line) for line in report.read_text("utf-8").splitlines()] == reported
+    command("train", *words, "overwrite=true")
+    assert read_rows(report) == reported

@@ -1,6 +1,5 @@
 """Stop anywhere, run the same command again: the weights and the metrics are those of never stopping."""
 
-import json
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from small_runs import (
     train,
     weights,
     without,
+    write_rows,
 )
 
 from embedtrain.run.run import Run
@@ -156,7 +156,7 @@ def test_another_number_of_ranks_continues_with_the_same_batches(processes, word
         {"query": f"cat {n} sleeps", "positive": f"a dog {n} runs", "negatives": [f"bird {n}", f"tree {n}"]}
         for n in range(40)
     ]
-    rows.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    write_rows(rows, lines)
     own = "plan plan.dims backbone.path data.train optim.lr".split()
     own += ["trainer.max_steps", "trainer.val_check_interval"]
     given = [*without(words, *own), *LARGE_BATCHES, f"backbone.path={calm}", f"data.train={rows}"]

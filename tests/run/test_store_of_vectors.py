@@ -1,10 +1,8 @@
 """`store=FOLDER` of embedtrain-evaluate: refused at the start when it is no folder; what it gave is said."""
 
-import sys
-
 import pytest
+from small_runs import command
 
-from embedtrain.cli import evaluate
 from embedtrain.run.cost import keeping_of
 from embedtrain.types import InputError
 
@@ -27,11 +25,10 @@ def test_a_store_that_cannot_be_a_folder(tmp_path):
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path, tiny_bert, small_data):
+def run(tmp_path, tiny_bert, small_data):
     def call(*words):
         given = [f"model={tiny_bert}", "tasks=[find]", f"data_root={small_data}", "scoring_workers=1", *words]
-        monkeypatch.setattr(sys, "argv", ["embedtrain-evaluate", *map(str, given)])
-        evaluate.main()
+        command("evaluate", *given)
 
     return call
 

@@ -1,6 +1,9 @@
-"""Training runs of tests: composed, ended early, compared. For tests and for the scripts of ranks."""
+"""Commands and training runs of tests: started, ended early, compared."""
 
+import importlib
 import json
+import sys
+from unittest import mock
 
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -9,6 +12,23 @@ from safetensors.torch import load_file
 from embedtrain.cli.launch import settings_from
 from embedtrain.run.publish import publish
 from embedtrain.run.run import Run
+
+
+def command(name, *words):
+    """`embedtrain-NAME WORDS` in this process, as a person starts it; it may leave by SystemExit."""
+    with mock.patch.object(sys, "argv", [f"embedtrain-{name}", *map(str, words)]):
+        importlib.import_module(f"embedtrain.cli.{name}").main()
+
+
+def write_rows(path, rows):
+    """Lines of JSON at `path`, which is returned; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 class StopError(Exception):
@@ -63,7 +83,7 @@ def assert_equal_bits(found, expected):
 
 def lines_of(folder):
     """metrics.jsonl without the one thing that is not a function of the run: its speed."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    rows = read_rows(folder / "metrics.jsonl")
     return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
 
 

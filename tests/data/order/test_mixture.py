@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 import torch
 from data_modules import data_module
+from small_runs import write_rows
 
 from embedtrain.data.entries import datasets_of, entries_of
 from embedtrain.data.order import windows as windows_module
@@ -28,7 +29,7 @@ def files(tmp_path):
 
     def write(name, rows):
         path = tmp_path / f"{name}.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(path, rows)
         return str(path)
 
     five = [f"n{i}" for i in range(5)]
@@ -151,7 +152,7 @@ def test_every_dataset_draws_negatives_its_own_way(files):
 def test_rows_that_name_their_task_make_datasets(tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [{"query": f"q{i}", "positive": f"p{i}", "task": "ab"[i % 2]} for i in range(40)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     data = module_of([{"source": str(path), "weight": 2}], batch_size=4, sampling="weights", max_steps=10)
     assert Counter(tasks_of(data)) == {"a": 5, "b": 5}
 
@@ -325,7 +326,7 @@ def shards(tmp_path):
     folder.mkdir()
     for shard in range(4):
         rows = [{"query": f"q{shard}-{i}", "positive": f"p{shard}-{i}"} for i in range(25)]
-        (folder / f"part{shard}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(folder / f"part{shard}.jsonl", rows)
     return {"source": str(folder), "task": "streamed", "stream": True}
 
 

@@ -1,10 +1,10 @@
 """Mixtures under Lightning on two real ranks: one global batch, also where the number of ranks changes."""
 
-import json
 from pathlib import Path
 
 import pytest
 from processes import module_at
+from small_runs import write_rows
 
 SCRIPT = Path(__file__).with_name("mixture_ranks.py")
 ranks = module_at(SCRIPT)
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
             }
             for i in range(count)
         ]
-        (root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_rows(root / f"{name}.jsonl", rows)
     return root
 
 

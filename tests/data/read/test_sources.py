@@ -1,14 +1,14 @@
-import json
 import math
 
 import pytest
+from small_runs import write_rows
 
 from embedtrain.data.read.sources import check_all_scored_or_none, read_examples
 from embedtrain.types import InputError
 
 
 def write(path, *rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_rows(path, rows)
     return str(path)
 
 

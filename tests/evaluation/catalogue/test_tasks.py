@@ -3,6 +3,7 @@ import json
 import logging
 
 import pytest
+from small_runs import read_rows
 from tasks import local_tasks, official_tasks
 
 from embedtrain.evaluation.catalogue.tasks import find_tasks, load
@@ -95,7 +96,7 @@ def test_the_data_revision_follows_the_content_of_what_is_evaluated(data_root, w
 def test_gzip_parquet_and_saved_datasets_give_the_same_rows(data_root, tmp_path):
     from datasets import Dataset, DatasetDict
 
-    rows = [json.loads(line) for line in (data_root / "sts/mine/test.jsonl").read_text().splitlines()]
+    rows = read_rows(data_root / "sts/mine/test.jsonl")
     other = tmp_path / "other/sts"
     for name in ("zipped", "parquet"):
         (other / name).mkdir(parents=True)

@@ -1,7 +1,6 @@
-import json
-
 import numpy as np
 import pytest
+from small_runs import write_rows
 
 from embedtrain.evaluation.comparing.compare import (
     Judgement,
@@ -166,6 +165,6 @@ def test_cells_are_read_from_lists():
 def test_one_folder_holds_one_model(tmp_path):
     rows = [Score(run, 0, "one", "test", 6, 384, "accuracy", 0.5) for run in ("a", "b")]
     path = tmp_path / "scores.jsonl"
-    path.write_text("".join(json.dumps(row._asdict()) + "\n" for row in rows))
+    write_rows(path, [row._asdict() for row in rows])
     with pytest.raises(InputError, match=r"scores of several models \(a, b\)"):
         read_run(str(tmp_path))

@@ -1,7 +1,6 @@
-import json
-
 import pytest
 import torch
+from small_runs import read_rows
 from tasks import local_tasks
 
 from embedtrain.evaluation.sweeping.sweep import sweep
@@ -100,7 +99,7 @@ def test_other_weights_are_never_served_old_scores(make_encoder, data_root, tmp_
 def test_changed_data_are_never_served_old_scores(make_encoder, data_root, tmp_path, write):
     before = run_sweep(make_encoder(), data_root, tmp_path, names=["mine"])
     path = data_root / "sts/mine/test.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = read_rows(path)
     write(path, [row | {"score": -row["score"]} for row in rows])
     after = run_sweep(make_encoder(), data_root, tmp_path, names=["mine"])
     assert main_scores(after)[0].value == pytest.approx(-main_scores(before)[0].value, abs=1e-6)
