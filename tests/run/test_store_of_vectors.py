@@ -4,11 +4,12 @@ import pytest
 from small_runs import command
 
 from embedtrain.run.cost import keeping_of
+from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError
 
 
 def settings(store):
-    return {"store": str(store), "store_gb": 1.0, "memory_gb": 1.0, "store_dtype": "float32"}
+    return EvaluateSettings(tasks=["local"], store=str(store))
 
 
 def test_a_store_that_cannot_be_a_folder(tmp_path):
