@@ -23,20 +23,20 @@ def run(settings: CompareSettings) -> None:
 
     console = Console()
     if settings.subset:
-        found = subset_of(settings)
-        console.print(subset_table(found["subset"]))
+        result = subset_of(settings)
+        console.print(subset_table(result["subset"]))
     else:
-        found = comparison_of(settings)
-        console.print(verdict_table(found["rows"], alpha=settings.alpha, correction=settings.correction))
-        if found["over_tasks"]:
-            console.print(tasks_table(found["over_tasks"]))
-        if found["smallest"]:
-            console.print(smallest_table(found["smallest"]))
+        result = comparison_of(settings)
+        console.print(verdict_table(result["rows"], alpha=settings.alpha, correction=settings.correction))
+        if result["over_tasks"]:
+            console.print(tasks_table(result["over_tasks"]))
+        if result["smallest"]:
+            console.print(smallest_table(result["smallest"]))
     names = "-".join(Path(text.partition("@")[0]).name for text in settings.runs)
     folder = Path(settings.output or Path(settings.output_root) / f"comparison-{names}")
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "comparison.json"
-    file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"comparison: {file}")
 
 

@@ -179,19 +179,19 @@ def _explain(settings: type, error: Exception, words: list[str]) -> str:
         return f"{error.override}: cannot be read ({reason}). Close brackets, braces and quotes"
     if text.startswith("Config group override must be"):
         return _no_option(words)
-    if found := re.search(r"Key '([^']+)' (?:is )?not in '?([A-Za-z]+)", text):
-        keys = _keys(_nested(settings).get(found[2], settings))
+    if match := re.search(r"Key '([^']+)' (?:is )?not in '?([A-Za-z]+)", text):
+        keys = _keys(_nested(settings).get(match[2], settings))
         path = re.search(r"full_key: (\S+)", text)
-        full = path[1] if path else found[1]
-        return f"unknown config key '{full}'{nearest(found[1], keys, full)}" + _list(keys)
-    if found := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
-        options = sorted(path.stem for path in (config_dir("conf") / found[1]).glob("*.yaml"))
-        word = f"{found[1]}={found[2]}"
-        return f"{word} does not exist{nearest(found[2], options, word)}" + _list(options)
-    if found := re.search(r"Could not override '([^']+)'", text):
+        full = path[1] if path else match[1]
+        return f"unknown config key '{full}'{nearest(match[1], keys, full)}" + _list(keys)
+    if match := re.search(r"Could not find '([^'/]+)/([^']+)'", text):
+        options = sorted(path.stem for path in (config_dir("conf") / match[1]).glob("*.yaml"))
+        word = f"{match[1]}={match[2]}"
+        return f"{word} does not exist{nearest(match[2], options, word)}" + _list(options)
+    if match := re.search(r"Could not override '([^']+)'", text):
         keys = _keys(settings)
-        hint = nearest(found[1].split(".")[0], keys, found[1])
-        return f"unknown config key '{found[1]}'{hint}" + _list(keys)
+        hint = nearest(match[1].split(".")[0], keys, match[1])
+        return f"unknown config key '{match[1]}'{hint}" + _list(keys)
     lines = [line.strip() for line in text.split("Set the environment variable")[0].splitlines()]
     return "; ".join(line for line in lines if line and not line.startswith("object_type="))
 

@@ -23,12 +23,12 @@ class Words:
 
 def _words(kind: type) -> dict[str, tuple[str, ...]]:
     """The words of the fields that have some, of one word or a list of them."""
-    found = {}
+    words = {}
     for name, hint in get_type_hints(kind).items():
         one = get_args(hint)[0] if get_origin(hint) is list else hint
         if get_origin(one) is Literal:
-            found[name] = get_args(one)
-    return found
+            words[name] = get_args(one)
+    return words
 
 
 def at_least_one(**counts: int | None) -> None:

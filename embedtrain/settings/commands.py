@@ -125,8 +125,8 @@ class TrainerSettings:
             raise InputError(f"val_check_interval must be above 0, got {self.val_check_interval}")
         if self.shard and self.precision == "16-mixed":
             raise InputError(
-                "trainer.shard does not go with precision=16-mixed: each rank would scale its share of the "
-                "gradients by itself. Use bf16-mixed or 32-true"
+                "trainer.shard cannot be used with precision=16-mixed: each rank would scale its share of "
+                "the gradients by itself. Use bf16-mixed or 32-true"
             )
 
 
@@ -143,7 +143,7 @@ class Measurement(Words):
     normalize: Literal["post", "pre"] = (
         "post"  # cut, then length one; "pre": length one, then cut, as mteb's embed_dim
     )
-    rescore_multiplier: int = 4  # the best so many x k by sign are ranked again by dtypes with rescore
+    rescore_multiplier: int = 4  # dtypes with rescore rank the best k x this by sign again
     scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
 
 
@@ -173,9 +173,8 @@ class TrainSettings(Words):
     objective: Component
     negatives: Component | None = None
     guide: Component | None = None
-    gather: Literal["gradient", "values", "none"] = (
-        "gradient"  # "values": documents of other ranks are constants; "none": each rank alone
-    )
+    # "values": documents of other ranks are constants; "none": each rank alone
+    gather: Literal["gradient", "values", "none"] = "gradient"
     gradcache: Component | None = None
     queue: Component | None = None
     mining: Component | None = None
@@ -263,7 +262,7 @@ class MineSettings(Words):
     index: Literal["exact", "ivf", "hnsw"] = "exact"
     cross_encoder: str | None = None  # folder or hub name; its scores replace the teacher's
     own_negatives: Literal["drop", "keep"] = "drop"  # a row's own
-    use_instructions: bool = False  # rows' instructions stand before queries, instead of the teacher's prompt
+    use_instructions: bool = False  # rows' instructions come before queries, instead of the teacher's prompt
     store: str | None = None  # folder of vectors; None: vectors/ beside `out`
     shard: str | None = None  # "1/4": encode the first of four parts, and nothing else
     seed: int = 0  # of draws
@@ -278,7 +277,7 @@ class CompareSettings(Words):
     tasks: list[str] | None = None  # None: all, which must then be the same
     cells: list[Any] | None = None  # [layer, dim] or [layer, dim, dtype]; None: all that the runs share
     seeds: str | None = None  # "_s*": what follows each of `runs`, one folder a seed
-    metric: str | None = None  # None: what the items of a task keep first
+    metric: str | None = None  # None: the first that a task writes for its items
     alpha: float = 0.05  # p below is a difference; intervals hold 1 - alpha
     correction: Literal["holm", "bh", "bonferroni", "none"] = "holm"  # for many comparisons
     interval: Literal["bca", "percentile"] = "bca"

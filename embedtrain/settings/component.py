@@ -103,9 +103,9 @@ class Component:
             for key, value in signature.defaults.items()
             if key not in GIVEN_BY_THE_RUN
         }
-        found = defaults | given
-        ordered = sorted(found, key=lambda key: signature.names.index(key) if key in signature.names else 999)
-        return {TARGET: self.target} | {key: found[key] for key in ordered}
+        values = defaults | given
+        names = [*signature.names, *values]  # in the order of the signature
+        return {TARGET: self.target} | {key: values[key] for key in names if key in values}
 
     def resolve(self) -> Callable[..., Any]:
         """The class or function, allowed by its name and by the module that defines it.

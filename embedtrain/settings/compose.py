@@ -66,16 +66,16 @@ def effective(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass 
 
 def given(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of settings
     """The settings that are not what they are by default, as YAML can hold it."""
-    found = {}
+    chosen = {}
     defaults = {item.name: _default(item) for item in dataclasses.fields(settings)}
     for key, value in _fields(settings):
         if isinstance(value, Component):
-            found[key] = value.given()
+            chosen[key] = value.given()
         elif dataclasses.is_dataclass(value):
-            found |= {key: inner} if (inner := given(value)) else {}
+            chosen |= {key: inner} if (inner := given(value)) else {}
         elif value != defaults[key]:
-            found[key] = plain_value(value)
-    return found
+            chosen[key] = plain_value(value)
+    return chosen
 
 
 def without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401

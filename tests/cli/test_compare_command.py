@@ -92,7 +92,7 @@ def test_a_subset_keeps_the_ranking(run, tmp_path):
     ("word", "message"),
     [
         ("correction=fdr", "correction must be one of holm, bh, bonferroni, none, got 'fdr'"),
-        ("interval=t", "interval must be bca or percentile, got 't'"),
+        ("interval=t", "interval must be one of bca, percentile, got 't'"),
         ("alpha=1.5", "alpha must be between 0 and 1"),
         ("resamples=10", "resamples must be at least 100"),
         ("cells=[[6,384]]", "only the cell L6_D384 to compare"),

@@ -162,7 +162,7 @@ def test_two_ranks_and_two_shards_give_the_rows_of_one(words, small_parts, start
         (["selection.per_row=70", "selection.depth=80"], ["64 documents", "too few for 70"]),
         (["out=mined.csv"], ["mined.csv", ".jsonl, .jsonl.gz, .parquet"]),
         (["index=annoy"], ["exact, ivf, hnsw"]),
-        (["own_negatives=both"], ["drop or keep", "both"]),
+        (["own_negatives=both"], ["drop, keep", "both"]),
         (["shard=3/2"], ["shard=3/2", "shard=1/4"]),
         (["selection=naive"], ["rules must be a list", "selection=NAME"]),
         (["selection=perc_neg"], ["perc_neg", "perc_pos"]),

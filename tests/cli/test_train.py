@@ -13,6 +13,7 @@ from small_runs import command, read_rows
 
 from embedtrain.files.scores import read_scores
 from embedtrain.model.folder.export import load_encoder
+from embedtrain.training.optim import AdamW
 from embedtrain.types import SubModel
 
 STEPS = 16  # two epochs of 64 rows in batches of 8
@@ -61,7 +62,9 @@ def test_config_says_what_was_run_with_what(finished):
     assert facts["config"]["data"]["batch_size"] == 8
     assert facts["versions"]["torch"] == torch.__version__
     assert facts["world_size"] == 1
-    assert {"commit", "config", "versions", "world_size"} == facts.keys()
+    assert facts["config"]["optim"]["weight_decay"] == AdamW().weight_decay  # which nobody gave
+    assert facts["given"]["optim"].keys() == {"_target_", "lr"}
+    assert {"commit", "config", "given", "versions", "world_size"} == facts.keys()
 
 
 def test_metrics_hold_every_step_and_the_table_is_the_same(finished):

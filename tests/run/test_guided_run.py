@@ -10,8 +10,8 @@ from embedtrain.model.guides.guide import EncoderVectors
 def run(small_run, tiny_bert, tmp_path):
     """Name and more words -> lines of training metrics, without those that a clock decides."""
 
-    def started(name, *words):
-        guided = ["loss=gist", "guide=model", f"guide.path={tiny_bert}", "trainer.max_epochs=2"]
+    def started(name, *words, guide=("guide=model", f"guide.path={tiny_bert}")):
+        guided = ["loss=gist", *guide, "trainer.max_epochs=2"]
         command("train", *small_run, *guided, f"name={name}", f"output_root={tmp_path}", *words)
         lines = read_rows(tmp_path / name / "metrics.jsonl")
         return [{key: value for key, value in line.items() if "second" not in key} for line in lines]
@@ -43,6 +43,7 @@ def test_a_warm_cache_changes_nothing_but_the_time(run, tmp_path, monkeypatch):
 
 
 def test_a_run_without_its_rules_is_another(run):
-    guided, plain = run("guided", "negatives=gist_margin"), run("plain", "negatives=all")
+    guided = run("guided", "negatives=gist_margin")
+    plain = run("plain", "negatives=all", "loss.guided=false", guide=())
     assert guided[0]["train/loss"] < plain[0]["train/loss"]
     assert not any("removed" in key for key in plain[0])

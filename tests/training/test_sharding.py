@@ -102,5 +102,5 @@ def test_another_number_of_ranks_ends_what_one_began(sharded, began, ended):
 
 
 def test_a_scaler_of_float16_is_refused(tmp_path):
-    with pytest.raises(InputError, match="shard does not go with precision=16-mixed"):
+    with pytest.raises(InputError, match="shard cannot be used with precision=16-mixed"):
         TrainerSettings(accelerator="cpu", devices=2, precision="16-mixed", shard=True)
