@@ -60,8 +60,8 @@ def adapter(encoder, tmp_path_factory) -> Path:
 
 
 def same(one: Encoder, other: Encoder, texts: tuple[str, ...]) -> None:
-    """Equal but for the last bit, which the address of a weight in memory may decide."""
-    torch.testing.assert_close(both(one, texts), both(other, texts), rtol=1e-6, atol=2e-6)
+    """Equal but for the last bits of values of up to 10, which the address of a weight in memory may decide."""
+    torch.testing.assert_close(both(one, texts), both(other, texts), rtol=1e-6, atol=1e-5)
 
 
 def test_an_adapter_folder_comes_back_whole_and_trainable(encoder, adapter, base, sentences):
@@ -107,7 +107,7 @@ def embedded(folder: Path, texts: tuple[str, ...]) -> torch.Tensor:
 
 def test_an_adapter_folder_is_the_same_in_another_process(encoder, adapter, sentences, processes):
     found = processes.result(Path(__file__), "embedded", adapter, sentences)
-    torch.testing.assert_close(found, encoder.encode(sentences, LAYERS, "query").values, rtol=1e-6, atol=2e-6)
+    torch.testing.assert_close(found, encoder.encode(sentences, LAYERS, "query").values, rtol=1e-6, atol=1e-5)
 
 
 def test_peft_itself_reads_the_adapters(encoder, adapter, base, sentences):
