@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install quickstart test test-slow check format docs clean
 help:
 	@echo "make quickstart   train a 2D-Matryoshka model on dictionary data, table and picture of every cut (~6 min)"
-	@echo "make test         the tests (10-15 min)         make test-slow   also the ones that take minutes"
+	@echo "make test         the tests (6-10 min)         make test-slow   also the ones that take minutes"
 	@echo "make check        ruff, format, mypy            make format      let ruff rewrite"
 
 $(INSTALLED): pyproject.toml constraints.txt

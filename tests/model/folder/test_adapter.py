@@ -60,7 +60,7 @@ def adapter(encoder, tmp_path_factory) -> Path:
 
 
 def same(one: Encoder, other: Encoder, texts: tuple[str, ...]) -> None:
-    """Equal but for the last bits of values of up to 10, which the address of a weight in memory may decide."""
+    """Equal but for the last bits of values up to 10, which the address of a weight may decide."""
     torch.testing.assert_close(both(one, texts), both(other, texts), rtol=1e-6, atol=1e-5)
 
 
