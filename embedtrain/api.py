@@ -1,4 +1,4 @@
-"""The commands as functions: the same names and settings, objects back, no new process."""
+"""The commands as functions: the same names and settings, objects back, in the process that calls."""
 
 from __future__ import annotations
 

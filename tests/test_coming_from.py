@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sentence_transformers import SentenceTransformerTrainingArguments, evaluation, losses
 
+from embedtrain.settings.names import ELSEWHERE
 from embedtrain.settings.places import config_dir
 
 PAGE = (Path(__file__).parents[1] / "docs/coming_from_sentence_transformers.md").read_text("utf-8")
@@ -29,3 +30,10 @@ def test_options_of_ours_exist():
     named = {found for row in ROWS for found in re.findall(r"\b(\w+)=(\w+)", row[1]) if found[0] in groups}
     assert ("plan", "random2d") in named
     assert [pair for pair in named if not (config_dir("conf") / pair[0] / f"{pair[1]}.yaml").exists()] == []
+
+
+@pytest.mark.parametrize("name", [name for name in ELSEWHERE if name.startswith("loss=")])
+def test_the_page_and_the_error_name_the_same_option(name):
+    cells = [row[1] for row in ROWS if f"`{name.removeprefix('loss=')}`" in row[0]]
+    assert len(cells) == 1
+    assert [word for word in ELSEWHERE[name].split() if word not in cells[0]] == []

@@ -1,4 +1,4 @@
-"""embedtrain-doctor: the words of embedtrain-train in, a report of what is wrong with that run out."""
+"""embedtrain-doctor: a training command in, a report of what is wrong with that run out."""
 
 from __future__ import annotations
 

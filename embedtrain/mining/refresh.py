@@ -1,4 +1,4 @@
-"""Negatives mined inside a run: every so many steps, by the model in training.
+"""Negatives mined inside a run: every N steps, by the model in training.
 
 What is found at step N is one file, and the batches of step t use the newest N with N + delay <= t. That is a
 function of the step, so a resumed run that makes the later files again trains on the same rows. The delay is

@@ -75,8 +75,8 @@ def load_teacher(
 
     Args:
         path: what `load_encoder` or sentence-transformers reads.
-        layer: run only the first so many blocks.
-        dim: keep only the first so many coordinates.
+        layer: blocks to run, the first ones.
+        dim: coordinates to keep, the first ones.
         max_length: longest text in tokens; the model's own when none.
         dtype: float32, bfloat16 or float16, of its weights.
         prompts: text put before every text, by role; the model's own when none.

@@ -99,7 +99,7 @@ ELSEWHERE = {  # names of sentence-transformers, transformers and Lightning -> w
     "loss=GlobalOrthogonalRegularizationLoss": "loss=gor",
     "loss=MatryoshkaLoss": "plan=dims",
     "loss=Matryoshka2dLoss": "plan=random2d distill=layer_kl",
-    "loss=AdaptiveLayerLoss": "plan=grid distill=layer_kl",
+    "loss=AdaptiveLayerLoss": "plan=random2d distill=layer_kl",
     "loss=MSELoss": "distill=embedding",
 }
 

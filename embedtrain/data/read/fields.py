@@ -122,7 +122,7 @@ def identifier(where: str, field: str, value: object) -> str:
 
 
 def list_of(check: Check, plural: str, *, least: int = 1) -> Check:
-    """The check of a list of at least so many values, each of which is checked."""
+    """The check of a list of a least length whose values are checked."""
     return partial(_list, check, plural, least)
 
 

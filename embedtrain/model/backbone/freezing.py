@@ -19,7 +19,7 @@ def freeze(backbone: Backbone, *, embeddings: bool = False, first_blocks: int = 
         first_blocks: freeze blocks 1..first_blocks.
 
     Raises:
-        InputError: when there are not so many blocks.
+        InputError: when the backbone has fewer blocks.
     """
     if not 0 <= first_blocks <= backbone.num_layers:
         raise InputError(f"freeze: first_blocks must be in 0..{backbone.num_layers}, got {first_blocks}")

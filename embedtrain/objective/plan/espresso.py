@@ -12,7 +12,7 @@ class Espresso:
     """ESE (Li et al. 2024, 2402.14776 v2): every step trains every layer at K dims, weighted by depth.
 
     With L layers of width D: (L, D) and (L, K) weigh 1, and layer l < L at K dims weighs
-    1 / (1 + ln l) / (L - 1). The distillation that goes with it is `espresso.Espresso` of the same size.
+    1 / (1 + ln l) / (L - 1). Its distillation is `espresso.Espresso` of the same size.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ class Random2d:
 
         last_layer_weight · M(num_layers) + Σ_{l in S} g(i(l)) / |S| · prior_layers_weight · M(l)
 
-    The distillation that goes with it is `distillation.LayerKL`. The full model itself is trained only
+    Its distillation is `distillation.LayerKL`. The full model itself is trained only
     when the last layer draws the full width, as there; `Grid(per_step=...)` always trains it.
     """
 

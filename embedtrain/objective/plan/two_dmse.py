@@ -21,7 +21,7 @@ class TwoDMSE:
     """2DMSE (Li et al. 2024, 2402.14776 v1): four sub-models a step, (L, D), (L, k), (l, D) and (l, k).
 
     The layer l is drawn from 1..L-1, the dim k from 8, 16, 32, ... below the width. The last layer weighs 1,
-    the drawn one 1 (v0.3.5) or 1 / l (v0.3.10). The distillation that goes with it is `LayerKL` with
+    the drawn one 1 (v0.3.5) or 1 / l (v0.3.10). Its distillation is `LayerKL` with
     temperature 1, detach_teacher=false and power 2 (v0.3.5) or 1 (v0.3.10). `Random2d` is what
     sentence-transformers made of it.
     """

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Files = Mapping[str, Sequence[Path]]  # by split; a ranking: by corpus, queries, qrels, top_ranked
 Value = TypeVar("Value")
-HELD_OUT = 5  # a classification set of a train split alone: one row of each label in so many is for the test
+HELD_OUT = 5  # a classification set of a train split alone: one row in 5 of each label is for the test
 PAIR: Form = {"sentence1": Field(text), "sentence2": Field(text)}
 LABELLED: Form = {"text": Field(text), "label": Field(label)}
 RANKED: Form = {"query_id": Field(identifier), "corpus_ids": Field(list_of(identifier, "ids"))}
