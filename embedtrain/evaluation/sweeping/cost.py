@@ -89,6 +89,7 @@ def flops_of(encoder: Encoder, layer: int, tokens: float, squares: float) -> flo
     """
     blocks = encoder.backbone.blocks[:layer]
     parameters = sum(item.numel() for block in blocks for item in block.parameters())
+    parameters *= layer // len(blocks)  # a family runs its only block many times
     return 2.0 * parameters * tokens + 4.0 * encoder.backbone.hidden_size * squares * layer
 
 

@@ -61,7 +61,7 @@ class Backbone(nn.Module):
             self.pooler.requires_grad_(False)
         self.model = model
         self.hidden_size: int = config.hidden_size
-        self.num_layers = len(self.blocks)
+        self.num_layers = config.num_hidden_layers if self._family.shared else len(self.blocks)
         self.max_positions = self._max_positions()
         self.attention: Attention = attention_of(config)
         self._due: list[Callable[[], None]] = []
@@ -107,7 +107,8 @@ class Backbone(nn.Module):
         deepest = max(layers)
         with ExitStack() as stack:
             stack.enter_context(self._cut_to(deepest))
-            inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}))
+            between = {"between": self._family.between, "shared": self._family.shared}
+            inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}, **between))
             last = self.model(
                 input_ids=tokens.values,
                 return_dict=True,
@@ -136,11 +137,7 @@ class Backbone(nn.Module):
         return model
 
     def save(self, folder: Path, layer: int) -> None:
-        """Write what `cut` would give as a Hugging Face folder, without a copy in memory; safetensors only.
-
-        Raises:
-            ValueError: if `layer` is outside 1..num_layers.
-        """
+        """Write what `cut` would give as a Hugging Face folder, without a copy in memory; raises as `cut`."""
         self._check_cut(layer)
         whole = self.model.config
         with self._cut_to(layer), self._with_pooler(), merged_adapters(self.model):
@@ -236,6 +233,13 @@ class Backbone(nn.Module):
     @contextmanager
     def _cut_to(self, layer: int) -> Iterator[None]:
         """While open, the model has only its first `layer` blocks (the same modules, not copies)."""
+        if self._family.shared:  # the only block runs `layer` times
+            self.model.config.num_hidden_layers = layer
+            try:
+                yield
+            finally:
+                self.model.config.num_hidden_layers = self.num_layers
+            return
         owner_path, _, name = self._family.blocks.rpartition(".")
         owner = self.model.get_submodule(owner_path)
         blocks = self.blocks

@@ -20,16 +20,28 @@ class Family(NamedTuple):
     final_norm: str | None  # path of the norm after the last block; None for post-norm models
     positions: Literal["from_zero", "after_padding", "relative"]  # what its position ids look like
     decoder: bool = False  # trained to see only the tokens before each token
+    loader: str | None = None  # class of transformers that has the encoder alone; AutoModel when none
+    between: bool = False  # the model changes a state between two blocks
+    shared: bool = False  # one block runs `num_hidden_layers` times
 
 
 def _decoder() -> Family:
     return Family("layers", "norm", "from_zero", decoder=True)
 
 
+def _t5(loader: str) -> Family:
+    return Family("encoder.block", "encoder.final_layer_norm", "relative", loader=loader)
+
+
 FAMILIES: dict[str, Family] = {
+    # Its blocks are one, run many times: a cut is faster, and no smaller.
+    "albert": Family("encoder.albert_layer_groups", None, "from_zero", shared=True),
     "bert": Family("encoder.layer", None, "from_zero"),
     "camembert": Family("encoder.layer", None, "after_padding"),
     "data2vec-text": Family("encoder.layer", None, "after_padding"),
+    "deberta": Family("encoder.layer", None, "from_zero"),
+    # The largest have a convolution behind their first block.
+    "deberta-v2": Family("encoder.layer", None, "from_zero", between=True),
     "distilbert": Family("transformer.layer", None, "from_zero"),
     "electra": Family("encoder.layer", None, "from_zero"),
     "ernie": Family("encoder.layer", None, "from_zero"),
@@ -37,16 +49,20 @@ FAMILIES: dict[str, Family] = {
     "gemma": _decoder(),
     "gemma2": _decoder(),
     "gemma3_text": _decoder(),
+    "gpt2": Family("h", "ln_f", "from_zero", decoder=True),
     "llama": _decoder(),  # SmolLM2 too
     "mistral": _decoder(),
     "modernbert": Family("layers", "final_norm", "relative"),
     "mpnet": Family("encoder.layer", None, "after_padding"),
+    "mt5": _t5("MT5EncoderModel"),
     "nomic_bert": Family("layers", None, "relative"),
     "phi3": _decoder(),
     "qwen2": _decoder(),
     "qwen3": _decoder(),
     "roberta": Family("encoder.layer", None, "after_padding"),
     "roberta-prelayernorm": Family("encoder.layer", "LayerNorm", "after_padding"),
+    "t5": _t5("T5EncoderModel"),
+    "umt5": _t5("UMT5EncoderModel"),
     "xlm-roberta": Family("encoder.layer", None, "after_padding"),
     "xlm-roberta-xl": Family("encoder.layer", "encoder.LayerNorm", "after_padding"),
 }
@@ -74,6 +90,13 @@ def family_of(config: PreTrainedConfig) -> Family:
             f"{', '.join(sorted([*FAMILIES, *TEXT_PARTS]))}"
         )
     family = FAMILIES[config.model_type]
+    groups = getattr(config, "num_hidden_groups", 1), getattr(config, "inner_group_num", 1)
+    if family.shared and groups != (1, 1):
+        raise InputError(
+            f"this {config.model_type} has {groups[0]} groups of {groups[1]} blocks (num_hidden_groups, "
+            "inner_group_num), of which no cut can be made: take one whose blocks are all one, as ALBERT's "
+            "published models"
+        )
     if not family.decoder and getattr(config, "is_decoder", False):
         raise InputError(
             f"this {config.model_type} is configured as a decoder (is_decoder: true in config.json), so its "

@@ -23,6 +23,11 @@ def freeze(backbone: Backbone, *, embeddings: bool = False, first_blocks: int = 
     """
     if not 0 <= first_blocks <= backbone.num_layers:
         raise InputError(f"freeze: first_blocks must be in 0..{backbone.num_layers}, got {first_blocks}")
+    if first_blocks and len(backbone.blocks) < backbone.num_layers:
+        raise InputError(
+            f"freeze: the {backbone.num_layers} blocks of this model have one set of weights, so the first "
+            f"{first_blocks} cannot be frozen alone: leave freeze_blocks out"
+        )
     if embeddings:
         for value in backbone.embedding_parameters():
             value.requires_grad_(False)

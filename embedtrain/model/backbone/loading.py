@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from embedtrain.model.backbone.attention import Attention, with_attention
-from embedtrain.model.backbone.families import TEXT_PARTS
+from embedtrain.model.backbone.families import FAMILIES, TEXT_PARTS
 from embedtrain.model.backbone.gguf import Source, pretrained_source, quiet_unpacking
 from embedtrain.types import InputError
 
@@ -64,7 +64,7 @@ def _read(
         options["quantization_config"] = unpacked(dequantize=True)
     # Weights that the folder lacks are drawn at random; the caller's generator must not feel it.
     with torch.random.fork_rng(devices=[]), quiet_unpacking():
-        model, info = AutoModel.from_pretrained(
+        model, info = loader(config).from_pretrained(
             source.folder,
             config=config,
             dtype=dtype,
@@ -73,6 +73,12 @@ def _read(
             **options,
         )
     return model, sorted(info["missing_keys"])
+
+
+def loader(config: PreTrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers
+    """What loads a model of this config: of a pair of encoder and decoder the encoder alone."""
+    family = FAMILIES.get(config.model_type)
+    return AutoModel if family is None or family.loader is None else getattr(transformers, family.loader)
 
 
 def _check_missing(path: str | Path, model: PreTrainedModel, missing: list[str]) -> None:

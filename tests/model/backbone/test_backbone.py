@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, BertConfig, PreTrainedConfig, PreTrainedModel
 
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.families import FAMILIES
+from embedtrain.model.backbone.loading import loader
 from embedtrain.types import InputError, Inputs
 
 VOCABULARY = 96
@@ -32,9 +33,20 @@ def tiny_config(model_type: str, **changes: object) -> PreTrainedConfig:
         names = {"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"}
         settings = {names.get(key, key): value for key, value in settings.items()}
         settings["hidden_dim"] = settings.pop("intermediate_size")
-    if FAMILIES[model_type].decoder:
+    if FAMILIES[model_type].decoder and model_type != "gpt2":
         settings |= {"num_key_value_heads": 2, "head_dim": 8}
+    relative = {
+        "relative_attention": True,
+        "pos_att_type": ["c2p", "p2c"],
+        "position_buckets": 8,
+        "conv_kernel_size": 3,
+        "conv_act": "gelu",
+        "norm_rel_ebd": "layer_norm",
+    }
     settings |= {
+        "albert": {"embedding_size": 16},
+        "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 40},
+        "deberta-v2": relative,
         "electra": {"embedding_size": 16},
         "eurobert": {"num_key_value_heads": 4, "mask_token_id": 4},
         "gemma2": {"query_pre_attn_scalar": 8, "sliding_window": 6},
@@ -50,7 +62,8 @@ def tiny(config: PreTrainedConfig) -> PreTrainedModel:
     """Random weights, norms and biases included, so that a forgotten norm or bias shows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        model = AutoModel.from_config(config)
+        kind = loader(config)
+        model = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
         for parameter in model.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
     return model.eval()
@@ -86,7 +99,7 @@ def test_each_state_is_that_of_the_physically_cut_model(model_type, tmp_path):
         assert cut.config.num_hidden_layers == layer
         torch.testing.assert_close(own_states(cut, tokens), states[layer][tokens.mask], rtol=0, atol=1e-6)
     backbone.save(tmp_path, 2)
-    loaded, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
+    loaded, info = loader(model.config).from_pretrained(tmp_path, output_loading_info=True)
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     torch.testing.assert_close(own_states(loaded.eval(), tokens), states[2][tokens.mask], rtol=0, atol=1e-6)
@@ -99,8 +112,9 @@ def test_padding_side_does_not_matter(model_type):
     pad = model.config.pad_token_id
     backbone = Backbone(model)
     right, left = some_tokens(pad), some_tokens(pad, left=True)
+    rounding = 1e-4 if "t5" in model_type else 1e-5  # T5 does not scale the products of its attention
     for one, other in zip(backbone(right, ALL), backbone(left, ALL), strict=True):
-        torch.testing.assert_close(one[right.mask], other[left.mask], rtol=0, atol=1e-5)
+        torch.testing.assert_close(one[right.mask], other[left.mask], rtol=0, atol=rounding)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "roberta", "mpnet"])
@@ -241,9 +255,9 @@ def test_a_broken_weights_file_is_refused(tiny_bert, tmp_path):
 
 
 def test_an_unknown_model_type_is_refused(tmp_path):
-    CONFIG_MAPPING["gpt2"]().save_pretrained(tmp_path)
+    CONFIG_MAPPING["bloom"]().save_pretrained(tmp_path)
     with pytest.raises(
-        InputError, match=r"model type 'gpt2' is not supported; supported are bert, .*xlm-rob"
+        InputError, match=r"model type 'bloom' is not supported; supported are albert, .*xlm-rob"
     ):
         Backbone.load(tmp_path)
 
