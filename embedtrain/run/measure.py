@@ -53,6 +53,7 @@ def measure(
     folder: Path,
     tasks: Sequence[AbsTask] | None = None,
     keeping: Keeping = IN_MEMORY,
+    mteb_name: str | None = None,
     show: bool = True,
 ) -> list[Score]:
     """The sweep's scores, with a bar on a terminal and a line per task elsewhere.
@@ -66,6 +67,7 @@ def measure(
         folder: where scores.jsonl and mteb/ are.
         tasks: what it is measured on; None for those that `wanted` names.
         keeping: where vectors are; in memory by default.
+        mteb_name: of the model in mteb's tree; `run` when None.
         show: whether the bar and the lines are wanted.
 
     Raises:
@@ -92,4 +94,5 @@ def measure(
             serving=Serving(wanted.normalize, wanted.rescore_multiplier),
             workers=wanted.scoring_workers,
             keeping=keeping,
+            mteb_name=mteb_name,
         )

@@ -89,12 +89,15 @@ def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
     wanted = run.settings.evaluation
     if not wanted.tasks:
         return None
-    begun, failed = time.monotonic(), None
+    begun, failed, name = time.monotonic(), None, run.settings.name
     console.log(what)
     cells = grid(wanted.layers, wanted.dims, wanted.dtypes, run.sub_models)
     try:
         with alone():  # other ranks wait
-            measure(run.encoder, wanted, cells, run=run.settings.name, step=step, folder=run.folder.path)
+            measure(
+                run.encoder, wanted, cells, run=name, step=step, folder=run.folder.path,
+                mteb_name=name if step else f"{name}_untouched",  # mteb shows one revision of a name alone
+            )  # fmt: skip
     except IncompleteError as error:
         failed = error
         console.log(str(error))

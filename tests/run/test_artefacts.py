@@ -2,10 +2,13 @@
 
 import csv
 
+import mteb
 import pytest
 from huggingface_hub import ModelCard
 from small_runs import command
 
+from embedtrain.evaluation.catalogue.tasks import find_tasks
+from embedtrain.evaluation.sweeping.mteb_tables import benchmark_table, tidy
 from embedtrain.files.scores import main_scores, read_scores
 
 
@@ -69,3 +72,41 @@ def test_an_evaluation_leaves_a_leaderboard(run, small_data, tmp_path):
         rows = list(csv.DictReader(file))
     assert [(row["Dtype"], row["Bytes per vector"]) for row in rows] == [("float32", "64"), ("binary", "2")]
     assert float(rows[0]["find"]) == pytest.approx(100 * score_of(run, 2, 16), abs=1e-3)
+
+
+def cell_of(experiment):
+    """(layer, dim) of embed_dim_16__n_layers_2__normalize_post; "" is the whole model."""
+    settings = dict(part.rsplit("_", 1) for part in experiment.split("__") if part)
+    return int(settings.get("n_layers", 4)), int(settings.get("embed_dim", 32))
+
+
+def scores_at(run, step):
+    """(layer, dim) -> main score of the one task in scores.jsonl."""
+    scores = main_scores(read_scores(run / "scores.jsonl"))
+    return {(score.layer, score.dim): score.value for score in scores if score.step == step}
+
+
+@pytest.mark.parametrize(("name", "step"), [("mine", 3), ("mine_untouched", 0)])
+def test_mteb_reads_the_trained_and_the_untouched_model_under_two_names(run, name, step):
+    found = mteb.ResultCache(run / "mteb").load_results(
+        models=[f"embedtrain/{name}"], include_remote=False, load_experiments="match_name"
+    )
+    shown = {}
+    for model in found.join_revisions().model_results:
+        cell = (model.model_meta.experiment_kwargs if model.model_meta else None) or {}
+        (task,) = model.task_results
+        shown[cell.get("n_layers", 4), cell.get("embed_dim", 32)] = task.get_score()
+    assert scores_at(run, 0) != scores_at(run, 3)
+    assert shown == pytest.approx(scores_at(run, step), abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "step"), [("mine", 3), ("mine_untouched", 0)])
+def test_tables_of_mtebs_tree_have_both_models(run, small_data, name, step):
+    rows = tidy(run / "mteb").query("model == @name", local_dict={"name": f"embedtrain/{name}"})
+    cells = rows.fillna({"n_layers": 4, "embed_dim": 32})
+    found = {(int(row.n_layers), int(row.embed_dim)): row.score for row in cells.itertuples()}
+    assert found == pytest.approx(scores_at(run, step), abs=1e-6)
+    table = benchmark_table(run / "mteb", "mine", find_tasks(["local"], small_data))
+    table = table[table["Model"] == f"embedtrain/{name}"].fillna({"_experiment_id": ""})
+    found = {cell_of(row[0]): row[1] for row in table[["_experiment_id", "Mean (Task)"]].to_numpy()}
+    assert found == pytest.approx(scores_at(run, step), abs=1e-5)

@@ -6,6 +6,8 @@ this data revision AND this mteb version; mteb alone would also serve the result
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +26,7 @@ from embedtrain.evaluation.sweeping.funnel import Funnel, Measured, applies
 from embedtrain.evaluation.sweeping.funnel_cell import funnel_meta
 from embedtrain.evaluation.vectors.bank import Encodes
 from embedtrain.evaluation.vectors.storage import Keeping
+from embedtrain.files.atomic import write_text
 from embedtrain.types import Cell, Score
 
 # beside its main metric, what a task of this type writes to scores.jsonl; mteb's tree has all metrics
@@ -56,6 +59,7 @@ class Sweep(NamedTuple):
     serving: Serving = AS_CUT
     workers: int = 1
     keeping: Keeping = IN_MEMORY
+    mteb_name: str = ""  # of the model in mteb's tree; `run` when empty
 
     @property
     def cache(self) -> mteb.ResultCache:
@@ -70,7 +74,8 @@ class Sweep(NamedTuple):
         """What mteb files the results of a cell under."""
         size = {"num_layers": self.encoder.num_layers, "width": self.encoder.width}
         last = Cell(*cell.last) if isinstance(cell, Funnel) else cell
-        meta = model_meta(last, self.serving, **size, run=self.run, revision=self.revision)
+        name = self.mteb_name or self.run
+        meta = model_meta(last, self.serving, **size, run=name, revision=self.revision)
         return funnel_meta(cell, meta) if isinstance(cell, Funnel) else meta
 
     def items_file(self, task: str, cell: Measured, split: str) -> Path:
@@ -81,6 +86,34 @@ class Sweep(NamedTuple):
     def has_result(self, task: str, cell: Measured) -> bool:
         """Whether the tree holds a result of these weights."""
         return bool(self.cache.get_task_result_path(task, self.meta(cell)).exists())
+
+
+def set_other_weights_apart(shared: Sweep) -> None:
+    """Gives results of other weights a model name of their own: mteb shows one revision of a name alone.
+
+    mine/REVISION becomes mine_REVISI/REVISION, and mine/REVISION again when these weights are back.
+    """
+    name = str(shared.meta(shared.cells[0]).name).replace("/", "__")
+    own = shared.results / "results" / name
+    for other in own.glob("*/"):
+        if other.name != shared.revision:
+            _move(other, own.with_name(f"{name}_{other.name[:8]}"))
+    before = own.with_name(f"{name}_{shared.revision[:8]}") / shared.revision
+    if before.is_dir() and not (own / shared.revision).exists():
+        _move(before, own)
+
+
+def _move(revision: Path, model: Path) -> None:
+    """Puts the results of a revision under another model, which every model_meta.json then names."""
+    target = model / revision.name
+    shutil.rmtree(target, ignore_errors=True)  # older results of the same weights
+    for meta in revision.rglob("model_meta.json"):
+        named = json.loads(meta.read_text("utf-8")) | {"name": model.name.replace("__", "/", 1)}
+        write_text(meta, json.dumps(named))
+    model.mkdir(exist_ok=True)
+    revision.rename(target)
+    if not any(revision.parent.iterdir()):
+        revision.parent.rmdir()
 
 
 def finished(shared: Sweep, task: AbsTask) -> dict[Measured, list[Score]]:

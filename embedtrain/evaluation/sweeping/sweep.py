@@ -73,6 +73,7 @@ def sweep(
     serving: Serving | None = None,
     workers: int | None = None,
     keeping: Keeping | None = None,
+    mteb_name: str | None = None,
 ) -> list[Score]:
     """The scores of every cell on every task, in that order; per cell and split the main metric comes first.
 
@@ -80,7 +81,8 @@ def sweep(
     task of several languages gives their mean. `revision` is the hash of the weights: results of other
     weights in the same folder are never served, and their lines of this (run, step) are removed from
     scores.jsonl. Called again, it computes only what is not yet there. `workers` processes score at once,
-    by default one a core and at most 4; `keeping` says where vectors are, by default in memory.
+    by default one a core and at most 4; `keeping` says where vectors are, by default in memory. `mteb_name`
+    names the model in mteb's tree, where other weights than those of a run's scores need their own name.
 
     Raises:
         InputError: no task, no cell, a layer, dim or dtype that does not exist, a full disk.
@@ -107,6 +109,7 @@ def sweep(
             serving or Serving(),
             workers,
             keeping or Keeping(),
+            mteb_name or run,
         )
         try:
             return _sweep(shared, tasks, Path(folder) / "scores.jsonl")
@@ -120,9 +123,11 @@ def sweep(
 
 
 def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
-    from embedtrain.evaluation.sweeping.results import DRAFT, finished
+    from embedtrain.evaluation.sweeping.results import DRAFT, finished, set_other_weights_apart
 
     is_first = rank() == 0
+    if is_first:
+        set_other_weights_apart(shared)
     found: Found = {task.metadata.name: finished(shared, task) if is_first else {} for task in tasks}
     found = everyone(found)[0]  # what rank 0 sees: file systems show others late what it wrote
     others: list[Score] = []

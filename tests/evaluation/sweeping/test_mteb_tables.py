@@ -67,3 +67,19 @@ def test_facts_of_official_and_own_tasks(data_root):
     assert official.dataset == "mteb/stsbenchmark-sts"
     assert (official.hub_type, official.official) == ("sentence-similarity", True)
     assert official.revision == mteb.get_task("STSBenchmark").metadata.dataset["revision"]
+
+
+def test_other_weights_of_one_name_get_a_name_of_their_own(data_root, tmp_path, make_encoder):
+    tree, shown = tmp_path / "mteb", {}
+    tasks, asked = local_tasks(data_root, ["mine"]), {"models": ["embedtrain/mine"], "include_remote": False}
+    for seed, revision in ((0, "a" * 40), (1, "b" * 40), (0, "a" * 40)):
+        scores = sweep(
+            make_encoder(seed=seed), tasks, CELLS, run="mine", step=0, revision=revision, folder=tmp_path
+        )
+        found = mteb.ResultCache(tree).load_results(**asked, load_experiments="match_name").model_results
+        assert {model.model_revision for model in found} == {revision}
+        shown[revision] = sorted(model.task_results[0].get_score() for model in found)
+        assert shown[revision] == pytest.approx(sorted(s.value for s in main_scores(scores)), abs=1e-6)
+    every = tidy(tree)
+    assert set(every["model"]) == {"embedtrain/mine", "embedtrain/mine_bbbbbbbb"}
+    assert sorted(every[every["revision"] == "b" * 40]["score"]) == shown["b" * 40]
