@@ -43,7 +43,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from embedtrain.cli.logs import set_up_logs
+from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.guides.guide import load_guide

@@ -49,7 +49,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from embedtrain.cli.logs import set_up_logs
+from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import POOLINGS, Pooling, named_pooling

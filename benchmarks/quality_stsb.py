@@ -39,7 +39,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from embedtrain.cli.logs import set_up_logs
+from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.data.module import DataModule
 from embedtrain.files.rows import read_rows
 from embedtrain.model.encoder import Encoder

@@ -21,7 +21,7 @@ from embedtrain.settings.commands import TrainSettings
 IMPORTED = (
     "embedtrain.cli.launch",
     "embedtrain.run.publish",
-    "embedtrain.cli.stopping",
+    "embedtrain.cli.process.stopping",
     "embedtrain.cli.train",
     "embedtrain.cli.mine",
     "embedtrain.evaluation.sweeping.sweep",
@@ -100,7 +100,7 @@ def _command(name: str, words: list[str]) -> None:
 
 def _run(settings: TrainSettings, watch: tuple[Any, Any, Any] | None) -> None:
     from embedtrain.cli import train
-    from embedtrain.cli.logs import set_up_logs
+    from embedtrain.cli.process.logs import set_up_logs
 
     set_up_logs()
     if watch is not None:

@@ -26,6 +26,7 @@ class Command(NamedTuple):
     settings: type
     examples: tuple[str, str, str]  # words after the command
     config: str  # its file in conf/
+    again: str  # what the same command does after Ctrl-C, whenever that came
 
 
 COMMANDS = {
@@ -39,6 +40,7 @@ COMMANDS = {
             "name=large data.train=rows.jsonl gradcache=chunks data.batch_size=1024 optim.lr=1e-4",
         ),
         "train",
+        "the same command continues from the last checkpoint, or begins where there is none",
     ),
     "evaluate": Command(
         "Score a model at any layers, dimensions and vector types on mteb's tasks or your own.",
@@ -50,6 +52,7 @@ COMMANDS = {
             "model=runs/mine 'tasks=[quick]' plan=true",
         ),
         "evaluate",
+        "the same command keeps what is scored, encoded or fetched, and does the rest",
     ),
     "compare": Command(
         "Say which differences between measured runs are more than chance.",
@@ -57,6 +60,7 @@ COMMANDS = {
         CompareSettings,
         ("'runs=[runs/one,runs/two]'", "'runs=[runs/one]'", "'runs=[runs/one,runs/two]' seeds=_s*"),
         "compare",
+        "the same command begins anew",
     ),
     "export": Command(
         "Cut a model to a layer and a dimension.",
@@ -68,6 +72,7 @@ COMMANDS = {
             "model=runs/mine out=graph onnx=true",
         ),
         "export",
+        "the folder is written whole or not at all; where it is not, the same command makes it",
     ),
     "mine": Command(
         "Find hard negatives for training rows with a teacher model.",
@@ -79,6 +84,7 @@ COMMANDS = {
             "source=retrieval/NAME data_root=data out=mined.jsonl teacher=minilm index=hnsw",
         ),
         "mine",
+        "the same command keeps the vectors that are encoded, and does the rest",
     ),
     "doctor": Command(
         "Look for what is wrong with a run before it trains.",
@@ -90,6 +96,7 @@ COMMANDS = {
             "name=mine data.train=rows.jsonl doctor.rows=5000 doctor.memory_gb=16",
         ),
         "train",
+        "the same command examines the run anew",
     ),
 }
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from embedtrain.cli.start import start
-from embedtrain.settings.commands import CompareSettings
+
+if TYPE_CHECKING:
+    from embedtrain.settings.commands import CompareSettings
 
 
 def main() -> None:
@@ -18,6 +22,7 @@ def run(settings: CompareSettings) -> None:
 
     from rich.console import Console
 
+    from embedtrain.files.atomic import write_text
     from embedtrain.report.verdicts import smallest_table, subset_table, tasks_table, verdict_table
     from embedtrain.run.compare import comparison_of, subset_of
 
@@ -34,9 +39,8 @@ def run(settings: CompareSettings) -> None:
             console.print(smallest_table(result["smallest"]))
     names = "-".join(Path(text.partition("@")[0]).name for text in settings.runs)
     folder = Path(settings.output or Path(settings.output_root) / f"comparison-{names}")
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "comparison.json"
-    file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print(f"comparison: {file}")
 
 

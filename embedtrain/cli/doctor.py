@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from embedtrain.cli.start import start
-from embedtrain.settings.commands import ExamineSettings
-from embedtrain.types import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
     from embedtrain.doctor.findings import Finding
+    from embedtrain.settings.commands import ExamineSettings
 
 COLOURS = {"ok": "green", "note": "cyan", "warning": "yellow", "error": "bold red"}
 
@@ -30,9 +27,17 @@ def main() -> None:
 def run(settings: ExamineSettings) -> None:
     """Examine the run, show and write what was found; leave with status 1 if anything is an error."""
     # torch and friends are slow to import; --help is not
+    import json
+    import tempfile
+    from pathlib import Path
+
+    from rich.console import Console
+
     from embedtrain.console import log
     from embedtrain.doctor.build import findings_of
     from embedtrain.doctor.findings import counted, worst
+    from embedtrain.files.atomic import write_text
+    from embedtrain.types import InputError
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
@@ -41,14 +46,13 @@ def run(settings: ExamineSettings) -> None:
     with tempfile.TemporaryDirectory(prefix="embedtrain-doctor-") as scratch:
         findings = findings_of(settings, Path(scratch))
     out = Path(settings.doctor.out or Path(settings.output_root) / f"{settings.name}-doctor.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
     report = {
         "name": settings.name,
         "worst": worst(findings),
         "counts": counted(findings),
         "findings": [finding.plain() for finding in findings],
     }
-    out.write_text(json.dumps(report, indent=2, default=str) + "\n", "utf-8")
+    write_text(out, json.dumps(report, indent=2, default=str) + "\n")
     show(findings, Console())
     log(f"report: {out}")
     if report["worst"] == "error":

@@ -10,11 +10,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from embedtrain.cli.start import start
-from embedtrain.settings.commands import EvaluateSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from embedtrain.settings.commands import EvaluateSettings
     from embedtrain.types import Score, SubModel
 
 

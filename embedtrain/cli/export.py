@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedtrain.cli.start import start
-from embedtrain.settings.commands import ExportSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from embedtrain.model.encoder import Encoder
+    from embedtrain.settings.commands import ExportSettings
 
 
 def main() -> None:

@@ -22,9 +22,10 @@ from omegaconf import DictConfig, ValidationError
 from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.cli.commands import COMMANDS, Command
-from embedtrain.cli.logs import set_up_logs
-from embedtrain.cli.mistyped import mistyped
-from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
+from embedtrain.cli.line.mistyped import mistyped
+from embedtrain.cli.process.interruption import INTERRUPTION
+from embedtrain.cli.process.logs import set_up_logs
+from embedtrain.cli.process.started import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.files.atomic import is_disk_full
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import Component
@@ -63,7 +64,8 @@ def launch(name: str, command: Command) -> None:
                 _check_surroundings(settings)
             task = importlib.import_module(f"embedtrain.cli.{name}").run
             set_up_logs()
-            task(settings)
+            with INTERRUPTION.working():
+                task(settings)
 
     folder = str(config_dir("conf"))
     hydra.main(version_base="1.3", config_path=folder, config_name=command.config)(run)()
@@ -113,8 +115,6 @@ def _errors_in_one_line(config: DictConfig) -> Iterator[None]:
             raise
         places = (config.get(key) for key in ("out", "output", "output_root"))
         fail(InputError(f"{error.filename or next(filter(None, places), '')}: the disk is full; {AGAIN}"))
-    except KeyboardInterrupt:
-        fail(InputError("stopped; the same command continues from the last checkpoint"))
 
 
 def _launcher() -> str | None:

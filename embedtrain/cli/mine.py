@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 from embedtrain.cli.start import start
-from embedtrain.settings.commands import MineSettings
+
+if TYPE_CHECKING:
+    from embedtrain.settings.commands import MineSettings
 
 
 def main() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from embedtrain.cli.start import start
-from embedtrain.settings.commands import TrainSettings
+
+if TYPE_CHECKING:
+    from embedtrain.settings.commands import TrainSettings
 
 
 def main() -> None:
@@ -17,7 +21,7 @@ def run(settings: TrainSettings) -> None:
     Raises:
         IncompleteError: once all is written, if a task could not be scored.
     """
-    from embedtrain.cli.stopping import leave
+    from embedtrain.cli.process.stopping import again, leave
     from embedtrain.console import is_main_process
     from embedtrain.run.train import train
     from embedtrain.training.callbacks.stopping import Stopped, StopRequest
@@ -26,7 +30,11 @@ def run(settings: TrainSettings) -> None:
         with StopRequest() as stop:
             train(settings, stop)
     except Stopped as stopped:
-        leave(stopped, leads=is_main_process())
+        leave(stopped, again(settings), leads=is_main_process())
+    except Exception:  # a signal reaches ranks and workers too, whose ends are errors here
+        if stop.noted is None:
+            raise
+        leave(Stopped(stop.noted), again(settings), leads=is_main_process())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -119,6 +120,7 @@ class StepLoader:
             sampler=range(first, self._total),
             num_workers=self._num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_signals_to_the_parent,
         )
         batches = iter(loader)
         for step in range(first, self._total):
@@ -142,6 +144,12 @@ class StepLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """A terminal and SLURM send signals to workers too; the training process saves first, then ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Failed(NamedTuple):

@@ -4,7 +4,7 @@ import torch
 from processes import wait_until
 from small_runs import StopAfter, StopError, compose
 
-from embedtrain.cli.logs import set_up_logs
+from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.run import build as parts
 from embedtrain.run.publish import publish
 from embedtrain.run.run import Run

@@ -32,11 +32,14 @@ class StopRequest:
 
     Between steps (`defer` false) a signal raises `Stopped` where it finds the main thread. During steps it is
     noted, and whoever takes the steps asks `agreed` at their ends. A second Ctrl-C does not wait.
+
+    Attributes:
+        noted: the last signal that came.
     """
 
     def __init__(self) -> None:
         self.defer = False
-        self._noted: signal.Signals | None = None
+        self.noted: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -58,7 +61,7 @@ class StopRequest:
 
     def agreed(self, device: torch.device) -> signal.Signals | None:
         """The signal that any rank was sent, the same on all; every rank must ask after the same step."""
-        sent = torch.tensor([float(number == self._noted) for number in SIGNALS], device=device)
+        sent = torch.tensor([float(number == self.noted) for number in SIGNALS], device=device)
         counts = sum_over_ranks(sent).tolist()
         return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)
 
@@ -68,14 +71,14 @@ class StopRequest:
         Raises:
             Stopped: by that signal.
         """
-        if self._noted is not None:
-            raise Stopped(self._noted)
+        if self.noted is not None:
+            raise Stopped(self.noted)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        impatient = self._noted == number == signal.SIGINT
-        self._noted = signal.Signals(number)
+        impatient = self.noted == number == signal.SIGINT
+        self.noted = signal.Signals(number)
         if impatient or not self.defer:
-            raise Stopped(self._noted)
+            raise Stopped(self.noted)
 
 
 def _in_main_thread() -> bool:

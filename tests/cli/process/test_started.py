@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from processes import finish
 
-from embedtrain.cli.processes import check_processes, requires_no_overwrite, requires_whole_weights
+from embedtrain.cli.process.started import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.settings.commands import DataSettings, TrainerSettings, TrainSettings
 from embedtrain.settings.component import Component
 from embedtrain.types import InputError

@@ -12,20 +12,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NoReturn
 
+from embedtrain.settings.commands import TrainSettings
 from embedtrain.training.callbacks.stopping import Stopped
 
 
-def leave(stopped: Stopped, *, leads: bool) -> NoReturn:
-    """Say how to go on, queue a SLURM job again that was warned with SIGUSR1, and exit."""
+def again(settings: TrainSettings) -> str:
+    """What the same command does next."""
+    folder = Path(settings.output_root, settings.name)
+    if any(folder.glob("**/checkpoints/*.ckpt")):
+        return "the same command continues from the last checkpoint"
+    return "no step is saved, so the same command begins with the first one and keeps what is measured"
+
+
+def leave(stopped: Stopped, more: str, *, leads: bool) -> NoReturn:
+    """Say how to go on (`more`), queue a SLURM job again that was warned with SIGUSR1, and exit."""
     if not leads:
         sys.exit(0)
     saved = "" if stopped.saved is None else f" at step {stopped.saved}, which is saved"
-    print(
-        f"stopped by {stopped.by.name}{saved}; the same command continues from the last checkpoint",
-        file=sys.stderr,
-    )
+    print(f"stopped by {stopped.by.name}{saved}; {more}", file=sys.stderr)
     job = job_to_requeue(os.environ)
     if stopped.by == signal.SIGUSR1 and job is not None:
         _requeue(job)

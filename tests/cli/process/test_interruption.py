@@ -1,0 +1,170 @@
+"""Ctrl-C at any moment of any command, and a reader that leaves: one sentence, its status, no traceback."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small_runs import command
+
+from embedtrain.cli.commands import COMMANDS
+
+# Runs a command that sends itself Ctrl-C: as a module is first imported, as a file is first opened to write
+# below a folder, or as the interpreter ends.
+PRESS = """
+import atexit, os, signal, sys
+moment, what, name, *words = sys.argv[1:]
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+def hook(event, given):
+    global moment
+    imports = event == "import" and given[0] == what
+    path = str(given[0]) if event == "open" else ""
+    writes = path.startswith(what) and given[1] not in (None, "r", "rb") if event == "open" else False
+    if imports and moment == "import" or writes and moment == "write":
+        moment = ""
+        press()
+sys.addaudithook(hook)
+if moment == "end":
+    atexit.register(press)
+sys.argv = [f"embedtrain-{name}", *words]
+from importlib import import_module
+import_module(f"embedtrain.cli.{name}").main()
+"""
+
+
+@pytest.fixture(scope="session")
+def examples(small_run, small_data, tiny_bert, tmp_path_factory):
+    """(command, folder) -> its words, which write below the folder."""
+    root = tmp_path_factory.mktemp("measured")
+    words = [*small_run, f"output_root={root}", "trainer.max_steps=2", "evaluation.tasks=[local]"]
+    made = root / "x"
+
+    def of(name, folder):
+        run = [*small_run, "name=y", f"output_root={folder}", "trainer.max_steps=30"]
+        if name == "compare" and not made.exists():
+            command("train", *words, f"evaluation.data_root={small_data}", "name=x")
+        return {
+            "train": run,
+            "doctor": run,
+            "evaluate": [
+                f"model={tiny_bert}",
+                "tasks=[local]",
+                f"data_root={small_data}",
+                f"output={folder}/y",
+            ],
+            "compare": [f"runs=[{made}]", f"output={folder}/y", "resamples=20"],
+            "export": [f"model={tiny_bert}", "layer=2", "dim=8", f"out={folder}/y"],
+            "mine": [
+                f"source={small_data}/train.jsonl",
+                f"out={folder}/y.jsonl",
+                f"+teacher.path={tiny_bert}",
+                "teacher._target_=embedtrain.model.guides.guide.load_guide",
+            ],
+        }[name]
+
+    return of
+
+
+def pressed(moment, what, name, words, folder):
+    """The exit status and all output of a command that presses Ctrl-C at a moment of its own."""
+    given = [sys.executable, "-c", PRESS, moment, str(what), name, *words]
+    done = subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+def assert_stopped(status, text, name):
+    assert "Traceback" not in text, text
+    assert status == 130, text
+    assert COMMANDS[name].again in text or "stopped by SIGINT" in text, text
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_before_anything_is_known(name, tmp_path):
+    status, text = pressed("import", "embedtrain.cli.commands", name, [], tmp_path)
+    assert (status, text) == (130, "stopped; nothing was done yet\n")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_while_hydra_is_imported(name, tmp_path):
+    status, text = pressed("import", "hydra", name, ["show=true"], tmp_path)
+    assert (status, text) == (130, f"stopped; {COMMANDS[name].again}\n")
+
+
+@pytest.mark.parametrize(
+    ("moment", "what"),
+    [
+        ("import", "torch"),
+        pytest.param("write", "FOLDER", marks=pytest.mark.slow),
+        pytest.param("end", "", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("name", ["export", "evaluate"])
+def test_while_it_works(name, moment, what, examples, tmp_path):
+    words = examples(name, tmp_path)
+    status, text = pressed(moment, what.replace("FOLDER", f"{tmp_path}/"), name, words, tmp_path)
+    if moment == "end":  # its work is done and said
+        assert (status, "Traceback" in text) == (130, False), text
+    else:
+        assert_stopped(status, text, name)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_at_every_tenth_of_any_command(name, examples, tmp_path):
+    """To the whole group of processes, as a terminal does it."""
+
+    def run(number, after):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        more = ["data.num_workers=2", "trainer.max_steps=60"] if name == "train" else []
+        given = [sys.executable, "-m", f"embedtrain.cli.{name}", *examples(name, folder), *more]
+        begun = time.monotonic()
+        with (folder / "log").open("w+") as log:
+            process = subprocess.Popen(given, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+            try:
+                process.wait(after)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(120)
+        return process.returncode, (folder / "log").read_text(), time.monotonic() - begun
+
+    status, text, length = run("whole", 600)
+    assert status in (0, 1), text  # the doctor's 1 is a finding
+    for number in range(1, 11):
+        status, text, _ = run(number, max(0.2, number * length / 10))
+        if status != 0 and "report: " not in text:
+            assert_stopped(status, text, name)
+        assert "Traceback" not in text, text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("train", ["--help"]), ("train", ["name=x", "data.train=y", "show=true"]), ("nonsense", [])],
+)
+def test_a_reader_that_leaves_ends_nothing(name, words, tmp_path):
+    given = [sys.executable, "-c", "from embedtrain.cli.start import main; main()", name, *words]
+    for stream in ("stdout", "stderr"):
+        read, write = os.pipe()
+        os.close(read)
+        others = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: write}
+        done = subprocess.run(given, cwd=tmp_path, **others)
+        os.close(write)
+        assert done.returncode == (1 if name == "nonsense" else 0)
+        assert not done.stderr or b"no command" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_when_nobody_reads(small_run, tmp_path):
+    """Its table and its progress go nowhere; its model is written."""
+    read, write = os.pipe()
+    os.close(read)
+    words = [*small_run, "name=x", f"output_root={tmp_path}", "trainer.max_steps=2"]
+    given = [sys.executable, "-m", "embedtrain.cli.train", *words]
+    done = subprocess.run(given, cwd=tmp_path, stdout=write, stderr=write)
+    os.close(write)
+    assert done.returncode == 0
+    assert (tmp_path / "x/model/model.safetensors").exists()
