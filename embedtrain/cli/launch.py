@@ -15,13 +15,15 @@ from typing import Any, NoReturn, get_type_hints
 import hydra
 import yaml
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ValidationError
+from omegaconf import DictConfig, ValidationError, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.cli.commands import COMMANDS, Command
+from embedtrain.cli.line.hydra_node import check_hydra
 from embedtrain.cli.line.mistyped import mistyped
 from embedtrain.cli.process.interruption import INTERRUPTION
 from embedtrain.cli.process.logs import set_up_logs
@@ -30,6 +32,7 @@ from embedtrain.files.atomic import is_disk_full
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import Component
 from embedtrain.settings.compose import effective, schema, settings_of, without_none
+from embedtrain.settings.environment import REFUSED
 from embedtrain.settings.names import nearest
 from embedtrain.settings.places import config_dir
 from embedtrain.types import InputError
@@ -110,6 +113,8 @@ def _errors_in_one_line(config: DictConfig) -> Iterator[None]:
         yield
     except InputError as error:
         fail(error)
+    except OmegaConfBaseException as error:
+        fail(InputError(str(error).partition("\n")[0].rpartition(REFUSED)[2]))
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -152,19 +157,35 @@ def _check(command: Command, arguments: list[str]) -> None:
     """
     parser = hydra._internal.utils.get_args_parser()
     parsed = parser.parse_args(arguments)
-    if parsed.multirun:  # each job is composed by itself, and checked then
-        return
     home, overrides = config_dir("conf"), list(parsed.overrides)
     if parsed.config_dir:
         overrides.append(f"hydra.searchpath=[file://{home}]")
         home = Path(parsed.config_dir).resolve()
     with hydra.initialize_config_dir(str(home), version_base="1.3", job_name=command.config):
         try:
-            config = hydra.compose(parsed.config_name or command.config, overrides=overrides)
+            config = _composed(parsed.config_name or command.config, overrides, multirun=parsed.multirun)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise InputError(_explain(command.settings, error, parsed.overrides)) from error
+        check_hydra(config, parsed.overrides)
+        if parsed.multirun:  # each job is composed by itself, and checked then
+            return
+        with open_dict(config):
+            del config["hydra"]
         with suppress(OmegaConfBaseException):  # of ${hydra:...}, which only Hydra itself can answer
             settings_of(command.settings, config)
+
+
+def _composed(name: str, overrides: list[str], *, multirun: bool) -> DictConfig:
+    """The config with its `hydra` node, as Hydra itself will compose it."""
+    hydra_ = GlobalHydra.instance().hydra
+    assert hydra_ is not None
+    return hydra_.compose_config(
+        name,
+        overrides,
+        RunMode.MULTIRUN if multirun else RunMode.RUN,
+        from_shell=False,
+        validate_sweep_overrides=not multirun,
+    )
 
 
 def _explain(settings: type, error: Exception, words: list[str]) -> str:

@@ -7,15 +7,16 @@ mistyped key is an error that names the nearest one.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from embedtrain.settings.allowed import check_target, is_installed
 from embedtrain.settings.names import OLD_NAMES, nearest
 from embedtrain.settings.signatures import Signature, names_in_source, signature_of
 from embedtrain.types import InputError
 
-ALLOWED = ("embedtrain.", "torch.optim.", "pytorch_lightning.")
+HOMES = ("embedtrain.", "pytorch_lightning.loggers.")  # where what the list names is defined
 TARGET = "_target_"
 # What a run gives to the parts that it builds, so nobody sets it.
 GIVEN_BY_THE_RUN = frozenset(
@@ -28,7 +29,7 @@ class Component:
     """What one group of a config chooses.
 
     Args:
-        target: dotted name of a class or function of embedtrain, torch.optim or pytorch_lightning.
+        target: dotted name of a class on the list of the place (see `check_target`).
         settings: its keyword arguments; components among them, also in lists and mappings, are built first.
         where: the config key, for messages.
     """
@@ -61,10 +62,12 @@ class Component:
                 target refuses a value.
         """
         target = self.resolve()
-        settings = {key: _built(value, extra) for key, value in self.settings.items()}
         signature = signature_of(target)
         reserved = {key: value for key, value in extra.items() if key in signature.names}
         self._check(target.__name__, signature, reserved)
+        for part in _parts(list(self.settings.values())):  # before any of them is built
+            part.check()
+        settings = {key: _built(value, extra) for key, value in self.settings.items()}
         try:
             return target(**settings, **reserved)
         except InputError as error:
@@ -115,27 +118,25 @@ class Component:
         """
         name, place = self.target, f"{self.where}.{TARGET}"
         module_name, _, attribute = name.rpartition(".")
-        if not name.startswith(ALLOWED):
-            raise InputError(f"{place} '{name}' is not allowed; it must start with {' or '.join(ALLOWED)}")
+        check_target(name, self.where)
         try:
             target = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
             raise InputError(f"{place} '{name}' does not exist ({error})") from error
-        home = f"{getattr(target, '__module__', '')}."
-        if not callable(target) or not home.startswith(ALLOWED):
-            raise InputError(f"{place} '{name}' is defined in '{home[:-1]}', which is not allowed")
+        home = str(getattr(target, "__module__", ""))
+        if not callable(target) or not (f"{home}.".startswith(HOMES) or is_installed(home)):
+            raise InputError(f"{place} '{name}' is defined in '{home}', which is not allowed")
         result: Callable[..., Any] = target
         return result
 
     def check(self) -> None:
-        """Raise InputError for a setting that the target does not have; nothing is imported for it."""
+        """Raise InputError for a class that is not allowed or a setting that it lacks; imports nothing."""
+        check_target(self.target, self.where)
         names = names_in_source(self.target)
         if names is not None:
             self._check_names(self.target.rpartition(".")[2], names, GIVEN_BY_THE_RUN - self.settings.keys())
-        for value in self.settings.values():
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, Component):
-                    item.check()
+        for part in _parts(list(self.settings.values())):
+            part.check()
 
     def _check(self, target: str, signature: Signature, reserved: Mapping[str, Any]) -> None:
         for key in self.settings:
@@ -190,6 +191,15 @@ def _read(value: Any, where: str) -> Any:  # noqa: ANN401
     if isinstance(value, list):
         return [_read(item, f"{where}[{index}]") for index, item in enumerate(value)]
     return value
+
+
+def _parts(value: Any) -> Iterator[Component]:  # noqa: ANN401
+    """The components in a value, at any depth of lists and mappings."""
+    if isinstance(value, Component):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _parts(item)
 
 
 def _built(value: Any, extra: Mapping[str, Any]) -> Any:  # noqa: ANN401

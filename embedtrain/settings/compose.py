@@ -12,6 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.settings.component import Component, plain_value
+from embedtrain.settings.environment import REFUSED, guard_environment
 from embedtrain.settings.places import package_path
 from embedtrain.types import InputError
 
@@ -20,6 +21,7 @@ Settings = TypeVar("Settings")
 
 def schema(settings: type) -> DictConfig:
     """The structured node to store with Hydra: strict keys of checked types, open inside components."""
+    guard_environment()
     node: DictConfig = OmegaConf.structured(_config_class(settings))
     for key, hint in get_type_hints(settings).items():
         if without_none(hint)[0] is Component:
@@ -34,10 +36,15 @@ def settings_of(kind: type[Settings], config: DictConfig) -> Settings:
         InputError: if a mandatory key is missing, a component has no such setting, a group that is needed
             was not chosen, a named package is not installed, or a value is out of range.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        node = {} if missing else _locate(OmegaConf.to_container(config, resolve=True))
+    except OmegaConfBaseException as error:
+        if refused := str(error).partition("\n")[0].partition(REFUSED)[2]:
+            raise InputError(refused) from error
+        raise
     if missing:
         raise InputError(f"{', '.join(missing)} must be given, e.g. {missing[0]}=...")
-    node = _locate(OmegaConf.to_container(config, resolve=True))
     settings = _typed(kind, {key: value for key, value in node.items() if key != "hydra"})
     for _, value in _fields(settings):
         if isinstance(value, Component):

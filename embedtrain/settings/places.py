@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from embedtrain.types import InputError
@@ -22,22 +23,37 @@ def config_dir(name: str) -> Path:
 
 
 def package_path(name: str) -> str:
-    """The folder that `package:PYTHON_PACKAGE/sub/folder` names, without importing the package.
+    """The folder that `package:PYTHON_PACKAGE/sub/folder` names; no code of the package or above it runs.
 
     Raises:
         InputError: if the package is not installed or has no such folder.
     """
     package, _, inner = name.removeprefix("package:").partition("/")
-    try:
-        spec = importlib.util.find_spec(package)
-    except ModuleNotFoundError:  # the outer package of a dotted name
-        spec = None
+    if not all(part.isidentifier() for part in package.split(".")):
+        raise InputError(f"{name} must be package:NAME/sub/folder, NAME that of an installed Python package")
+    if ".." in Path(inner).parts or Path(inner).is_absolute():
+        raise InputError(f"{name} leads out of the package: give a folder inside it")
+    spec = _spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(f"{name}: Python package '{package}' is not installed; {_how_to_install(package)}")
     path = Path(next(iter(spec.submodule_search_locations))) / inner
     if not path.exists():
         raise InputError(f"{name}: '{package}' is installed but has no '{inner}'")
     return str(path)
+
+
+def _spec(package: str) -> ModuleSpec | None:
+    """Where a package lies; `importlib.util.find_spec` alone would import what is above a dotted name."""
+    first, *inner = package.split(".")
+    try:
+        spec = importlib.util.find_spec(first)
+    except (ImportError, ValueError):  # of a module that has no place
+        return None
+    for part in inner:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(part, spec.submodule_search_locations)
+    return spec
 
 
 def _how_to_install(package: str) -> str:

@@ -46,11 +46,17 @@ def names_in_source(target: str) -> tuple[str, ...] | None:
     return tuple(name for name in names if name != "self")
 
 
+def is_class(target: str) -> bool:
+    """Whether a dotted name is a public class of embedtrain; nothing is imported."""
+    module, _, name = target.rpartition(".")
+    return not name.startswith("_") and isinstance(_definition(module, name), ast.ClassDef)
+
+
 def _definition(module: str, name: str) -> ast.stmt | None:
     """Where a module, or what it imports the name from, defines it."""
     place = ROOT.joinpath(*module.split("."))
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
-    if not module.startswith("embedtrain.") or not file.is_file():
+    if not f"{module}.".startswith("embedtrain.") or not file.is_file():
         return None
     for node in ast.parse(file.read_text("utf-8")).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:

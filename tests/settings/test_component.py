@@ -3,11 +3,14 @@
 from dataclasses import dataclass, field
 
 import pytest
+import yaml
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.plan import FixedPairs
+from embedtrain.settings import allowed
 from embedtrain.settings import component as module
 from embedtrain.settings.component import Component
+from embedtrain.settings.places import config_dir
 from embedtrain.training.optim import AdamW
 from embedtrain.types import InputError, SubModel
 
@@ -26,10 +29,14 @@ class Part:
 
 @pytest.fixture
 def part(monkeypatch):
-    """A dotted name of `Part` that the allow-list takes, by name and by defining module."""
+    """A dotted name of `Part` that the list of `logger` takes."""
+    parts_of, check = allowed.parts_of, allowed.check_target
+    name = "embedtrain.settings.component.Part"
+    monkeypatch.setattr(allowed, "parts_of", lambda group: parts_of(group) | {name, ADAMW})
+    monkeypatch.setattr(module, "check_target", lambda target, where: check(target, where.partition(".")[0]))
     monkeypatch.setattr(module, "Part", Part, raising=False)
     monkeypatch.setattr(Part, "__module__", "embedtrain.settings.component")
-    return "embedtrain.settings.component.Part"
+    return name
 
 
 def build(node, where, **extra):
@@ -45,27 +52,81 @@ def test_builds_what_the_node_names():
 
 @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "subprocess.Popen", "embedtrainer.Thing"])
 def test_refuses_what_is_not_on_the_list(name):
-    with pytest.raises(InputError, match=rf"optim\._target_ '{name}' is not allowed; it must start with"):
+    with pytest.raises(InputError, match=rf"optim\._target_ '{name}' is not allowed"):
         build({"_target_": name}, "optim")
 
 
 @pytest.mark.parametrize(
-    "name", ["embedtrain.files.run_folder.subprocess.run", "embedtrain.settings.places.Path"]
+    "name",
+    [
+        "embedtrain.training.optim",  # a module
+        "embedtrain.training.optim.LambdaLR",  # what a module of the list only imports
+        "embedtrain.training.optim.torch.optim.Adam",
+        "embedtrain.training.optim.math.exp",
+        "embedtrain.files.run_folder.RunFolder",
+        "embedtrain.objective.plan.Full",  # of another group
+        "embedtrain.run.train.train",
+        "torch.optim.SGD",
+        "pytorch_lightning.cli.instantiate_class",
+        "pytorch_lightning.loggers.CSVLogger",
+        "embedtrain.training.optims.AdamW",
+        "",
+    ],
 )
-def test_refuses_what_an_allowed_module_only_imported(name):
-    with pytest.raises(InputError, match=r"(is defined in '.*', which is not allowed|does not exist)"):
+def test_refuses_all_that_is_no_class_of_the_group(name):
+    with pytest.raises(InputError, match=rf"^optim\._target_ '{name}' is not allowed.*AdamW"):
         build({"_target_": name}, "optim")
 
 
-def test_refuses_a_module():
-    with pytest.raises(InputError, match="which is not allowed"):
-        build({"_target_": "embedtrain.training.optim"}, "optim")
+CODE = {"_target_": "pytorch_lightning.cli.instantiate_class", "args": [], "init": {"class_path": "os.abort"}}
 
 
-@pytest.mark.parametrize("name", [f"{ADAMW}W", "embedtrain.training.optims.AdamW"])
-def test_names_a_target_that_does_not_exist(name):
-    with pytest.raises(InputError, match=rf"optim\._target_ '{name}' does not exist"):
-        build({"_target_": name}, "optim")
+@pytest.mark.parametrize("group", sorted(path.name for path in config_dir("conf").iterdir() if path.is_dir()))
+@pytest.mark.parametrize("hide", [lambda it: it, lambda it: [it], lambda it: {"a": [{"b": it}]}])
+def test_no_part_of_any_group_runs_the_code_of_others(group, hide, monkeypatch):
+    monkeypatch.setattr("os.abort", lambda: pytest.fail("it ran"))
+    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"imported {name}"))
+    for chosen in sorted(allowed.parts_of(group)) or [CODE["_target_"]]:
+        component = Component.of({"_target_": chosen, "part": hide(CODE)}, group)
+        with pytest.raises(InputError, match=r"(instantiate_class' is not allowed|has no setting 'part')"):
+            component.check()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["embedtrain.objective.schedule.Cosine", "embedtrain.rules.TopK", "embedtrain.objective.plan.Full"],
+)
+def test_parts_inside_a_part_are_classes_of_objectives_and_rules(name):
+    allowed.check_target(name, "loss.temperature")
+    with pytest.raises(InputError, match="is not allowed"):
+        allowed.check_target(name, "optim")
+
+
+def test_every_option_of_conf_is_on_its_list():
+    for file in config_dir("conf").glob("*/*.yaml"):
+        node = yaml.safe_load(file.read_text("utf-8")) or {}
+        if "_target_" in node:
+            Component.of(node, file.parent.name).check()
+
+
+def test_takes_classes_of_a_package_with_an_entry_point(monkeypatch, tmp_path):
+    (tmp_path / "my_losses.py").write_text("class Mine:\n    def __init__(self, size=1): self.size = size\n")
+    about = tmp_path / "mine-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[embedtrain.components]\nmine = my_losses\n")
+    with pytest.raises(InputError, match=r"entry point in embedtrain\.components"):
+        build({"_target_": "my_losses.Mine"}, "loss")
+    monkeypatch.syspath_prepend(tmp_path)
+    allowed._offers.cache_clear()
+    try:
+        assert build({"_target_": "my_losses.Mine", "size": 3}, "loss").size == 3
+        with pytest.raises(InputError, match=r"'my_losses\.Mina' does not exist"):
+            build({"_target_": "my_losses.Mina"}, "loss")
+        with pytest.raises(InputError, match=r"loss\.sice: Mine has no setting 'sice'; did you mean 'size'"):
+            build({"_target_": "my_losses.Mine", "sice": 3}, "loss")
+    finally:
+        allowed._offers.cache_clear()
 
 
 def test_says_how_to_choose_where_nothing_was_chosen():

@@ -5,6 +5,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, ValidationError
 
+from embedtrain.settings import allowed
 from embedtrain.settings.commands import EvaluateSettings, ExportSettings, MineSettings, TrainSettings
 from embedtrain.settings.component import Component
 from embedtrain.settings.compose import effective, given, schema, settings_of
@@ -13,6 +14,12 @@ from embedtrain.training.optim import AdamW
 from embedtrain.types import InputError
 
 ADAMW = "embedtrain.training.optim.AdamW"
+
+
+@pytest.fixture(autouse=True)
+def any_group_takes_it(monkeypatch):
+    """Lets AdamW stand for the class of any group."""
+    monkeypatch.setattr(allowed, "parts_of", lambda group: frozenset({ADAMW}))
 
 
 @pytest.mark.parametrize("kind", [TrainSettings, EvaluateSettings, ExportSettings])
@@ -106,6 +113,23 @@ def test_a_package_name_becomes_its_folder(tmp_path, monkeypatch):
     assert settings.backbone.settings == {"lr": [str(tmp_path / "some_model/model")]}
     with pytest.raises(InputError, match=r"package:some_model/nope: 'some_model' is installed but has no"):
         package_path("package:some_model/nope")
+
+
+@pytest.mark.parametrize("name", ["outer", "outer.inner"])
+def test_a_package_name_runs_no_code_of_the_package_or_above_it(name, tmp_path, monkeypatch):
+    for package in ("outer", "outer/inner"):
+        (tmp_path / package / "model").mkdir(parents=True)
+        (tmp_path / package / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert package_path(f"package:{name}/model") == str(tmp_path / name.replace(".", "/") / "model")
+
+
+@pytest.mark.parametrize(
+    "name", ["x.y/m", "__main__/m", "json/../../etc", "json//etc", "/etc", "", ".x/m", "json/no"]
+)
+def test_a_package_that_is_none_is_refused(name):
+    with pytest.raises(InputError, match=r"^package:"):
+        package_path(f"package:{name}")
 
 
 @pytest.mark.parametrize(

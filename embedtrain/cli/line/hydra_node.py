@@ -1,0 +1,54 @@
+"""What a recipe of others may say to Hydra itself, which would build classes and loggers of any name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from embedtrain.types import InputError
+
+OWN = ("hydra.", "hydra_plugins.", "hydra._internal.")
+ENVIRONMENT = ("env_set", "env_copy")
+
+
+def check_hydra(config: DictConfig, words: Sequence[str]) -> None:
+    """Refuse what could run code or change the environment, unless the command line says so.
+
+    Args:
+        config: composed, with its `hydra` node.
+        words: overrides of the command line.
+
+    Raises:
+        InputError: naming the key.
+    """
+    node: Any = OmegaConf.to_container(config.hydra, resolve=False)
+    if node.get("callbacks"):
+        raise InputError("hydra.callbacks would run code of its own: remove it from the recipe")
+    for place, value in _values(node, "hydra"):
+        key = place.rpartition(".")[2]
+        text = str(value)
+        if key == "_target_" and not text.startswith(OWN):
+            raise InputError(f"{place}: '{text}' is no part of Hydra: remove it from the recipe")
+        logs = ".job_logging." in place or ".hydra_logging." in place
+        if logs and (
+            (key in ("()", "class") and not text.startswith("logging.")) or text.startswith("ext://")
+        ):
+            raise InputError(f"{place}: '{text}' would run code of its own: remove it from the recipe")
+    for key in ENVIRONMENT:
+        if node["job"].get(key) and not any(
+            word.lstrip("+").startswith(f"hydra.job.{key}") for word in words
+        ):
+            raise InputError(f"hydra.job.{key} may be set on the command line, not by a recipe")
+
+
+def _values(node: Any, place: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _values(value, f"{place}.{key}")
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            yield from _values(value, f"{place}.{number}")
+    else:
+        yield place, node
