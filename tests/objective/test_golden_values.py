@@ -4,10 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixed_pairing import fixed
+from golden import golden
 from torch import nn
 
 from embedtrain.objective import plan
-from embedtrain.objective.distill.kl import LayerKL, PrefixKL
+from embedtrain.objective.distill.kl import PrefixKL
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
@@ -36,31 +37,27 @@ def in_columns(pooled, layers, scores=None):
 STARBUCKS = ["starbucks_sts_768_mnrl", "starbucks_sts_small_mnrl_triplet", "starbucks_sts_small_cosent"]
 
 
-@pytest.fixture
-def starbucks(golden):
-    def load(case, dtype=torch.float64):
-        arrays, config = golden(case)
-        layers = config["layers"]
-        pairs = plan.FixedPairs(
-            list(zip(layers, config["dims"], strict=True)),
-            num_layers=config["num_layers"],
-            width=config["hidden"],
-        )
-        if "hidden_states" in arrays:
-            leaf = arrays["hidden_states"].to(dtype).requires_grad_()
-            pooled = pool(leaf, arrays["attention_mask"])[:, layers]
-        else:
-            leaf = pooled = arrays["pooled"].to(dtype).requires_grad_()
-        batch = in_columns(pooled, tuple(layers), arrays["labels"] if config["inner"] == "cosent" else None)
-        loss = CoSENT(1 / config["scale"]) if config["inner"] == "cosent" else InfoNCE(1 / config["scale"])
-        return arrays, leaf, (*batch, pairs(0)), loss
-
-    return load
+def starbucks(case, dtype=torch.float64):
+    arrays, config = golden(case)
+    layers = config["layers"]
+    pairs = plan.FixedPairs(
+        list(zip(layers, config["dims"], strict=True)),
+        num_layers=config["num_layers"],
+        width=config["hidden"],
+    )
+    if "hidden_states" in arrays:
+        leaf = arrays["hidden_states"].to(dtype).requires_grad_()
+        pooled = pool(leaf, arrays["attention_mask"])[:, layers]
+    else:
+        leaf = pooled = arrays["pooled"].to(dtype).requires_grad_()
+    batch = in_columns(pooled, tuple(layers), arrays["labels"] if config["inner"] == "cosent" else None)
+    loss = CoSENT(1 / config["scale"]) if config["inner"] == "cosent" else InfoNCE(1 / config["scale"])
+    return arrays, leaf, (*batch, pairs(0)), loss
 
 
 @pytest.mark.parametrize("case", STARBUCKS)
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, DOUBLE), (torch.float32, SINGLE)])
-def test_starbucks_totals(starbucks, case, dtype, near):
+def test_starbucks_totals(case, dtype, near):
     arrays, _, batch, loss = starbucks(case, dtype)
     for distill, name in (
         (PrefixKL(), "loss_total"),
@@ -72,7 +69,7 @@ def test_starbucks_totals(starbucks, case, dtype, near):
 
 
 @pytest.mark.parametrize("case", STARBUCKS)
-def test_starbucks_parts(starbucks, case):
+def test_starbucks_parts(case):
     arrays, _, batch, loss = starbucks(case)
     value = Objective(loss, PrefixKL())(*batch)
     *pairs, final = (part for _, part in value.parts)
@@ -88,45 +85,12 @@ def test_starbucks_parts(starbucks, case):
 
 @pytest.mark.parametrize("case", STARBUCKS)
 @pytest.mark.parametrize(("distill", "name"), [(PrefixKL(), "grad_total"), (None, "grad_total_no_kl")])
-def test_starbucks_gradients(starbucks, case, distill, name):
+def test_starbucks_gradients(case, distill, name):
     arrays, leaf, batch, loss = starbucks(case)
     expected = arrays[name] if name in arrays else arrays[f"{name}_pooled"]
     gradient = torch.autograd.grad(Objective(loss, distill)(*batch).total, leaf)[0]
     assert expected.abs().max() > 1e-3
     torch.testing.assert_close(gradient, expected, **DOUBLE)
-
-
-def sentence_transformers_plans():
-    """Case -> (plan, distillation, name of its gradient). Layer 0 is the embedding output, as there."""
-    size = {"num_layers": 4, "width": 12}
-    dims = [12, 6, 3]
-    cases = {
-        "matryoshka": (plan.Dims(dims, **size), None, "grad_matryoshka"),
-        "matryoshka_weighted": (plan.Dims(dims, [0.5, 1.5, 2.5], **size), None, None),
-        "2d": (
-            plan.Random2d(dims, layers_per_step=-1, dims_per_step=-1, first_layer=0, **size),
-            LayerKL(),
-            "grad_2d",
-        ),
-    }
-    for weighting in ("uniform", "log", "linear"):
-        layers = plan.Random2d([12], layers_per_step=-1, layer_weighting=weighting, first_layer=0, **size)
-        cases[f"adaptive_{weighting}"] = (layers, LayerKL(), f"grad_adaptive_{weighting}")
-        cases[f"adaptive_nokl_{weighting}"] = (layers, LayerKL(weight=0.0), None)
-    return cases
-
-
-@pytest.mark.parametrize("case", sentence_transformers_plans())
-def test_sentence_transformers_losses(golden, case):
-    arrays, _ = golden("st_adaptive_layer_st620")
-    chooser, distill, gradient_name = sentence_transformers_plans()[case]
-    leaf = arrays["hidden_states"].requires_grad_()
-    batch = in_columns(pool(leaf, arrays["attention_mask"]), (0, 1, 2, 3, 4))
-    total = Objective(InfoNCE(0.05), distill)(*batch, chooser(0)).total
-    torch.testing.assert_close(total, arrays[f"loss_{case}"], **DOUBLE)
-    if gradient_name is not None:
-        gradient = torch.autograd.grad(total, leaf)[0]
-        torch.testing.assert_close(gradient, arrays[gradient_name], **DOUBLE)
 
 
 class ClassHeads(nn.Module):
@@ -143,7 +107,7 @@ class ClassHeads(nn.Module):
 
 @pytest.mark.parametrize("kind", ["mrl", "mrl_e"])
 @pytest.mark.parametrize(("weighted", "smoothing"), [(False, 0.0), (True, 0.1)])
-def test_matryoshka_sum_over_sizes(golden, kind, weighted, smoothing):
+def test_matryoshka_sum_over_sizes(kind, weighted, smoothing):
     arrays, config = golden("mrl_ce")
     heads = {}
     for place, size in enumerate(config["nesting"]):

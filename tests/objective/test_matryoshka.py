@@ -1,6 +1,7 @@
 import pytest
 import torch
 from fixed_pairing import fixed
+from random_batches import random_embeddings, random_links
 from torch import nn
 
 from embedtrain.objective import plan
@@ -63,7 +64,7 @@ def split(texts, links):
 @pytest.mark.parametrize("distill", DISTILLS)
 @pytest.mark.parametrize("chooser", PLANS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_total_is_the_weighted_sum_over_the_plan(random_links, random_embeddings, loss, chooser, distill):
+def test_total_is_the_weighted_sum_over_the_plan(loss, chooser, distill):
     links = random_links(0)
     texts = random_embeddings(0, layers=3, texts=12, width=8)
     pairing, inner, distilling = pair(links), LOSSES[loss](), DISTILLS[distill]
@@ -87,7 +88,7 @@ def test_total_is_the_weighted_sum_over_the_plan(random_links, random_embeddings
         assert (value.distillation is None) == (distilling is None)
 
 
-def test_documents_in_another_order_change_nothing(random_links, random_embeddings):
+def test_documents_in_another_order_change_nothing():
     links = random_links(1)
     texts = random_embeddings(1, layers=3, texts=12, width=8)
     order = torch.randperm(len(links.docs), generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Pairings of given tables, for losses of batches that no `Links` describe."""
+"""Pairings of given tables, for losses of batches that no `Links` describe; and simple `Links`."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.rules import row_counts
-from embedtrain.types import Allowed, BlockName, Blocks, Guide, Pairing
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, Links, Pairing
 
 
 def fixed(
@@ -62,3 +62,20 @@ class FixedCandidates(NamedTuple):
         wanted: set[BlockName] = {"query_docs", *names}
         blocks = Blocks(**{name: getattr(self.tables, name)[rows] for name in wanted})
         return Allowed(blocks, row_counts(blocks.query_docs) - 1, {})
+
+
+def columns_links(queries: int, documents: int) -> Links:
+    """All texts distinct: documents are `queries` positives, then as many negatives and so on, by column."""
+    rows, docs = torch.arange(queries), torch.arange(queries, queries * (1 + documents))
+    return Links(
+        content_ids=torch.arange(queries * (1 + documents)),
+        query=rows,
+        docs=docs,
+        owner=rows.repeat(documents),
+        positive=rows,
+        known=docs[:queries],
+        known_owner=rows,
+        task=torch.zeros_like(rows),
+        rows=rows,
+        scores=None,
+    )

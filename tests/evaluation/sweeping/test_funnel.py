@@ -1,57 +1,43 @@
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
+from golden import golden
 from torch.nn.functional import normalize
 
 from embedtrain.evaluation.sweeping.funnel import Funnel, cascade, funnel_of, named_funnel, rerank, shortlist
 from embedtrain.types import InputError, SubModel
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+CASE, CONFIG = golden("funnel_retrieval")
 
 
-@pytest.fixture(scope="module")
-def golden():
-    arrays = np.load(GOLDEN / "funnel_retrieval.npz")
-    config = json.loads((GOLDEN / "funnel_retrieval.json").read_text())["config"]
-    return config, {name: torch.from_numpy(arrays[name]) for name in arrays}
+def units(dim):
+    return normalize(CASE["queries"][:, :dim], dim=1), normalize(CASE["db"][:, :dim], dim=1)
 
 
-def units(case, dim):
-    return normalize(case["queries"][:, :dim], dim=1), normalize(case["db"][:, :dim], dim=1)
+def test_the_shortlist_is_the_golden_one():
+    found = shortlist(*units(CONFIG["retrieval_dim"]), CASE["initial_neighbors"].shape[1])
+    assert torch.equal(found, CASE["initial_neighbors"])
 
 
-def test_the_shortlist_is_the_golden_one(golden):
-    config, case = golden
-    found = shortlist(*units(case, config["retrieval_dim"]), case["initial_neighbors"].shape[1])
-    assert torch.equal(found, case["initial_neighbors"])
-
-
-def test_the_cascade_is_the_golden_one_and_leaves_its_input_alone(golden):
-    config, case = golden
-    before = case["initial_neighbors"].clone()
-    stages = [units(case, dim) for dim in config["rerank_dims"]]
+def test_the_cascade_is_the_golden_one_and_leaves_its_input_alone():
+    before = CASE["initial_neighbors"].clone()
+    stages = [units(dim) for dim in CONFIG["rerank_dims"]]
     for _ in range(2):  # a second run over the same neighbours
-        found, _ = cascade(case["initial_neighbors"], config["shortlists"], stages)
-        assert torch.equal(found, case["funnel_neighbors"])
-    assert torch.equal(case["initial_neighbors"], before)
+        found, _ = cascade(CASE["initial_neighbors"], CONFIG["shortlists"], stages)
+        assert torch.equal(found, CASE["funnel_neighbors"])
+    assert torch.equal(CASE["initial_neighbors"], before)
 
 
-def test_one_reranking_is_the_golden_one(golden):
-    config, case = golden
-    single = config["single"]
-    found, similarity = rerank(case["initial_neighbors"], single["shortlist"], *units(case, single["dim"]))
-    assert torch.equal(found, case["single_rerank_neighbors"])
+def test_one_reranking_is_the_golden_one():
+    single = CONFIG["single"]
+    found, similarity = rerank(CASE["initial_neighbors"], single["shortlist"], *units(single["dim"]))
+    assert torch.equal(found, CASE["single_rerank_neighbors"])
     assert (similarity.diff(dim=1) <= 0).all()
 
 
-def test_the_metrics_of_the_cascade_are_the_golden_ones(golden):
-    config, case = golden
-    stages = [units(case, dim) for dim in config["rerank_dims"]]
-    found, _ = cascade(case["initial_neighbors"], config["shortlists"], stages)
-    hit = (case["db_labels"][found] == case["query_labels"][:, None]).double()
+def test_the_metrics_of_the_cascade_are_the_golden_ones():
+    stages = [units(dim) for dim in CONFIG["rerank_dims"]]
+    found, _ = cascade(CASE["initial_neighbors"], CONFIG["shortlists"], stages)
+    hit = (CASE["db_labels"][found] == CASE["query_labels"][:, None]).double()
     k = hit.shape[1]
     precision = hit.cumsum(1) / torch.arange(1, k + 1)
     metrics = [
@@ -60,14 +46,13 @@ def test_the_metrics_of_the_cascade_are_the_golden_ones(golden):
         hit.sum(1).mean() / 1300,
         hit.any(dim=1).double().mean(),
     ]
-    assert torch.stack(metrics).numpy() == pytest.approx(case["metrics_funnel"].numpy(), abs=1e-12)
+    assert torch.stack(metrics).numpy() == pytest.approx(CASE["metrics_funnel"].numpy(), abs=1e-12)
 
 
-def test_a_shortlist_of_everything_is_a_full_search(golden):
-    _, case = golden
-    everything = shortlist(*units(case, 2), len(case["db"]))
-    found, _ = cascade(everything, [len(case["db"])], [units(case, 32)])
-    assert torch.equal(found[:, :50], shortlist(*units(case, 32), 50))
+def test_a_shortlist_of_everything_is_a_full_search():
+    everything = shortlist(*units(2), len(CASE["db"]))
+    found, _ = cascade(everything, [len(CASE["db"])], [units(32)])
+    assert torch.equal(found[:, :50], shortlist(*units(32), 50))
 
 
 def test_the_cost_is_the_first_stage_on_all_and_the_others_on_what_is_kept():

@@ -1,16 +1,12 @@
 """Our poolings against arrays that the authors' own code computed (tests/golden/README.md)."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden import golden
 
 from embedtrain.model.pooling import LastLayer, LastToken, LatentAttention, MultiLayer
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 NEAR = {torch.float64: {"rtol": 1e-9, "atol": 1e-11}, torch.float32: {"rtol": 2e-5, "atol": 0.0}}
 # Tokens and gradients have values near zero, of which float32 keeps fewer digits.
 NEAR_ZERO = {**NEAR, torch.float32: {"rtol": 2e-5, "atol": 2e-6}}
@@ -41,12 +37,6 @@ def ours(name, pooling):
     return f"sets.shared.{WEIGHTS[name]}"
 
 
-def case(name):
-    with np.load(GOLDEN / f"{name}.npz") as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
-    return arrays, json.loads((GOLDEN / f"{name}.json").read_text("utf-8"))["config"]
-
-
 def with_prefix(arrays, prefix):
     return {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
 
@@ -75,7 +65,7 @@ def check_gradients(pooling, expected, dtype):
 @pytest.mark.parametrize("name", ["latent_attention", "latent_attention_wide_head"])
 @pytest.mark.parametrize("dtype", NEAR)
 def test_latent_attention_of_nv_embed(name, dtype):
-    arrays, config = case(name)
+    arrays, config = golden(name)
     pooling = built(LatentAttention, config, with_prefix(arrays, "w/"), 1, dtype)
     near = NEAR[dtype]
     hidden = arrays["hidden_states"].to(dtype).requires_grad_()
@@ -96,7 +86,7 @@ def test_latent_attention_of_nv_embed(name, dtype):
 )
 @pytest.mark.parametrize("dtype", NEAR)
 def test_trainable_poolings_of_pooling_and_attention(name, kind, dtype):
-    arrays, config = case(name)
+    arrays, config = golden(name)
     states = config["N"]
     pooling = built(kind, config, with_prefix(arrays, "w/"), states, dtype)
     inputs = arrays["inputs"].to(dtype).requires_grad_()
@@ -116,7 +106,7 @@ def test_trainable_poolings_of_pooling_and_attention(name, kind, dtype):
 
 @pytest.mark.parametrize("dtype", NEAR)
 def test_the_five_designs_of_pooling_and_attention(dtype):
-    arrays, config = case("pooling_designs_1to5")
+    arrays, config = golden("pooling_designs_1to5")
     layers = config["L"]
     hiddens = list(arrays["hidden_states"][1:].to(dtype))  # the first is the output of the embedding part
     mask = arrays["attention_mask"].bool()
@@ -135,7 +125,7 @@ def test_the_five_designs_of_pooling_and_attention(dtype):
 
 
 def test_our_design_4_leaves_padding_out():
-    arrays, config = case("pooling_designs_1to5")
+    arrays, config = golden("pooling_designs_1to5")
     pooling = built(LastLayer, config, with_prefix(arrays, "w_last/"), config["L"])
     hidden, mask = arrays["hidden_states"][-1], arrays["attention_mask"].bool()
     found = F.normalize(pooling([hidden], mask, config["L"]), dim=-1)

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixed_pairing import fixed
+from random_batches import random_embeddings
 
 from embedtrain.objective.distill.embedding import EmbeddingDistill
 from embedtrain.objective.matryoshka import Objective
@@ -25,7 +26,7 @@ def distill(distance, projection=True, normalize=True, guide_width=5, **settings
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("projection", [True, False])
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
-def test_loss_equals_its_formula(random_embeddings, distance, projection, normalize):
+def test_loss_equals_its_formula(distance, projection, normalize):
     texts = random_embeddings(0, layers=2, texts=6, width=8)
     guide = unit(1, 6, 5 if projection else 8)
     loss = distill(distance, projection, normalize, guide.shape[1], weight=3.0)
@@ -56,7 +57,7 @@ def test_loss_equals_its_formula(random_embeddings, distance, projection, normal
 
 
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
-def test_a_student_equal_to_its_guide_has_nothing_to_learn_at_any_dim(random_embeddings, distance):
+def test_a_student_equal_to_its_guide_has_nothing_to_learn_at_any_dim(distance):
     texts = random_embeddings(2, layers=2, texts=6, width=8)
     guide = F.normalize(texts.values[1].detach(), dim=-1)
     equal = texts._replace(values=texts.values[[1, 1]])  # un-normalised, longer than the guide
@@ -65,7 +66,7 @@ def test_a_student_equal_to_its_guide_has_nothing_to_learn_at_any_dim(random_emb
     assert torch.autograd.grad(value, texts.values)[0].abs().max() < 1e-10
 
 
-def test_without_normalising_mse_trains_the_norm(random_embeddings):
+def test_without_normalising_mse_trains_the_norm():
     texts = random_embeddings(3, layers=2, texts=6, width=8)
     guide = unit(4, 6, 8)
     full = CHOSEN[-1:]
@@ -76,7 +77,7 @@ def test_without_normalising_mse_trains_the_norm(random_embeddings):
         assert bool(torch.isclose(value, other)) is same
 
 
-def test_each_prefix_uses_the_first_columns_of_the_projection(random_embeddings):
+def test_each_prefix_uses_the_first_columns_of_the_projection():
     texts = random_embeddings(5, layers=2, texts=6, width=8)
     loss = distill("mse")
     gradient = torch.autograd.grad(loss(texts, CHOSEN[1:2], unit(6, 6, 5)), loss.projection)[0]
@@ -93,7 +94,7 @@ def test_the_projection_starts_the_same_for_one_seed_whatever_was_drawn_before()
     torch.testing.assert_close(first @ first.T, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-6)
 
 
-def test_gradients_equal_finite_differences(random_embeddings):
+def test_gradients_equal_finite_differences():
     texts = random_embeddings(7, layers=2, texts=4, width=8)
     guide = unit(8, 4, 5)
     for distance in ("cosine", "mse"):
@@ -105,7 +106,7 @@ def test_gradients_equal_finite_differences(random_embeddings):
         )
 
 
-def test_order_of_texts_is_irrelevant(random_embeddings):
+def test_order_of_texts_is_irrelevant():
     texts, guide = random_embeddings(9, layers=2, texts=6, width=8), unit(10, 6, 5)
     order = torch.randperm(6, generator=torch.Generator().manual_seed(0))
     loss = distill("cosine")
@@ -113,13 +114,13 @@ def test_order_of_texts_is_irrelevant(random_embeddings):
     torch.testing.assert_close(moved, loss(texts, CHOSEN, guide), rtol=1e-12, atol=0)
 
 
-def test_no_gradient_reaches_the_guide(random_embeddings):
+def test_no_gradient_reaches_the_guide():
     texts, guide = random_embeddings(11, layers=2, texts=6, width=8), unit(12, 6, 5).requires_grad_()
     distill("mse")(texts, CHOSEN, guide).backward()
     assert guide.grad is None
 
 
-def test_inside_an_objective_it_sees_queries_then_documents(random_embeddings):
+def test_inside_an_objective_it_sees_queries_then_documents():
     texts, guide = random_embeddings(13, layers=2, texts=6, width=8), unit(14, 6, 5)
     two = torch.arange(2)
     owner = torch.tensor([0, 1, 0, 1])
@@ -133,7 +134,7 @@ def test_inside_an_objective_it_sees_queries_then_documents(random_embeddings):
     assert any(name.endswith("distill.projection") for name, _ in objective.named_parameters())
 
 
-def test_what_is_missing_or_wrong_names_the_cure(random_embeddings):
+def test_what_is_missing_or_wrong_names_the_cure():
     texts = random_embeddings(15, layers=2, texts=6, width=8)
     with pytest.raises(InputError, match=r"EmbeddingDistill needs a guide model: name one"):
         distill("mse")(texts, CHOSEN)

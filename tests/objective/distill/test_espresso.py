@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from random_batches import random_embeddings
 
 from embedtrain.objective import plan
 from embedtrain.objective.distill.espresso import Espresso, compressed
@@ -34,7 +35,7 @@ def slow_loss(texts, layer, count, temperature, mse_weight, kl_weight):
 
 
 @pytest.mark.parametrize("settings", [(1.0, 1.0, 1.0), (0.5, 2.0, 0.0), (2.0, 0.0, 3.0)])
-def test_loss_equals_its_formula_with_the_plans_weights(random_embeddings, settings):
+def test_loss_equals_its_formula_with_the_plans_weights(settings):
     texts = random_embeddings(0, layers=3, texts=9, width=8)
     choice = chosen((1, 3, 0.25), (2, 3, 0.5), (3, 3, 1.0), (3, 8, 1.0))
     slow = sum(weight * slow_loss(texts, layer, 3, *settings) for (layer, dim), weight in choice if dim == 3)
@@ -45,7 +46,7 @@ def test_loss_equals_its_formula_with_the_plans_weights(random_embeddings, setti
     assert not mine[:, :, 3:].any()  # targets are constants: only the prefix learns
 
 
-def test_plan_and_distillation_of_one_size_belong_together(random_embeddings):
+def test_plan_and_distillation_of_one_size_belong_together():
     texts = random_embeddings(1, layers=3, texts=6, width=8)
     chooser = plan.Espresso(4, num_layers=3, width=8)
     parts = [Espresso(4)(texts, chosen((layer, 4, 1.0))) for layer in (1, 2, 3)]
@@ -54,7 +55,7 @@ def test_plan_and_distillation_of_one_size_belong_together(random_embeddings):
     torch.testing.assert_close(Espresso(4)(texts, chooser(0)), expected, rtol=1e-12, atol=0)
 
 
-def test_order_of_texts_is_irrelevant(random_embeddings):
+def test_order_of_texts_is_irrelevant():
     texts = random_embeddings(2, layers=1, texts=7, width=8)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     one, other = (Espresso(3)(each, chosen((1, 3, 1.0))) for each in (texts, texts.rows(order)))
@@ -93,7 +94,7 @@ def test_wide_vectors_by_power_iteration_come_close_and_repeat():
     assert torch.equal(torch.random.get_rng_state(), state)  # draws nothing from the program's generator
 
 
-def test_exact_width_decides_the_method(random_embeddings):
+def test_exact_width_decides_the_method():
     texts = random_embeddings(4, layers=1, texts=12, width=40)
     exact, near = (Espresso(4, exact_width=width)(texts, chosen((1, 4, 1.0))) for width in (40, 39))
     assert exact != near
@@ -114,14 +115,14 @@ def compressed_basis(full, eye, exact):
     return torch.linalg.lstsq(full, compressed(full, len(eye), exact=exact)).solution
 
 
-def test_strength_follows_the_norm(random_embeddings):
+def test_strength_follows_the_norm():
     texts = random_embeddings(5, layers=1, texts=8, width=8)
     longer = texts._replace(values=4 * texts.values)
     short, long = (Espresso(3, kl_weight=0)(each, chosen((1, 3, 1.0))) for each in (texts, longer))
     assert long > 4 * short
 
 
-def test_gradients_equal_finite_differences_of_the_prefix(random_embeddings):
+def test_gradients_equal_finite_differences_of_the_prefix():
     texts = random_embeddings(6, layers=1, texts=5, width=6)
     fixed_target = compressed(texts.values[0], 2)
 
@@ -135,7 +136,7 @@ def test_gradients_equal_finite_differences_of_the_prefix(random_embeddings):
     torch.testing.assert_close(ours, torch.autograd.grad(loss(prefix), prefix)[0], rtol=1e-9, atol=1e-13)
 
 
-def test_a_plan_without_that_size_names_the_cure(random_embeddings):
+def test_a_plan_without_that_size_names_the_cure():
     texts = random_embeddings(7, layers=2, texts=5, width=8)
     message = r"compress_dim=4, and the plan trains dims \[3, 8\]: choose plan=espresso"
     with pytest.raises(InputError, match=message):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from random_batches import random_embeddings
 
 from embedtrain.objective.distill.kl import LayerKL, PrefixKL
 from embedtrain.types import InputError, SubModel, Weighted
@@ -15,7 +16,7 @@ def divergence(teacher, student):
     return (p * (p / q).log()).sum(-1).mean()
 
 
-def test_prefix_kl_equals_its_formula(random_embeddings):
+def test_prefix_kl_equals_its_formula():
     texts = random_embeddings(0, layers=3, texts=9, width=8)
     one, two, three = texts.values
     slow = 2 * 0.3 * (divergence(three[:, :2], one[:, :2]) + divergence(three[:, :5], two[:, :5]))
@@ -27,7 +28,7 @@ def test_prefix_kl_equals_its_formula(random_embeddings):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-14)
 
 
-def test_layer_kl_equals_its_formula(random_embeddings):
+def test_layer_kl_equals_its_formula():
     texts = random_embeddings(1, layers=3, texts=9, width=8)
     one, two, three = texts.values
     teacher = three.detach() / 0.7
@@ -41,7 +42,7 @@ def test_layer_kl_equals_its_formula(random_embeddings):
 
 
 @pytest.mark.parametrize("power", [0, 1, 2])
-def test_the_power_of_the_temperature_multiplies(random_embeddings, power):
+def test_the_power_of_the_temperature_multiplies(power):
     texts = random_embeddings(1, layers=2, texts=9, width=8)
     one, two = texts.values
     slow = 2 * 0.7**power * divergence(two.detach() / 0.7, one / 0.7)
@@ -49,7 +50,7 @@ def test_the_power_of_the_temperature_multiplies(random_embeddings, power):
     torch.testing.assert_close(value, slow, rtol=1e-12, atol=0)
 
 
-def test_raw_norms_decide_how_strong_the_divergence_is(random_embeddings):
+def test_raw_norms_decide_how_strong_the_divergence_is():
     texts = random_embeddings(6, layers=2, texts=9, width=8)
     unit = texts._replace(values=torch.nn.functional.normalize(texts.values, dim=-1))
     raw, normalised = (LayerKL()(each, chosen((1, 8), (2, 8))) for each in (texts, unit))
@@ -66,7 +67,7 @@ def test_raw_norms_decide_how_strong_the_divergence_is(random_embeddings):
     ],
     ids=["prefix", "prefix-detached", "layer", "layer-undetached"],
 )
-def test_gradient_reaches_the_teacher_only_where_it_should(random_embeddings, distill, reached):
+def test_gradient_reaches_the_teacher_only_where_it_should(distill, reached):
     texts = random_embeddings(2, layers=2, texts=6, width=8)
     gradient = torch.autograd.grad(distill(texts, chosen((1, 4), (2, 8))), texts.values)[0]
     assert gradient[0].abs().max() > 0
@@ -74,14 +75,14 @@ def test_gradient_reaches_the_teacher_only_where_it_should(random_embeddings, di
 
 
 @pytest.mark.parametrize("distill", [PrefixKL(), LayerKL()])
-def test_one_layer_has_nothing_to_learn_from(random_embeddings, distill):
+def test_one_layer_has_nothing_to_learn_from(distill):
     texts = random_embeddings(3, layers=2, texts=6, width=8)
     value = distill(texts, chosen((2, 4), (2, 8)))
     assert value == 0
     assert value.dtype == torch.float64
 
 
-def test_each_sub_model_or_layer_counts_once(random_embeddings):
+def test_each_sub_model_or_layer_counts_once():
     texts = random_embeddings(4, layers=2, texts=6, width=8)
     once, twice = chosen((1, 4), (2, 8)), chosen((1, 4), (1, 4), (2, 8))
     assert PrefixKL()(texts, once) == PrefixKL()(texts, twice)
@@ -89,7 +90,7 @@ def test_each_sub_model_or_layer_counts_once(random_embeddings):
 
 
 @pytest.mark.parametrize("distill", [PrefixKL(), LayerKL()])
-def test_order_of_texts_is_irrelevant(random_embeddings, distill):
+def test_order_of_texts_is_irrelevant(distill):
     texts = random_embeddings(5, layers=3, texts=7, width=8)
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     plan = chosen((1, 4), (2, 4), (3, 8))

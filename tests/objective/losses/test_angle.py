@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixed_pairing import fixed
+from random_batches import random_links
 
 from embedtrain.objective.losses.angle import AnglE, Angle, AnglETriples, angle_similarity
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -177,7 +178,7 @@ def test_odd_dims_name_the_cure(name):
     assert "even_dims" in loss.needs
 
 
-def test_a_rule_that_asks_the_model_is_asked_at_each_prefix(random_links):
+def test_a_rule_that_asks_the_model_is_asked_at_each_prefix():
     links = random_links(3)
     query, docs = vectors(1, 7, len(links.docs))
     pairing = pair(links, rules=[MarginPos(margin=0.0, by="student")])

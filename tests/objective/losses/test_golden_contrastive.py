@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixed_pairing import fixed
+from golden import golden
 
 from embedtrain.objective import plan
 from embedtrain.objective.distill.scores import ScoreKL
@@ -57,7 +58,7 @@ def kept(arrays, variant):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("variant", ["guided", "guided_hard", "unguided"])
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, DOUBLE), (torch.float32, SINGLE)])
-def test_gistembed(golden, case, variant, dtype, near):
+def test_gistembed(case, variant, dtype, near):
     arrays, config = golden(case)
     pairing = gist_pairing(arrays, kept(arrays, variant))
     leaves = [arrays[name].to(dtype).requires_grad_() for name in "qpn"]
@@ -73,7 +74,7 @@ def test_gistembed(golden, case, variant, dtype, near):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_gistembed_at_another_temperature(golden, case):
+def test_gistembed_at_another_temperature(case):
     arrays, _ = golden(case)
     pairing = gist_pairing(arrays, kept(arrays, "guided"))
     docs = torch.cat([arrays["p"], arrays["n"]])
@@ -82,7 +83,7 @@ def test_gistembed_at_another_temperature(golden, case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_directions_without_the_positives_of_others(golden, case):
+def test_two_directions_without_the_positives_of_others(case):
     """The same repository's baseline sums what we average: q -> own positive and all negatives, p -> q."""
     arrays, config = golden(case)
     count = len(arrays["q"])
@@ -94,7 +95,7 @@ def test_two_directions_without_the_positives_of_others(golden, case):
     torch.testing.assert_close(value, arrays["loss_bidirectional_baseline"], **DOUBLE)
 
 
-def test_hard_negatives(golden):
+def test_hard_negatives():
     arrays, config = golden("hard_negative_nll")
     leaves = [arrays[name].requires_grad_() for name in ("q", "pos", "neg")]
     query, docs = leaves[0], torch.cat(leaves[1:])
@@ -120,26 +121,21 @@ def pooled(hidden, mask, config):
     return F.normalize(vectors, dim=-1) if config["normalize"] else vectors
 
 
-@pytest.fixture
-def retrieval(golden):
+def retrieval(case, dtype=torch.float64):
     """Case, dtype -> arrays, hidden states to differentiate, the batch, temperature."""
-
-    def load(case, dtype=torch.float64):
-        arrays, config = golden(case)
-        leaves = [arrays[f"{side}_hidden_states"].to(dtype).requires_grad_() for side in ("query", "passage")]
-        layers = tuple(config["layer_list"])
-        query, docs = (
-            Embeddings(pooled(leaf, arrays[f"{side}_mask"], config), layers)
-            for leaf, side in zip(leaves, ("query", "passage"), strict=True)
-        )
-        rows, columns = query.values.shape[1], docs.values.shape[1]
-        target = torch.arange(0, columns, config["group_size"])
-        pairing = fixed(target, torch.ones(rows, columns, dtype=torch.bool))
-        dims = config["embedding_dim_list"]
-        pairs = plan.FixedPairs(list(zip(layers, dims, strict=True)), num_layers=layers[-1], width=dims[-1])
-        return arrays, leaves, (query, docs, pairing, pairs(0)), config["temperature"]
-
-    return load
+    arrays, config = golden(case)
+    leaves = [arrays[f"{side}_hidden_states"].to(dtype).requires_grad_() for side in ("query", "passage")]
+    layers = tuple(config["layer_list"])
+    query, docs = (
+        Embeddings(pooled(leaf, arrays[f"{side}_mask"], config), layers)
+        for leaf, side in zip(leaves, ("query", "passage"), strict=True)
+    )
+    rows, columns = query.values.shape[1], docs.values.shape[1]
+    target = torch.arange(0, columns, config["group_size"])
+    pairing = fixed(target, torch.ones(rows, columns, dtype=torch.bool))
+    dims = config["embedding_dim_list"]
+    pairs = plan.FixedPairs(list(zip(layers, dims, strict=True)), num_layers=layers[-1], width=dims[-1])
+    return arrays, leaves, (query, docs, pairing, pairs(0)), config["temperature"]
 
 
 RETRIEVAL = ["starbucks_retrieval_cls", "starbucks_retrieval_mean_temp"]
@@ -147,7 +143,7 @@ RETRIEVAL = ["starbucks_retrieval_cls", "starbucks_retrieval_mean_temp"]
 
 @pytest.mark.parametrize("case", RETRIEVAL)
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, DOUBLE), (torch.float32, SINGLE)])
-def test_starbucks_retrieval_totals(retrieval, case, dtype, near):
+def test_starbucks_retrieval_totals(case, dtype, near):
     arrays, _, batch, temperature = retrieval(case, dtype)
     loss = InfoNCE(temperature, similarity="dot")
     for weight, name in ((1.0, "loss_total"), (0.3, "loss_total_kl03"), (0.0, "loss_total_no_kl")):
@@ -156,7 +152,7 @@ def test_starbucks_retrieval_totals(retrieval, case, dtype, near):
 
 
 @pytest.mark.parametrize("case", RETRIEVAL)
-def test_starbucks_retrieval_parts(retrieval, case):
+def test_starbucks_retrieval_parts(case):
     arrays, _, (query, docs, pairing, chosen), temperature = retrieval(case)
     loss = InfoNCE(temperature, similarity="dot")
     value = Objective(loss, ScoreKL(0.5, temperature, "dot"))(query, docs, pairing, chosen)
@@ -172,7 +168,7 @@ def test_starbucks_retrieval_parts(retrieval, case):
 
 @pytest.mark.parametrize("case", RETRIEVAL)
 @pytest.mark.parametrize(("weight", "suffix"), [(1.0, ""), (0.0, "_no_kl")])
-def test_starbucks_retrieval_gradients(retrieval, case, weight, suffix):
+def test_starbucks_retrieval_gradients(case, weight, suffix):
     arrays, leaves, batch, temperature = retrieval(case)
     objective = Objective(InfoNCE(temperature, similarity="dot"), ScoreKL(weight, temperature, "dot"))
     gradients = torch.autograd.grad(objective(*batch).total, leaves)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 from fixed_pairing import fixed
+from golden import golden
+from random_batches import random_embeddings
 
 from embedtrain.objective import plan
 from embedtrain.objective.distill.espresso import Espresso, compressed
@@ -41,7 +43,7 @@ SCORED = {
 
 
 @pytest.mark.parametrize("name", SCORED)
-def test_angle_pairs_with_labels(golden, name):
+def test_angle_pairs_with_labels(name):
     arrays, _ = golden("angle_losses_A")
     loss, labels = SCORED[name]
     leaf = arrays["embeddings"].requires_grad_()
@@ -50,14 +52,14 @@ def test_angle_pairs_with_labels(golden, name):
     equal_with_gradient(value, leaf, arrays[f"loss_{part}"], arrays[f"grad_{part}"])
 
 
-def test_angle_pairs_without_labels_are_infonce(golden):
+def test_angle_pairs_without_labels_are_infonce():
     arrays, config = golden("angle_losses_B")
     leaf = arrays["embeddings"].requires_grad_()
     value = contrast(InfoNCE(1 / config["weights"]["ibn_tau"]), leaf[::2], leaf[1::2], pairs_of(5))
     equal_with_gradient(value, leaf, arrays["loss_combined"], arrays["grad_combined"])
 
 
-def test_angle_triples(golden):
+def test_angle_triples():
     arrays, config = golden("angle_losses_C")
     weights = config["weights"]
     loss = AnglETriples(
@@ -86,7 +88,7 @@ def espresso(config):
 
 
 @pytest.mark.parametrize(("distilled", "name"), [(True, "ese"), (False, "express_only")])
-def test_espresso(golden, distilled, name):
+def test_espresso(distilled, name):
     arrays, config = golden("ese_loss")
     size, chooser, loss = espresso(config)
     leaf, *batch = layered(arrays)
@@ -95,7 +97,7 @@ def test_espresso(golden, distilled, name):
     equal_with_gradient(value, leaf, arrays[f"loss_{name}"], arrays[f"grad_{name}"])
 
 
-def test_espresso_weighs_layers_as_its_authors_code(golden):
+def test_espresso_weighs_layers_as_its_authors_code():
     _, config = golden("ese_loss")
     _, chooser, _ = espresso(config)
     *students, last, full = chooser(0)
@@ -104,7 +106,7 @@ def test_espresso_weighs_layers_as_its_authors_code(golden):
     assert (last, full) == (Weighted(SubModel(4, 4), 1.0), Weighted(SubModel(4, 12), 1.0))
 
 
-def test_espresso_targets(golden):
+def test_espresso_targets():
     arrays, _ = golden("ese_loss")
     pooled = arrays["hidden_states"][:, :, 0]
     for state, target in zip(pooled[[4, 0, 1, 2]], arrays["pca_targets"], strict=True):
@@ -112,7 +114,7 @@ def test_espresso_targets(golden):
     torch.testing.assert_close(compressed(pooled[4], 12).abs(), arrays["pca_abs_full"], **DOUBLE)
 
 
-def test_espresso_of_one_layer(golden):
+def test_espresso_of_one_layer():
     arrays, _ = golden("ese_loss")
     leaf = arrays["hidden_states"][4, :, 0].requires_grad_()
     value = Espresso(4)(Embeddings(leaf[None], (4,)), (Weighted(SubModel(4, 4), 1.0),))
@@ -123,7 +125,7 @@ def test_espresso_of_one_layer(golden):
 
 
 @pytest.mark.parametrize(("version", "power"), [("v0.3.5", 2), ("v0.3.10", 1)])
-def test_two_dmse(golden, version, power):
+def test_two_dmse(version, power):
     arrays, config = golden("2dmse_loss")
     chooser = plan.TwoDMSE([config["sampled_dim"]], version, num_layers=config["n_layers"], width=16)
     step = next(step for step in range(100) if chooser(step)[0].sub.layer == config["sampled_layer"])
@@ -140,7 +142,7 @@ def test_two_dmse(golden, version, power):
     torch.testing.assert_close(value.distillation, arrays["parts"][4], **DOUBLE)
 
 
-def test_two_dmse_at_another_temperature_differs_by_the_power(random_embeddings):
+def test_two_dmse_at_another_temperature_differs_by_the_power():
     texts = random_embeddings(0, layers=2, texts=6, width=8)
     chosen = (Weighted(SubModel(1, 8), 1.0), Weighted(SubModel(2, 8), 1.0))
     once, twice = (LayerKL(temperature=0.5, power=power)(texts, chosen) for power in (1, 2))
@@ -161,7 +163,7 @@ def sentence_transformers_331():
 
 
 @pytest.mark.parametrize("case", sentence_transformers_331())
-def test_sentence_transformers_331(golden, case):
+def test_sentence_transformers_331(case):
     arrays, _ = golden("st_adaptive_layer_st331")
     chooser, distill = sentence_transformers_331()[case]
     leaf, mask = arrays["hidden_states"].requires_grad_(), arrays["attention_mask"].double()
@@ -173,7 +175,7 @@ def test_sentence_transformers_331(golden, case):
         equal_with_gradient(value, leaf, arrays[f"loss_{case}"], arrays[f"grad_{case}"])
 
 
-def test_orthogonal_projection(golden):
+def test_orthogonal_projection():
     arrays, _ = golden("m2_orthogonal_projection")
     query, docs = arrays["emb1"].requires_grad_(), arrays["emb2"].requires_grad_()
     labels = arrays["labels"]

@@ -12,24 +12,32 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from fixed_pairing import fixed
 from sentence_transformers.sentence_transformer.losses import (
     CachedMultipleNegativesRankingLoss,
     MatryoshkaLoss,
     MultipleNegativesRankingLoss,
 )
 from sentence_transformers.util import cos_sim, dot_score
+from vector_tables import (
+    DIMS,
+    FEWEST,
+    MATRYOSHKA,
+    WEIGHTS,
+    B,
+    D,
+    assert_equal,
+    ours,
+    pairing_of,
+    theirs,
+    vector_tables,
+)  # fmt: skip
 
 from embedtrain.objective import plan
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.similarity import blocks
 from embedtrain.objective.similarity.blocks import contrast
 from embedtrain.types import Embeddings
 
-B, D = 20, 16
-DIMS, WEIGHTS = [4, 16, 8], [0.5, 1.0, 2.0]
-FEWEST = 1  # budget that makes our chunks as small as they get: 16 of the 20 queries, then 4
 NAMES = {
     "query_to_doc": "query_docs",
     "query_to_query": "query_queries",
@@ -48,37 +56,6 @@ PARTITIONS = [(directions, "joint") for directions in SUBSETS] + [
 ]
 
 
-def theirs(loss, model, columns):
-    """Their value and gradient of the table."""
-    model.vectors.grad = None
-    value = loss(model.features(columns), torch.zeros(B))
-    value.backward()
-    return value.detach(), model.vectors.grad.clone()
-
-
-def ours(loss, model, pairing, plan_=None, budget=blocks.BUDGET):
-    """Our value and gradient of the table."""
-    query, docs = model.vectors[:B], model.vectors[B:]
-    if plan_ is None:
-        value = contrast(loss, query, docs, pairing, budget=budget)
-    else:
-        sides = Embeddings(query[None], (1,)), Embeddings(docs[None], (1,))
-        value = Objective(loss, similarity_budget=budget)(*sides, pairing, plan_).total
-    return value.detach(), torch.autograd.grad(value, model.vectors)[0]
-
-
-def assert_equal(mine, expected):
-    assert expected[1].abs().max() > 1e-4
-    for one, other in zip(mine, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
-
-
-def everyone(columns):
-    """All that the batch offers, each query with its own columns of documents."""
-    owner = torch.arange(B).repeat(columns - 1)
-    return fixed(torch.arange(B), torch.ones(B, len(owner), dtype=torch.bool), owner=owner)
-
-
 def infonce(directions, partition, hardness=None, strength=0.0, **settings):
     """Our name of their settings."""
     joint = partition == "joint"
@@ -95,7 +72,7 @@ def infonce(directions, partition, hardness=None, strength=0.0, **settings):
 @pytest.mark.parametrize("hardness", HARDNESS)
 @pytest.mark.parametrize(("directions", "partition"), PARTITIONS)
 @pytest.mark.parametrize("columns", [2, 4])
-def test_every_option_of_multiple_negatives_ranking(vector_tables, directions, partition, hardness, columns):
+def test_every_option_of_multiple_negatives_ranking(directions, partition, hardness, columns):
     model, _ = vector_tables(columns)
     strength = 0.0 if hardness is None else 3.0
     options = {
@@ -105,20 +82,17 @@ def test_every_option_of_multiple_negatives_ranking(vector_tables, directions, p
         "hardness_strength": strength,
     }
     loss = infonce(directions, partition, hardness, strength)
-    mine = ours(loss, model, everyone(columns), budget=FEWEST)
+    mine = ours(loss, model, pairing_of(columns), budget=FEWEST)
     assert_equal(mine, theirs(MultipleNegativesRankingLoss(model, **options), model, columns))
     cached = CachedMultipleNegativesRankingLoss(model, mini_batch_size=6, **options)
     assert_equal(mine, theirs(cached, model, columns))
 
 
-def test_scale_and_dot_products(vector_tables):
+def test_scale_and_dot_products():
     model, _ = vector_tables(3)
     their_loss = MultipleNegativesRankingLoss(model, scale=0.5, similarity_fct=dot_score)
     loss = InfoNCE(2.0, similarity="dot")
-    assert_equal(ours(loss, model, everyone(3)), theirs(their_loss, model, 3))
-
-
-MATRYOSHKA = plan.Dims(DIMS, WEIGHTS, num_layers=1, width=D)
+    assert_equal(ours(loss, model, pairing_of(3)), theirs(their_loss, model, 3))
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -130,7 +104,7 @@ MATRYOSHKA = plan.Dims(DIMS, WEIGHTS, num_layers=1, width=D)
         (("query_to_doc", "doc_to_query"), "per_direction", "in_batch_negatives"),
     ],
 )
-def test_matryoshka_over_multiple_negatives_ranking(vector_tables, directions, partition, hardness, cached):
+def test_matryoshka_over_multiple_negatives_ranking(directions, partition, hardness, cached):
     model, _ = vector_tables(3)
     strength = 0.0 if hardness is None else 3.0
     kind = CachedMultipleNegativesRankingLoss if cached else MultipleNegativesRankingLoss
@@ -142,11 +116,11 @@ def test_matryoshka_over_multiple_negatives_ranking(vector_tables, directions, p
         hardness_strength=strength,
     )
     loss = infonce(directions, partition, hardness, strength)
-    mine = ours(loss, model, everyone(3), MATRYOSHKA(0), budget=FEWEST)
+    mine = ours(loss, model, pairing_of(3), MATRYOSHKA(0), budget=FEWEST)
     assert_equal(mine, theirs(MatryoshkaLoss(model, inner, DIMS, WEIGHTS), model, 3))
 
 
-def test_dot_products_keep_their_norms_under_matryoshka(vector_tables):
+def test_dot_products_keep_their_norms_under_matryoshka():
     model, _ = vector_tables(2)
     with_dot, with_cosine = (
         theirs(
@@ -157,7 +131,7 @@ def test_dot_products_keep_their_norms_under_matryoshka(vector_tables):
         for similarity in (dot_score, cos_sim)
     )
     torch.testing.assert_close(with_dot[0], with_cosine[0])
-    mine = ours(InfoNCE(1.0, similarity="dot"), model, everyone(2), MATRYOSHKA(0))
+    mine = ours(InfoNCE(1.0, similarity="dot"), model, pairing_of(2), MATRYOSHKA(0))
     query, docs = model.vectors[:B], model.vectors[B:]
     expected = sum(
         weight * F.cross_entropy(query[:, :dim] @ docs[:, :dim].T, torch.arange(B))
@@ -167,26 +141,26 @@ def test_dot_products_keep_their_norms_under_matryoshka(vector_tables):
     assert abs(mine[0] - with_dot[0]) > 0.1
 
 
-def test_one_loss_serves_many_objectives(vector_tables):
+def test_one_loss_serves_many_objectives():
     model, _ = vector_tables(2)
     cached = CachedMultipleNegativesRankingLoss(model, mini_batch_size=6)
     first = theirs(MatryoshkaLoss(model, cached, DIMS, WEIGHTS), model, 2)
     with pytest.raises(ValueError, match="cannot be greater than the model's embedding dimension"):
         theirs(MatryoshkaLoss(model, cached, DIMS, WEIGHTS), model, 2)
     loss = InfoNCE()
-    assert_equal(ours(loss, model, everyone(2), MATRYOSHKA(0)), first)
-    assert_equal(ours(loss, model, everyone(2), MATRYOSHKA(0), budget=FEWEST), first)
+    assert_equal(ours(loss, model, pairing_of(2), MATRYOSHKA(0)), first)
+    assert_equal(ours(loss, model, pairing_of(2), MATRYOSHKA(0), budget=FEWEST), first)
 
 
-def test_chunks_train_several_layers(vector_tables):
+def test_chunks_train_several_layers():
     model, _ = vector_tables(2)
     chosen = plan.Grid(layers=[1, 2], dims=[4, D], num_layers=2, width=D)(0)
     layers = torch.stack([model.vectors, model.vectors.flip(1).cos()])
     sides = Embeddings(layers[:, :B], (1, 2)), Embeddings(layers[:, B:], (1, 2))
     loss = infonce(SUBSETS[-1], "joint", "in_batch_negatives", 2.0)
-    total = Objective(loss, similarity_budget=FEWEST)(*sides, everyone(2), chosen).total
+    total = Objective(loss, similarity_budget=FEWEST)(*sides, pairing_of(2), chosen).total
     expected = sum(
-        weight * contrast(loss, sides[0].raw(sub), sides[1].raw(sub), everyone(2)) for sub, weight in chosen
+        weight * contrast(loss, sides[0].raw(sub), sides[1].raw(sub), pairing_of(2)) for sub, weight in chosen
     )
     gradients = [
         torch.autograd.grad(value, model.vectors, retain_graph=True)[0] for value in (total, expected)

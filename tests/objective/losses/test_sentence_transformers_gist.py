@@ -9,54 +9,33 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from fixed_pairing import fixed
+from fixed_pairing import columns_links, fixed
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,
     GISTEmbedLoss,
     MatryoshkaLoss,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
+from vector_tables import (
+    DIMS,
+    FEWEST,
+    MATRYOSHKA,
+    WEIGHTS,
+    B,
+    D,
+    assert_equal,
+    ours,
+    sides,
+    theirs,
+    vector_tables,
+)  # fmt: skip
 
-from embedtrain.objective import plan
 from embedtrain.objective.losses.contrastive import InfoNCE
-from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity import blocks
-from embedtrain.objective.similarity.blocks import contrast
 from embedtrain.objective.similarity.pairing import pair, whole
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
 from embedtrain.rules import MarginPos, PercPos
-from embedtrain.types import Embeddings, Guide, Links, SubModel
-
-B, D = 20, 16
-DIMS, WEIGHTS = [4, 16, 8], [0.5, 1.0, 2.0]
-FEWEST = 1  # budget that makes our chunks as small as they get: 16 of the 20 queries, then 4
-MATRYOSHKA = plan.Dims(DIMS, WEIGHTS, num_layers=1, width=D)
-
-
-def theirs(loss, model, columns):
-    """Their value and gradient of the table."""
-    model.vectors.grad = None
-    value = loss(model.features(columns), torch.zeros(B))
-    value.backward()
-    return value.detach(), model.vectors.grad.clone()
-
-
-def ours(loss, model, pairing, plan_=None, budget=blocks.BUDGET):
-    """Our value and gradient of the table."""
-    query, docs = model.vectors[:B], model.vectors[B:]
-    if plan_ is None:
-        value = contrast(loss, query, docs, pairing, budget=budget)
-    else:
-        sides = Embeddings(query[None], (1,)), Embeddings(docs[None], (1,))
-        value = Objective(loss, similarity_budget=budget)(*sides, pairing, plan_).total
-    return value.detach(), torch.autograd.grad(value, model.vectors)[0]
-
-
-def assert_equal(mine, expected):
-    assert expected[1].abs().max() > 1e-4
-    for one, other in zip(mine, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
-
+from embedtrain.types import Guide, SubModel
 
 MARGINS = [("absolute", 0.0), ("absolute", 0.1), ("relative", 0.2)]
 
@@ -89,20 +68,7 @@ def gist_by_hand(guide, strategy, margin, diagonals=False):
 
 def gist_by_rule(guide, strategy, margin):
     """The pairing as a run makes it, from the guide's vectors."""
-    texts = torch.arange(len(guide.vectors))
-    docs = texts[B:]
-    links = Links(
-        content_ids=texts,
-        query=texts[:B],
-        docs=docs,
-        owner=docs % B,
-        positive=torch.arange(B),
-        known=texts[B : 2 * B],
-        known_owner=torch.arange(B),
-        task=torch.zeros(B, dtype=torch.int64),
-        rows=torch.arange(B),
-        scores=None,
-    )
+    links = columns_links(B, len(guide.vectors) // B - 1)
     unit = F.normalize(guide.vectors.detach(), dim=-1)
     rule = MarginPos(margin) if strategy == "absolute" else PercPos(1 - margin)
     return pair(links, rules=[rule], guide=Guide(unit[:B], unit[B:]))
@@ -122,7 +88,7 @@ def gist(anchors=True, positives=True, temperature=0.01):
 @pytest.mark.parametrize(
     ("anchors", "positives"), [(True, True), (True, False), (False, True), (False, False)]
 )
-def test_gist(vector_tables, pairing, strategy, margin, columns, anchors, positives):
+def test_gist(pairing, strategy, margin, columns, anchors, positives):
     model, guide = vector_tables(columns)
     options = {
         "margin_strategy": strategy,
@@ -137,7 +103,7 @@ def test_gist(vector_tables, pairing, strategy, margin, columns, anchors, positi
 
 
 @pytest.mark.parametrize("pairing", [gist_by_hand, gist_by_rule])
-def test_gist_with_several_hard_negatives(vector_tables, pairing):
+def test_gist_with_several_hard_negatives(pairing):
     model, guide = vector_tables(5)
     with pytest.raises(ValueError, match="Expected 2 or 3 embeddings, got 5"):
         theirs(GISTEmbedLoss(model, guide), model, 5)
@@ -146,14 +112,14 @@ def test_gist_with_several_hard_negatives(vector_tables, pairing):
 
 
 @pytest.mark.parametrize("kind", [GISTEmbedLoss, CachedGISTEmbedLoss])
-def test_matryoshka_over_gist(vector_tables, kind):
+def test_matryoshka_over_gist(kind):
     model, guide = vector_tables(3)
     their_loss = MatryoshkaLoss(model, kind(model, guide, temperature=0.05), DIMS, WEIGHTS)
     pairing = gist_by_rule(guide, "absolute", 0.0)
     assert_equal(ours(gist(temperature=0.05), model, pairing, MATRYOSHKA(0)), theirs(their_loss, model, 3))
 
 
-def test_the_guide_is_read_once_whatever_the_dims(vector_tables):
+def test_the_guide_is_read_once_whatever_the_dims():
     model, guide = vector_tables(3)
     theirs(MatryoshkaLoss(model, GISTEmbedLoss(model, guide), DIMS, WEIGHTS), model, 3)
     assert guide.calls == 2 * len(DIMS)  # queries, and both document columns together, at every dim
@@ -188,7 +154,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_similarities_are_products_and_never_hold_every_coordinate(vector_tables):
+def test_similarities_are_products_and_never_hold_every_coordinate():
     model, guide = vector_tables(3)
     with Largest() as largest:
         theirs(GISTEmbedLoss(model, guide), model, 3)
@@ -199,7 +165,7 @@ def test_similarities_are_products_and_never_hold_every_coordinate(vector_tables
     assert largest.elements <= B * (B + B + B + 2 * B)  # one row of all blocks side by side
 
 
-def test_a_tolerant_margin_makes_no_text_its_own_negative(vector_tables):
+def test_a_tolerant_margin_makes_no_text_its_own_negative():
     model, guide = vector_tables(2)
     margin = -0.1  # Qwen3-Embedding's tolerance
     asked, queries, _ = guide_cosines(guide)
@@ -216,16 +182,15 @@ def test_a_tolerant_margin_makes_no_text_its_own_negative(vector_tables):
     assert mine[0] < expected[0] - 1e-3
 
 
-def test_ranks_sum_to_the_loss_of_the_whole_batch(vector_tables):
+def test_ranks_sum_to_the_loss_of_the_whole_batch():
     model, guide = vector_tables(3)
     pairing, loss = gist_by_rule(guide, "absolute", 0.05), gist()
-    sides = Embeddings(model.vectors[None, :B], (1,)), Embeddings(model.vectors[None, B:], (1,))
 
     def share(rows):
         factor = torch.zeros(B, dtype=torch.float64)
         factor[rows] = 1 / B
         step = Step(pairing, {SubModel(1, D): 1.0}, [RowTerm(loss, 1.0, factor)], None, blocks.BUDGET)
-        return blocks.evaluate(*sides, step).total
+        return blocks.evaluate(*sides(model), step).total
 
     total = share(slice(0, 7)) + share(slice(7, B))
     gradient = torch.autograd.grad(total, model.vectors)[0]

@@ -14,7 +14,6 @@ The model is a table of vectors, so value and gradients compare to the last digi
 import pytest
 import torch
 import torch.nn.functional as F
-from fixed_pairing import fixed
 from sentence_transformers.sentence_transformer.losses import (
     AnglELoss,
     CoSENTLoss,
@@ -29,6 +28,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 from sentence_transformers.util import pairwise_cos_sim, pairwise_dot_score
 from torch import nn
+from vector_tables import DIMS, WEIGHTS, D, VectorTable, pairing_of, sides
 
 from embedtrain.objective import plan
 from embedtrain.objective.distill.embedding import EmbeddingDistill
@@ -41,43 +41,9 @@ from embedtrain.objective.losses.triples import MarginMSE, TeacherKL, Triplet
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.types import Embeddings, InputError
 
-B, D, G = 6, 16, 10
-DIMS, WEIGHTS = [4, 16, 8], [0.5, 1.0, 2.0]
+B, G = 6, 10
 SIZE = {"num_layers": 1, "width": D}
 SCORES = torch.tensor([0.1, 0.9, 0.5, 0.5, 0.0, 1.0], dtype=torch.float64)
-
-
-class Table(nn.Module):
-    """A model whose embedding of text i is row i."""
-
-    def __init__(self, rows, width=D, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.vectors = nn.Parameter(torch.randn(rows, width, generator=generator, dtype=torch.float64))
-        self.device = torch.device("cpu")
-
-    def forward(self, features):
-        return {**features, "sentence_embedding": self.vectors[features["input_ids"][:, 0]]}
-
-    def get_embedding_dimension(self):
-        return self.vectors.shape[1]
-
-
-def features(columns):
-    ids = torch.arange(columns * B).reshape(columns, B, 1)
-    return [{"input_ids": column, "attention_mask": torch.ones_like(column)} for column in ids]
-
-
-def sides(model):
-    """Queries and documents, each a layer, of a table whose first rows are the queries."""
-    return Embeddings(model.vectors[None, :B], (1,)), Embeddings(model.vectors[None, B:], (1,))
-
-
-def pairing_of(columns, **facts):
-    """Positives first, then each column of hard negatives."""
-    documents = (columns - 1) * B
-    owner = torch.arange(B).repeat(columns - 1)
-    return fixed(torch.arange(B), torch.ones(B, documents, dtype=torch.bool), owner=owner, **facts)
 
 
 def same(model, value, expected, parameters=()):
@@ -123,31 +89,31 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_equal_value_and_gradient(case):
     columns, ours, theirs, labels = CASES[case]
-    model = Table(columns * B)
+    model = VectorTable(columns * B)
     facts = {}
     if labels is not None:
         facts = {"scores": labels} if labels.dim() == 1 else {"teacher": labels.T.flatten()}
-    query, docs = (side.values[0] for side in sides(model))
-    value = ours(query, docs, pairing_of(columns, **facts))
-    same(model, value, theirs(model)(features(columns), labels))
+    query, docs = (side.values[0] for side in sides(model, B))
+    value = ours(query, docs, pairing_of(columns, B, **facts))
+    same(model, value, theirs(model)(model.features(columns), labels))
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.5, 0.0), (0.0, 2.0)])
 def test_spread_out_regulariser(weights):
-    model = Table(2 * B)
+    model = VectorTable(2 * B)
     expected = GlobalOrthogonalRegularizationLoss(
         model, mean_weight=weights[0] or None, second_moment_weight=weights[1] or None
-    )(features(2))
-    query, docs = (side.values[0] for side in sides(model))
-    same(model, GOR(*weights)(query, docs, pairing_of(2)), sum(expected.values()))
+    )(model.features(2))
+    query, docs = (side.values[0] for side in sides(model, B))
+    same(model, GOR(*weights)(query, docs, pairing_of(2, B)), sum(expected.values()))
 
 
 def test_dict_losses_fail_inside_theirs_and_not_inside_ours():
-    model = Table(2 * B)
+    model = VectorTable(2 * B)
     inner = GlobalOrthogonalRegularizationLoss(model)
     with pytest.raises(TypeError, match="dict"):
-        MatryoshkaLoss(model, inner, DIMS)(features(2), torch.zeros(B))
-    value = Objective(GOR())(*sides(model), pairing_of(2), plan.Dims(DIMS, WEIGHTS, **SIZE)(0)).total
+        MatryoshkaLoss(model, inner, DIMS)(model.features(2), torch.zeros(B))
+    value = Objective(GOR())(*sides(model, B), pairing_of(2, B), plan.Dims(DIMS, WEIGHTS, **SIZE)(0)).total
     expected = 0.0
     for dim, weight in zip(DIMS, WEIGHTS, strict=True):
         cut = [model.vectors[:B, :dim], model.vectors[B:, :dim]]
@@ -157,13 +123,13 @@ def test_dict_losses_fail_inside_theirs_and_not_inside_ours():
 
 def guided(width):
     """Unit targets of a teacher as theirs takes them (B, columns, width), and as ours does (2B, width)."""
-    targets = F.normalize(Table(2 * B, width, seed=7).vectors.detach(), dim=-1)
+    targets = F.normalize(VectorTable(2 * B, width, seed=7).vectors.detach(), dim=-1)
     return torch.stack([targets[:B], targets[B:]], 1), targets
 
 
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
 def test_embedding_distillation_through_a_projection(distance):
-    model = Table(2 * B)
+    model = VectorTable(2 * B)
     labels, targets = guided(G)
     theirs = EmbedDistillLoss(model, distance, projection_dim=G).double()
     ours = EmbeddingDistill(distance, normalize=False, width=D, guide_width=G).double()
@@ -171,24 +137,24 @@ def test_embedding_distillation_through_a_projection(distance):
     nn.init.zeros_(theirs.projection.bias)  # ours has none
     texts = Embeddings(model.vectors[None], (1,))
     value = ours(texts, plan.Full(**SIZE)(0), targets)
-    same(model, value, theirs(features(2), labels), [theirs.projection.weight])
+    same(model, value, theirs(model.features(2), labels), [theirs.projection.weight])
 
 
 @pytest.mark.parametrize("distance", ["cosine", "mse"])
 def test_embedding_distillation_of_one_width(distance):
-    model = Table(2 * B)
+    model = VectorTable(2 * B)
     labels, targets = guided(D)
     ours = EmbeddingDistill(distance, projection=False, normalize=False, width=D, guide_width=D)
     value = ours(Embeddings(model.vectors[None], (1,)), plan.Full(**SIZE)(0), targets)
-    same(model, value, EmbedDistillLoss(model, distance)(features(2), labels))
+    same(model, value, EmbedDistillLoss(model, distance)(model.features(2), labels))
 
 
 def test_a_projection_fails_inside_theirs_and_not_inside_ours():
-    model = Table(2 * B)
+    model = VectorTable(2 * B)
     labels, targets = guided(G)
     theirs = EmbedDistillLoss(model, "mse", projection_dim=G).double()
     with pytest.raises(RuntimeError, match="shapes"):
-        MatryoshkaLoss(model, theirs, DIMS)(features(2), labels)
+        MatryoshkaLoss(model, theirs, DIMS)(model.features(2), labels)
     ours = EmbeddingDistill("mse", width=D, guide_width=G).double()
     value = ours(Embeddings(model.vectors[None], (1,)), plan.Dims(DIMS, WEIGHTS, **SIZE)(0), targets)
     expected = 0.0
@@ -200,12 +166,12 @@ def test_a_projection_fails_inside_theirs_and_not_inside_ours():
 
 @pytest.mark.parametrize("length", [1.0, 3.0])
 def test_their_targets_lose_their_norm_with_the_cut_and_ours_do_not(length):
-    model = Table(2 * B)
+    model = VectorTable(2 * B)
     targets = F.normalize(model.vectors.detach(), dim=-1)
     with torch.no_grad():
         model.vectors.copy_(length * targets)  # a student equal to its teacher, but for its length
     labels = torch.stack([model.vectors[:B], model.vectors[B:]], 1).detach()
-    theirs = [MatryoshkaLoss(model, MSELoss(model), [dim])(features(2), labels) for dim in (4, 8, 16)]
+    theirs = [MatryoshkaLoss(model, MSELoss(model), [dim])(model.features(2), labels) for dim in (4, 8, 16)]
     wrong = [bool(value.detach() > 0.001) for value in theirs]
     assert wrong == [True, True, length > 1]
     ours = EmbeddingDistill("mse", projection=False, width=D, guide_width=D)
@@ -214,32 +180,32 @@ def test_their_targets_lose_their_norm_with_the_cut_and_ours_do_not(length):
 
 
 def test_dot_products_are_lost_inside_theirs_and_reach_the_loss_inside_ours():
-    model = Table(3 * B)
+    model = VectorTable(3 * B)
     labels = teacher_scores(3)
     full = plan.Dims([D], **SIZE)(0)
-    ours = Objective(MarginMSE())(*sides(model), pairing_of(3, teacher=labels.T.flatten()), full).total
-    plain = MarginMSELoss(model)(features(3), labels)
+    ours = Objective(MarginMSE())(*sides(model, B), pairing_of(3, B, teacher=labels.T.flatten()), full).total
+    plain = MarginMSELoss(model)(model.features(3), labels)
     same(model, ours, plain)
-    inside = MatryoshkaLoss(model, MarginMSELoss(model), [D])(features(3), labels)
-    query, docs = (F.normalize(side.values[0], dim=-1) for side in sides(model))
-    unit = MarginMSE()(query, docs, pairing_of(3, teacher=labels.T.flatten()))
+    inside = MatryoshkaLoss(model, MarginMSELoss(model), [D])(model.features(3), labels)
+    query, docs = (F.normalize(side.values[0], dim=-1) for side in sides(model, B))
+    unit = MarginMSE()(query, docs, pairing_of(3, B, teacher=labels.T.flatten()))
     torch.testing.assert_close(inside, unit)  # theirs sees unit vectors
     assert not torch.isclose(inside, plain)
 
 
 def test_odd_dims_are_padded_by_theirs_and_refused_by_ours():
-    model = Table(2 * B, width=5)
-    assert torch.isfinite(AnglELoss(model)(features(2), SCORES))
+    model = VectorTable(2 * B, width=5)
+    assert torch.isfinite(AnglELoss(model)(model.features(2), SCORES))
     for loss in (Angle(), AnglE()):
         with pytest.raises(InputError, match="dim 5 is odd"):
-            loss(*(side.values[0] for side in sides(model)), pairing_of(2, scores=SCORES))
+            loss(*(side.values[0] for side in sides(model, B)), pairing_of(2, B, scores=SCORES))
 
 
 def test_losses_can_be_summed_over_every_dim():
-    model = Table(3 * B)
+    model = VectorTable(3 * B)
     chosen = plan.Dims(DIMS, WEIGHTS, **SIZE)(0)
-    pairing = pairing_of(3, scores=SCORES, teacher=teacher_scores(3).T.flatten())
+    pairing = pairing_of(3, B, scores=SCORES, teacher=teacher_scores(3).T.flatten())
     parts = [(InfoNCE(), 1.0), (CoSENT(), 0.5), (Triplet(), 2.0), (MarginMSE(), 0.1), (GOR(), 3.0)]
-    value = Objective(Sum([Term(*part) for part in parts]))(*sides(model), pairing, chosen).total
-    alone = [weight * Objective(loss)(*sides(model), pairing, chosen).total for loss, weight in parts]
+    value = Objective(Sum([Term(*part) for part in parts]))(*sides(model, B), pairing, chosen).total
+    alone = [weight * Objective(loss)(*sides(model, B), pairing, chosen).total for loss, weight in parts]
     same(model, value, sum(alone))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import columns_links
 from torch import nn
 
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -19,7 +20,6 @@ from embedtrain.types import (
     Blocks,
     Embeddings,
     InputError,
-    Links,
     Pairing,
     SubModel,
     Weighted,
@@ -314,19 +314,7 @@ def test_known_derivative_of_infonce_equals_autograd(batch, margin, temperature)
 
 def test_a_rule_that_asks_the_model_holds_for_a_data_set_alone():
     """Losses of one data set ask the rules of the whole batch, with similarities of their own texts."""
-    rows, docs = torch.arange(4), 4 + torch.arange(8)
-    links = Links(
-        content_ids=torch.arange(12),
-        query=rows,
-        docs=docs,
-        owner=rows.repeat(2),
-        positive=rows,
-        known=docs[:4],
-        known_owner=rows,
-        task=torch.tensor([content_id(name) for name in "abab"]),
-        rows=rows,
-        scores=None,
-    )
+    links = columns_links(4, 2)._replace(task=torch.tensor([content_id(name) for name in "abab"]))
     whole = pair(links, rules=[MarginPos(0.0, by="student")])
     ours = torch.tensor([1, 3])
     part, columns = subset(whole, ours)

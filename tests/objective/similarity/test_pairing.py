@@ -1,6 +1,7 @@
 import pytest
 import torch
 from fixed_pairing import fixed
+from random_batches import random_links
 
 from embedtrain.objective.similarity.pairing import Queued, Sharing, pair, whole
 from embedtrain.types import Blocks, InputError, Links, content_id
@@ -59,7 +60,7 @@ def random_queue(seed: int, links: Links) -> Queued:
 
 @pytest.mark.parametrize("in_batch", [True, False])
 @pytest.mark.parametrize("scope", ["all", "own"])
-def test_every_block_equals_its_definition_spelt_out(random_links, scope, in_batch):
+def test_every_block_equals_its_definition_spelt_out(scope, in_batch):
     seen = torch.zeros(4, 2, dtype=torch.long)
     for seed in range(60):
         links = random_links(seed, queries=1 + seed % 9)
@@ -79,7 +80,7 @@ def test_every_block_equals_its_definition_spelt_out(random_links, scope, in_bat
     assert seen[1:3, 0].min() > (200 if in_batch else -1)
 
 
-def test_any_rows_in_any_order_are_those_of_the_whole(random_links):
+def test_any_rows_in_any_order_are_those_of_the_whole():
     generator = torch.Generator().manual_seed(1)
     for seed in range(30):
         links = random_links(seed, queries=9)
@@ -91,7 +92,7 @@ def test_any_rows_in_any_order_are_those_of_the_whole(random_links):
         assert torch.equal(some.considered, everything.considered[rows])
 
 
-def test_only_the_named_blocks_are_worked_out(random_links):
+def test_only_the_named_blocks_are_worked_out():
     pairing = pair(random_links(0))
     assert whole(pairing).blocks[1:] == (None, None, None)
     named = whole(pairing, ("doc_docs",)).blocks
@@ -100,7 +101,7 @@ def test_only_the_named_blocks_are_worked_out(random_links):
     assert named.query_queries is named.doc_queries is None
 
 
-def test_diagonals_are_as_promised_whatever_the_texts(random_links):
+def test_diagonals_are_as_promised_whatever_the_texts():
     for seed in range(20):
         links = random_links(seed)
         # The target is also the query's own text: as in SimCSE, where a text is its own positive.
@@ -113,13 +114,13 @@ def test_diagonals_are_as_promised_whatever_the_texts(random_links):
         assert not blocks.doc_docs[everyone, links.positive].any()
 
 
-def test_queries_are_negatives_of_each_other_or_neither_is(random_links):
+def test_queries_are_negatives_of_each_other_or_neither_is():
     for seed in range(30):
         block = whole(pair(random_links(seed, queries=9)), EVERY).blocks.query_queries
         assert torch.equal(block, block.T)
 
 
-def test_permuting_documents_permutes_columns(random_links):
+def test_permuting_documents_permutes_columns():
     links = random_links(3)
     order = torch.randperm(len(links.docs), generator=torch.Generator().manual_seed(0))
     moved = links._replace(

@@ -3,6 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fixed_pairing import columns_links
+from golden import golden
+from random_batches import random_links
 from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
 from torch import nn
 from transformers import AutoTokenizer
@@ -58,22 +61,6 @@ def test_below_zero_no_candidate_above_the_positive_stays():
     assert PercPos(0.95).removes(seen_at([-0.39, -0.41, -0.43], -0.4)).tolist() == [[True, True, False]]
 
 
-def columns_links(queries: int, documents: int) -> Links:
-    """All texts distinct: documents are `queries` positives, then as many negatives and so on, by column."""
-    return Links(
-        content_ids=torch.arange(queries * (1 + documents)),
-        query=torch.arange(queries),
-        docs=torch.arange(queries, queries * (1 + documents)),
-        owner=torch.arange(queries).repeat(documents),
-        positive=torch.arange(queries),
-        known=torch.arange(queries, 2 * queries),
-        known_owner=torch.arange(queries),
-        task=torch.zeros(queries, dtype=torch.long),
-        rows=torch.arange(queries),
-        scores=None,
-    )
-
-
 def unit(rows: torch.Tensor) -> torch.Tensor:
     return F.normalize(rows, dim=-1)
 
@@ -99,7 +86,7 @@ def student_blocks(guide: Guide, target: torch.Tensor) -> Blocks:
 
 
 @pytest.mark.parametrize("case", ["gistembed", "gistembed_b3"])
-def test_the_masks_of_gistembed(golden, case):
+def test_the_masks_of_gistembed(case):
     arrays, _ = golden(case)
     count = len(arrays["q"])
     guide = Guide(unit(arrays["gq"]), unit(torch.cat([arrays["gp"], arrays["gn"]])))
@@ -213,7 +200,7 @@ def test_rules_in_order_equal_their_definitions_spelt_out(by):
     assert totals.min() > 0  # every rule had something to do
 
 
-def test_positives_survive_every_rule(random_links):
+def test_positives_survive_every_rule():
     strictest = [MarginPos(5.0), Abs(-2.0), TopK(1000)]
     for seed in range(10):
         links = random_links(seed)
@@ -227,7 +214,7 @@ def test_positives_survive_every_rule(random_links):
         assert not found.doc_docs.any()
 
 
-def test_any_rows_are_those_of_the_whole(random_links):
+def test_any_rows_are_those_of_the_whole():
     rules = [MarginPos(-0.1), TopK(1)]
     for seed in range(10):
         links = random_links(seed, queries=9)
@@ -240,7 +227,7 @@ def test_any_rows_are_those_of_the_whole(random_links):
             assert torch.equal(some.removed[name], everything.removed[name][rows])
 
 
-def test_permuting_documents_permutes_what_is_removed(random_links):
+def test_permuting_documents_permutes_what_is_removed():
     links = random_links(5, queries=9)
     guide = random_guide(links, 5)
     order = torch.randperm(len(links.docs), generator=torch.Generator().manual_seed(0))
