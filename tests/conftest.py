@@ -21,20 +21,12 @@ import pytest
 import torch
 from processes import Processes, run_ranks
 from small_runs import command, write_rows
+from tiny_models import tiny_config, tiny_model
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from transformers import (
-    AutoModel,
-    BertConfig,
-    Gemma3TextConfig,
-    LlamaConfig,
-    MistralConfig,
-    ModernBertConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-)
+from transformers import PreTrainedTokenizerFast
+
+from embedtrain.model.backbone.families import FAMILIES
 
 torch.set_num_threads(1)
 
@@ -86,146 +78,45 @@ def on_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list]:
     return lambda *given, **more: run_ranks(tmp_path_factory.mktemp("ranks"), *given, **more)
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer that reads any English text, unknown words letter by letter."""
-    index = {token: position for position, token in enumerate(VOCABULARY)}
+def tiny_tokenizer(decoder: bool = False) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer that reads any English text, unknown words letter by letter.
+
+    That of a decoder writes `<s>` in front, nothing behind, and knows `</s>` as the end.
+    """
+    form, named = "[CLS] $A [SEP]", {"sep_token": "[SEP]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    if decoder:
+        form, named = "<s> $A", {"bos_token": "<s>", "eos_token": "</s>"}
+    words = DECODER_VOCABULARY if decoder else VOCABULARY
+    index = {token: position for position, token in enumerate(words)}
     tokenizer = Tokenizer(WordPiece(index, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", index["[CLS]"]), ("[SEP]", index["[SEP]"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=LENGTH,
-    )
+    special = [(word, index[word]) for word in form.split() if word != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(single=form, special_tokens=special)
+    named |= {"unk_token": "[UNK]", "pad_token": "[PAD]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LENGTH, **named)
 
 
-def tiny_decoder_tokenizer() -> PreTrainedTokenizerFast:
-    """The same words as decoders are given them: `<s>` in front, nothing behind, `</s>` known as the end."""
-    index = {token: position for position, token in enumerate(DECODER_VOCABULARY)}
-    tokenizer = Tokenizer(WordPiece(index, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", index["<s>"])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        bos_token="<s>",
-        eos_token="</s>",
-        model_max_length=LENGTH,
-    )
+def tiny(kind: str, **changes: object) -> Callable[..., Path]:
+    """A fixture: the plain Hugging Face folder of a tiny model of this family, 4 layers x 32."""
 
+    @pytest.fixture(scope="session")
+    def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+        tokenizer, path = tiny_tokenizer(FAMILIES[kind].decoder), tmp_path_factory.mktemp("tiny") / kind
+        tokens = {} if tokenizer.bos_token is None else {"bos_token_id": tokenizer.bos_token_id}
+        tokens |= {} if tokenizer.eos_token is None else {"eos_token_id": tokenizer.eos_token_id}
+        size = {"vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
+        tiny_model(tiny_config(kind, **size | tokens | changes)).save_pretrained(path)
+        tokenizer.save_pretrained(path)
+        return path
 
-def tiny_model(config: PreTrainedConfig) -> PreTrainedModel:
-    """A model with random weights that differ from their usual start, norms and biases included."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        model = AutoModel.from_config(config, attn_implementation="sdpa")
-        for parameter in model.parameters():
-            parameter.data += 0.2 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def write_tiny(folder: Path, config: PreTrainedConfig) -> Path:
-    """A plain Hugging Face folder of a tiny model and its tokenizer."""
-    tiny_model(config).save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """BERT, 4 layers x 32, a plain Hugging Face folder."""
-    config = BertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=LENGTH,
-    )
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "bert", config)
-
-
-@pytest.fixture(scope="session")
-def tiny_modernbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ModernBERT, 4 layers x 32, local windows of 8 tokens, a plain Hugging Face folder."""
-    config = ModernBertConfig(
-        vocab_size=len(VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=LENGTH,
-        local_attention=8,
-        global_attn_every_n_layers=3,
-        pad_token_id=0,
-        bos_token_id=2,
-        cls_token_id=2,
-        eos_token_id=3,
-        sep_token_id=3,
-    )
-    return write_tiny(tmp_path_factory.mktemp("tiny") / "modernbert", config)
-
-
-def write_tiny_decoder(folder: Path, config_class: type[PreTrainedConfig], **settings: object) -> Path:
-    """A plain Hugging Face folder of a tiny decoder, 4 layers x 32 with 2 heads for keys and values."""
-    config = config_class(
-        vocab_size=len(DECODER_VOCABULARY),
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        intermediate_size=64,
-        max_position_embeddings=LENGTH,
-        pad_token_id=0,
-        bos_token_id=DECODER_VOCABULARY.index("<s>"),
-        eos_token_id=DECODER_VOCABULARY.index("</s>"),
-        **settings,
-    )
-    tiny_model(config).save_pretrained(folder)
-    tiny_decoder_tokenizer().save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Llama, 4 layers x 32, a plain Hugging Face folder."""
-    return write_tiny_decoder(tmp_path_factory.mktemp("tiny") / "llama", LlamaConfig)
-
-
-@pytest.fixture(scope="session")
-def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Qwen3, 4 layers x 32, a plain Hugging Face folder."""
-    return write_tiny_decoder(tmp_path_factory.mktemp("tiny") / "qwen3", Qwen3Config)
-
-
-@pytest.fixture(scope="session")
-def tiny_mistral(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Mistral without a window, 4 layers x 32, a plain Hugging Face folder."""
-    return write_tiny_decoder(tmp_path_factory.mktemp("tiny") / "mistral", MistralConfig, sliding_window=None)
-
-
-@pytest.fixture(scope="session")
-def tiny_gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gemma 3 (text), 4 layers x 32, windows of 8 tokens but in the third, a plain Hugging Face folder."""
-    return write_tiny_decoder(
-        tmp_path_factory.mktemp("tiny") / "gemma3",
-        Gemma3TextConfig,
-        query_pre_attn_scalar=8,
-        sliding_window=8,
-        sliding_window_pattern=3,
-    )
+tiny_bert, tiny_llama, tiny_qwen3 = tiny("bert"), tiny("llama"), tiny("qwen3")
+tiny_modernbert = tiny("modernbert", global_attn_every_n_layers=3)
+tiny_mistral = tiny("mistral", sliding_window=None)
+tiny_gemma3 = tiny("gemma3_text", sliding_window=8)
 
 
 @pytest.fixture(scope="session")

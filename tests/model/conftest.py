@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModel, LlamaConfig, PreTrainedModel
+from tiny_models import tiny_config, tiny_model
+from transformers import PreTrainedModel
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
@@ -17,23 +17,8 @@ def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny_gguf")
     alphabet = [byte for _, byte in sorted(bytes_to_unicode().items())]
     tokens = ["<s>", "</s>", "<unk>", *alphabet, "th"]
-    config = LlamaConfig(
-        vocab_size=len(tokens),
-        hidden_size=32,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=1,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        model = AutoModel.from_config(config).eval()
-        for parameter in model.parameters():
-            parameter.data += 0.2 * torch.randn_like(parameter)
+    ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    model = tiny_model(tiny_config("llama", vocab_size=len(tokens), max_position_embeddings=64, **ids))
     model.save_pretrained(folder / "plain")
     (folder / "file").mkdir()
     write_gguf(folder / "file" / "tiny.Q8_0.gguf", model, tokens)

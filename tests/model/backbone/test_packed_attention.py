@@ -5,40 +5,21 @@ import itertools
 import pytest
 import torch
 import transformers.integrations.flash_attention as flash_code
+from tiny_models import tiny_config, tiny_model
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from embedtrain.model.backbone import packed_attention
-from embedtrain.model.backbone.attention import with_attention
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.families import FAMILIES
-from embedtrain.model.backbone.loading import loader
 from embedtrain.model.inputs.packing import pack, rows_of, unpack
 from embedtrain.types import InputError, Inputs
 
-SIZES = {
-    "vocab_size": 200,
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 66,
-    "bos_token_id": 2,
-    "eos_token_id": 3,
-}
 OWN_SIZES = {
-    "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64},
-    "modernbert": {
-        "local_attention": 8,
-        "cls_token_id": 2,
-        "sep_token_id": 3,
-        "global_attn_every_n_layers": 2,
-    },
-    "eurobert": {"mask_token_id": 4},
-    "gemma2": {"sliding_window": 6},
-    "gemma3_text": {"sliding_window": 6, "sliding_window_pattern": 2},
+    "modernbert": {"global_attn_every_n_layers": 2},
+    "gemma3_text": {"sliding_window_pattern": 2},
     "mistral": {"sliding_window": 4},
-    "qwen2": {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1},
+    "qwen2": {"sliding_window": 4, "max_window_layers": 1},
     "qwen3": {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1},
 }
 EAGER_ONLY = ("mpnet", "gemma2")
@@ -56,24 +37,11 @@ CASES = [
 
 
 def model_of(kind: str, attention: str | None, implementation: str = "sdpa") -> PreTrainedModel:
-    family = FAMILIES[kind]
-    sizes = SIZES | OWN_SIZES.get(kind, {})
-    sizes["pad_token_id"] = 1 if family.positions == "after_padding" else 0
-    if family.decoder:
-        sizes |= {"num_key_value_heads": 2, "head_dim": 8}
-    config = with_attention(CONFIG_MAPPING[kind](**sizes), attention)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        # Eager decoders take their softmax in float32, in which the least float64 of a mask is infinite.
-        dtype = torch.float32 if implementation == "eager" else torch.float64
-        if family.loader is None:
-            model = AutoModel.from_config(config, attn_implementation=implementation, dtype=dtype)
-        else:
-            config._attn_implementation = implementation
-            model = loader(config)(config).to(dtype)
-        for value in model.parameters():
-            value.data += 0.2 * torch.randn_like(value)
-    return model.eval()
+    size = {"vocab_size": 200, "num_hidden_layers": 3, "max_position_embeddings": 66}
+    # Eager decoders take their softmax in float32, in which the least float64 of a mask is infinite.
+    dtype = torch.float32 if implementation == "eager" else torch.float64
+    config = tiny_config(kind, **size, **OWN_SIZES.get(kind, {}))
+    return tiny_model(config, attention, attn_implementation=implementation, dtype=dtype)
 
 
 def some_tokens(lengths=LENGTHS) -> Inputs:

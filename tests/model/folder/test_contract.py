@@ -70,42 +70,27 @@ def without_end(tokenizer: dict) -> None:
 
 MODULE, ST = "1_StatePooling/config.json", "config_sentence_transformers.json"
 CHANGES = [
-    (
-        "config.json",
-        set_to("is_causal", True),
-        r"says attention is 'bidirectional' but the folder has 'causal'",
-    ),
+    ("config.json", set_to("is_causal", True),
+     r"says attention is 'bidirectional' but the folder has 'causal'"),
     ("config.json", set_to("dtype", "float16"), r"says dtype is 'float32' but the folder has 'float16'"),
-    (
-        MODULE,
-        set_to("pooling", "latent_attention"),
-        r"says pooling is 'last_layer' but .* 'latent_attention'",
-    ),
-    (
-        MODULE,
-        lambda config: config["settings"].update(heads=4),
-        r"says pooling_settings is \{.*'heads': 8.*'heads': 4",
-    ),
+    (MODULE, set_to("pooling", "latent_attention"),
+     r"says pooling is 'last_layer' but .* 'latent_attention'"),
+    (MODULE, lambda config: config["settings"].update(heads=4),
+     r"says pooling_settings is \{.*'heads': 8.*'heads': 4"),
     (MODULE, set_to("include_prompt", True), r"says pool_prompt is False but the folder has True"),
     (ST, set_to("prompts", {}), r"says prompts is \{'query': 'the word: ', .*\} but the folder has \{\}"),
     (ST, lambda config: config["prompts"].update(query="q: "), r"says prompts is .* but .*'query': 'q: '"),
-    (
-        "sentence_bert_config.json",
-        set_to("max_seq_length", 64),
-        r"says max_length is 20 but the folder has 64",
-    ),
+    ("sentence_bert_config.json", set_to("max_seq_length", 64),
+     r"says max_length is 20 but the folder has 64"),
     ("modules.json", lambda entries: entries.pop(), r"says normalize is True but the folder has False"),
     ("2_Dense/config.json", set_to("out_features", 8), r"says width is 16 but the folder has 8"),
-    (
-        "tokenizer.json",
-        without_end,
-        r"says special_tokens is .*'</s>'.* but the folder has .*\('<s>',\), \(\)\)",
-    ),
+    ("tokenizer.json", without_end,
+     r"says special_tokens is .*'</s>'.* but the folder has .*\('<s>',\), \(\)\)"),
     ("tokenizer_config.json", set_to("padding_side", "right"), r"says padding_side is 'left' but .* 'right'"),
     ("tokenizer.json", lambda content: content.update(normalizer=None), r"says tokenizer_hash is '\w+' but"),
     ("embedtrain.json", set_to("num_layers", 3), r"says num_layers is 3 but the folder has 2"),
     ("embedtrain.json", set_to("width", 8), r"says width is 8 but the folder has 16"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

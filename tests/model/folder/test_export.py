@@ -9,7 +9,6 @@ import torch
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
-from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import Contract, read_contract
 from embedtrain.model.folder.describe import weights_hash
@@ -37,22 +36,6 @@ def trained(folder: Path, pooling: str = "mean") -> Encoder:
     encoder = load_encoder(folder, pooling=pooling, max_length=20)
     encoder.trained = (SubModel(1, 8), SubModel(2, 16), SubModel(4, 32))
     return encoder
-
-
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("sub", [SubModel(1, 8), SubModel(2, 16), SubModel(3, 31), SubModel(4, 32)])
-def test_a_cut_in_sentence_transformers_is_the_trained_embedding(folder, tmp_path, sentences, pooling, sub):
-    encoder = trained(folder, pooling)
-    expected = encoder.encode(sentences, EVERY).at(sub)
-    save_encoder(encoder, tmp_path / "cut", sub)
-    found = oracle(tmp_path / "cut", sentences)
-    assert found.shape == (len(sentences), sub.dim)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(len(sentences)))
-    again = load_encoder(tmp_path / "cut")
-    assert (again.num_layers, again.width, again.max_length) == (sub.layer, sub.dim, 20)
-    own = again.encode(sentences, (sub.layer,)).at(sub)
-    torch.testing.assert_close(own, expected, rtol=0, atol=1e-6)
 
 
 def test_a_cut_of_a_cut_is_the_cut(folder, tmp_path, sentences):
@@ -373,20 +356,6 @@ def test_a_broken_file_is_named(saved, tmp_path, name, text, message):
         load_encoder(tmp_path / "model")
 
 
-def test_parts_changed_after_saving_are_noticed(saved, tmp_path):
-    path = edited(saved, tmp_path / "a", "embedtrain.json", lambda contract: contract | {"num_layers": 3})
-    with pytest.raises(InputError, match=r"says num_layers is 3 but the folder has 4"):
-        load_encoder(path)
-
-    def lower_off(tokenizer: dict) -> dict:
-        tokenizer["normalizer"]["lowercase"] = False
-        return tokenizer
-
-    path = edited(saved, tmp_path / "b", "tokenizer.json", lower_off)
-    with pytest.raises(InputError, match="says tokenizer_hash is"):
-        load_encoder(path)
-
-
 def test_lower_casing_that_only_sentence_transformers_knows_of_is_kept(saved, tmp_path, sentences):
     def lower_off(tokenizer: dict) -> dict:
         tokenizer["normalizer"]["lowercase"] = False
@@ -455,16 +424,3 @@ def test_bfloat16_is_saved_as_such(saved, tmp_path, sentences):
     assert model.dtype == torch.bfloat16
     found = model.encode(list(sentences), convert_to_tensor=True, show_progress_bar=False).float()
     torch.testing.assert_close(found, encoder.encode(sentences, (2,)).at(SubModel(2, 16)), rtol=0, atol=0.02)
-
-
-def test_a_missing_folder_says_so_through_load_encoder(tmp_path):
-    with pytest.raises(InputError, match="there is no model folder"):
-        load_encoder(tmp_path / "none")
-
-
-def test_the_pooler_is_shipped(tiny_bert, tmp_path):
-    save_encoder(trained(tiny_bert), tmp_path / "cut", SubModel(1, 8))
-    pooler, before = Backbone.load(tmp_path / "cut").pooler, Backbone.load(tiny_bert).pooler
-    assert pooler is not None
-    assert before is not None
-    assert torch.equal(pooler.dense.weight, before.dense.weight)

@@ -192,37 +192,25 @@ def test_poolings_by_name():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        (
-            "maxx",
-            {},
-            r"pooling 'maxx' is not supported; supported are cls, eos, last_layer, latent_attention, ",
-        ),
+        ("maxx", {},
+         r"pooling 'maxx' is not supported; supported are cls, eos, last_layer, latent_attention, "),
         ("mean", {"heads": 2}, r"pooling 'mean' has no setting 'heads'; it has none"),
-        (
-            "last_layer",
-            {"head": 2},
-            r"no setting 'head'; it has head_width, heads, latent_scale, latents, shared",
-        ),
-        (
-            "latent_attention",
-            {"num_layers": 2, "heads": 3},
-            r"heads=3 do not divide the hidden width 8 of this",
-        ),
+        ("last_layer", {"head": 2},
+         r"no setting 'head'; it has head_width, heads, latent_scale, latents, shared"),
+        ("latent_attention", {"num_layers": 2, "heads": 3},
+         r"heads=3 do not divide the hidden width 8 of this"),
         ("latent_attention", {"heads": 0}, r"heads must be positive, got 0"),
         ("latent_attention", {"head_width": 0}, r"head_width must be positive, got 0"),
         ("latent_attention", {"latents": 0}, r"latents must be positive, got 0"),
         ("latent_attention", {"latents": "many"}, r"refuses its settings \{'latents': 'many'\}"),
-        (
-            "last_layer",
-            {"source": "mean"},
-            r"source must be one of tokens, all_positions, last_token, got 'mean'",
-        ),
+        ("last_layer", {"source": "mean"},
+         r"source must be one of tokens, all_positions, last_token, got 'mean'"),
         ("multi_layer", {"source": "tokens"}, r"source must be one of mean, last_token, got 'tokens'"),
         ("multi_layer", {"latent_scale": -1}, r"latent_scale must be 0 or more, got -1"),
         ("multi_layer", {"table_scale": float("nan")}, r"table_scale must be 0 or more, got nan"),
         ("multi_layer", {"num_layers": 0}, r"num_layers must be positive, got 0"),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_fit_is_refused_with_the_cure(name, settings, message):
     with pytest.raises(InputError, match=message):
         named_pooling(name, **{**SIZE, **settings})
