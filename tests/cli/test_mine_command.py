@@ -69,14 +69,8 @@ def test_a_retrieval_set_and_a_corpus(words, small_data, tmp_path):
 
 def test_what_is_mined_is_trained_on(words, tmp_path, small_run):
     command("mine", *words)
-    kept = [word for word in small_run if not word.startswith("data.train")]
-    more = [
-        f"data.train={tmp_path}/mined.jsonl",
-        "trainer.max_steps=2",
-        "name=x",
-        f"output_root={tmp_path}/runs",
-    ]
-    command("train", *kept, *more)
+    more = ["trainer.max_steps=2", "name=x", f"output_root={tmp_path}/runs"]
+    command("train", *small_run, f"data.train={tmp_path}/mined.jsonl", *more)
     assert (tmp_path / "runs/x/model").is_dir()
 
 

@@ -9,28 +9,19 @@ import pytest
 import torch
 from processes import send_signal, wait_until
 from pytorch_lightning.callbacks import Callback
-from safetensors.torch import load_file
-from small_runs import StopAfter, StopError, compose
+from small_runs import StopAfter, StopError, assert_equal_bits, compose, train, weights
 
 from embedtrain.files.atomic import UNFINISHED
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
 from embedtrain.mining.selection import Selection
 from embedtrain.mining.tables import Table, path_of, read_table, steps_of, write_table
 from embedtrain.rules import Abs
-from embedtrain.run.publish import publish
 from embedtrain.run.run import Run
 from embedtrain.types import InputError
 
-MINING = [
-    "mining=refresh",
-    "mining.every=3",
-    "mining.delay=2",
-    "mining.selection.per_row=2",
-    "mining.selection.rules.0.perc_pos=1.0",
-    "trainer.max_steps=11",
-    "trainer.checkpoint_every_n_steps=1",
-    "trainer.val_check_interval=100",
-]
+MINING = """mining=refresh mining.every=3 mining.delay=2 mining.selection.per_row=2
+    mining.selection.rules.0.perc_pos=1.0 trainer.max_steps=11 trainer.checkpoint_every_n_steps=1
+    trainer.val_check_interval=100"""
 
 
 class Seen(Callback):
@@ -43,17 +34,9 @@ class Seen(Callback):
         self.documents[trainer.global_step] = len(batch.links.docs)
 
 
-def train(words, *callbacks):
-    run = Run(compose(words))
-    run.stage.trainer.callbacks.extend(callbacks)
-    run.fit()
-    publish(run)
-    return run
-
-
 @pytest.fixture
 def words(small_run, tmp_path):
-    return [*small_run, *MINING, f"output_root={tmp_path}"]
+    return [*small_run, *MINING.split(), f"output_root={tmp_path}"]
 
 
 def test_batches_carry_what_was_mined_and_stopping_changes_nothing(words, tmp_path):
@@ -62,7 +45,7 @@ def test_batches_carry_what_was_mined_and_stopping_changes_nothing(words, tmp_pa
     assert {step for step, count in seen.documents.items() if count == 8} == {0, 1, 2, 3, 4}
     assert all(seen.documents[step] > 8 for step in range(5, 11)), "from step 3 + 2 on"
     assert steps_of(tmp_path / "whole/mined") == [3, 6], "that of 9 would never be used"
-    expected = load_file(tmp_path / "whole/model/model.safetensors")
+    expected = weights(tmp_path / "whole")
     for stop in (3, 4, 7):
         name = f"stopped_{stop}"
         with pytest.raises(StopError):
@@ -73,35 +56,23 @@ def test_batches_carry_what_was_mined_and_stopping_changes_nothing(words, tmp_pa
             for left in ("step_6.npz", unfinished, "rank_1.npz"):  # of a run that went further
                 (mined / left).write_bytes(b"half")
         train([*words, f"name={name}"])
-        found = load_file(tmp_path / name / "model/model.safetensors")
-        assert [key for key in expected if not torch.equal(found[key], expected[key])] == []
+        assert_equal_bits(weights(tmp_path / name), expected)
         for step in (3, 6):
             assert len(list(mined.iterdir())) == 2
             assert path_of(mined, step).read_bytes() == path_of(tmp_path / "whole/mined", step).read_bytes()
-    without = [*without_key(words, "mining"), "name=without"]
-    train(without)
-    plain_run = load_file(tmp_path / "without/model/model.safetensors")
+    train([word for word in words if not word.startswith("mining")] + ["name=without"])
+    plain_run = weights(tmp_path / "without")
     assert any(not torch.equal(plain_run[key], expected[key]) for key in expected), "negatives matter"
 
 
-def without_key(words, key):
-    return [word for word in words if not word.startswith((f"{key}=", f"{key}."))]
-
-
 def test_a_kill_and_workers_that_make_batches_ahead(processes, words, tmp_path):
-    more = [
-        *without_key(words, "mining.delay"),
-        "mining.delay=4",
-        "data.num_workers=1",
-        "trainer.max_steps=16",
-    ]
+    more = [*words, "mining.delay=4", "data.num_workers=1", "trainer.max_steps=16"]
     process = processes.command("train", [*more, "name=killed"])
     wait_until(path_of(tmp_path / "killed/mined", 6).exists, process)
     assert send_signal(process, signal.SIGKILL) == -signal.SIGKILL
     train([*more, "name=killed"])
     train([*more, "name=whole"])
-    one, other = (load_file(tmp_path / name / "model/model.safetensors") for name in ("killed", "whole"))
-    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    assert_equal_bits(weights(tmp_path / "killed"), weights(tmp_path / "whole"))
 
 
 @pytest.fixture

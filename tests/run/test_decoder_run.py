@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from small_runs import StopAfter, command
+from small_runs import StopAfter, command, without
 
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.run.run import Run
@@ -19,23 +19,12 @@ TEXTS = ("a cat sleeps", "the man plays guitar in the old house")
 
 @pytest.fixture(scope="module")
 def words(small_run, tiny_llama, small_data) -> list[str]:
-    rest = [word for word in small_run if not word.startswith("backbone.path=")]
-    return [
-        *rest,
-        "name=decoder",
-        f"backbone.path={tiny_llama}",
-        "backbone.attention=bidirectional",
-        "backbone.append_eos=true",
-        "backbone.prompts={query: 'the word: '}",
-        "backbone.include_prompt=false",
-        "backbone.lora={rank: 4, dropout: 0.1}",
-        "pooling=latent_attention",
-        "pooling.latents=4",
-        f"data.validation={small_data}/validation.jsonl",
-        "trainer.max_steps=6",
-        "trainer.checkpoint_every_n_steps=2",
-        "exports=[[2,16]]",
-    ]
+    more = """name=decoder backbone.attention=bidirectional backbone.append_eos=true
+        backbone.include_prompt=false pooling=latent_attention pooling.latents=4 trainer.max_steps=6
+        trainer.checkpoint_every_n_steps=2 exports=[[2,16]]"""
+    backbone = ["backbone.prompts={query: 'the word: '}", "backbone.lora={rank: 4, dropout: 0.1}"]
+    places = [f"backbone.path={tiny_llama}", f"data.validation={small_data}/validation.jsonl"]
+    return [*small_run, *more.split(), *backbone, *places]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +91,7 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(finished, words, tmp_pa
 
 
 def test_a_pooling_of_its_own_for_each_layer_needs_a_constant_plan(words, tmp_path, monkeypatch, capsys):
-    own = [word for word in words if not word.startswith("plan.")]
+    own = without(words, "plan.pairs")
     own += ["pooling.shared=false", f"output_root={tmp_path}", "plan=random2d", "plan.dims=[8,32]"]
     with pytest.raises(SystemExit):
         command("train", *own)

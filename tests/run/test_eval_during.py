@@ -1,13 +1,11 @@
 """Scores while a run trains: they change nothing, decide what is best, end runs, and survive a stop."""
 
-import json
-
 import pytest
 import torch
 from processes import finish
 from pytorch_lightning.loggers.logger import Logger
 from safetensors.torch import load_file
-from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of
+from small_runs import StopAfter, StopError, assert_equal_bits, compose, lines_of, write_rows
 
 from embedtrain.files.scores import read_scores
 from embedtrain.model.folder.export import load_encoder
@@ -46,28 +44,20 @@ def dev_data(tmp_path_factory):
         | {"score": n % 5}
         for n in range(24)
     ]
-    (root / "sts/mine").mkdir(parents=True)
     for split in ("dev", "test"):
-        (root / f"sts/mine/{split}.jsonl").write_text(
-            "".join(json.dumps(row) + "\n" for row in rows), "utf-8"
-        )
+        write_rows(root / f"sts/mine/{split}.jsonl", rows)
     return root
 
 
 @pytest.fixture
 def words(small_run, dev_data, tmp_path):
-    return [
-        *small_run,
-        "trainer.max_steps=6",
-        "trainer.checkpoint_every_n_steps=1",
-        "evaluation.tasks=[mine]",
-        f"evaluation.data_root={dev_data}",
-        "evaluation.before=false",
-        f"output_root={tmp_path}",
-    ]
+    more = """trainer.max_steps=6 trainer.checkpoint_every_n_steps=1 evaluation.tasks=[mine]
+        evaluation.before=false"""
+    return [*small_run, *more.split(), f"evaluation.data_root={dev_data}", f"output_root={tmp_path}"]
 
 
 SWEEP = ["eval_during=sweep", "eval_during.every=2"]
+EVERY = ["eval_during=sweep", "eval_during.every=1", "name=run"]
 
 
 def watcher(run):
@@ -87,7 +77,7 @@ def train(words, *callbacks, values=None):
 
 def given(run, values):
     """Measurements by step: one number for all sub-models, or one each."""
-    cells = run_cells(run)
+    cells = [Cell(*sub) for sub in run.stage.plan.sub_models]
 
     def measure(step):
         found = values[step]
@@ -95,10 +85,6 @@ def given(run, values):
         return {"mine": dict(zip(cells, found, strict=True))}
 
     return measure
-
-
-def run_cells(run):
-    return [Cell(*sub) for sub in run.stage.plan.sub_models]
 
 
 def weights(folder):
@@ -143,13 +129,8 @@ def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
 
 
 def test_a_stop_anywhere_changes_nothing(words, tmp_path):
-    words = [
-        *words,
-        *SWEEP,
-        "eval_during.patience=5",
-        "final_weights=best",
-        "trainer.checkpoint_every_n_steps=3",
-    ]
+    more = "eval_during.patience=5 final_weights=best trainer.checkpoint_every_n_steps=3"
+    words = [*words, *SWEEP, *more.split()]
     whole = train([*words, "name=whole"])
     for stop in (3, 5):  # 5 takes and measures step 4 again
         with pytest.raises(StopError):
@@ -167,8 +148,8 @@ def test_a_stop_anywhere_changes_nothing(words, tmp_path):
 
 def test_the_best_step_is_published_and_each_cut_from_its_own(words, tmp_path):
     """Full model and mean are best at 4; the smallest sub-model at 2; a checkpoint holds these weights."""
-    words = [*words, "eval_during=sweep", "eval_during.every=1", "trainer.save_total_limit=9"]
-    words += ["final_weights=best", "exports=[[1,8],[2,16]]", "eval_during.best_per_cut=true", "name=run"]
+    words += [*EVERY, "trainer.save_total_limit=9", "final_weights=best", "exports=[[1,8],[2,16]]"]
+    words.append("eval_during.best_per_cut=true")
     values = {step: [0.1, 0.1 * step, 0.5] for step in range(1, 7)} | {2: [0.9, 0.2, 0.1], 4: [0.4, 0.9, 0.9]}
     run = train(words, values=values)
     assert run.final_step == 4
@@ -191,14 +172,7 @@ def test_the_best_step_is_published_and_each_cut_from_its_own(words, tmp_path):
 
 
 def test_patience_ends_a_run_and_it_stays_ended(words, tmp_path):
-    words = [
-        *words,
-        "eval_during=sweep",
-        "eval_during.every=1",
-        "eval_during.patience=2",
-        "eval_during.min_delta=0.05",
-        "name=run",
-    ]
+    words += [*EVERY, "eval_during.patience=2", "eval_during.min_delta=0.05"]
     values = {1: 0.5, 2: 0.54, 3: 0.56, 4: 0.6, 5: 0.58, 6: 0.9}  # 0.54 is better, but not by 0.05
     run = Run(compose(words))
     watcher(run).measure = given(run, values)
@@ -211,14 +185,7 @@ def test_patience_ends_a_run_and_it_stays_ended(words, tmp_path):
 
 
 def test_one_sub_model_may_decide(words):
-    words = [
-        *words,
-        "eval_during=sweep",
-        "eval_during.every=1",
-        "eval_during.monitor=L1_D8",
-        "final_weights=best",
-        "name=run",
-    ]
+    words += [*EVERY, "eval_during.monitor=L1_D8", "final_weights=best"]
     values = {step: [0.1, 0.1 * step, 0.5] for step in range(1, 7)} | {3: [0.2, 0.0, 0.0]}
     assert train(words, values=values).final_step == 3
 
@@ -265,17 +232,11 @@ def test_test_splits_only_where_that_is_said(words, tmp_path):
 
 def test_two_ranks_agree_on_what_is_best_and_when_to_end(processes, words, tmp_path):
     """The first measures, and both end at the same step; nobody waits for the other for ever."""
-    words = [
-        *words,
-        "eval_during=sweep",
-        "eval_during.every=1",
-        "eval_during.patience=1",
-        "eval_during.min_delta=9",
-    ]
-    words += ["eval_during.time_share=0.9", "final_weights=best", "trainer=ddp", "trainer.devices=2"]
-    finish(*processes.ranks("train", [*words, "trainer.accelerator=cpu", "name=two"]))
-    rows = lines_of(tmp_path / "two")
+    words += [*EVERY, "eval_during.patience=1", "eval_during.min_delta=9", "eval_during.time_share=0.9"]
+    words += ["final_weights=best", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
+    finish(*processes.ranks("train", words))
+    rows = lines_of(tmp_path / "run")
     measured = [row["step"] for row in rows if "eval/mean" in row]
     assert len(measured) == 2
     assert max(row["step"] for row in rows) == measured[-1] < 5
-    assert (tmp_path / "two/model").exists()
+    assert (tmp_path / "run/model").exists()

@@ -29,17 +29,9 @@ def words(small_run, small_data, tmp_path):
         TERM.format(loss="embedtrain.objective.losses.contrastive.InfoNCE", task="pairs, own"),
         TERM.format(loss="embedtrain.objective.losses.scored.CoSENT", task="scored"),
     ]
-    kept = [word for word in small_run if not word.startswith("data.train")]
-    return [
-        *kept,
-        f"data.train=[{', '.join(sources)}]",
-        "loss=weighted_sum",
-        f"loss.terms=[{', '.join(terms)}]",
-        "data.on_bad_row=skip",
-        "trainer.accumulate_grad_batches=2",
-        f"output_root={tmp_path}/runs",
-        "name=mixture",
-    ]
+    more = "loss=weighted_sum data.on_bad_row=skip trainer.accumulate_grad_batches=2 name=mixture".split()
+    parts = [f"data.train=[{', '.join(sources)}]", f"loss.terms=[{', '.join(terms)}]"]
+    return [*small_run, *more, *parts, f"output_root={tmp_path}/runs"]
 
 
 def test_every_dataset_trains_with_its_loss_and_shows_up(words, tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from processes import finish
+from processes import LIMIT, finish
 from safetensors.torch import load_file
 from small_runs import (
     StopAfter,
@@ -18,8 +18,7 @@ from small_runs import (
     lines_of,
     train,
     weights,
-    without,
-)
+)  # fmt: skip
 
 from embedtrain.files.run_folder import StageFolder
 from embedtrain.files.scores import read_scores
@@ -33,19 +32,10 @@ FIRST = "stages/1_masked"
 
 @pytest.fixture
 def words(small_run, tmp_path):
-    return [
-        *small_run,
-        STAGES,
-        f"output_root={tmp_path}",
-        "trainer.max_steps=4",
-        "trainer.checkpoint_every_n_steps=1",
-        "trainer.accelerator=cpu",
-        "trainer.val_check_interval=2",
-        "data.validation_rows=8",
-        "loss.learn_temperature=true",
-        "queue=documents",
-        "queue.size=10",
-    ]
+    more = """trainer.max_steps=4 trainer.checkpoint_every_n_steps=1 trainer.accelerator=cpu
+        trainer.val_check_interval=2 data.validation_rows=8 loss.learn_temperature=true
+        queue=documents queue.size=10"""
+    return [*small_run, STAGES, f"output_root={tmp_path}", *more.split()]
 
 
 def last_weights(folder):
@@ -86,7 +76,7 @@ def test_stopping_anywhere_changes_nothing(words, tmp_path, monkeypatch):
 
 def test_a_stage_begins_with_the_weights_of_the_one_before(words, tmp_path):
     still = STAGES.replace("1e-4", "1e-30")  # a step that float32 does not hold
-    train([*without(words, "stages"), still, "name=still"])
+    train([*words, still, "name=still"])
     before = last_weights(tmp_path / "still" / FIRST)
     published = load_file(tmp_path / "still/model/model.safetensors")
     trained = [name for name in published if not name.startswith("pooler.")]
@@ -100,24 +90,19 @@ def test_a_stage_begins_with_the_weights_of_the_one_before(words, tmp_path):
 def test_two_ranks_run_both_stages_and_scores_are_those_of_the_whole_run(
     processes, words, calm, small_data, tmp_path
 ):
-    given = [*without(words, "backbone.path"), f"backbone.path={calm}", "evaluation.tasks=[find]"]
-    given.append(f"evaluation.data_root={small_data}")
-    two = processes.ranks("train", [*given, "name=two", "trainer.devices=2"])
+    """Started by torchrun, or the second one by Lightning, once for all stages."""
+    given = [*words, f"backbone.path={calm}", "evaluation.tasks=[find]", f"evaluation.data_root={small_data}"]
+    two = processes.ranks("train", [*given, "name=torchrun", "trainer.devices=2"])
     finish(*two, processes.command("train", [*given, "name=one"]))
-    assert_close_weights(tmp_path / "two", tmp_path / "one")
-    for name in ("two", "one"):
-        assert {score.step for score in read_scores(tmp_path / name / "scores.jsonl")} == {0, 7}
-    for mine, theirs in zip(lines_of(tmp_path / "two"), lines_of(tmp_path / "one"), strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4)
-
-
-def test_lightning_starts_the_other_rank_once_for_all_stages(processes, words, calm, tmp_path):
-    given = [*without(words, "backbone.path"), f"backbone.path={calm}", "name=two", "trainer.devices=2"]
-    command = [sys.executable, "-m", "embedtrain.cli.train", *given]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1800)
+    command = [sys.executable, "-m", "embedtrain.cli.train", *given, "name=lightning", "trainer.devices=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr[-3000:]
-    finish(processes.command("train", [*given[:-2], "name=one"]))
-    assert_close_weights(tmp_path / "two", tmp_path / "one")
+    for two in (tmp_path / "torchrun", tmp_path / "lightning"):
+        assert_close_weights(two, tmp_path / "one")
+        assert {score.step for score in read_scores(two / "scores.jsonl")} == {0, 7}
+        for stage in ("", FIRST):
+            for mine, theirs in zip(lines_of(two / stage), lines_of(tmp_path / "one" / stage), strict=True):
+                assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4)
 
 
 def test_config_yaml_holds_the_settings_of_each_stage(words, tmp_path):
@@ -129,15 +114,15 @@ def test_config_yaml_holds_the_settings_of_each_stage(words, tmp_path):
     assert masked["step"] == {"_target_": "embedtrain.training.steps.masked.step.Masked", "share": 0.15}
     assert (masked["trainer"]["max_steps"], pairs["trainer"]["max_steps"]) == (3, 4)
     assert (masked["optim"]["lr"], pairs["optim"]["lr"]) == (1e-3, 1e-4)
-    changed = [*without(words, "stages"), STAGES.replace("max_steps: 3", "max_steps: 5"), "name=shown"]
+    changed = [*words, STAGES.replace("max_steps: 3", "max_steps: 5"), "name=shown"]
     with pytest.raises(InputError, match=r"stages\.1_masked\.trainer\.max_steps: was 3, is 5"):
         Run(compose(changed))
     saved = STAGES.replace("max_steps: 3", "max_steps: 3, checkpoint_every_n_steps: 2")
-    Run(compose([*without(words, "stages"), saved, "name=shown"])).folder.release()
+    Run(compose([*words, saved, "name=shown"])).folder.release()
 
 
 def test_a_mistake_of_a_later_stage_is_found_before_anything_is_written(words, tmp_path):
     wrong = f"stages=[{MASKED}, {{name: pairs, data: {{batch_size: 1000}}}}]"
     with pytest.raises(InputError, match="stage pairs: batch_size=1000 is more than the 56 training rows"):
-        Run(compose([*without(words, "stages"), wrong, "name=wrong"]))
+        Run(compose([*words, wrong, "name=wrong"]))
     assert not (tmp_path / "wrong").exists()

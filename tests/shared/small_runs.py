@@ -5,6 +5,7 @@ import json
 import sys
 from unittest import mock
 
+import pytest
 import torch
 from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
@@ -68,6 +69,14 @@ def train(words, *callbacks):
     return run
 
 
+def train_stopped(words, *stops):
+    """A run that is stopped after each of these steps, and ends when it is started once more."""
+    for stop in stops:
+        with pytest.raises(StopError):
+            train(words, StopAfter(stop))
+    return train(words)
+
+
 def weights(folder):
     """What a finished run published, and what its last checkpoint holds."""
     state = load_file(folder / "model/model.safetensors")
@@ -85,6 +94,12 @@ def lines_of(folder):
     """metrics.jsonl without the one thing that is not a function of the run: its speed."""
     rows = read_rows(folder / "metrics.jsonl")
     return [{key: row[key] for key in row if key != "train/pairs_per_second"} for row in rows]
+
+
+def assert_same_run(folder, other):
+    """The weights and metrics of both, bit for bit."""
+    assert_equal_bits(weights(folder), weights(other))
+    assert lines_of(folder) == lines_of(other)
 
 
 def assert_close_weights(folder, other):

@@ -7,54 +7,44 @@ import sys
 
 import pytest
 from pytorch_lightning.loggers import CSVLogger
-from small_runs import StopAfter, StopError, train, without
+from small_runs import StopAfter, StopError, train, train_stopped
 
 from embedtrain.settings.component import Component
 from embedtrain.training.loggers import continued
 
 WANDB = "pytorch_lightning.loggers.WandbLogger"
+CSV = "+logger._target_=pytorch_lightning.loggers.CSVLogger"
 
 
 @pytest.fixture
 def words(small_run, tmp_path):
-    kept = without(small_run, "data.batch_size")
-    more = [
-        "data.batch_size=4",
-        "trainer.max_steps=4",
-        "trainer.checkpoint_every_n_steps=1",
-        f"output_root={tmp_path}",
-    ]
-    return [*kept, *more, "name=x"]
+    more = "data.batch_size=4 trainer.max_steps=4 trainer.checkpoint_every_n_steps=1 name=x"
+    return [*small_run, *more.split(), f"output_root={tmp_path}"]
 
 
-def stop_and_continue(words):
-    with pytest.raises(StopError):
-        train(words, StopAfter(2))
-    train(words)
+def steps_in(file):
+    with file.open() as lines:
+        return [int(row["step"]) for row in csv.DictReader(lines) if row["train/loss"]]
 
 
 def test_csv_goes_on_in_its_file(words, tmp_path):
-    stop_and_continue([*words, "+logger._target_=pytorch_lightning.loggers.CSVLogger"])
+    train_stopped([*words, CSV], 2)
     (folder,) = (tmp_path / "x/lightning_logs").iterdir()
-    with (folder / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows if row["train/loss"]] == [0, 1, 2, 3]
+    assert steps_in(folder / "metrics.csv") == [0, 1, 2, 3]
     assert json.loads((tmp_path / "x/loggers.json").read_text()) == {"CSVLogger": 0}
-    train([*words, "+logger._target_=pytorch_lightning.loggers.CSVLogger", "overwrite=true"])
+    train([*words, CSV, "overwrite=true"])
     (folder,) = (tmp_path / "x/lightning_logs").iterdir()
-    with (folder / "metrics.csv").open() as file:
-        assert [int(row["step"]) for row in csv.DictReader(file) if row["train/loss"]] == [0, 1, 2, 3]
+    assert steps_in(folder / "metrics.csv") == [0, 1, 2, 3]
 
 
 def test_lines_survive_a_kill_before_the_file_is_back(words, tmp_path, monkeypatch):
-    csv_words = [*words, "+logger._target_=pytorch_lightning.loggers.CSVLogger"]
+    csv_words = [*words, CSV]
     with pytest.raises(StopError):
         train(csv_words, StopAfter(2))
     file = tmp_path / "x/lightning_logs/version_0/metrics.csv"
     file.rename(file.with_name(".metrics.csv.kept"))
     train(csv_words)
-    with file.open() as lines:
-        assert [int(row["step"]) for row in csv.DictReader(lines) if row["train/loss"]] == [0, 1, 2, 3]
+    assert steps_in(file) == [0, 1, 2, 3]
     assert [path.name for path in file.parent.iterdir()] == ["metrics.csv"]
 
 
@@ -62,7 +52,7 @@ def test_wandb_goes_on_in_its_run_without_a_network(words, tmp_path, monkeypatch
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_MODE", "offline")  # the logger sets it to the same; undone after the test
-    stop_and_continue([*words, "logger=wandb"])
+    train_stopped([*words, "logger=wandb"], 2)
     folders = sorted(path.name for path in (tmp_path / "x/wandb").glob("offline-run-*"))
     ids = {re.fullmatch(r"offline-run-\d+_\d+-(\w+)", name)[1] for name in folders}
     assert len(ids) == 1, folders

@@ -7,7 +7,7 @@ import pytest
 import torch
 from processes import Processes, as_torchrun, finish, free_port
 from safetensors.torch import load_file
-from small_runs import lines_of
+from small_runs import lines_of, without
 
 from embedtrain.settings.commands import TrainerSettings
 from embedtrain.types import InputError
@@ -19,18 +19,9 @@ TOLERANCE = 1e-10  # float64
 
 @pytest.fixture(scope="module")
 def words(small_run):
-    changed = ("data.batch_size", "trainer.precision", "plan.pairs")
-    return [
-        *(word for word in small_run if not word.startswith(changed)),
-        "trainer.accelerator=cpu",
-        "trainer.precision=32-true",
-        "trainer.checkpoint_every_n_steps=1",
-        "trainer.gradient_clip_val=0.5",
-        "loss.learn_temperature=true",
-        "trainer.max_steps=3",
-        "data.validation_rows=6",
-        "evaluation.tasks=[]",
-    ]
+    more = """trainer.accelerator=cpu trainer.checkpoint_every_n_steps=1 trainer.gradient_clip_val=0.5
+        loss.learn_temperature=true trainer.max_steps=3 data.validation_rows=6 evaluation.tasks=[]"""
+    return [*without(small_run, "plan.pairs"), *more.split()]
 
 
 @pytest.fixture(scope="module")

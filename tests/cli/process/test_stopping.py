@@ -8,8 +8,7 @@ import sys
 import pytest
 import torch
 from processes import as_torchrun, finish, free_port, send_signal, wait_until
-from safetensors.torch import load_file
-from small_runs import assert_equal_bits, compose, lines_of, weights
+from small_runs import assert_equal_bits, assert_same_run, compose, weights
 
 from embedtrain.cli import train
 from embedtrain.cli.process.stopping import job_to_requeue
@@ -62,17 +61,13 @@ def test_what_was_stopped_continues_to_the_same_weights(start, tmp_path):
     process = start("x", steps=40)
     whole = start("whole", steps=40)
     finish(process, whole)
-    found, expected = (load_file(tmp_path / name / "model/model.safetensors") for name in ("x", "whole"))
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert_equal_bits(weights(tmp_path / "x"), weights(tmp_path / "whole"))
 
 
 def test_a_signal_during_validation_waits_for_its_end(start, tmp_path):
-    words = [
-        "data.validation_rows=32",
-        "trainer.val_check_interval=3",
-        "trainer.checkpoint_every_n_steps=1000",
-    ]
-    process = start("x", *words, "plan=random2d", "plan.dims=[8,32]", "~plan.pairs")
+    words = """data.validation_rows=32 trainer.val_check_interval=3 trainer.checkpoint_every_n_steps=1000
+        plan=random2d plan.dims=[8,32] ~plan.pairs"""
+    process = start("x", *words.split())
     best = tmp_path / "x/checkpoints/best.ckpt"
     wait_until(lambda: len(lines(tmp_path / "x")) >= 3, process)  # its third step is done, validation begins
     assert send_signal(process) == 143
@@ -106,13 +101,9 @@ class Interrupting:
 )
 def test_a_signal_while_a_checkpoint_is_written(small_run, tmp_path, monkeypatch, interrupted, ends_at):
     """What is being written is finished; the run ends with the next step, or at its end."""
-    words = [
-        *small_run,
-        "trainer.max_steps=6",
-        "trainer.checkpoint_every_n_steps=2",
-        "data.validation_rows=8",
-    ]
-    words += ["trainer.val_check_interval=4", "trainer.save_total_limit=9", f"output_root={tmp_path}"]
+    more = """trainer.max_steps=6 trainer.checkpoint_every_n_steps=2 data.validation_rows=8
+        trainer.val_check_interval=4 trainer.save_total_limit=9"""
+    words = [*small_run, *more.split(), f"output_root={tmp_path}"]
     write, sizes = checkpoint.write_atomically, []
 
     def interrupt(path, fill):
@@ -137,8 +128,7 @@ def test_a_signal_while_a_checkpoint_is_written(small_run, tmp_path, monkeypatch
     assert not (tmp_path / "x/model").exists()
     for name in ("x", "whole"):
         train.run(compose([*words, f"name={name}"]))
-    assert_equal_bits(weights(tmp_path / "x"), weights(tmp_path / "whole"))
-    assert lines_of(tmp_path / "x") == lines_of(tmp_path / "whole")
+    assert_same_run(tmp_path / "x", tmp_path / "whole")
 
 
 def ranks_of_two(start, name, *words):
@@ -163,8 +153,7 @@ def test_a_signal_to_another_rank_than_the_first_ends_both(start, tmp_path):
     assert "Traceback" not in log
     for name in ("x", "whole"):
         finish(*ranks_of_two(start, name, *words))
-    assert_equal_bits(weights(tmp_path / "x"), weights(tmp_path / "whole"))
-    assert lines_of(tmp_path / "x") == lines_of(tmp_path / "whole")
+    assert_same_run(tmp_path / "x", tmp_path / "whole")
 
 
 def test_a_signal_during_evaluation_ends_at_once(start, tmp_path, small_data):
@@ -190,20 +179,17 @@ def slurm(tmp_path):
     return dict(f"SLURM_{word}".split("=") for word in job.split()) | {"PATH": path}
 
 
-def test_slurm_gets_a_job_that_it_warned_back_in_the_queue(start, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 138), (signal.SIGTERM, 143)])
+def test_slurm_gets_a_job_back_in_the_queue_that_it_warned_and_not_one_that_it_ended(
+    start, tmp_path, number, status
+):
     process = start("x", **slurm(tmp_path))
     wait_until(lambda: len(lines(tmp_path / "x")) > 3, process)
-    assert send_signal(process, signal.SIGUSR1) == 138
-    assert (tmp_path / "told").read_text() == "requeue 4711"
-    assert "SLURM job 4711 is in the queue again" in (tmp_path / "x.log").read_text()
+    assert send_signal(process, number) == status
     assert saved_step(tmp_path / "x") > 3
-
-
-def test_slurm_is_not_asked_for_what_it_ended_itself(start, tmp_path):
-    process = start("x", **slurm(tmp_path))
-    wait_until(lambda: len(lines(tmp_path / "x")) > 3, process)
-    assert send_signal(process) == 143
-    assert not (tmp_path / "told").exists()
+    warned, told = number == signal.SIGUSR1, tmp_path / "told"
+    assert (told.read_text() if told.exists() else "") == "requeue 4711" * warned
+    assert ("SLURM job 4711 is in the queue again" in (tmp_path / "x.log").read_text()) == warned
 
 
 def test_which_job_goes_back():
