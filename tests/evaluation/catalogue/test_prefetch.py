@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 from datasets import Dataset
+from tasks import swept
 
 from embedtrain.evaluation.catalogue.official.manifest import read_manifest
 from embedtrain.evaluation.catalogue.offline import settle_offline
 from embedtrain.evaluation.catalogue.prefetch import prefetch, wanted_data
 from embedtrain.evaluation.catalogue.sources import source_of
 from embedtrain.evaluation.catalogue.tasks import find_tasks, load
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
 
@@ -80,12 +80,7 @@ def fetch(root, *names, told=None, **settings):
 
 
 def score(tasks, encoder, folder):
-    return {
-        score.task: score.value
-        for score in main_scores(
-            sweep(encoder, tasks, [Cell(1, 16)], run="r", step=0, revision="w", folder=folder)
-        )
-    }
+    return {score.task: score.value for score in main_scores(swept(encoder, tasks, [Cell(1, 16)], folder))}
 
 
 def test_official_tasks_run_offline_from_what_a_prefetch_wrote(hub, tmp_path, make_encoder):

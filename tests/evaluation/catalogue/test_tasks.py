@@ -1,6 +1,7 @@
 import gzip
 import json
 import logging
+import re
 
 import pytest
 from small_runs import read_rows
@@ -135,96 +136,46 @@ def test_classification_without_a_test_file_uses_val_else_holds_rows_out(data_ro
 
 
 def test_labels_are_numbered_in_the_order_of_their_values(data_root, write):
+    rows = [{"text": f"word {label}", "label": label} for label in (10, 9, 1)]
     for split in ("train", "test"):
-        write(
-            data_root / f"classification/numbers/{split}.jsonl",
-            [{"text": f"word {label}", "label": label} for label in (10, 9, 1)],
-        )
+        write(data_root / f"classification/numbers/{split}.jsonl", rows)
     (task,) = local_tasks(data_root, ["numbers"])
     load(task)
     assert task.dataset["test"]["label"][:] == [2, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("file", "line", "name", "message"),
-    [
-        (
-            "sts/mine/test.jsonl",
-            '{"sentence1": "a", "score": 1}',
-            "mine",
-            r"test\.jsonl:31: field 'sentence2' is missing",
-        ),
-        (
-            "sts/mine/test.jsonl",
-            '{"sentence1": "a", "sentence2": " ", "score": 1}',
-            "mine",
-            r"test\.jsonl:31: 'sentence2' is an empty text",
-        ),
-        (
-            "sts/mine/test.jsonl",
-            '{"sentence1": "a", "sentence2": "b", "score": "5"}',
-            "mine",
-            r"test\.jsonl:31: 'score' must be a number, got str: '5'",
-        ),
-        ("sts/mine/test.jsonl", "{oops", "mine", r"test\.jsonl:31"),
-        (
-            "pairs/twins/dev.jsonl",
-            '{"sentence1": "a", "sentence2": "b", "label": 2}',
-            "twins",
-            r"dev\.jsonl:31: 'label' must be 0 or 1, got int: '2'",
-        ),
-        (
-            "classification/colours/train.jsonl",
-            '{"text": "a", "label": [1]}',
-            "colours",
-            r"train\.jsonl:61: 'label' must be a text or a whole number, got list: '\[1\]'",
-        ),
-        (
-            "retrieval/find/corpus.jsonl",
-            '{"id": "d3", "text": "a"}',
-            "find",
-            r"corpus\.jsonl:41: has the id 'd3' of .*corpus\.jsonl:4\.",
-        ),
-        (
-            "retrieval/find/qrels.jsonl",
-            '{"query_id": "q77", "corpus_id": "d1", "score": 1}',
-            "find",
-            r"qrels\.jsonl:21: query_id 'q77' is not among the queries",
-        ),
-        (
-            "retrieval/find/qrels.jsonl",
-            '{"query_id": "q1", "corpus_id": "d77", "score": 1}',
-            "find",
-            r"qrels\.jsonl:21: corpus_id 'd77' is not in the corpus",
-        ),
-        (
-            "retrieval/find/qrels.jsonl",
-            '{"query_id": "q1", "corpus_id": "d1", "score": 0.5}',
-            "find",
-            r"qrels\.jsonl:21: 'score' must be a whole number, got float: '0.5'",
-        ),
-    ],
-)
-def test_a_bad_row_is_named_by_file_and_line(data_root, file, line, name, message):
-    with (data_root / file).open("a") as opened:
-        opened.write(line + "\n")
-    (task,) = local_tasks(data_root, [name])
-    with pytest.raises(InputError, match=message):
-        load(task)
+PAIR = '{"sentence1": "a", "sentence2": "b", "score": 1}'
+JUDGED = '{"query_id": "q1", "corpus_id": "d1", "score": 1}'
+QRELS = "retrieval/find/qrels.jsonl"
 
 
 @pytest.mark.parametrize(
-    ("file", "name", "message"),
+    ("file", "line", "message"),
     [
-        ("sts/mine/test.jsonl", "mine", r"test\.jsonl: no rows"),
-        ("retrieval/find/corpus.jsonl", "find", r"corpus\.jsonl: no rows"),
-        ("retrieval/find/qrels.jsonl", "find", "no query has a relevant document"),
+        ("sts/mine/test.jsonl", '{"sentence1": "a", "score": 1}', ":31: field 'sentence2' is missing"),
+        ("sts/mine/test.jsonl", PAIR.replace('"b"', '" "'), ":31: 'sentence2' is an empty text"),
+        ("sts/mine/test.jsonl", PAIR.replace("1}", '"5"}'), ":31: 'score' must be a number, got str: '5'"),
+        ("sts/mine/test.jsonl", "{oops", ":31"),
+        ("pairs/twins/dev.jsonl", PAIR.replace('score": 1', 'label": 2'),
+         ":31: 'label' must be 0 or 1, got int: '2'"),
+        ("classification/colours/train.jsonl", '{"text": "a", "label": [1]}',
+         r":61: 'label' must be a text or a whole number, got list: '\[1\]'"),
+        ("retrieval/find/corpus.jsonl", '{"id": "d3", "text": "a"}',
+         r":41: has the id 'd3' of .*corpus\.jsonl:4\."),
+        (QRELS, JUDGED.replace("q1", "q77"), ":21: query_id 'q77' is not among the queries"),
+        (QRELS, JUDGED.replace("d1", "d77"), ":21: corpus_id 'd77' is not in the corpus"),
+        (QRELS, JUDGED.replace("1}", "0.5}"), ":21: 'score' must be a whole number, got float: '0.5'"),
+        ("sts/mine/test.jsonl", None, ": no rows"),
+        ("retrieval/find/corpus.jsonl", None, ": no rows"),
+        (QRELS, None, "no query has a relevant document"),
     ],
-)
-def test_an_empty_file_is_named(data_root, file, name, message):
-    (data_root / file).write_text("")
-    (task,) = local_tasks(data_root, [name])
-    with pytest.raises(InputError, match=message):
+)  # fmt: skip
+def test_a_bad_row_or_an_empty_file_is_named(data_root, file, line, message):
+    text = (data_root / file).read_text("utf-8") + f"{line}\n" if line else ""
+    (data_root / file).write_text(text, "utf-8")
+    (task,) = local_tasks(data_root, [file.split("/")[1]])
+    where = re.escape(file.split("/")[2]) if message.startswith(":") else ""
+    with pytest.raises(InputError, match=where + message):
         load(task)
 
 

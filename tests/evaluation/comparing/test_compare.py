@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scored_runs import FULL, HALF, HARD, SMALL, write_run
 from small_runs import write_rows
 
 from embedtrain.evaluation.comparing.compare import (
@@ -12,34 +13,9 @@ from embedtrain.evaluation.comparing.compare import (
 from embedtrain.evaluation.comparing.runs import cells_of, read_run, read_seeds
 from embedtrain.evaluation.comparing.statistics import Settings
 from embedtrain.evaluation.per_item.stored import About, ItemValues, items_file, write_items
-from embedtrain.files.scores import append_scores
 from embedtrain.types import Cell, InputError, Score
 
-FULL, HALF, SMALL = Cell(6, 384), Cell(6, 96), Cell(2, 32)
 JUDGEMENT = Judgement(Settings(resamples=500))
-HARD = np.random.default_rng(0).uniform(0.2, 0.8, size=120)  # how hard each item is, for everybody
-
-
-def write_run(folder, quality, tasks=("one", "two"), seed=0, step=0, data="d0", items=True):
-    """A run whose items of a cell are what they are for everybody, and `quality[cell]` more."""
-    for number, task in enumerate(tasks):
-        for cell, better in quality.items():
-            noise = np.random.default_rng([seed, number, *cell[:2]]).normal(0, 0.02, size=len(HARD))
-            values = HARD + better + noise
-            score = Score(
-                folder.name, step, task, "test", *cell[:2], "accuracy", float(values.mean()), cell.dtype
-            )
-            append_scores(folder / "scores.jsonl", [score])
-            about = About(
-                folder.name, step, task, "test", *cell, "w", data, "2.26", ("default",), {"accuracy": "mean"}
-            )
-            zeros = np.zeros(len(values))
-            kept = ItemValues(
-                about, np.arange(len(values)), zeros.astype(np.int64), zeros, {"accuracy": values[:, None]}
-            )
-            if items:
-                write_items(items_file(folder, task, step=step, cell=str(cell), split="test"), kept)
-    return str(folder)
 
 
 def test_a_better_run_is_better_and_an_equal_one_not_distinguishable(tmp_path):

@@ -16,22 +16,10 @@ from embedtrain.types import InputError
 def make(values, ids=None, metric="ndcg_at_10", statistic="mean", gold=None, **changes):
     values = np.asarray(values, dtype=np.float64)
     n = len(values)
-    about = {
-        "run": "mine",
-        "step": 3,
-        "task": "find",
-        "split": "test",
-        "layer": 2,
-        "dim": 8,
-        "dtype": "float32",
-        "weights": "w",
-        "data": "d0",
-        "mteb": "2.26",
-        "subsets": ("default",),
-        "statistics": {metric: statistic} if n else {},
-    } | changes
+    statistics = {metric: statistic} if n else {}
+    about = About("mine", 3, "find", "test", 2, 8, "float32", "w", "d0", "2.26", ("default",), statistics)
     return ItemValues(
-        About(**about),
+        about._replace(**changes),
         np.arange(n) if ids is None else np.asarray(ids),
         np.zeros(n, dtype=np.int64),
         np.zeros(n) if gold is None else np.asarray(gold, dtype=float),

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from processes import joined, module_at
-from tasks import local_tasks
+from tasks import swept
 
-from embedtrain.evaluation.sweeping.sweep import IncompleteError, sweep
+from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.types import Cell
 
 CELLS = (Cell(1, 4), Cell(1, 16, "int8"), Cell(3, 4, "binary"), Cell(3, 16))
-SETTINGS = {"run": "mine", "step": 0, "revision": "weights0"}
 
 
 def fake_encoder():
@@ -21,7 +20,7 @@ def main(rank, root, folder, names):
     with joined():
         encoder = fake_encoder()
         try:
-            scores = sweep(encoder, local_tasks(root, names), CELLS, folder=folder / "out", **SETTINGS)
+            scores = swept(encoder, root, CELLS, folder / "out", names=names)
         except IncompleteError as error:
             scores = [str(error)]
         return len(encoder.texts), scores

@@ -2,17 +2,10 @@ import mteb
 import pytest
 import torch
 from mteb.models import SearchEncoderWrapper
-from tasks import local_tasks
+from tasks import local_tasks, mteb_scores, official_tasks, served
 
-from embedtrain.evaluation.sweeping.adapter import AS_CUT, ServedCell, model_meta
 from embedtrain.evaluation.vectors.bank import GridBank
 from embedtrain.types import Cell, Embeddings, SubModel
-
-
-def make_cell(encoder, cell, layers=None, serving=AS_CUT):
-    size = {"num_layers": encoder.num_layers, "width": encoder.width}
-    meta = model_meta(cell, serving, **size, run="mine", revision="w")
-    return ServedCell(GridBank(encoder, layers or [cell.layer], lambda texts: None), cell, meta, serving)
 
 
 class StockCell:
@@ -21,11 +14,6 @@ class StockCell:
     def __init__(self, cell):
         self.encode, self.similarity = cell.encode, cell.similarity
         self.similarity_pairwise, self.mteb_model_meta = cell.similarity_pairwise, cell.mteb_model_meta
-
-
-def scores_of(model, task):
-    result = mteb.evaluate(model, task, cache=None, co2_tracker=False, show_progress_bar=False)
-    return result.task_results[0].scores
 
 
 def test_vectors_are_truncated_then_normalised_and_new_texts_keep_the_old(make_encoder):
@@ -85,7 +73,7 @@ def test_texts_get_the_prompt_of_their_task_its_type_or_their_role(
 ):
     (found,) = local_tasks(data_root, [task])
     encoder = make_encoder(prompts=prompts)
-    scores_of(make_cell(encoder, Cell(1, 4)), found)
+    mteb_scores(served(encoder, Cell(1, 4)), found)
     assert {(role, text.split()[0]) for role, text in encoder.texts} == expected
 
 
@@ -122,14 +110,14 @@ def test_search_gives_the_scores_of_mtebs_own_loop(make_encoder, data_root, k_va
     (task,) = local_tasks(data_root, ["find"])
     type(task).k_values, task._top_k = k_values, max(k_values)
     for size in (Cell(1, 4), Cell(3, 16), Cell(3, 16, "int8")):
-        cell = make_cell(make_encoder(), size)
-        assert scores_of(cell, task) == scores_of(StockCell(cell), task)
+        cell = served(make_encoder(), size)
+        assert mteb_scores(cell, task) == mteb_scores(StockCell(cell), task)
 
 
 def test_search_keeps_what_mtebs_loop_keeps_where_similarities_are_equal(make_encoder):
     from datasets import Dataset
 
-    cell = make_cell(make_encoder(), Cell(1, 4))
+    cell = served(make_encoder(), Cell(1, 4))
     corpus = Dataset.from_list([{"id": f"d{n}", "title": "", "text": "red cat"} for n in range(3)])
     queries = Dataset.from_list([{"id": "q", "text": "red cat"}])
     settings = {"task_metadata": mteb.get_task("STS12").metadata, "hf_split": "test", "hf_subset": "default"}
@@ -146,12 +134,12 @@ def test_plain_labels_give_stock_classification_scores(make_encoder, data_root):
     from mteb.abstasks import AbsTaskClassification
 
     (task,) = local_tasks(data_root, ["colours"])
-    cell = make_cell(make_encoder(), Cell(1, 4))
-    quick = scores_of(cell, task)
+    cell = served(make_encoder(), Cell(1, 4))
+    quick = mteb_scores(cell, task)
     for method in ("_evaluate_subset", "_undersample_data", "_run_experiment"):
         setattr(type(task), method, getattr(AbsTaskClassification, method))
-    assert scores_of(cell, task) == quick
-    assert 0 < quick["test"][0]["accuracy"] < 1
+    assert mteb_scores(cell, task) == quick
+    assert 0 < quick["accuracy"] < 1
 
 
 def test_no_column_of_a_classification_is_read_by_elements(make_encoder, data_root, monkeypatch):
@@ -162,21 +150,19 @@ def test_no_column_of_a_classification_is_read_by_elements(make_encoder, data_ro
     monkeypatch.setattr(Column, "__getitem__", lambda self, key: read.append(key) or whole(self, key))
     monkeypatch.setattr(Column, "__iter__", lambda self: read.append("iter") or stock(self))
     (task,) = local_tasks(data_root, ["colours"])
-    scores_of(make_cell(make_encoder(), Cell(1, 4)), task)
+    mteb_scores(served(make_encoder(), Cell(1, 4)), task)
     assert read
     assert all(isinstance(key, slice) for key in read)
 
 
 def test_every_mock_task_of_mteb_passes(make_encoder):
-    outcome = mteb.mock_run(make_cell(make_encoder(), Cell(3, 8)))
+    outcome = mteb.mock_run(served(make_encoder(), Cell(3, 8)))
     ran = {name: status for name, status in outcome.items() if status is not None}
     assert outcome.all_passed, outcome.to_markdown()
     assert len(ran) >= 25
 
 
 def test_a_stock_classification_task_of_mteb_gets_plain_labels_others_stay():
-    from tasks import official_tasks
-
     from embedtrain.evaluation.catalogue.official.plain_labels import PlainLabels
 
     banking, sts = official_tasks(["Banking77Classification", "STSBenchmark"])

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tasks import local_tasks, official_tasks
+from tasks import local_tasks, official_tasks, swept
 
 from embedtrain.evaluation.catalogue.texts import shipped_texts, texts_of
 from embedtrain.evaluation.sweeping.cost import _cost, _Counted, flops_of, route_of
@@ -9,12 +9,10 @@ from embedtrain.types import Cell
 
 
 def test_the_texts_of_a_task_are_those_that_a_sweep_encodes(make_encoder, data_root, tmp_path):
-    from embedtrain.evaluation.sweeping.sweep import sweep
-
     for name in ("mine", "find"):
         (task,) = local_tasks(data_root, [name])
         encoder = make_encoder()
-        sweep(encoder, [task], [Cell(1, 4)], run="r", step=0, revision="w", folder=tmp_path / name, workers=1)
+        swept(encoder, [task], [Cell(1, 4)], tmp_path / name, workers=1)
         (task,) = local_tasks(data_root, [name])
         assert sorted(texts_of(task)) == sorted(text for _, text in encoder.texts)
         assert not task.data_loaded

@@ -4,9 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from tasks import local_tasks
+from tasks import local_tasks, mteb_scores, swept
 
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.pooling import LatentAttention
@@ -30,12 +29,6 @@ def root(data_root, write):
     return data_root
 
 
-def swept(encoder, root, folder, names=TASKS):
-    settings = {"run": "mine", "step": 0, "revision": "w"}
-    scores = sweep(encoder, local_tasks(root, list(names)), CELLS, folder=folder, **settings)
-    return {(score.task, Cell(score.layer, score.dim)): score.value for score in main_scores(scores)}
-
-
 def score_of_export(encoder, root, folder, name, cell):
     """mteb's main score of the folder of one sub-model, its data and generators fresh."""
     import mteb
@@ -46,13 +39,15 @@ def score_of_export(encoder, root, folder, name, cell):
     model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True, local_files_only=True)
     (task,) = local_tasks(root, [name])
     wrapped = mteb.models.SentenceTransformerEncoderWrapper(model)
-    result = mteb.evaluate(wrapped, task, cache=None, co2_tracker=False, show_progress_bar=False)
-    (split,) = result.task_results[0].scores.values()
-    return split[0]["main_score"]
+    return mteb_scores(wrapped, task)["main_score"]
+
+
+def main_values(scores):
+    return {(score.task, Cell(score.layer, score.dim)): score.value for score in main_scores(scores)}
 
 
 def compare(encoder, root, tmp_path, names=TASKS):
-    found = swept(encoder, root, tmp_path / "sweep", names)
+    found = main_values(swept(encoder, root, CELLS, tmp_path / "sweep", names=names))
     for cell in CELLS:
         for name in names:
             expected = score_of_export(encoder, root, tmp_path / str(cell), name, cell)
@@ -85,6 +80,6 @@ def test_cells_of_a_decoder_with_adapters_and_latent_attention_equal_their_cut_e
         prompts={"query": "the question is "},
         lora={"rank": 4},
     )
-    before = swept(encoder, root, tmp_path / "before")
+    before = main_values(swept(encoder, root, CELLS, tmp_path / "before", names=TASKS))
     found = compare(moved(encoder), root, tmp_path)
     assert found != before

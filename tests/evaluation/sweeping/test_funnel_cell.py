@@ -1,11 +1,10 @@
 import pytest
 import torch
-from tasks import local_tasks
+from tasks import local_tasks, swept
 
 from embedtrain.evaluation.comparing.runs import cells_of, read_run
 from embedtrain.evaluation.per_item.stored import read_items
 from embedtrain.evaluation.sweeping.funnel import Funnel, measured_as
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import read_scores
 from embedtrain.report.cells import cells
 from embedtrain.report.funnels import funnel_table
@@ -17,25 +16,20 @@ EVERYTHING = Funnel((SMALL, SubModel(2, 8), LARGE), (40, 40))  # keeps all 40 do
 SINGLE = (Cell(*SMALL), Cell(*LARGE))
 
 
-def run_sweep(encoder, root, folder, measured, names=("find",), **changes):
-    settings = {"run": "mine", "step": 0, "revision": "weights0"} | changes
-    return sweep(encoder, local_tasks(root, names), measured, folder=folder, **settings)
-
-
 def values(scores, measured):
     where = (measured.layer, measured.dim, str(measured.dtype))
     return {s.metric: s.value for s in scores if (s.layer, s.dim, s.dtype) == where}
 
 
 def test_a_funnel_that_keeps_everything_scores_as_its_last_cell(make_encoder, data_root, tmp_path):
-    scores = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, EVERYTHING])
+    scores = swept(make_encoder(), data_root, [*SINGLE, EVERYTHING], tmp_path, names=["find"])
     single, funnel = values(scores, SINGLE[1]), values(scores, EVERYTHING)
     assert {metric: funnel[metric] for metric in single} == single
 
 
 def test_a_funnel_finds_what_a_slow_one_finds(make_encoder, data_root, tmp_path):
     encoder = make_encoder()
-    scores = run_sweep(encoder, data_root, tmp_path, [FUNNEL])
+    scores = swept(encoder, data_root, [FUNNEL], tmp_path, names=["find"])
     (task,) = local_tasks(data_root, ["find"])
     task.load_data()
     data = task.dataset["default"]["test"]
@@ -57,7 +51,7 @@ def test_a_funnel_finds_what_a_slow_one_finds(make_encoder, data_root, tmp_path)
 
 
 def test_its_lines_say_what_it_is_and_what_it_costs(make_encoder, data_root, tmp_path):
-    scores = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, FUNNEL], names=("mine", "find"))
+    scores = swept(make_encoder(), data_root, [*SINGLE, FUNNEL], tmp_path, names=("mine", "find"))
     lines = [score for score in scores if score.dtype == "funnel(L1_D4>12>L3_D16)"]
     assert {(s.task, s.layer, s.dim) for s in lines} == {("find", 3, 16)}  # of retrieval alone
     assert lines[0].metric == "ndcg_at_10"
@@ -72,17 +66,19 @@ def test_its_lines_say_what_it_is_and_what_it_costs(make_encoder, data_root, tmp
 
 def test_all_stages_are_served_by_one_encode(make_encoder, data_root, tmp_path):
     encoder, single = make_encoder(), make_encoder()
-    run_sweep(encoder, data_root, tmp_path / "a", [*SINGLE, FUNNEL, EVERYTHING])
-    run_sweep(single, data_root, tmp_path / "b", SINGLE[:1])
+    swept(encoder, data_root, [*SINGLE, FUNNEL, EVERYTHING], tmp_path / "a", names=["find"])
+    swept(single, data_root, SINGLE[:1], tmp_path / "b", names=["find"])
     assert encoder.texts == single.texts
 
 
 def test_a_funnel_is_resumed_kept_and_compared_like_a_cell(make_encoder, data_root, tmp_path):
-    first = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, FUNNEL])
+    first = swept(make_encoder(), data_root, [*SINGLE, FUNNEL], tmp_path, names=["find"])
     again = make_encoder()
-    assert run_sweep(again, data_root, tmp_path, [*SINGLE, FUNNEL]) == first
+    assert swept(again, data_root, [*SINGLE, FUNNEL], tmp_path, names=["find"]) == first
     assert again.calls == 0
-    assert run_sweep(again, data_root, tmp_path, SINGLE) == [s for s in first if s.dtype == "float32"]
+    assert swept(again, data_root, SINGLE, tmp_path, names=["find"]) == [
+        s for s in first if s.dtype == "float32"
+    ]
     kept = read_scores(tmp_path / "scores.jsonl")
     assert sorted(kept) == sorted(first)  # a funnel that is not swept now stays
     (path,) = tmp_path.glob("items/find/*funnel*.npz")
@@ -93,7 +89,7 @@ def test_a_funnel_is_resumed_kept_and_compared_like_a_cell(make_encoder, data_ro
 
 
 def test_grids_do_not_show_funnels_and_their_table_does(make_encoder, data_root, tmp_path):
-    scores = run_sweep(make_encoder(), data_root, tmp_path, [*SINGLE, FUNNEL], names=("mine", "find"))
+    scores = swept(make_encoder(), data_root, [*SINGLE, FUNNEL], tmp_path, names=("mine", "find"))
     assert set(cells(scores)) == set(SINGLE)
     table = funnel_table(scores)
     assert list(table.columns[1].cells) == ["L1_D4", "L3_D16", str(FUNNEL)]
@@ -104,7 +100,7 @@ def test_grids_do_not_show_funnels_and_their_table_does(make_encoder, data_root,
 
 def test_stages_the_model_does_not_have_are_refused(make_encoder, data_root, tmp_path):
     with pytest.raises(InputError, match=r"layer must be in 1..3, got 7"):
-        run_sweep(make_encoder(), data_root, tmp_path, [Funnel((SubModel(7, 4), LARGE), (12,))])
+        swept(make_encoder(), data_root, [Funnel((SubModel(7, 4), LARGE), (12,))], tmp_path, names=["find"])
 
 
 def test_a_dtype_names_what_was_measured():

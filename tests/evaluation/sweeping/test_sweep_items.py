@@ -1,11 +1,10 @@
 import pytest
-from tasks import local_tasks
+from tasks import swept
 
 from embedtrain.evaluation.comparing.compare import Judgement, compare_runs
 from embedtrain.evaluation.comparing.runs import cell_of, read_run
 from embedtrain.evaluation.comparing.statistics import Settings
 from embedtrain.evaluation.per_item.stored import items_file, read_items
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell
 
@@ -14,8 +13,8 @@ NAMES = ("mine", "twins", "colours", "find")
 
 
 def run_sweep(encoder, root, folder, cells=CELLS, names=NAMES, **changes):
-    settings = {"run": folder.name, "step": 0, "revision": "weights0"} | changes
-    return sweep(encoder, local_tasks(root, names), cells, folder=folder, **settings)
+    settings = {"run": folder.name, "revision": "weights0"} | changes
+    return swept(encoder, root, cells, folder, names=names, **settings)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

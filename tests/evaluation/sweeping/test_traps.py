@@ -5,10 +5,9 @@ import pytest
 import torch
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
-from tasks import local_tasks
+from tasks import local_tasks, mteb_scores, swept
 
 from embedtrain.evaluation import mteb_private
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.report.cells import cells as table_cells
 from embedtrain.types import Cell
@@ -21,30 +20,19 @@ class Stock(AbsEncoder):
 
     def __init__(self, encoder, dim=16, kwargs=None):
         self.encoder, self.dim = encoder, dim
-        self.mteb_model_meta = ModelMeta.create_empty(
-            {
-                "name": "mine/model",
-                "revision": "1",
-                "similarity_fn_name": ScoringFunction.COSINE,
-                "experiment_kwargs": kwargs,
-            }
-        )
+        facts = {"name": "mine/model", "revision": "1", "similarity_fn_name": ScoringFunction.COSINE}
+        self.mteb_model_meta = ModelMeta.create_empty({**facts, "experiment_kwargs": kwargs})
 
     def encode(self, inputs, **_):
         return self.encoder.encode(list(inputs.dataset["text"][:]), [3]).values[0, :, : self.dim].numpy()
 
 
 def stock(model, task, cache):
-    result = mteb.evaluate(model, task, cache=cache, co2_tracker=False, show_progress_bar=False)
-    (split,) = result.task_results[0].scores.values()
-    return round(split[0]["main_score"], 6)  # as mteb writes it
+    return round(mteb_scores(model, task, cache)["main_score"], 6)  # as mteb writes it
 
 
-def ours(encoder, root, folder, cell=FULL, revision="w", names=("mine",)):
-    scores = sweep(
-        encoder, local_tasks(root, names), [cell], run="mine", step=0, revision=revision, folder=folder
-    )
-    return main_scores(scores)[0].value
+def ours(encoder, root, folder, cell=FULL, revision="w"):
+    return main_scores(swept(encoder, root, [cell], folder, names=["mine"], revision=revision))[0].value
 
 
 @pytest.fixture
@@ -118,9 +106,7 @@ def test_a_table_that_averages_the_cells(make_encoder, data_root, tmp_path, task
     assert number == pytest.approx((full + small) / 2, abs=1e-5)
     assert number not in (pytest.approx(full, abs=1e-4), pytest.approx(small, abs=1e-4))
     cells = [FULL, Cell(3, 4)]
-    scores = sweep(
-        encoder, local_tasks(data_root, ["mine"]), cells, run="mine", step=0, revision="w", folder=tmp_path
-    )
+    scores = swept(encoder, data_root, cells, tmp_path, names=["mine"])
     assert table_cells(scores) == pytest.approx({FULL: 100 * full, Cell(3, 4): 100 * small}, abs=1e-3)
 
 
@@ -138,8 +124,8 @@ def test_clustering_that_draws_other_samples_each_time(make_encoder, clustering,
     assert len(set(drawn)) > 1
     task = clustering()
     cells = [FULL, Cell(3, 16, "int8"), Cell(3, 8)]
-    scores = sweep(encoder, [task], cells, run="mine", step=0, revision="w", folder=tmp_path / "a")
-    again = sweep(encoder, [task], cells[::-1], run="mine", step=0, revision="w", folder=tmp_path / "b")
+    scores = swept(encoder, [task], cells, tmp_path / "a")
+    again = swept(encoder, [task], cells[::-1], tmp_path / "b")
     assert sorted(scores) == sorted(again)
     fresh = clustering()
     mteb_private.seed(fresh)
@@ -153,29 +139,15 @@ def test_clustering_that_draws_other_samples_each_time(make_encoder, clustering,
 
 def test_results_that_hide_the_experiments(make_encoder, data_root, tmp_path):
     cells = [FULL, Cell(3, 4), Cell(1, 4, "int8")]
-    sweep(
-        make_encoder(),
-        local_tasks(data_root, ["mine"]),
-        cells,
-        run="mine",
-        step=0,
-        revision="w",
-        folder=tmp_path,
-    )
+    swept(make_encoder(), data_root, cells, tmp_path, names=["mine"])
     tree = mteb.ResultCache(tmp_path / "mteb")
     asked = {"models": ["embedtrain/mine"], "tasks": ["mine"], "include_remote": False}
     assert len(tree.load_results(**asked).model_results) == 1
     all_of_them = tree.load_results(**asked, load_experiments="match_name").model_results
     kwargs = [result.model_meta.experiment_kwargs for result in all_of_them]
+    small = [{"embed_dim": 4, "n_layers": layers, "normalize": "post"} for layers in (3, 1)]
     assert sorted(map(str, kwargs)) == sorted(
-        map(
-            str,
-            [
-                None,
-                {"embed_dim": 4, "n_layers": 3, "normalize": "post"},
-                {"embed_dim": 4, "n_layers": 1, "normalize": "post", "output_dtypes": "int8"},
-            ],
-        )
+        map(str, [None, small[0], small[1] | {"output_dtypes": "int8"}])
     )
 
 

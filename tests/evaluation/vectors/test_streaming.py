@@ -1,9 +1,8 @@
 import pytest
 import torch
-from tasks import local_tasks
+from tasks import swept
 
 from embedtrain.evaluation.sweeping.adapter import Serving
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.evaluation.vectors import streaming
 from embedtrain.evaluation.vectors.bank import GridBank
 from embedtrain.evaluation.vectors.search import search
@@ -75,35 +74,33 @@ def distinct(tmp_path, write):
     return tmp_path / "distinct"
 
 
-def swept(encoder, root, folder, keeping, cells=SWEPT, **settings):
-    tasks = local_tasks(root, ["find"])
-    where = {"run": "mine", "step": 0, "revision": "w", "folder": folder, "keeping": keeping, "workers": 1}
-    return sweep(encoder, tasks, cells, **where, **settings)
+def sweep_find(encoder, root, folder, keeping, cells=SWEPT, **settings):
+    return swept(encoder, root, cells, folder, names=["find"], keeping=keeping, workers=1, **settings)
 
 
 def test_a_sweep_with_little_room_gives_the_scores_of_one_with_much(
     make_encoder, distinct, tmp_path, small_chunks
 ):
     serving = Serving("pre", 2)
-    expected = swept(make_encoder(), distinct, tmp_path / "much", Keeping(), serving=serving)
+    expected = sweep_find(make_encoder(), distinct, tmp_path / "much", Keeping(), serving=serving)
     little = Keeping(memory_gb=30 * 2 * 16 * 4 / GIB)  # the 10 queries, not the 40 documents
     encoder = make_encoder()
-    assert swept(encoder, distinct, tmp_path / "little", little, serving=serving) == expected
+    assert sweep_find(encoder, distinct, tmp_path / "little", little, serving=serving) == expected
     documents = [text for role, text in encoder.texts if role == "document"]
     assert len(documents) == 2 * len(set(documents))  # once for the ranges of int8
     plain = make_encoder()
     cells = [cell for cell in SWEPT if "int8" not in cell.dtype]
-    swept(plain, distinct, tmp_path / "plain", little, cells, serving=serving)
+    sweep_find(plain, distinct, tmp_path / "plain", little, cells, serving=serving)
     assert len(plain.texts) == len(set(plain.texts))
 
 
 def test_a_store_with_room_is_used_instead_and_finds_the_corpus_again(make_encoder, distinct, tmp_path):
     store = Keeping(tmp_path / "store", memory_gb=0.0)
-    expected = swept(make_encoder(), distinct, tmp_path / "memory", Keeping())
-    assert swept(make_encoder(), distinct, tmp_path / "first", store) == expected
+    expected = sweep_find(make_encoder(), distinct, tmp_path / "memory", Keeping())
+    assert sweep_find(make_encoder(), distinct, tmp_path / "first", store) == expected
     again = make_encoder()
     full = sum(path.stat().st_size for path in (tmp_path / "store").rglob("*.vectors")) / GIB
-    assert swept(again, distinct, tmp_path / "second", store._replace(store_gb=full)) == expected
+    assert sweep_find(again, distinct, tmp_path / "second", store._replace(store_gb=full)) == expected
     assert again.calls == 0
 
 
@@ -111,8 +108,8 @@ def test_vectors_in_float16_are_the_same_whether_kept_or_streamed(
     make_encoder, distinct, tmp_path, small_chunks
 ):
     little = Keeping(memory_gb=30 * 2 * 16 * 2 / GIB, dtype="float16")
-    expected = swept(make_encoder(), distinct, tmp_path / "much", Keeping(dtype="float16"))
-    assert swept(make_encoder(), distinct, tmp_path / "little", little) == expected
+    expected = sweep_find(make_encoder(), distinct, tmp_path / "much", Keeping(dtype="float16"))
+    assert sweep_find(make_encoder(), distinct, tmp_path / "little", little) == expected
 
 
 def test_a_chunk_is_as_large_as_its_vectors_allow(make_encoder, monkeypatch):

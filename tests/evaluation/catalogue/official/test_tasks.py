@@ -1,11 +1,11 @@
 import logging
 
 import pytest
+from tasks import swept
 
 from embedtrain.evaluation.catalogue.official.tasks import official, official_names, parts_of
 from embedtrain.evaluation.catalogue.presets import PRESETS
 from embedtrain.evaluation.catalogue.tasks import find_tasks, load
-from embedtrain.evaluation.sweeping.sweep import sweep
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
 
@@ -108,10 +108,7 @@ def test_a_score_is_of_the_languages_asked_for_whatever_was_scored_before(make_e
     def score(folder, subsets):
         (task,) = find_tasks(["STS17"], tmp_path / "root")
         task.filter_languages(None, hf_subsets=subsets)
-        found = sweep(
-            make_encoder(), [task], [Cell(1, 8)], run="r", step=0, revision="w", folder=tmp_path / folder
-        )
-        return main_scores(found)[0].value
+        return main_scores(swept(make_encoder(), [task], [Cell(1, 8)], tmp_path / folder))[0].value
 
     both, alone = score("first", ["en-en", "es-es"]), score("second", ["en-en"])
     assert alone != both
