@@ -106,16 +106,12 @@ def test_what_a_prefetch_could_not_have_is_the_last_it_says(hub, say):
     [
         (["prefetch=true", "tasks=[STSBenchmark]"], "prefetch=true needs data_root=DIR"),
         (["tasks=[STSBenchmark]"], "model must be given, e.g. model=runs/mine"),
-        (
-            ["prefetch=true", "tasks=[STSBenchmark]", "data_root=mirror", "model=no/such"],
-            "model=no/such is neither a folder here nor to be had from the hub (ConnectionError: no route)",
-        ),
-        (
-            ["prefetch=true", "tasks=[STSBenchmrk]", "data_root=mirror"],
-            "no task 'STSBenchmrk'; nearest: STSB",
-        ),
+        (["prefetch=true", "tasks=[STSBenchmark]", "data_root=mirror", "model=no/such"],
+         "model=no/such is neither a folder here nor to be had from the hub (ConnectionError: no route)"),
+        (["prefetch=true", "tasks=[STSBenchmrk]", "data_root=mirror"],
+         "no task 'STSBenchmrk'; nearest: STSB"),
     ],
-)
+)  # fmt: skip
 def test_words_that_do_not_fit_are_said(hub, say, words, message):
     assert message in say(*words)[1]
 

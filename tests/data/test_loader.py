@@ -4,14 +4,14 @@ import os
 import signal
 
 import pytest
-import torch
+from data_modules import one_token
 from processes import wait_until
 
 from embedtrain.data.loader import StepDataset, StepLoader
 from embedtrain.data.order.sampler import EvenBatches, slice_for_rank
 from embedtrain.data.read.sources import Example
 from embedtrain.training.steps.contrastive.collate import PairCollate
-from embedtrain.types import InputError, Inputs
+from embedtrain.types import InputError
 
 ROWS = [Example(f"q{n}", (f"p{n}",), (), None, "task", f"rows.jsonl:{n + 1}") for n in range(24)]
 
@@ -28,8 +28,7 @@ class Tokenizer:
         if self.note is not None:
             with self.note.open("a") as file:
                 file.write(f"{os.getpid()} {os.environ.get('TOKENIZERS_PARALLELISM')}\n")
-        ids = torch.tensor([[len(text)] for text in texts])
-        return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+        return one_token(texts, role)
 
 
 def loader(process, workers, first=0):

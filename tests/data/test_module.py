@@ -3,19 +3,13 @@ import pickle
 import pytest
 import pytorch_lightning as pl
 import torch
-from data_modules import data_module
+from data_modules import QUIET, data_module, one_token
 from small_runs import write_rows
 
 from embedtrain.data.entries import read_sources
 from embedtrain.data.module import DataModule
 from embedtrain.training.steps.contrastive.collate import PairCollate
-from embedtrain.types import InputError, Inputs
-
-
-def process(texts, role, prompts=None):
-    """One token a text; at module level so that worker processes can import it."""
-    ids = torch.tensor([[len(text)] for text in texts])
-    return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+from embedtrain.types import InputError
 
 
 @pytest.fixture
@@ -27,7 +21,7 @@ def path(tmp_path):
 
 
 def module_of(path, **options):
-    settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "collate": PairCollate(process), **options}
+    settings = {"batch_size": 4, "max_epochs": 2, "seed": 0, "collate": PairCollate(one_token), **options}
     data = data_module(train=path, **settings)
     data.setup()
     return data
@@ -67,17 +61,8 @@ class Crash(pl.Callback):
 
 
 def fit(data, folder, *, callbacks=(), checkpoint=None, accumulate=1, watcher=None):
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_epochs=1,
-        accumulate_grad_batches=accumulate,
-        callbacks=list(callbacks),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    own = {"accumulate_grad_batches": accumulate, "callbacks": list(callbacks), "default_root_dir": folder}
+    trainer = pl.Trainer(max_epochs=1, enable_checkpointing=False, **own, **QUIET)
     watcher = watcher or Watcher()
     trainer.fit(watcher, datamodule=data, ckpt_path=checkpoint, weights_only=False)
     return trainer, watcher
@@ -218,10 +203,13 @@ def test_batch_that_ranks_cannot_share_is_refused_before_training(path, monkeypa
 
 def test_validation_has_a_collate_of_its_own(path):
     def longer(texts, role, prompts=None):
-        return process([text + "!" for text in texts], role, prompts)
+        return one_token([text + "!" for text in texts], role, prompts)
 
     data = module_of(
-        path, validation_rows=8, collate=PairCollate(process, longer), validation_collate=PairCollate(process)
+        path,
+        validation_rows=8,
+        collate=PairCollate(one_token, longer),
+        validation_collate=PairCollate(one_token),
     )
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(batch.guide.values, batch.inputs.values + 1)

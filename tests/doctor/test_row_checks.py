@@ -3,10 +3,11 @@
 import json
 
 import pytest
+from data_modules import example
 
 from embedtrain.data.order.mixture import Dataset
 from embedtrain.data.order.run_plan import Part
-from embedtrain.data.read.sources import Example, Prompts
+from embedtrain.data.read.sources import Prompts
 from embedtrain.data.stores.memory import MemoryRows
 from embedtrain.doctor.contamination import contamination_findings, overlap_finding, training_places
 from embedtrain.doctor.duplicates import duplicate_findings, false_negative_findings
@@ -17,8 +18,8 @@ from embedtrain.evaluation.catalogue.texts import Placed
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 
 
-def row(number, query, positives, negatives=(), score=None, task="t"):
-    return Example(query, tuple(positives), tuple(negatives), score, task, f"rows.jsonl:{number}")
+def row(number, *texts, **more):
+    return example(*texts, where=f"rows.jsonl:{number}", **more)
 
 
 def sample(*rows):

@@ -1,11 +1,11 @@
 """A teacher without a model, and small rows to mine."""
 
 import hashlib
+from functools import partial
 
+import data_modules
 import numpy as np
 import pytest
-
-from embedtrain.data.read.sources import Example
 
 
 class CountingTeacher:
@@ -40,7 +40,4 @@ def make_teacher():
 
 @pytest.fixture
 def example():
-    def make(query, positives, negatives=(), task="t", score=None, **more):
-        return Example(query, tuple(positives), tuple(negatives), score, task, "rows.jsonl:1", **more)
-
-    return make
+    return partial(data_modules.example, where="rows.jsonl:1")

@@ -1,12 +1,12 @@
 """What is mined, read from files: sound ones, and a few hundred damaged ones."""
 
-import importlib.util
 import json
 import random
 import re
 from pathlib import Path
 
 import pytest
+from processes import module_at
 from small_runs import write_rows
 
 from embedtrain.data.read.bad_rows import BadRows
@@ -82,45 +82,28 @@ def test_bad_rows_of_a_retrieval_set_are_reported_and_the_rest_is_mined(tmp_path
     assert reading.left_out == len((out / "quarantine.jsonl").read_text("utf-8").splitlines()) == 8
 
 
-def fuzz():
-    """The damage that training data is tested with."""
-    spec = importlib.util.spec_from_file_location(
-        "fuzz", Path(__file__).parents[1] / "data/read/test_fuzz.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
+DAMAGE = module_at(Path(__file__).parents[1] / "data/read/test_fuzz.py")  # what training data is tested with
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 PLACE = r"(rows|corpus)\.\w+(\.gz)?(:\d+|: .*(row|line) \d+|: none of its|: holds no|: byte)"
 
 
-def damaged_files(damage, draw, folder):
+def damaged_files(draw, folder):
     """Rows of any format, and a corpus of lines or an array."""
     folder.mkdir()
-    rows = damage.write(folder / f"rows{draw.choice(SUFFIXES)}", draw)
-    corpus = damage.write(folder / f"corpus{draw.choice(('.jsonl', '.json'))}", draw)
+    rows = DAMAGE.write(folder / f"rows{draw.choice(SUFFIXES)}", draw)
+    corpus = DAMAGE.write(folder / f"corpus{draw.choice(('.jsonl', '.json'))}", draw)
     corpus.write_bytes(corpus.read_bytes().replace(b'"query"', b'"text"'))
     return rows, corpus
 
 
-def outcome(read):
-    """(what was read, None), or (None, what stopped it)."""
-    try:
-        return read(), None
-    except InputError as error:
-        return None, str(error)
-
-
 @pytest.mark.parametrize("first", range(0, 300, 50))
 def test_damaged_rows_and_corpora_end_in_an_error_with_its_place_or_in_a_report(tmp_path, first):
-    damage, ends = fuzz(), []
+    ends = []
     for seed in range(first, first + 50):
         draw, folder = random.Random(seed), tmp_path / str(seed)
-        source, corpus = damaged_files(damage, draw, folder)
+        source, corpus = damaged_files(draw, folder)
         policy, named = draw.choice(("error", "skip", "quarantine")), draw.choice((corpus, None))
-        reading, error = outcome(
+        reading, error = DAMAGE.outcome(
             lambda: read_source(source, lambda: BadRows(policy, folder / "out"), corpus=named)  # noqa: B023
         )
         if reading is None:

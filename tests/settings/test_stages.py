@@ -7,12 +7,8 @@ from embedtrain.settings.stages import stages_of
 from embedtrain.types import InputError
 
 WORDS = [
-    "name=x",
-    "data.train=rows.jsonl",
-    "data.batch_size=16",
-    "optim.lr=1e-3",
-    "plan.pairs=[[1,8],[6,384]]",
-]
+    "name=x", "data.train=rows.jsonl", "data.batch_size=16", "optim.lr=1e-3", "plan.pairs=[[1,8],[6,384]]",
+]  # fmt: skip
 
 
 def staged(*entries):

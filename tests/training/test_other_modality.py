@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from data_modules import QUIET, data_module
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from embedtrain.data.module import DataModule
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.inputs.processor import padded
 from embedtrain.model.pooling import Mean
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan.constant import FixedPairs
-from embedtrain.settings.commands import DataSettings
 from embedtrain.training.gradcache import GradCache
 from embedtrain.training.module import TrainModule
 from embedtrain.training.optim import AdamW
@@ -111,26 +110,18 @@ def trained(files, *, resume=None, chunks=None, workers=0):
     cache = None if chunks is None else GradCache(max_tokens=chunks)
     loss = BatchLoss(Objective(InfoNCE(temperature=0.1)))
     step = ContrastiveStep(loss, PointProcessor(), gradcache=cache)
-    settings = DataSettings(
-        train=str(files / "train.jsonl"),
-        validation=str(files / "validation.jsonl"),
-        batch_size=8,
-        num_workers=workers,
-        group_by_length=True,
-    )
-    data = DataModule(settings, max_steps=STEPS, seed=0, collate=step.collate, content=points)
-    module = TrainModule(encoder_of(), step, plan, AdamW(lr=5e-3), total_steps=STEPS)
-    trainer = pl.Trainer(
+    options = {"batch_size": 8, "num_workers": workers, "group_by_length": True, "seed": 0, "content": points}
+    data = data_module(
+        train=f"{files}/train.jsonl",
+        validation=f"{files}/validation.jsonl",
+        **options,
         max_steps=STEPS,
-        max_epochs=1,
-        val_check_interval=5,
-        accelerator="cpu",
-        logger=False,
-        callbacks=ModelCheckpoint(files, "{step}", every_n_train_steps=4, save_top_k=-1),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=files,
+        collate=step.collate,
     )
+    module = TrainModule(encoder_of(), step, plan, AdamW(lr=5e-3), total_steps=STEPS)
+    saving = ModelCheckpoint(files, "{step}", every_n_train_steps=4, save_top_k=-1)
+    own = {"max_steps": STEPS, "max_epochs": 1, "val_check_interval": 5, "default_root_dir": files}
+    trainer = pl.Trainer(callbacks=saving, **own, **QUIET)
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     return module, data, trainer
 

@@ -4,11 +4,10 @@ from unittest import mock
 
 import pytorch_lightning as pl
 import torch
-from data_modules import data_module
+from data_modules import QUIET, data_module, one_token
 
 from embedtrain.data.order import windows
 from embedtrain.training.steps.contrastive.collate import PairCollate
-from embedtrain.types import Inputs
 
 SAVED_AFTER = 7  # batches
 FEATURES = {
@@ -17,11 +16,6 @@ FEATURES = {
     "by length": {"group_by_length": True, "sampling": "temperature", "max_steps": 14},
     "weights": {"sampling": "weights", "max_steps": 20, "num_workers": 1},
 }
-
-
-def process(texts, role, prompts=None):
-    ids = torch.tensor([[len(text)] for text in texts])
-    return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
 
 
 class Watcher(pl.LightningModule):
@@ -49,25 +43,16 @@ class Watcher(pl.LightningModule):
 
 def run(folder, feature, world, *, save_to=None, start_from=None):
     """Step by step what this rank is given."""
-    options = {"batch_size": 8, "seed": 3, "collate": PairCollate(process), **FEATURES[feature]}
+    options = {"batch_size": 8, "seed": 3, "collate": PairCollate(one_token), **FEATURES[feature]}
     train = [{"source": str(folder / f"{name}.jsonl"), "task": name} for name in "abc"]
     train[2]["cap"] = 20
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=world,
-        strategy="ddp" if world > 1 else "auto",
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    strategy = "ddp" if world > 1 else "auto"
+    own = {"devices": world, "strategy": strategy, "enable_checkpointing": False, "default_root_dir": folder}
+    trainer = pl.Trainer(max_epochs=1, **own, **QUIET)
     watcher = Watcher(save_to)
     with mock.patch.object(windows, "WINDOW", 16):
-        trainer.fit(
-            watcher, datamodule=data_module(train=train, **options), ckpt_path=start_from, weights_only=False
-        )
+        data = data_module(train=train, **options)
+        trainer.fit(watcher, datamodule=data, ckpt_path=start_from, weights_only=False)
     return watcher.seen
 
 

@@ -4,13 +4,13 @@ from collections import Counter
 from itertools import combinations
 
 import pytest
+from data_modules import example
 
 from embedtrain.data.order.filling import _apart, full_batches
-from embedtrain.data.read.sources import Example
 
 
 def row(query, positives=("p",), negatives=(), score=None, task="t"):
-    return Example(query, tuple(positives), tuple(negatives), score, task, f"a.jsonl:{query}")
+    return example(query, positives, negatives, score, task, f"a.jsonl:{query}")
 
 
 UNIQUE = [row(f"q{i}", [f"p{i}"]) for i in range(103)]

@@ -6,8 +6,7 @@ from collections import Counter
 from fractions import Fraction
 
 import pytest
-import torch
-from data_modules import data_module
+from data_modules import data_module, one_token
 from small_runs import write_rows
 
 from embedtrain.data.entries import datasets_of, entries_of
@@ -15,12 +14,7 @@ from embedtrain.data.order import windows as windows_module
 from embedtrain.data.order.mixture import Mix, apportion
 from embedtrain.data.read.sources import Example
 from embedtrain.training.steps.contrastive.collate import PairCollate
-from embedtrain.types import InputError, Inputs, content_id
-
-
-def process(texts, role, prompts=None):
-    ids = torch.tensor([[len(text)] for text in texts])
-    return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
+from embedtrain.types import InputError, content_id
 
 
 @pytest.fixture
@@ -41,7 +35,7 @@ def files(tmp_path):
 
 
 def module_of(train, world=None, **options):
-    settings = {"batch_size": 8, "seed": 0, "collate": PairCollate(process), **options}
+    settings = {"batch_size": 8, "seed": 0, "collate": PairCollate(one_token), **options}
     data = data_module(train=train, **settings)
     if world is not None:
         data._place = lambda: world

@@ -5,18 +5,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from data_modules import example
 
 from embedtrain.data.order import windows as windows_module
 from embedtrain.data.order.sampler import EvenBatches, OneTask, part_for_rank, slice_for_rank
 from embedtrain.data.order.windows import OneDataset, Several, Windows
 from embedtrain.data.permutation import Permutation
-from embedtrain.data.read.sources import Example
 from embedtrain.data.stores.memory import MemoryRows
 from embedtrain.types import InputError
 
 
 def row(query, positives=("p",), negatives=(), score=None, task="t"):
-    return Example(query, tuple(positives), tuple(negatives), score, task, f"a.jsonl:{query}")
+    return example(query, positives, negatives, score, task, f"a.jsonl:{query}")
 
 
 def store_of(count, task="t"):

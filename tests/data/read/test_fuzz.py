@@ -232,24 +232,23 @@ def read_report(folder):
     return found
 
 
-@pytest.mark.parametrize("first", range(0, CASES, BATCH))
-def test_damage_ends_in_an_error_with_its_place_or_in_a_report(tmp_path, first, caplog):
+def all_checked(check, seeds, folder):
+    """What became of the data set of each seed."""
     ends = []
-    for seed in range(first, first + BATCH):
+    for seed in seeds:
         try:
-            ends.append(check(tmp_path / str(seed), seed))
+            ends.append(check(folder / str(seed), seed))
         except Exception as error:
             error.add_note(f"seed {seed}")
             raise
-    assert {"stopped", "left out", "whole"} <= set(ends)
+    return ends
+
+
+@pytest.mark.parametrize("first", range(0, CASES, BATCH))
+def test_damage_ends_in_an_error_with_its_place_or_in_a_report(tmp_path, first):
+    assert {"stopped", "left out", "whole"} <= set(all_checked(check, range(first, first + BATCH), tmp_path))
 
 
 def test_damaged_arrays_end_in_an_error_with_their_place_or_in_a_report(tmp_path):
-    ends = []
-    for seed in range(ARRAYS):
-        try:
-            ends.append(check_array(tmp_path / str(seed), seed))
-        except Exception as error:
-            error.add_note(f"seed {seed}")
-            raise
+    ends = all_checked(check_array, range(ARRAYS), tmp_path)
     assert all(ends.count(end) >= ARRAYS // 20 for end in ("stopped", "left out", "whole")), ends

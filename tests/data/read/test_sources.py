@@ -114,29 +114,20 @@ def test_columns_rename_and_win_over_the_usual_names(tmp_path):
 @pytest.mark.parametrize(
     ("row", "options", "message"),
     [
-        (
-            {"query": "q", "positve": "p"},
-            {},
-            r"a\.jsonl:1: field 'positive' is missing; the row has .* Did you mean 'positve'",
-        ),
+        ({"query": "q", "positve": "p"}, {},
+         r"a\.jsonl:1: field 'positive' is missing; the row has .* Did you mean 'positve'"),
         ({}, {}, "field 'query' is missing; the row has nothing"),
         ({"query": None, "positive": "p"}, {}, "field 'query' is null"),
         ({"query": "q", "positive": "p"}, {"columns": {"query": "question"}}, "field 'question' is missing"),
         ({"query": "q", "positive": "p"}, {"columns": {"score": "gold"}}, "field 'gold' is missing"),
-        (
-            {"query": "q", "positive": "p"},
-            {"columns": {"qery": "x"}},
-            "'qery' is no field of a row. Did you mean 'query'",
-        ),
+        ({"query": "q", "positive": "p"}, {"columns": {"qery": "x"}},
+         "'qery' is no field of a row. Did you mean 'query'"),
         ({"sentence1": "q", "sentence2": "p", "label": 1}, {}, "field 'score' is missing"),
         ({"query": " ", "positive": "p"}, {}, "1: 'query' is an empty text"),
         ({"query": "q", "positives": []}, {}, "'positives' is an empty list"),
         ({"query": "q", "positives": ["p", ""]}, {}, "'positives' is an empty text"),
-        (
-            {"query": "q", "positive": "p", "negatives": ["n", 3]},
-            {},
-            "'negatives' must be a text, got int: '3'",
-        ),
+        ({"query": "q", "positive": "p", "negatives": ["n", 3]}, {},
+         "'negatives' must be a text, got int: '3'"),
         ({"query": ["q"], "positive": "p"}, {}, "'query' must be a text, got list"),
         ({"query": "q\ud800", "positive": "p"}, {}, "half a character at position 2"),
         ({"query": "q", "positive": "p", "score": "high"}, {}, "'score' must be a number, got str: 'high'"),
@@ -146,7 +137,7 @@ def test_columns_rename_and_win_over_the_usual_names(tmp_path):
         ({"query": "q", "positive": "p", "instruction": 3}, {}, "'instruction' must be a text"),
         ({"query": "q", "positive": "p", "task": 3}, {}, "'task' must be a text"),
     ],
-)
+)  # fmt: skip
 def test_bad_row_is_named(tmp_path, row, options, message):
     with pytest.raises(InputError, match=message):
         one(tmp_path, row, **options)

@@ -251,13 +251,9 @@ def test_a_rule_that_asks_the_model_gets_its_cosines_in_chunks(monkeypatch):
         (MarginMSE(), {"teacher": torch.full((8,), NAN)}, r"MarginMSE needs a teacher's scores"),
         (TeacherKL(), {"teacher": None}, r"TeacherKL needs a teacher's scores"),
         (TeacherKL(), {"owner": None}, r"TeacherKL needs a teacher's scores of positive and hard negatives"),
-        (
-            TeacherKL(teacher="guide"),
-            {"guide": None},
-            r'a guide model: name one .* set teacher="labels"',
-        ),
+        (TeacherKL(teacher="guide"), {"guide": None}, r'a guide model: name one .* set teacher="labels"'),
     ],
-)
+)  # fmt: skip
 def test_what_is_missing_names_the_cure(loss, facts, message):
     query, docs, pairing = batch(**facts)
     with pytest.raises(InputError, match=message):

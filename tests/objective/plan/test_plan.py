@@ -242,11 +242,7 @@ LAYERS, DIMS = r"must name whole layers in 1\.\.4, got", r"must name whole dims 
         (plan.Grid, {"layer_weights": [1]}, r"layer_weights must have one .* the 4 layers, got 1"),
         (plan.Espresso, {"compress_dim": 16}, r"compress_dim must be below the width 16, got 16"),
         (plan.Espresso, {"compress_dim": 17}, rf"compress_dim {DIMS} 17"),
-        (
-            plan.Espresso,
-            {"compress_dim": 4, "layer_offset": 2},
-            r"layer_offset must be 0 .* 1 .*, got 2",
-        ),
+        (plan.Espresso, {"compress_dim": 4, "layer_offset": 2}, r"layer_offset must be 0 .* 1 .*, got 2"),
         (plan.TwoDMSE, {"dims": [4, 16]}, r"dims must be below the width 16"),
         (plan.TwoDMSE, {"dims": [4], "version": "v1"}, r"version must be one of .*'v0.3.10'\], got 'v1'"),
         (plan.Random2d, {"layers_per_step": 0}, r"layers_per_step must be -1 \(all\) or at least 1, got 0"),
@@ -257,7 +253,7 @@ LAYERS, DIMS = r"must name whole layers in 1\.\.4, got", r"must name whole dims 
         (plan.Random2d, {"last_layer_weight": -1}, r"last_layer_weight must be a finite number"),
         (plan.Random2d, {"prior_layers_weight": float("nan")}, r"prior_layers_weight must be a finite"),
     ],
-)
+)  # fmt: skip
 def test_settings_out_of_range_are_named_with_the_cure(chooser, settings, message):
     with pytest.raises(InputError, match=message):
         chooser(**{**MODEL, **settings})

@@ -38,62 +38,66 @@ def plain(loss=None, distill=None, **settings):
     return BatchLoss(Objective(loss or InfoNCE(), distill), **settings)
 
 
-@pytest.mark.parametrize(
-    ("loss", "lacking"),
-    [(CoSENT(), "scores"), (Triplet(), "negatives"), (MarginMSE(), "teacher")],
-    ids=["scores", "negatives", "teacher"],
-)
-def test_rows_that_lack_what_a_loss_needs(loss, lacking):
-    check(plain(loss))
-    told = {"scores": 'loss needs a "score"', "negatives": "loss needs hard negatives"}
-    with pytest.raises(InputError, match=told.get(lacking, "loss needs a teacher's scores")):
-        check(plain(loss), offers=EVERYTHING - {lacking})
+GUIDED = Negatives(rules=[MarginPos(by="guide")])
+TASKS = {"one": True, "two": False}
+SPLIT = Sum([Term(CoSENT(), tasks=["one"]), Term(InfoNCE(), tasks=["two"])])
+GIST = InfoNCE(guided=True)
+PAIRS = FixedPairs([[1, 2], [2, 2], [3, 8]], **SIZE)
 
 
-def test_a_rule_without_its_guide():
-    rules = Negatives(rules=[MarginPos(by="guide")])
-    check(plain(negatives=rules, guide=Guide()))
-    with pytest.raises(InputError, match=r"needs a guide and there is none: choose guide=model guide\.path="):
-        check(plain(negatives=rules))
+def without(need):
+    return {"offers": EVERYTHING - {need}}
 
 
-def test_gist_without_the_rule_that_makes_it_gist():
-    gist, rules = InfoNCE(guided=True), Negatives(rules=[MarginPos(by="guide")])
-    check(plain(gist, negatives=rules, guide=Guide()))
-    for lacking in (plain(gist), plain(gist, negatives=Negatives(rules=[MarginPos(by="student")]))):
-        with pytest.raises(InputError, match=r"loss is guided, and no rule .* choose negatives=gist guide"):
-            check(lacking)
+REFUSED = {  # what will do, what will not, its further settings, the message
+    "scores": (plain(CoSENT()), plain(CoSENT()), without("scores"), 'loss needs a "score"'),
+    "negatives": (plain(Triplet()), plain(Triplet()), without("negatives"), "loss needs hard negatives"),
+    "teacher": (plain(MarginMSE()), plain(MarginMSE()), without("teacher"), "loss needs a teacher's scores"),
+    "a rule without its guide": (plain(negatives=GUIDED, guide=Guide()), plain(negatives=GUIDED), {},
+        r"needs a guide and there is none: choose guide=model guide\.path="),
+    "gist without rules": (plain(GIST, negatives=GUIDED, guide=Guide()), plain(GIST), {},
+        r"loss is guided, and no rule .* choose negatives=gist guide"),
+    "gist without its rule": (plain(GIST, negatives=GUIDED, guide=Guide()),
+        plain(GIST, negatives=Negatives(rules=[MarginPos(by="student")])), {},
+        r"loss is guided, and no rule .* choose negatives=gist guide"),
+    "a guide that nothing asks": (plain(distill=EmbeddingDistill(width=8, guide_width=5), guide=Guide()),
+        plain(guide=Guide()), {}, r"nothing asks the guide: .* Choose guide=none, or what uses it"),
+    "sharing of a dataset that is not there": (plain(negatives=Negatives(datasets={"one": {"scope": "own"}})),
+        plain(negatives=Negatives(datasets={"three": {"scope": "own"}})), {},
+        "'three', which the data does not have; it has 'one', 'two'"),
+    "a loss of a dataset that is not there": (plain(Sum([Term(InfoNCE(), tasks=["one"])])),
+        plain(Sum([Term(InfoNCE(), tasks=["one"]), Term(InfoNCE(), tasks=["tow"])])), {},
+        "loss has a loss for the data set 'tow', which the data does not"),
+    "one loss with and without scores": (plain(), plain(), {"tasks": TASKS},
+        "one loss for 'one', whose rows have scores, and 'two', whose rows"),
+    "halves of an odd dim": (plain(AnglE()), plain(AnglE()), {"plan": Dims([3, 8], **SIZE)},
+        "needs even dims, the plan has L3_D3"),
+    "random2d under a queue": (plain(), plain(queue=Queue(5)), {"plan": Random2d([2, 8], **SIZE)},
+        r"queue: this plan trains other layers at step \d than at step 0"),
+    "grid under a queue": (plain(), plain(queue=Queue(5)), {"plan": Grid(per_step=1, dims=[4, 8], **SIZE)},
+        r"queue: this plan trains other layers at step \d than at step 0"),
+    "a queue of each rank": (plain(queue=Queue(5), gather="none"), plain(queue=Queue(5), gather="none"),
+        {"ranks": 2}, "with gather=none each rank would have a queue of its own"),
+}  # fmt: skip
 
 
-def test_a_guide_that_nothing_asks():
-    check(plain(distill=EmbeddingDistill(width=8, guide_width=5), guide=Guide()))
-    with pytest.raises(InputError, match=r"nothing asks the guide: .* Choose guide=none, or what uses it"):
-        check(plain(guide=Guide()))
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_combined(name):
+    fine, wrong, more, message = REFUSED[name]
+    check(fine)
+    with pytest.raises(InputError, match=message):
+        check(wrong, **more)
 
 
-def test_datasets_that_the_data_does_not_have():
-    with pytest.raises(InputError, match="'three', which the data does not have; it has 'one', 'two'"):
-        check(plain(negatives=Negatives(datasets={"three": {"scope": "own"}})))
-    split = Sum([Term(InfoNCE(), tasks=["one"]), Term(InfoNCE(), tasks=["tow"])])
-    with pytest.raises(InputError, match="loss has a loss for the data set 'tow', which the data does not"):
-        check(plain(split))
-
-
-def test_one_loss_for_rows_with_and_without_scores():
-    kinds = {"one": True, "two": False}
-    check(plain(Sum([Term(CoSENT(), tasks=["one"]), Term(InfoNCE(), tasks=["two"])])), tasks=kinds)
-    with pytest.raises(InputError, match="one loss for 'one', whose rows have scores, and 'two', whose rows"):
-        check(plain(InfoNCE()), tasks=kinds)
-
-
-def test_halves_of_an_odd_dim():
-    with pytest.raises(InputError, match="needs even dims, the plan has L3_D3"):
-        check(plain(AnglE()), Dims([3, 8], **SIZE))
+def test_what_can_be_combined():
+    check(plain(SPLIT), tasks=TASKS)
+    check(plain(distill=Espresso(compress_dim=2)), PAIRS)
+    check(plain(queue=Queue(5), gather="values"), ranks=2)
+    for plan in (Random2d([2, 8], **SIZE), Grid(per_step=1, dims=[4, 8], **SIZE)):
+        check(plain(), plan)
 
 
 def test_what_a_part_refuses_of_a_plan_it_refuses_in_the_rehearsal():
-    pairs = FixedPairs([[1, 2], [2, 2], [3, 8]], **SIZE)
-    check(plain(distill=Espresso(compress_dim=2)), pairs)
     with pytest.raises(InputError, match="choose plan=espresso"):
         check(plain(distill=Espresso(compress_dim=2)))
 
@@ -109,15 +113,6 @@ def test_a_rehearsal_leaves_the_objective_and_the_generator_as_they_were():
     assert all(torch.equal(value, before[name]) for name, value in loss.objective.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    "plan", [Random2d([2, 8], **SIZE), Grid(per_step=1, dims=[4, 8], **SIZE)], ids=["random2d", "grid"]
-)
-def test_a_queue_of_layers_that_change(plan):
-    check(plain(), plan)
-    with pytest.raises(InputError, match=r"queue: this plan trains other layers at step \d than at step 0"):
-        check(plain(queue=Queue(5)), plan)
-
-
 def test_a_queue_of_layers_that_change_late():
     early, late = FixedPairs([[1, 8], [3, 8]], **SIZE), FixedPairs([[2, 8], [3, 8]], **SIZE)
 
@@ -129,10 +124,3 @@ def test_a_queue_of_layers_that_change_late():
 
     with pytest.raises(InputError, match="trains other layers at step 150 than at step 0"):
         check(plain(queue=Queue(5)), Curriculum())
-
-
-def test_a_queue_that_would_differ_by_rank():
-    check(plain(queue=Queue(5), gather="none"))
-    check(plain(queue=Queue(5), gather="values"), ranks=2)
-    with pytest.raises(InputError, match="with gather=none each rank would have a queue of its own"):
-        check(plain(queue=Queue(5), gather="none"), ranks=2)

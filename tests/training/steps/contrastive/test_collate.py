@@ -2,11 +2,13 @@ import hashlib
 
 import pytest
 import torch
+from data_modules import example as row
+from data_modules import one_token
 
 from embedtrain.data.order.draw import Draw, pick
-from embedtrain.data.read.sources import Example, Prompts
+from embedtrain.data.read.sources import Prompts
 from embedtrain.training.steps.contrastive import collate as collating
-from embedtrain.types import Inputs, content_id
+from embedtrain.types import content_id
 
 
 def collate(examples, rows, process, epoch, *, max_negatives=None, how="rotate", **options):
@@ -23,12 +25,7 @@ class Recorder:
 
     def __call__(self, texts, role, prompts=None):
         self.asked[role], self.prompts[role] = list(texts), list(prompts)
-        ids = torch.tensor([[len(text)] for text in texts])
-        return Inputs(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(len(texts), dtype=torch.int64))
-
-
-def row(query, positives, negatives=(), score=None, task="t"):
-    return Example(query, tuple(positives), tuple(negatives), score, task, "a:1")
+        return one_token(texts, role)
 
 
 TASK_T = int.from_bytes(hashlib.blake2b(b"t", digest_size=8).digest(), "big") >> 1
