@@ -3,6 +3,7 @@
 Every folder is made once per session; a test that writes copies it first.
 """
 
+import errno
 import importlib.util
 import os
 import random
@@ -70,6 +71,16 @@ def error_of(capsys: pytest.CaptureFixture) -> Callable[..., str]:
         return message
 
     return run
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """(place, name or nothing) -> what is there finds the disk full from now on."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    return lambda *place: monkeypatch.setattr(*place, full)
 
 
 @pytest.fixture(scope="session")

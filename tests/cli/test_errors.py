@@ -69,8 +69,6 @@ def test_nothing_to_contrast(say, words):
             "optim.learning_rate=1",
             ["optim.learning_rate", "AdamW has no setting 'learning_rate'; here it is 'optim.lr'"],
         ),
-        ("contrast=cosent", ["unknown config key 'contrast'; it is now 'loss'"]),
-        ("trainer.accumulate=2", ["it is now 'trainer.accumulate_grad_batches'"]),
         ("data.max_steps=3", ["data.max_steps", "it is now 'trainer.max_steps'"]),
         ("loss=CoSENTLoss", ["loss=CoSENTLoss does not exist; here it is 'loss=cosent'"]),
         ("plan.piars=[[1,8]]", ["plan.piars", "did you mean 'pairs'?"]),
@@ -204,20 +202,14 @@ def test_a_full_disk_while_saving(say, words, tmp_path, monkeypatch):
     assert saved == ["last.ckpt", "step_000000001.ckpt", "step_000000002.ckpt"]
 
 
-def test_a_full_disk_while_logging(say, words, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(FileLogger, "log_metrics", full)
+def test_a_full_disk_while_logging(say, words, tmp_path, full_disk):
+    full_disk(FileLogger, "log_metrics")
     message = say("train", *words)
     assert f"{tmp_path}: the disk is full; free some space and run the same command again" in message
 
 
-def test_a_full_disk_while_publishing(say, words, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Backbone, "save", full)
+def test_a_full_disk_while_publishing(say, words, tmp_path, full_disk):
+    full_disk(Backbone, "save")
     assert "the disk is full; nothing was left behind" in say("train", *words)
     assert sorted(path.name for path in (tmp_path / "x").iterdir() if "model" in path.name) == []
 

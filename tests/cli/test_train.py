@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import yaml
-from sentence_transformers import SentenceTransformer
+from shipped import assert_shipped
 from small_runs import command, read_rows
 
 from embedtrain.files.scores import read_scores
@@ -24,16 +24,9 @@ TRAINED = [SubModel(1, 8), SubModel(2, 16), SubModel(4, 32)]
 def finished(small_run, small_data, tmp_path_factory):
     """A run folder of the whole command, evaluation before and after and one cut included; only read it."""
     root = tmp_path_factory.mktemp("runs")
-    words = [
-        *small_run,
-        "name=whole",
-        f"output_root={root}",
-        "trainer.max_epochs=2",
-        f"data.validation={small_data}/validation.jsonl",
-        "evaluation.tasks=[local]",
-        f"evaluation.data_root={small_data}",
-        "exports=[[2,16]]",
-    ]
+    more = "name=whole trainer.max_epochs=2 evaluation.tasks=[local] exports=[[2,16]]".split()
+    places = [f"data.validation={small_data}/validation.jsonl", f"evaluation.data_root={small_data}"]
+    words = [*small_run, *more, *places, f"output_root={root}"]
     command("train", *words)
     return root / "whole", words
 
@@ -79,10 +72,9 @@ def test_metrics_hold_every_step_and_the_table_is_the_same(finished):
     assert len(validated) == 4  # every quarter of the run
     with (folder / "metrics.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [float(row["train/loss"]) for row in table if row["train/loss"]] == [
-        row["train/loss"] for row in trained
-    ]
-    assert trained[-1]["train/loss"] < trained[0]["train/loss"]
+    losses = [row["train/loss"] for row in trained]
+    assert [float(row["train/loss"]) for row in table if row["train/loss"]] == losses
+    assert losses[-1] < losses[0]
 
 
 def test_every_cell_is_scored_before_and_after(finished):
@@ -104,11 +96,7 @@ def test_best_checkpoint_holds_weights(finished):
 @pytest.mark.parametrize(("name", "sub"), [("model", SubModel(4, 32)), ("cut_L2_D16", SubModel(2, 16))])
 def test_sentence_transformers_gives_the_embeddings_of_training(finished, sentences, name, sub):
     folder, _ = finished
-    trained = load_encoder(folder / "model").encode(sentences, (2, 4)).at(sub)
-    plain = SentenceTransformer(str(folder / name), device="cpu")
-    found = plain.encode(list(sentences), convert_to_tensor=True, normalize_embeddings=True)
-    assert len(found[0]) == sub.dim
-    torch.testing.assert_close(found, trained, atol=1e-5, rtol=0)
+    assert_shipped(folder / name, load_encoder(folder / "model"), sentences, sub)
 
 
 def test_the_model_is_that_of_the_last_checkpoint(finished):
@@ -160,9 +148,7 @@ def test_export_a_run(finished, sentences, tmp_path, monkeypatch, capsys):
     words = [f"model={folder}", "layer=1", "dim=8", f"out={tmp_path}/cut"]
     command("export", *words)
     assert "1 layers, 8 dims" in capsys.readouterr().out
-    trained = load_encoder(folder / "model").encode(sentences, (1,)).at(SubModel(1, 8))
-    found = SentenceTransformer(str(tmp_path / "cut"), device="cpu").encode(list(sentences))
-    torch.testing.assert_close(torch.as_tensor(found), trained, atol=1e-5, rtol=0)
+    assert_shipped(tmp_path / "cut", load_encoder(folder / "model"), sentences, SubModel(1, 8))
 
 
 def test_a_real_process_ends_with_the_message_and_status_1(tmp_path):

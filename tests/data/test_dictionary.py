@@ -92,15 +92,11 @@ def test_second_call_does_nothing_and_other_settings_write_anew(entries, tmp_pat
     assert {item.name for item in tmp_path.iterdir()} == {"words", "out"}
 
 
-def test_failed_write_leaves_what_was_there(entries, tmp_path, monkeypatch):
+def test_failed_write_leaves_what_was_there(entries, tmp_path, full_disk):
     folder = tmp_path / "out"
     dictionary.prepare(folder, entries=entries, **SIZES)
     before = contents(folder)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(dictionary.Path, "write_text", full)
+    full_disk(dictionary.Path, "write_text")
     with pytest.raises(InputError, match="out: the disk is full"):
         dictionary.prepare(folder, entries=entries, **SIZES, seed=9)
     assert contents(folder) == before

@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from small_runs import flip
 
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.training.checkpoints import HashedCheckpointIO
@@ -13,12 +14,6 @@ def save(folder, *steps):
     for step in steps:
         HashedCheckpointIO().save_checkpoint({"step": step, "weights": torch.ones(50)}, folder.at(step))
         folder.keep(folder.at(step))
-
-
-def damage(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
 
 
 def names(folder):
@@ -46,7 +41,7 @@ def test_nothing_to_continue_from(folder):
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(folder, caplog):
     save(folder, 5, 10)
-    damage(folder.at(10))
+    flip(folder.at(10), 900)
     with caplog.at_level(logging.WARNING):
         assert folder.newest_whole(repair=True) == folder.at(5)
     (message,) = caplog.messages
@@ -58,7 +53,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(folder, caplog):
 
 def test_other_processes_find_the_same_and_change_nothing(folder, caplog):
     save(folder, 5, 10)
-    damage(folder.at(10))
+    flip(folder.at(10), 900)
     before = names(folder)
     assert folder.newest_whole(repair=False) == folder.at(5)
     assert (names(folder), caplog.messages) == (before, [])
@@ -66,7 +61,7 @@ def test_other_processes_find_the_same_and_change_nothing(folder, caplog):
 
 def test_no_whole_checkpoint_says_what_to_do(folder):
     save(folder, 5, 10)
-    damage(folder.at(5))
+    flip(folder.at(5), 900)
     folder.at(10).write_bytes(folder.at(10).read_bytes()[:100])
     with pytest.raises(InputError, match=r"no checkpoint is whole: .*step_000000010\.ckpt .*cut short.*"
                        r"step_000000005\.ckpt .*Put back a copy.*overwrite=true"):  # fmt: skip

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from small_runs import flip
 
 from embedtrain.data.read.sources import read_examples
 from embedtrain.mining.backends import backend
@@ -159,10 +160,7 @@ def test_a_cross_encoder_decides_in_the_place_of_the_teacher_and_once(rows, teac
                 assert (scores < 0.95 * told.min()).all()
     once = len(model.asked)
     assert once == 10 * 13 + sum(map(len, problems[0].positives))
-    path = next(tmp_path.glob(f"{Overlap.identity[:16]}-float32/*.vectors"))
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    flip(next(tmp_path.glob(f"{Overlap.identity[:16]}-float32/*.vectors")), -1)
     again, _ = mine_all(problems, stores, selection, quiet, pairs=PairScores(tmp_path, model))
     assert np.array_equal(again[0].scores, found.scores, equal_nan=True)
     assert len(model.asked) == 2 * once, "a damaged part is scored again"

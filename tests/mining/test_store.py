@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
+from small_runs import flip
 
 from embedtrain.mining.store import TextVectors
 from embedtrain.mining.teacher import load_teacher
@@ -76,9 +77,10 @@ def test_a_damaged_part_is_made_again(tmp_path, teacher, caplog, damage, lost):
     first = of(tmp_path, teacher)
     first.fill()
     (path,) = first.store.folder.glob("*.vectors")
-    content = bytearray(path.read_bytes())
-    content[-7 * first.store.record.itemsize + 30] ^= 1  # of text 18
-    path.write_bytes(content if damage == "flip" else path.read_bytes()[:-5])
+    if damage == "flip":
+        flip(path, -7 * first.store.record.itemsize + 30)  # of text 18
+    else:
+        path.write_bytes(path.read_bytes()[:-5])
     teacher.asked.clear()
     assert of(tmp_path, teacher).fill() == len(TEXTS[lost])
     assert teacher.asked == TEXTS[lost]

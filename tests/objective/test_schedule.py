@@ -21,20 +21,6 @@ def test_values_between_and_outside_the_ends():
     assert at(line, 10) == 0.5
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: Linear(0.0, float("nan"), 10), "end must be a finite number, got nan"),
-        (lambda: Cosine(0.0, 1.0, 0), "steps must be a whole number of at least 1, got 0"),
-        (lambda: Stairs({5: 1.0}), "must have an entry for step 0"),
-        (lambda: Linear("a", 1.0, 3), "start must be a finite number, got 'a'"),
-    ],
-)
-def test_settings_outside_their_range(make, message):
-    with pytest.raises(InputError, match=message):
-        make()
-
-
 def test_plan_weights_follow_the_step():
     plan = Scheduled(
         FixedPairs([[2, 4], [3, 8], [4, 8]], [1.0, 2.0, 3.0], **SIZE),

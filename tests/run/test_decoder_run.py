@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from sentence_transformers import SentenceTransformer
-from small_runs import StopAfter, command, without
+from shipped import assert_shipped
+from small_runs import StopAfter, assert_equal_bits, command, without
 
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.run.run import Run
@@ -47,13 +47,7 @@ def test_model_and_adapters_embed_alike_and_differ_from_the_base(finished, tiny_
 
 
 def test_the_cut_is_the_model_at_that_size_in_sentence_transformers(finished):
-    sub = SubModel(2, 16)
-    expected = load_encoder(finished / "model").encode(TEXTS, (2,), "query").at(sub)
-    folder = finished / "cut_L2_D16"
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, trust_remote_code=True)
-    torch.testing.assert_close(
-        model.encode_query(list(TEXTS), convert_to_tensor=True), expected, rtol=0, atol=1e-5
-    )
+    assert_shipped(finished / "cut_L2_D16", load_encoder(finished / "model"), TEXTS, SubModel(2, 16))
 
 
 def test_a_checkpoint_has_what_is_trained_and_not_the_base(finished):
@@ -80,14 +74,9 @@ def test_a_run_that_was_stopped_ends_in_the_same_weights(finished, words, tmp_pa
             command("train", *again)
     assert (tmp_path / "decoder" / "checkpoints" / "last.ckpt").exists()
     command("train", *again)
-    for file in (
-        "model/model.safetensors",
-        "adapter/pooling.safetensors",
-        "adapter/adapter_model.safetensors",
-    ):
-        one, two = load_file(finished / file), load_file(tmp_path / "decoder" / file)
-        assert one.keys() == two.keys()
-        assert all(torch.equal(one[name], two[name]) for name in one), file
+    for file in ("model/model", "adapter/pooling", "adapter/adapter_model"):
+        folders = (finished, tmp_path / "decoder")
+        assert_equal_bits(*(load_file(folder / f"{file}.safetensors") for folder in folders))
 
 
 def test_a_pooling_of_its_own_for_each_layer_needs_a_constant_plan(words, tmp_path, monkeypatch, capsys):

@@ -32,6 +32,15 @@ def read_rows(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
+def flip(path, place, bit=1):
+    """Damage a byte of a file; what it held before."""
+    before = path.read_bytes()
+    after = bytearray(before)
+    after[place] ^= bit
+    path.write_bytes(after)
+    return before
+
+
 class StopError(Exception):
     """Stands for whatever ends a run early."""
 

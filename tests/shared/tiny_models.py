@@ -6,6 +6,7 @@ from transformers import CONFIG_MAPPING
 from embedtrain.model.backbone.attention import with_attention
 from embedtrain.model.backbone.families import FAMILIES
 from embedtrain.model.backbone.loading import loader
+from embedtrain.types import Inputs
 
 SIZES = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
 SIZES |= {"intermediate_size": 64, "max_position_embeddings": 40, "bos_token_id": 2, "eos_token_id": 3}
@@ -53,3 +54,16 @@ def tiny_model(config, attention=None, *, attn_implementation=None, dtype=torch.
         for parameter in model.parameters():
             parameter.data += 0.2 * torch.randn_like(parameter)
     return model.eval()
+
+
+def some_tokens(lengths=(20, 12, 3), pad=0, left=False, width=None, rows=None):
+    """Some rows of texts of these lengths, padded to `width` on one side."""
+    draw = torch.Generator().manual_seed(0)
+    texts = [torch.randint(5, 96, (length,), generator=draw) for length in lengths]
+    texts = [texts[row] for row in (range(len(texts)) if rows is None else rows)]
+    width = width or max(map(len, texts))
+    ids, mask = torch.full((len(texts), width), pad), torch.zeros(len(texts), width, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        columns = slice(width - len(text), width) if left else slice(0, len(text))
+        ids[row, columns], mask[row, columns] = text, True
+    return Inputs(ids, mask, torch.zeros(len(texts), dtype=torch.int64))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import flip
 
 from embedtrain.types import InputError
 from embedtrain.vectors import records
@@ -27,12 +28,6 @@ def vectors(count: int, seed: int = 0) -> np.ndarray:
 def only_file(store: VectorStore) -> Path:
     (path,) = store.folder.glob("*.vectors")
     return path
-
-
-def damage(path: Path, place: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(bytes(content))
 
 
 def test_what_was_added_is_there_at_once_and_for_the_next_process(tmp_path):
@@ -89,7 +84,7 @@ def test_a_damaged_record_is_not_there_is_named_and_can_be_written_again(tmp_pat
     store, values = open_store(tmp_path, dtype=dtype), vectors(3)
     store.add(KEYS[:3], values)
     path, offset = only_file(store), store.record.fields[field][1]
-    damage(path, HEADER_BYTES + store.record.itemsize + offset + (12 if field == "key" else 1))
+    flip(path, HEADER_BYTES + store.record.itemsize + offset + (12 if field == "key" else 1))
     reader = open_store(tmp_path, dtype=dtype)
     there, read = reader.find(KEYS[:3])
     assert there.tolist() == [True, False, True]

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 from datasets import Dataset
+from small_runs import flip
 from tasks import swept
 
 from embedtrain.evaluation.catalogue.official.manifest import read_manifest
@@ -84,8 +85,7 @@ def score(tasks, encoder, folder):
 
 
 def test_official_tasks_run_offline_from_what_a_prefetch_wrote(hub, tmp_path, make_encoder):
-    root = tmp_path / "mirror"
-    told = []
+    root, told = tmp_path / "mirror", []
     fetched = fetch(root, "STSBenchmark", "SciFact", told=told)
     assert not fetched.failures
     assert any(line.startswith(f"[1/2] {STS}@b0fddb56ed78: 2 files,") for line in told)
@@ -138,8 +138,7 @@ def test_a_second_prefetch_fetches_only_what_is_missing_or_damaged(hub, tmp_path
     assert [repo for repo, _ in calls] == [STS, SCIFACT]
     (repo,) = (repo for repo in read_manifest(root).values() if repo.repo == STS)
     damaged = root / repo.folder / repo.files[0].path
-    content = damaged.read_bytes()
-    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # same size
+    content = flip(damaged, -1)
     fetch(root, "STSBenchmark")
     assert len(calls) == 2
     fetch(root, "STSBenchmark", verify=True)
@@ -177,11 +176,8 @@ def test_a_stopped_prefetch_leaves_no_folder_that_looks_whole(hub, tmp_path, mon
     assert not list(root.rglob("*.partial"))
 
 
-def test_a_full_disk_stops_at_once_and_says_how_to_go_on(hub, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
+def test_a_full_disk_stops_at_once_and_says_how_to_go_on(hub, tmp_path, full_disk):
+    full_disk("huggingface_hub.snapshot_download")
     with pytest.raises(InputError, match=r"the disk is full while fetching mteb/sts12-sts; make room"):
         fetch(tmp_path / "mirror", "STS12", "STSBenchmark")
 
@@ -202,8 +198,7 @@ def test_offline_finds_files_that_are_not_as_they_were_fetched(hub, tmp_path):
     fetch(root, "STSBenchmark")
     tasks = find_tasks(["STSBenchmark"], root)
     file = next(root.rglob("test-*.parquet"))
-    content = file.read_bytes()
-    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    content = flip(file, -1)
     settle_offline(tasks, root)
     with pytest.raises(InputError, match=r"STSBenchmark: in .*, data/test-.* has another content than"):
         settle_offline(tasks, root, verify=True)

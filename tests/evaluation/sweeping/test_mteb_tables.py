@@ -2,8 +2,8 @@
 
 import mteb
 import pytest
-import tasks
 from tasks import local_tasks
+from tasks import swept as swept_by
 
 from embedtrain.evaluation.catalogue.sources import facts_of
 from embedtrain.evaluation.sweeping.mteb_tables import benchmark_table, results_of, tidy
@@ -16,7 +16,7 @@ NAMES = ("colours", "mine")
 
 @pytest.fixture
 def swept(data_root, tmp_path, make_encoder):
-    return tmp_path / "out/mteb", tasks.swept(make_encoder(), data_root, CELLS, tmp_path / "out", names=NAMES)
+    return tmp_path / "out/mteb", swept_by(make_encoder(), data_root, CELLS, tmp_path / "out", names=NAMES)
 
 
 def test_mteb_loads_every_cell_once(swept):
@@ -70,11 +70,10 @@ def test_facts_of_official_and_own_tasks(data_root):
 
 def test_other_weights_of_one_name_get_a_name_of_their_own(data_root, tmp_path, make_encoder):
     tree, shown = tmp_path / "mteb", {}
-    tasks, asked = local_tasks(data_root, ["mine"]), {"models": ["embedtrain/mine"], "include_remote": False}
+    asked = {"models": ["embedtrain/mine"], "include_remote": False}
     for seed, revision in ((0, "a" * 40), (1, "b" * 40), (0, "a" * 40)):
-        scores = sweep(
-            make_encoder(seed=seed), tasks, CELLS, run="mine", step=0, revision=revision, folder=tmp_path
-        )
+        changes = {"names": ["mine"], "revision": revision}
+        scores = swept_by(make_encoder(seed=seed), data_root, CELLS, tmp_path, **changes)
         found = mteb.ResultCache(tree).load_results(**asked, load_experiments="match_name").model_results
         assert {model.model_revision for model in found} == {revision}
         shown[revision] = sorted(model.task_results[0].get_score() for model in found)

@@ -1,6 +1,5 @@
 """A sweep spread over processes and ranks, stopped and failing: always the scores of one process."""
 
-import errno
 import multiprocessing
 import os
 import pickle
@@ -180,13 +179,8 @@ def test_a_task_that_fails_is_named_and_the_others_are_scored(
     assert {role for role, _ in again.texts} == {"document"}
 
 
-def test_a_full_disk_stops_the_sweep_and_says_what_to_do(
-    ranks, make_encoder, data_root, tmp_path, monkeypatch
-):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(scoring, "store", full)
+def test_a_full_disk_stops_the_sweep_and_says_what_to_do(ranks, make_encoder, data_root, tmp_path, full_disk):
+    full_disk(scoring, "store")
     with pytest.raises(InputError, match="the disk is full; free some space and run the same command again"):
         run_sweep(ranks, make_encoder(), data_root, tmp_path / "out", names=["mine"])
 

@@ -1,9 +1,9 @@
-import errno
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from small_runs import flip
 
 from embedtrain.evaluation.vectors.bank import GridBank, NotHeldError
 from embedtrain.evaluation.vectors.storage import GIB, Keeping
@@ -58,14 +58,11 @@ def test_memory_holds_the_vectors_and_little_more(make_encoder):
 def test_a_repeated_run_finds_its_vectors_and_encodes_nothing(make_encoder, tmp_path, memory, dtype):
     settings = {"folder": tmp_path, "memory_gb": memory, "dtype": dtype}
     bank = make_bank(make_encoder(), **settings)
-    first = [
-        bank.vectors(TEXTS, role, SUB, prompt) for role, prompt in (("query", None), ("document", "a: "))
-    ]
+    asked = (("query", None), ("document", "a: "))
+    first = [bank.vectors(TEXTS, role, SUB, prompt) for role, prompt in asked]
     again, told = make_encoder(), []
     bank = make_bank(again, told=told, **settings)
-    second = [
-        bank.vectors(TEXTS, role, SUB, prompt) for role, prompt in (("query", None), ("document", "a: "))
-    ]
+    second = [bank.vectors(TEXTS, role, SUB, prompt) for role, prompt in asked]
     assert (again.calls, told) == (0, [])
     assert all(torch.equal(old, new) for old, new in zip(first, second, strict=True))
     bank.vectors(TEXTS[:3], "query", SUB, "a: ")
@@ -103,10 +100,9 @@ def test_other_weights_or_layers_are_never_served(make_encoder, tmp_path, change
 def test_damaged_vectors_are_encoded_again_with_a_warning(make_encoder, expected, tmp_path, memory, caplog):
     make_bank(make_encoder(), folder=tmp_path).vectors(TEXTS, "document", SUB)
     (path,) = tmp_path.rglob("*.vectors")
-    content = bytearray(path.read_bytes())
-    for place in (500, 9_000, len(content) - 20):
-        content[place] ^= 4
-    path.write_bytes(bytes(content) + b"torn")
+    for place in (500, 9_000, -20):
+        flip(path, place)
+    path.write_bytes(path.read_bytes() + b"torn")
     again = make_encoder()
     bank = make_bank(again, folder=tmp_path, memory_gb=memory)
     assert torch.equal(bank.vectors(TEXTS, "document", SUB), expected)
@@ -119,18 +115,13 @@ def test_damaged_vectors_are_encoded_again_with_a_warning(make_encoder, expected
     assert third.calls == 0
 
 
-def test_a_full_disk_is_named_and_loses_nothing(make_encoder, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr("embedtrain.evaluation.vectors.bank._ROUND", 100)
+def test_a_full_disk_is_named_and_loses_nothing(make_encoder, expected, tmp_path, monkeypatch, full_disk):
     bank = make_bank(make_encoder(), folder=tmp_path)
     bank.vectors(TEXTS[:100], "document", SUB)
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("embedtrain.vectors.records.make_records", full)
-        with pytest.raises(InputError, match=r"the disk is full\. What was written before is safe"):
-            bank.vectors(TEXTS, "document", SUB)
+    full_disk("embedtrain.vectors.records.make_records")
+    with pytest.raises(InputError, match=r"the disk is full\. What was written before is safe"):
+        bank.vectors(TEXTS, "document", SUB)
+    monkeypatch.undo()
     again = make_encoder()
     assert torch.equal(make_bank(again, folder=tmp_path).vectors(TEXTS, "document", SUB), expected)
     assert len(again.texts) == 100

@@ -4,7 +4,7 @@ import weakref
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import tiny_config, tiny_model
+from tiny_models import some_tokens, tiny_config, tiny_model
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModel, BertConfig, Gemma3Config, Gemma3Model, PreTrainedModel
 
@@ -13,7 +13,7 @@ from embedtrain.model.backbone.families import FAMILIES
 from embedtrain.model.backbone.loading import loader
 from embedtrain.types import InputError, Inputs
 
-ALL, LENGTHS = (0, 1, 2, 3, 4), (20, 12, 3)
+ALL = (0, 1, 2, 3, 4)
 DECODERS = sorted(kind for kind, family in FAMILIES.items() if family.decoder)
 CASES = [
     (kind, attention)
@@ -24,19 +24,6 @@ CASES = [
 
 def backbone_of(kind: str, attention: str | None = None, **changes: object) -> Backbone:
     return Backbone(tiny_model(tiny_config(kind, **changes), attention))
-
-
-def some_tokens(
-    pad: int = 0, left: bool = False, width: int = 20, rows: tuple[int, ...] = (0, 1, 2)
-) -> Inputs:
-    """Some of three texts, padded to `width` on one side."""
-    generator = torch.Generator().manual_seed(0)
-    texts = [torch.randint(5, 96, (length,), generator=generator) for length in LENGTHS]
-    ids, mask = torch.full((len(rows), width), pad), torch.zeros(len(rows), width, dtype=torch.bool)
-    for row, text in enumerate(rows):
-        columns = slice(width - LENGTHS[text], width) if left else slice(0, LENGTHS[text])
-        ids[row, columns], mask[row, columns] = texts[text], True
-    return Inputs(ids, mask, torch.zeros(len(rows), dtype=torch.int64))
 
 
 def own_states(model: PreTrainedModel, tokens: Inputs) -> Tensor:
@@ -50,7 +37,7 @@ def test_each_state_is_that_of_the_physically_cut_model(kind, attention, tmp_pat
     backbone = backbone_of(kind, attention)
     for left in (False, True) if kind in DECODERS else (False,):
         # Rotary positions that start at the padding differ by rounding only; ours start at the text.
-        tokens, atol = some_tokens(backbone.model.config.pad_token_id, left), 1e-5 if left else 1e-6
+        tokens, atol = some_tokens(pad=backbone.model.config.pad_token_id, left=left), 1e-5 if left else 1e-6
         states = backbone(tokens, ALL)
         for layer in (1, 2, 3, 4):
             cut = backbone.cut(layer)
@@ -71,13 +58,14 @@ def test_each_state_is_that_of_the_physically_cut_model(kind, attention, tmp_pat
 def test_padding_its_side_and_the_other_texts_do_not_matter(kind, attention):
     backbone = backbone_of(kind, attention)
     pad = backbone.model.config.pad_token_id
-    whole = some_tokens(pad)
+    whole = some_tokens(pad=pad)
     states = backbone(whole, ALL)
     atol = 1e-4 if "t5" in kind else 1e-5  # T5 does not scale the products of its attention
-    for tokens in (some_tokens(pad, True), some_tokens(pad, True, 33), some_tokens(pad, width=29)):
+    for padding in [{"left": True}, {"left": True, "width": 33}, {"width": 29}]:
+        tokens = some_tokens(pad=pad, **padding)
         for one, other in zip(states, backbone(tokens, ALL), strict=True):
             torch.testing.assert_close(one[whole.mask], other[tokens.mask], rtol=0, atol=atol)
-    for one, other in zip(states, backbone(some_tokens(pad, width=12, rows=(1,)), ALL), strict=True):
+    for one, other in zip(states, backbone(some_tokens(pad=pad, rows=[1]), ALL), strict=True):
         torch.testing.assert_close(one[1, :12], other[0], rtol=0, atol=atol)
 
 
@@ -85,7 +73,7 @@ def test_padding_its_side_and_the_other_texts_do_not_matter(kind, attention):
 @torch.no_grad()
 def test_what_stands_in_the_padding_does_not_matter(kind):
     backbone = backbone_of(kind)
-    tokens = some_tokens(backbone.model.config.pad_token_id)
+    tokens = some_tokens(pad=backbone.model.config.pad_token_id)
     other = tokens._replace(values=torch.where(tokens.mask, tokens.values, 7))
     for one, two in zip(backbone(tokens, ALL), backbone(other, ALL), strict=True):
         torch.testing.assert_close(one[tokens.mask], two[tokens.mask], rtol=0, atol=1e-5)
@@ -95,7 +83,7 @@ def test_what_stands_in_the_padding_does_not_matter(kind):
 @torch.no_grad()
 def test_the_final_norm_is_on_every_state_of_a_prenorm_model(kind):
     backbone = backbone_of(kind)
-    tokens, raw = some_tokens(backbone.model.config.pad_token_id), []
+    tokens, raw = some_tokens(pad=backbone.model.config.pad_token_id), []
     for block in backbone.blocks:
         block.register_forward_pre_hook(
             lambda _block, args, given: raw.append(args[0] if args else given["hidden_states"]),
@@ -258,7 +246,7 @@ DROPOUT = {"bert": CALM, "roberta": CALM, "distilbert": {"dropout": 0.0, "attent
 def test_gradient_checkpointing_changes_no_gradient(kind):
     attention = "bidirectional" if kind in DECODERS else None
     backbone = backbone_of(kind, attention, **DROPOUT.get(kind, {})).double().train()
-    tokens = some_tokens(backbone.model.config.pad_token_id, left=kind in DECODERS)
+    tokens = some_tokens(pad=backbone.model.config.pad_token_id, left=kind in DECODERS)
     states, plain = gradients(backbone, tokens)
     runs: list[object] = []
     handles = [

@@ -1,21 +1,17 @@
 import pytest
 import torch
+from tiny_models import some_tokens
 from torch import nn
 
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.freezing import freeze, trainable_names
-from embedtrain.types import InputError, Inputs
+from embedtrain.types import InputError
 
 EMBEDDINGS = {
     "tiny_bert": {"word_embeddings", "position_embeddings", "token_type_embeddings", "LayerNorm"},
     "tiny_modernbert": {"tok_embeddings", "norm"},
     "tiny_gemma3": {"embed_tokens"},
 }
-
-
-def some_tokens() -> Inputs:
-    ids = torch.randint(5, 180, (2, 7), generator=torch.Generator().manual_seed(0))
-    return Inputs(ids, torch.ones(2, 7, dtype=torch.bool), torch.zeros(2, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("name", sorted(EMBEDDINGS))
@@ -26,7 +22,7 @@ def test_frozen_embeddings_are_all_before_the_first_block_and_nothing_else(name,
     assert {key.split(".")[-2] for key in frozen} == EMBEDDINGS[name]
     assert not any(key.startswith(f"{backbone.block_path}.") for key in frozen)
     assert all(value.requires_grad for value in backbone.blocks.parameters())
-    backbone.train()(some_tokens(), (1, 4))[1].sum().backward()
+    backbone.train()(some_tokens((7, 7)), (1, 4))[1].sum().backward()
     assert {key for key, value in backbone.model.named_parameters() if value.grad is None} == frozen
 
 
@@ -50,7 +46,7 @@ def test_an_update_leaves_what_is_frozen_and_moves_what_is_trainable(tiny_llama)
     names = trainable_names(backbone)
     before = {key: value.clone() for key, value in backbone.named_parameters()}
     optimizer = torch.optim.AdamW(backbone.parameters(), lr=0.1)
-    backbone(some_tokens(), (4,))[0].square().sum().backward()
+    backbone(some_tokens((7, 7)), (4,))[0].square().sum().backward()
     optimizer.step()
     moved = [key for key, value in backbone.named_parameters() if not torch.equal(value, before[key])]
     assert moved == names

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import some_tokens
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -22,13 +23,6 @@ def smollm2() -> Path:
     return Path(spec.submodule_search_locations[0]) / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def some_tokens() -> Inputs:
-    ids = torch.randint(5, 250, (2, 9), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones(2, 9, dtype=torch.bool)
-    mask[1, :4] = False
-    return Inputs(ids, mask, torch.zeros(2, dtype=torch.int64))
-
-
 @torch.no_grad()
 def test_a_gguf_file_is_the_model_that_it_was_made_of(tiny_gguf):
     gguf = pytest.importorskip("gguf")
@@ -44,7 +38,7 @@ def test_a_gguf_file_is_the_model_that_it_was_made_of(tiny_gguf):
             value.copy_(found)
         else:
             assert torch.equal(found, value)
-    tokens = some_tokens()
+    tokens = some_tokens((9, 5), left=True)
     for one, other in zip(backbone(tokens, (1, 4)), Backbone(origin)(tokens, (1, 4)), strict=True):
         torch.testing.assert_close(one[tokens.mask], other[tokens.mask], rtol=0, atol=1e-5)
 
@@ -57,7 +51,7 @@ def test_what_is_saved_of_a_gguf_file_is_a_plain_model(tiny_gguf, attention, tmp
     text = (tmp_path / "config.json").read_text()
     assert "quantization" not in text
     assert "gguf" not in text
-    tokens = some_tokens()
+    tokens = some_tokens((9, 5), left=True)
     model = AutoModel.from_pretrained(tmp_path)
     assert model.config.num_hidden_layers == 3
     state = model(input_ids=tokens.values, attention_mask=tokens.mask.long()).last_hidden_state
@@ -91,7 +85,7 @@ def test_its_tokenizer_is_read_from_the_same_source(tiny_gguf):
 def test_a_gguf_backbone_takes_adapters_and_gradients(tiny_gguf):
     backbone = Backbone.load(tiny_gguf)
     add_lora(backbone, rank=4)
-    backbone(some_tokens(), (4,))[0].sum().backward()
+    backbone(some_tokens((9, 5), left=True), (4,))[0].sum().backward()
     assert all(value.grad is not None for value in backbone.parameters() if value.requires_grad)
 
 

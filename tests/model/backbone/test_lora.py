@@ -5,6 +5,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tiny_models import some_tokens
 from torch import Tensor, nn
 from transformers import AutoModel
 
@@ -24,13 +25,6 @@ FOLDERS = ("tiny_bert", "tiny_modernbert", "tiny_llama", "tiny_gemma3")
 LINEAR = {"tiny_bert": 6, "tiny_modernbert": 4, "tiny_llama": 7, "tiny_gemma3": 7}  # in each block
 
 
-def some_tokens() -> Inputs:
-    ids = torch.randint(5, 180, (2, 9), generator=torch.Generator().manual_seed(0))
-    mask = torch.ones(2, 9, dtype=torch.bool)
-    mask[1, 4:] = False
-    return Inputs(ids.where(mask, 0), mask, torch.zeros(2, dtype=torch.int64))
-
-
 def trained(backbone: Backbone) -> Backbone:
     """As if training had moved every adapter weight."""
     draw = torch.Generator().manual_seed(1)
@@ -43,13 +37,13 @@ def trained(backbone: Backbone) -> Backbone:
 
 @torch.no_grad()
 def states(backbone: Backbone, layers: tuple[int, ...] = (1, 4)) -> list[Tensor]:
-    tokens = some_tokens()
+    tokens = some_tokens((9, 4))
     return [state[tokens.mask] for state in backbone(tokens, layers)]
 
 
 @torch.no_grad()
 def own_states(model: nn.Module) -> Tensor:
-    tokens = some_tokens()
+    tokens = some_tokens((9, 4))
     return model(input_ids=tokens.values, attention_mask=tokens.mask.long()).last_hidden_state[tokens.mask]
 
 
@@ -64,7 +58,7 @@ def test_adapters_change_nothing_until_trained_and_alone_are_trainable(name, req
     names = trainable_names(backbone)
     assert len(names) == 2 * 4 * LINEAR[name]  # A and B, four blocks
     assert all("lora_" in name for name in names)
-    sum(state.square().sum() for state in backbone(some_tokens(), (2, 4))).backward()
+    sum(state.square().sum() for state in backbone(some_tokens((9, 4)), (2, 4))).backward()
     assert sorted(key for key, value in backbone.named_parameters() if value.grad is not None) == sorted(
         names
     )
@@ -120,7 +114,7 @@ def test_adapters_of_bfloat16_weights_are_float32_and_merge_with_one_rounding(ti
     update = state[f"{path}.lora_B.weight"] @ state[f"{path}.lora_A.weight"]
     merged = backbone.cut(1).layers[0].mlp.up_proj.weight
     assert torch.equal(merged, (base.float() + update).bfloat16())
-    assert backbone(some_tokens(), (4,))[0].dtype == torch.bfloat16
+    assert backbone(some_tokens((9, 4)), (4,))[0].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", ["tiny_bert", "tiny_gemma3"])
@@ -150,9 +144,9 @@ def test_another_process_reads_the_adapters_to_equal_states(tiny_llama, tmp_path
     backbone = Backbone.load(tiny_llama, attention="bidirectional")
     add_lora(backbone, rank=4, dora=True)
     save_adapter(trained(backbone), tmp_path / "adapter", str(tiny_llama))
-    given = (tiny_llama, tmp_path / "adapter", some_tokens())
+    given = (tiny_llama, tmp_path / "adapter", some_tokens((9, 4)))
     found = processes.result(Path(__file__), "state_with_adapter", *given)
-    assert torch.equal(found, backbone(some_tokens(), (4,))[0])
+    assert torch.equal(found, backbone(some_tokens((9, 4)), (4,))[0])
 
 
 def test_loaded_adapters_train_on(tiny_llama, tmp_path):
@@ -183,7 +177,7 @@ def test_gradients_reach_adapters_above_frozen_embeddings(name, checkpointing, r
         freeze(backbone, embeddings=True, first_blocks=1)
         backbone.gradient_checkpointing(recompute)
         backbone.train().apply(lambda part: setattr(part, "p", 0.0) if isinstance(part, nn.Dropout) else None)
-        backbone(some_tokens(), (3, 4))[0].square().sum().backward()
+        backbone(some_tokens((9, 4)), (3, 4))[0].square().sum().backward()
         gradients.append(
             {key: value.grad for key, value in backbone.named_parameters() if value.grad is not None}
         )

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 import transformers.integrations.flash_attention as flash_code
-from tiny_models import tiny_config, tiny_model
+from tiny_models import some_tokens, tiny_config, tiny_model
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -44,13 +44,6 @@ def model_of(kind: str, attention: str | None, implementation: str = "sdpa") -> 
     return tiny_model(config, attention, attn_implementation=implementation, dtype=dtype)
 
 
-def some_tokens(lengths=LENGTHS) -> Inputs:
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    draw = torch.Generator().manual_seed(3)
-    ids = torch.randint(5, 200, mask.shape, generator=draw) * mask
-    return Inputs(ids, mask, torch.zeros(len(lengths), dtype=torch.int64))
-
-
 def in_rows(tokens: Inputs, lengths=LENGTHS, width=WIDTH):
     rows = rows_of(lengths, width)
     order = [text for row in rows for text in row]
@@ -62,7 +55,7 @@ def in_rows(tokens: Inputs, lengths=LENGTHS, width=WIDTH):
 
 def largest_difference(backbone: Backbone, layers=(0, 1, 3)) -> float:
     """Between the states of texts packed and those of padded texts, relative to the largest state."""
-    tokens = some_tokens()
+    tokens = some_tokens(LENGTHS)
     order, packed = in_rows(tokens)
     with torch.no_grad():
         expected = backbone(tokens, layers)
@@ -82,7 +75,7 @@ def test_a_packed_text_has_the_states_it_has_alone(kind, attention, implementati
 
 def test_nothing_of_a_row_feels_a_neighbour_or_padding():
     backbone = Backbone(model_of("gemma3_text", "bidirectional"))
-    tokens = some_tokens()
+    tokens = some_tokens(LENGTHS)
     order, packed = in_rows(tokens)
     changed = packed._replace(values=torch.where(packed.text == order.index(4), packed.values, 11))
     with torch.no_grad():

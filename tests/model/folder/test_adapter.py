@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from shipped import assert_shipped
 
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
@@ -92,11 +92,7 @@ def test_an_adapter_folder_has_no_weights_of_the_base(adapter):
 def test_an_adapter_can_be_saved_merged_and_cut_after_reloading(encoder, adapter, tmp_path, sentences):
     sub = SubModel(2, 16)
     save_encoder(load_encoder(adapter), tmp_path / "cut", sub)
-    model = SentenceTransformer(
-        str(tmp_path / "cut"), device="cpu", local_files_only=True, trust_remote_code=True
-    )
-    found = model.encode_query(list(sentences), convert_to_tensor=True)
-    torch.testing.assert_close(found, encoder.encode(sentences, (2,), "query").at(sub), rtol=0, atol=1e-5)
+    assert_shipped(tmp_path / "cut", encoder, sentences, sub)
     save_adapter(load_encoder(adapter), tmp_path / "adapter")
     same(load_encoder(tmp_path / "adapter"), encoder, sentences)
 

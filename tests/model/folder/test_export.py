@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
+from shipped import assert_shipped, shipped
 
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import Contract, read_contract
@@ -24,8 +25,7 @@ def folder(request) -> Path:
 
 
 def oracle(folder: Path, texts: tuple[str, ...]) -> torch.Tensor:
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    return model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+    return shipped(folder, texts, None)
 
 
 def hash_of(folder: Path) -> str:
@@ -56,12 +56,7 @@ def test_a_whole_encoder_comes_back_bit_for_bit(folder, tmp_path, sentences, poo
     assert again.trained == encoder.trained
     assert again.source == encoder.source == "/".join(folder.parts[-2:])
     assert weights_hash(again) == weights_hash(encoder)
-    torch.testing.assert_close(
-        oracle(tmp_path / "whole", sentences),
-        torch.nn.functional.normalize(expected[-1], dim=-1),
-        rtol=0,
-        atol=1e-5,
-    )
+    assert_shipped(tmp_path / "whole", encoder, sentences, SubModel(4, 32))
 
 
 def test_saving_changes_nothing_in_the_encoder(folder, tmp_path, sentences):
@@ -250,11 +245,7 @@ def test_poolings_and_prompts_of_sentence_transformers_are_read(
     encoder = load_encoder(path)
     assert (encoder.pooling.name, encoder.process.include_prompt) == (name, include)
     assert encoder.process.prompts == {"query": "the word: "}
-    model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
-    for role in ("query", "document"):
-        found = getattr(model, f"encode_{role}")(list(sentences), convert_to_tensor=True)
-        expected = encoder.encode(sentences, (4,), role).at(SubModel(4, 32))
-        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert_shipped(path, encoder, sentences, SubModel(4, 32))
 
 
 def edited(source: Path, target: Path, name: str, change: object) -> Path:
@@ -383,18 +374,13 @@ def test_lower_casing_that_only_sentence_transformers_knows_of_is_kept(saved, tm
 @pytest.mark.parametrize("name", ["document", "passage", "corpus"])
 def test_prompts_of_a_sentence_transformers_folder_are_added(saved, tmp_path, sentences, name):
     prompts = {"query": "the word: ", name: "a dog: ", "STS": "cat "}
-    path = edited(
-        saved,
-        tmp_path / "a",
-        "config_sentence_transformers.json",
-        lambda config: config | {"prompts": prompts},
-    )
+    file = "config_sentence_transformers.json"
+    path = edited(saved, tmp_path / "a", file, lambda config: config | {"prompts": prompts})
     (path / "embedtrain.json").unlink()
     encoder = load_encoder(path)
     assert encoder.process.prompts == {"query": "the word: ", "document": "a dog: ", "STS": "cat "}
-    model = SentenceTransformer(str(path), device="cpu", local_files_only=True)
     for role, prompt in (("query", "query"), ("document", name)):
-        found = model.encode(list(sentences), prompt_name=prompt, convert_to_tensor=True)
+        found = shipped(path, sentences, None, prompt_name=prompt)
         expected = encoder.encode(sentences, (4,), role).at(SubModel(4, 32))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
@@ -420,7 +406,5 @@ def test_bfloat16_is_saved_as_such(saved, tmp_path, sentences):
     contract = read_contract(tmp_path / "small")
     assert contract is not None
     assert contract.dtype == "bfloat16"
-    model = SentenceTransformer(str(tmp_path / "small"), device="cpu", local_files_only=True)
-    assert model.dtype == torch.bfloat16
-    found = model.encode(list(sentences), convert_to_tensor=True, show_progress_bar=False).float()
-    torch.testing.assert_close(found, encoder.encode(sentences, (2,)).at(SubModel(2, 16)), rtol=0, atol=0.02)
+    assert shipped(tmp_path / "small", sentences).dtype == torch.bfloat16
+    assert_shipped(tmp_path / "small", encoder, sentences, SubModel(2, 16), atol=0.02)

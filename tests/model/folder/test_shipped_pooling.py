@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from shipped import assert_shipped, shipped
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import BPE
 from torch import nn
@@ -24,11 +25,6 @@ from embedtrain.types import InputError, SubModel
 SUB = SubModel(3, 16)
 
 
-def queries(folder: Path, texts: tuple[str, ...], **settings: object) -> torch.Tensor:
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, **settings)
-    return model.encode_query(list(texts), convert_to_tensor=True, show_progress_bar=False)
-
-
 WITHOUT_US = """
 import json, sys
 from pathlib import Path
@@ -36,6 +32,7 @@ sys.modules["embedtrain"] = None  # importing it now fails
 import warnings
 warnings.simplefilter("error")
 from sentence_transformers import SentenceTransformer
+from shipped import assert_shipped, shipped
 found = []
 for folder in sys.argv[2:]:
     own_code = any(Path(folder).glob("*.py"))
@@ -71,10 +68,10 @@ def test_a_fresh_process_without_embedtrain_loads_every_pooling_without_a_warnin
         torch.testing.assert_close(torch.tensor(found), value, rtol=0, atol=1e-5)
 
 
-def test_code_of_a_folder_is_not_run_unasked(tiny_llama, tmp_path, sentences):
+def test_code_of_a_folder_is_not_run_unasked(tiny_llama, tmp_path):
     folder = save_encoder(load_encoder(tiny_llama, pooling="latent_attention"), tmp_path / "model")
     with pytest.raises(ValueError, match="trust_remote_code=True"):
-        queries(folder, sentences)
+        SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     card = (folder / "README.md").read_text()
     assert 'SentenceTransformer("model", trust_remote_code=True)' in card
     assert "runs. `embedtrain.model.folder.export.load_encoder` needs none of them" in card
@@ -85,9 +82,7 @@ def test_no_code_is_shipped_where_sentence_transformers_pools_alike(tiny_llama, 
     encoder = load_encoder(tiny_llama, pooling=pooling, prompts={"query": "the word: "})
     folder = save_encoder(encoder, tmp_path / "model", SUB)
     assert list(folder.glob("*.py")) == []
-    found = queries(folder, sentences)
-    expected = encoder.encode(sentences, (SUB.layer,), "query").at(SUB)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert_shipped(folder, encoder, sentences, SUB)
 
 
 def test_sentence_transformers_can_save_what_it_loaded(tiny_modernbert, tmp_path, sentences):
@@ -96,8 +91,8 @@ def test_sentence_transformers_can_save_what_it_loaded(tiny_modernbert, tmp_path
     )
     folder = save_encoder(encoder, tmp_path / "model", SUB)
     SentenceTransformer(str(folder), device="cpu", trust_remote_code=True).save(str(tmp_path / "again"))
-    found = queries(tmp_path / "again", sentences, trust_remote_code=True)
-    assert torch.equal(found, queries(folder, sentences, trust_remote_code=True))
+    found = shipped(tmp_path / "again", sentences, "query")
+    assert torch.equal(found, shipped(folder, sentences, "query"))
 
 
 def test_weights_are_safetensors_and_bfloat16_stays(tiny_llama, tmp_path, sentences):
@@ -106,10 +101,9 @@ def test_weights_are_safetensors_and_bfloat16_stays(tiny_llama, tmp_path, senten
     state = load_file(folder / "1_StatePooling/model.safetensors")
     assert state["norm.weight"].dtype == torch.bfloat16
     assert state["pooling.sets.shared.latents"].dtype == torch.float32
-    found = queries(folder, sentences, trust_remote_code=True).float()
     again = load_encoder(folder, dtype="bfloat16").encode(sentences, (3,), "query").at(SUB)
     torch.testing.assert_close(again, encoder.encode(sentences, (3,), "query").at(SUB), rtol=0, atol=1e-6)
-    torch.testing.assert_close(found, again, rtol=0, atol=0.03)
+    assert_shipped(folder, encoder, sentences, SUB, atol=0.03)
 
 
 def test_what_the_transformer_does_not_give_is_named():
@@ -180,13 +174,9 @@ def test_a_prompt_that_would_be_miscounted_is_shipped_with_its_right_number(byte
     encoder = load_encoder(byte_level, prompts=prompts, **settings)
     assert miscounted_prompts(encoder.process) == {"6": 5}
     folder = save_encoder(encoder, tmp_path / "model", SUB)
-    for role in ("query", "document"):
-        model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
-        found = getattr(model, f"encode_{role}")(list(texts), convert_to_tensor=True)
-        torch.testing.assert_close(found, encoder.encode(texts, (3,), role).at(SUB), rtol=0, atol=1e-5)
-    assert (
-        miscounted_prompts(load_encoder(byte_level, prompts=prompts).process) == {}
-    )  # pooled, so of no account
+    assert_shipped(folder, encoder, texts, SUB)
+    pooled = load_encoder(byte_level, prompts=prompts).process  # so of no account
+    assert miscounted_prompts(pooled) == {}
     two = load_encoder(byte_level, prompts={"query": "find: ", "document": "finds:"}, **settings)
     with pytest.raises(
         InputError, match="would skip 6 tokens for two prompts, of which one has 5 and 'finds:' has 6"

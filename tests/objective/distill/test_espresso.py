@@ -143,17 +143,3 @@ def test_a_plan_without_that_size_names_the_cure():
         Espresso(4)(texts, chosen((1, 3, 1.0), (2, 8, 1.0)))
     with pytest.raises(InputError, match=r"below the width"):
         Espresso(8)(texts, chosen((2, 8, 1.0)))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"compress_dim": 0}, r"compress_dim must be at least 1, got 0"),
-        ({"temperature": 0}, r"temperature must be above 0 \(1 is usual\), got 0"),
-        ({"mse_weight": -1}, r"mse_weight must be 0 or more, got -1"),
-        ({"kl_weight": -1}, r"kl_weight must be 0 or more, got -1"),
-    ],
-)
-def test_settings_out_of_range_are_named(settings, message):
-    with pytest.raises(InputError, match=message):
-        Espresso(**settings)

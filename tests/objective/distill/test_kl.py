@@ -3,7 +3,7 @@ import torch
 from random_batches import random_embeddings
 
 from embedtrain.objective.distill.kl import LayerKL, PrefixKL
-from embedtrain.types import InputError, SubModel, Weighted
+from embedtrain.types import SubModel, Weighted
 
 
 def chosen(*pairs):
@@ -95,18 +95,3 @@ def test_order_of_texts_is_irrelevant(distill):
     order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
     plan = chosen((1, 4), (2, 4), (3, 8))
     torch.testing.assert_close(distill(texts.rows(order), plan), distill(texts, plan), rtol=1e-12, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: PrefixKL(weight=-1), "weight must be 0 or more, got -1"),
-        (lambda: PrefixKL(factor=float("nan")), "factor must be 0 or more, got nan"),
-        (lambda: LayerKL(power=3), "power must be 0, 1 or 2, got 3"),
-        (lambda: LayerKL(weight=-1), "weight must be 0 or more, got -1"),
-        (lambda: LayerKL(temperature=0), r"temperature must be above 0 \(0\.3 is usual\), got 0"),
-    ],
-)
-def test_settings_out_of_range_are_named(build, message):
-    with pytest.raises(InputError, match=message):
-        build()

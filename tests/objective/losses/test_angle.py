@@ -195,18 +195,3 @@ def test_missing_labels_name_the_cure():
         AnglE()(query, docs, pairing._replace(scores=None))
     with pytest.raises(InputError, match=r'AnglETriples needs hard negatives .*add "negatives"'):
         AnglETriples()(query, docs, pairing)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: AnglE(0, 0, 0), r"cosine_weight, ibn_weight and angle_weight are 0, nothing trains"),
-        (lambda: AnglETriples(0, 0, 0, 0), r"hard_weight and angle_weight are 0, nothing trains"),
-        (lambda: AnglE(ibn_weight=-1), r"ibn_weight must be 0 or more, got -1"),
-        (lambda: AnglETriples(temperature=0), r"temperature must be above 0 \(0.05 is usual\), got 0"),
-        (lambda: Angle(labels="own"), r"labels must be one of \['scores', 'negatives'\], got 'own'"),
-    ],
-)
-def test_settings_out_of_range_are_named(build, message):
-    with pytest.raises(InputError, match=message):
-        build()

@@ -59,41 +59,9 @@ def test_a_schedule_may_not_leave_the_range(value, settings, message):
         value(loss, step=10)
 
 
-@pytest.mark.parametrize("temperature", [0, -0.05, float("nan"), float("inf")])
-def test_temperature_must_be_positive(temperature):
-    with pytest.raises(InputError, match=r"temperature must be above 0 \(0\.05 is usual\), got"):
-        InfoNCE(temperature)
-
-
 def test_learned_temperature_must_leave_room_below_the_bound():
     with pytest.raises(InputError, match=r"temperature must be at least 0\.01 to be learned, got 0\.005"):
         InfoNCE(0.005, learn_temperature=True)
     assert InfoNCE(0.01, learn_temperature=True).inverse_temperature(0).item() == pytest.approx(100)
     with pytest.raises(InputError, match="temperature is a schedule and learned at once"):
         InfoNCE(Linear(0.1, 0.05, steps=10), learn_temperature=True)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"similarity": "euclid"}, r"similarity must be one of \['cosine', 'dot'\], got 'euclid'"),
-        ({"blocks": ("doc_docs",)}, "blocks must name query_docs and nothing twice"),
-        ({"blocks": ("query_docs", "query_docs")}, "blocks must name query_docs and nothing twice"),
-        ({"blocks": ("query_docs", "docs")}, r"blocks must be one of \['query_docs', .* got 'docs'"),
-        ({"blocks": "query_docs"}, r"blocks must be a list, got 'query_docs': write \[query_docs\]"),
-        ({"partition": "per_block"}, r"partition must be one of \['joint', 'separate'\], got 'per_block'"),
-        ({"blocks": ALL, "partition": "separate"}, "query_queries and doc_docs has none: leave it out"),
-        ({"own_pair": "twice"}, "own_pair=twice has no effect without"),
-        ({"doc_docs": "positives"}, "doc_docs=positives has no effect without doc_docs in blocks"),
-        (
-            {"hardness": "soft", "hardness_strength": 1.0},
-            r"hardness must be one of \['in_batch', 'hard', 'all'\]",
-        ),
-        ({"hardness": "all"}, r"hardness=all and hardness_strength=0\.0 do nothing: set both or neither"),
-        ({"hardness_strength": 5.0}, "hardness=None and hardness_strength=5.0 do nothing"),
-        ({"hardness": "all", "hardness_strength": -1.0}, r"hardness_strength must be 0 or more, got -1\.0"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(settings, message):
-    with pytest.raises(InputError, match=message):
-        InfoNCE(**settings)

@@ -131,19 +131,6 @@ def test_what_is_missing_names_the_cure():
         OPL("scores")(query, docs, pairing)
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: OPL("own"), r"labels must be one of \['scores', 'negatives'\], got 'own'"),
-        (lambda: GOR(-1), r"mean_weight must be 0 or more, got -1"),
-        (lambda: GOR(0, 0), r"mean_weight and second_moment_weight are 0, nothing trains: raise one"),
-    ],
-)
-def test_settings_out_of_range_are_named(build, message):
-    with pytest.raises(InputError, match=message):
-        build()
-
-
 def test_needs_are_announced():
     assert OPL().needs == {"negatives"}
     assert OPL("scores").needs == {"scores"}

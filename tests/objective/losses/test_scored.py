@@ -142,14 +142,3 @@ def test_missing_scores_name_the_cure():
 def test_needs_are_announced():
     assert CoSENT().needs == {"scores"}
     assert CoSENT(labels="negatives").needs == {"negatives"}
-
-
-def test_labels_must_be_a_word_it_knows():
-    with pytest.raises(InputError, match=r"labels must be one of \['scores', 'negatives'\], got 'rows'"):
-        CoSENT(labels="rows")
-
-
-@pytest.mark.parametrize("temperature", [0, -1.0, float("nan")])
-def test_temperature_must_be_positive(temperature):
-    with pytest.raises(InputError, match=r"temperature must be above 0 \(0.05 is usual\), got"):
-        CoSENT(temperature)

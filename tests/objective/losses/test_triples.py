@@ -265,19 +265,3 @@ def test_needs_are_announced():
     assert MarginMSE().needs == {"negatives", "teacher"}
     assert TeacherKL().needs == {"negatives", "teacher"}
     assert TeacherKL(teacher="guide").needs == {"negatives", "guide"}
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: Triplet(0), r"margin must be above 0 \(0\.5 is usual\), got 0"),
-        (lambda: Triplet(distance="dot"), r"distance must be one of \['euclidean', 'cosine'\], got 'dot'"),
-        (lambda: MarginMSE("l2"), r"similarity must be one of \['dot', 'cosine'\], got 'l2'"),
-        (lambda: TeacherKL(-1), r"temperature must be above 0 \(1 is usual\), got -1"),
-        (lambda: TeacherKL(teacher_temperature=0), r"teacher_temperature must be above 0"),
-        (lambda: TeacherKL(teacher="rows"), r"teacher must be one of \['labels', 'guide'\], got 'rows'"),
-    ],
-)
-def test_settings_out_of_range_are_named(build, message):
-    with pytest.raises(InputError, match=message):
-        build()

@@ -293,29 +293,6 @@ def test_a_rule_without_its_scorer_says_what_to_do():
         whole(needing, ("doc_docs",), Blocks(torch.zeros(2, 2)))
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda: MarginPos(by="teacher"), 'by must be "student" or "guide", got \'teacher\''),
-        (lambda: PercPos(0.0), "perc_pos must be above 0 and below 2, got 0.0"),
-        (lambda: PercPos(95.0), "perc_pos must be above 0 and below 2, got 95"),
-        (lambda: MarginPos(float("nan")), "margin must be a finite number or a schedule, got nan"),
-        (lambda: MarginPos(blocks=["docs"]), r"blocks must be some of query_docs, .*, got \['docs'\]"),
-        (lambda: MarginPos(blocks=[]), r"blocks must be some of .*, got \[\]"),
-        (lambda: TopK(0), "k must be a whole number of at least 1, got 0"),
-        (lambda: Abs("0.7"), "most must be a finite number or a schedule, got '0.7'"),
-        (lambda: Negatives(rules=[MarginPos(), MarginPos(0.1)]), "two rules are called margin_pos"),
-        (lambda: Negatives(rules=["gist"]), "rules must be a list of rules, got 'gist'"),
-        (lambda: Negatives(scope="mine"), 'scope must be "all" or "own"'),
-        (lambda: Negatives(datasets={"nli": {"scope": "no"}}), r"datasets\.nli\.scope must be"),
-        (lambda: Negatives(datasets={"nli": {"scop": "own"}}), r"datasets\.nli takes scope and in_batch"),
-    ],
-)
-def test_wrong_settings_are_named(make, message):
-    with pytest.raises(InputError, match=message):
-        make()
-
-
 def test_negatives_hand_their_settings_to_the_pairing():
     links = columns_links(4, 2)._replace(task=torch.tensor([content_id("nli"), content_id("qa")] * 2))
     guide = random_guide(links)
