@@ -36,10 +36,7 @@ print(sorted(set(sys.modules) & {slow}))
         ("train --help", "recipe=quickstart_minilm"),
         ("trian", "did you mean 'train'?"),
         ("train contrast=gist", "it is now 'loss'"),
-        (
-            "train name=x data.train=y optim.lrr=1",
-            "optim.lrr: AdamW has no setting 'lrr'; did you mean 'lr'",
-        ),
+        ("train name=x data.train=y optim.lrr=1", "optim.lrr: AdamW has no setting 'lrr'; did you mean 'lr'"),
         ("train name=x data.train=y plan.piars=1", "plan.piars: FixedPairs has no setting 'piars'"),
         ("train trainer.accumulate=2", "it is now 'trainer.accumulate_grad_batches'"),
         ("evaluate layer=[1]", "did you mean 'layers'?"),

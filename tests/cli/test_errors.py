@@ -92,10 +92,6 @@ def test_a_wrong_setting_names_the_place_and_the_cure(say, words, small_data, ov
     assert all(part in message for part in parts), message
 
 
-def test_a_mandatory_key_is_asked_for(say):
-    assert "data.train, name must be given" in say("train")
-
-
 @pytest.mark.parametrize("command", ["evaluate", "export"])
 def test_a_missing_model_folder(say, command, tmp_path, tiny_bert):
     words = {"evaluate": ["tasks=[local]", "data_root=."], "export": ["out=cut"]}[command]
@@ -123,29 +119,12 @@ def test_a_gpu_that_is_not_there(say, words):
     assert "Choose another trainer=NAME" in message
 
 
-def test_a_cut_out_of_range(say, tiny_bert):
-    message = say("export", f"model={tiny_bert}", "layer=9", "dim=8", "out=cut")
-    assert "layer must be in 1..4" in message
-
-
 def test_the_output_of_an_export_exists(say, tiny_bert, tmp_path):
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut/file").touch()
     message = say("export", f"model={tiny_bert}", "layer=2", "dim=8", "out=cut")
     assert "cut" in message
     assert "overwrite=true" in message
-
-
-def test_a_finished_run_is_left_alone(say, words, tmp_path):
-    (tmp_path / "x/model").mkdir(parents=True)
-    assert "holds a finished run" in say("train", *words)
-
-
-def test_a_folder_that_no_run_has_written_is_left_alone(say, words, tmp_path):
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x/precious").touch()
-    assert "is not empty and holds no run" in say("train", *words, "overwrite=true")
-    assert (tmp_path / "x/precious").exists()
 
 
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words, tmp_path, monkeypatch):
@@ -215,9 +194,7 @@ def test_a_full_disk_while_publishing(say, words, tmp_path, full_disk):
 
 
 @pytest.mark.parametrize(
-    ("part", "name"),
-    [(Run, "fit"), (InfoNCE, "inverse_temperature")],
-    ids=["between_steps", "in_a_step"],
+    ("part", "name"), [(Run, "fit"), (InfoNCE, "inverse_temperature")], ids=["between_steps", "in_a_step"]
 )
 def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part, name):
     def interrupted(*_):

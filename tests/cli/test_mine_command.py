@@ -1,6 +1,5 @@
 """embedtrain-mine as a person runs it: rows out, kills, shards, ranks, and mistakes."""
 
-import importlib.util
 import json
 import random
 import signal
@@ -170,14 +169,6 @@ def test_mistakes(error_of, words, changes, parts):
     assert all(part in message for part in parts), message
 
 
-def test_rows_without_positives_are_named(error_of, words, tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"query": "a cat"}\n', "utf-8")
-    message = error_of("mine", *words, f"source={path}")
-    assert "rows.jsonl:1" in message
-    assert "positive" in message
-
-
 def spoil(folder, small_data, bad):
     """The training rows with bad ones among them, and a corpus with one that is bad and one that is empty."""
     rows, corpus = folder / "rows.jsonl", folder / "corpus.jsonl"
@@ -218,15 +209,6 @@ def test_an_output_that_is_there_is_kept(error_of, words, tmp_path):
     (tmp_path / "mined.jsonl").write_text("mine")
     assert "overwrite=true" in error_of("mine", *words)
     assert (tmp_path / "mined.jsonl").read_text() == "mine"
-
-
-def test_without_faiss(error_of, monkeypatch, words):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *more: None if name == "faiss" else find(name, *more)
-    )
-    message = error_of("mine", *words, "index=hnsw")
-    assert "pip install 'embedtrain[mine]'" in message
 
 
 def test_shards_are_counted_from_one():

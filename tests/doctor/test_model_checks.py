@@ -69,11 +69,16 @@ def run_of(encoder, tmp_path, rows, *, loss=None, negatives=None, batch_size=8, 
     return BuiltRun(encoder, plan, batch_loss, data, **settings)
 
 
+def begun(*args, read=None, **settings):
+    """A run and its first batch, of which `read` rows are encoded."""
+    run = run_of(*args, **settings)
+    return run, *first_batches(run, read or settings.get("batch_size", 8))
+
+
 def test_negatives_are_those_of_the_real_pairing(encoder, tmp_path):
     rows = usual_rows()
     rows[1] |= {"query": rows[0]["query"]}  # its positive is masked for row 0, and the other way round
-    run = run_of(encoder, tmp_path, rows, batch_size=16)
-    (first,) = first_batches(run, 16)
+    run, first = begun(encoder, tmp_path, rows, batch_size=16)
     found = negatives_of(run, first, None)
     expected = whole(paired(run, first, None)).blocks.query_docs.sum(1) - 1
     assert found.left.tolist() == expected.tolist()
@@ -90,12 +95,10 @@ def test_negatives_are_those_of_the_real_pairing(encoder, tmp_path):
 def test_a_query_without_negatives_is_named(encoder, tmp_path):
     rows = [{"query": "cat", "positive": f"the {n}"} for n in range(8)]
     rows[5] = {"query": "dog", "positive": "x"}
-    run = run_of(encoder, tmp_path, rows)
-    (first,) = first_batches(run, 8)
+    run, first = begun(encoder, tmp_path, rows)
     every = negative_findings(run, first, negatives_of(run, first, None))
     assert next(every).facts["min"] == 1
-    alone = run_of(encoder, tmp_path, usual_rows(8), negatives=Negatives(in_batch=False))
-    (first,) = first_batches(alone, 8)
+    alone, first = begun(encoder, tmp_path, usual_rows(8), negatives=Negatives(in_batch=False))
     found = negatives_of(alone, first, None)
     assert found.left.tolist() == [1] * 8
     none = found._replace(left=torch.zeros(8, dtype=torch.int64))
@@ -108,8 +111,7 @@ def test_a_query_without_negatives_is_named(encoder, tmp_path):
 
 def test_rules_see_the_vectors_of_the_model(encoder, tmp_path):
     strict = Negatives(rules=[MarginPos(2.5, by="student")])  # everything is nearer than that
-    run = run_of(encoder, tmp_path, usual_rows(8), negatives=strict)
-    (first,) = first_batches(run, 8)
+    run, first = begun(encoder, tmp_path, usual_rows(8), negatives=strict)
     found = negatives_of(run, first, encoded(run, first))
     assert found.left.tolist() == [0] * 8
     findings = list(negative_findings(run, first, found))
@@ -122,8 +124,7 @@ def test_rules_see_the_vectors_of_the_model(encoder, tmp_path):
 
 
 def test_a_batch_is_cut_where_texts_are_encoded_and_counted_whole(encoder, tmp_path):
-    run = run_of(encoder, tmp_path, usual_rows())
-    (first,) = first_batches(run, 4)
+    run, first = begun(encoder, tmp_path, usual_rows(), read=4)
     assert first.cut
     assert (len(first.batch.links.query), len(first.whole.links.query)) == (4, 8)
     assert first.batch.links.rows.tolist() == first.whole.links.rows.tolist()[:4]
@@ -132,8 +133,7 @@ def test_a_batch_is_cut_where_texts_are_encoded_and_counted_whole(encoder, tmp_p
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0])
 def test_the_expected_loss_is_ln_candidates_whatever_the_temperature(encoder, tmp_path, temperature):
-    run = run_of(encoder, tmp_path, usual_rows(), loss=InfoNCE(temperature), batch_size=16)
-    (first,) = first_batches(run, 16)
+    run, first = begun(encoder, tmp_path, usual_rows(), loss=InfoNCE(temperature), batch_size=16)
     vectors = encoded(run, first)
     measured_loss, blind = first_losses(run, vectors)
     assert blind[SubModel(4, 32)] == pytest.approx(math.log(32), abs=1e-5)
@@ -150,8 +150,7 @@ def test_the_expected_loss_is_ln_candidates_whatever_the_temperature(encoder, tm
 
 def test_the_expected_loss_keeps_what_a_rule_left(encoder, tmp_path):
     rule = Negatives(rules=[MarginPos(0.0, by="student")])
-    run = run_of(encoder, tmp_path, usual_rows(), negatives=rule, batch_size=16)
-    (first,) = first_batches(run, 16)
+    run, first = begun(encoder, tmp_path, usual_rows(), negatives=rule, batch_size=16)
     vectors = encoded(run, first)
     left = negatives_of(run, first, vectors).left
     assert 0 < int(left.sum()) < 16 * 31  # it removes some
@@ -164,12 +163,10 @@ def test_wrong_positives_and_a_low_temperature_are_worse_than_knowing_nothing(en
     rows = usual_rows()
     for number, row in enumerate(rows):
         row["positive"], row["negative"] = f"{WORDS[-number]} rain", f"{row['query']}."
-    run = run_of(encoder, tmp_path, rows, loss=InfoNCE(0.002), batch_size=16)
-    (first,) = first_batches(run, 16)
+    run, first = begun(encoder, tmp_path, rows, loss=InfoNCE(0.002), batch_size=16)
     assert loss_finding(run, encoded(run, first), None).level == "warning"
     same = [{"query": f"{word} {word}", "positive": f"{word}  {word}"} for word in WORDS]
-    easy = run_of(encoder, tmp_path, same, loss=InfoNCE(0.002), batch_size=16)
-    (first,) = first_batches(easy, 16)
+    easy, first = begun(encoder, tmp_path, same, loss=InfoNCE(0.002), batch_size=16)
     found = loss_finding(easy, encoded(easy, first), None)
     assert found.level == "warning"
     assert "nothing left to learn" in found.cure
@@ -187,8 +184,7 @@ def test_a_loss_is_judged(loss, expected, level):
 def test_a_loss_of_scores_has_a_value_of_its_own(encoder, tmp_path):
     rows = [row | {"score": n / 16} for n, row in enumerate(usual_rows())]
     rows = [{key: value for key, value in row.items() if key != "negative"} for row in rows]
-    run = run_of(encoder, tmp_path, rows, loss=CoSENT(), batch_size=16)
-    (first,) = first_batches(run, 16)
+    run, first = begun(encoder, tmp_path, rows, loss=CoSENT(), batch_size=16)
     blind = first_losses(run, encoded(run, first))[1][SubModel(4, 32)]
     assert blind == pytest.approx(math.log(1 + 16 * 15 / 2), abs=1e-4)  # every ordered pair ties
 
@@ -328,8 +324,7 @@ def test_padding_counts_by_micro_batch():
 
 @pytest.mark.parametrize("cache", [None, GradCache(max_tokens=32)])
 def test_a_measured_step_changes_nothing(encoder, tmp_path, cache):
-    run = run_of(encoder, tmp_path, usual_rows(), gradcache=cache)
-    (first,) = first_batches(run, 8)
+    run, first = begun(encoder, tmp_path, usual_rows(), gradcache=cache)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     steps = []
     handle = encoder.register_full_backward_hook(lambda *_: steps.append(1)) if cache is None else None
@@ -344,8 +339,7 @@ def test_a_measured_step_changes_nothing(encoder, tmp_path, cache):
 
 @pytest.mark.parametrize("cache", [None, GradCache(max_tokens=32)])
 def test_a_measured_step_reaches_the_weights(encoder, tmp_path, monkeypatch, cache):
-    run = run_of(encoder, tmp_path, usual_rows(), gradcache=cache)
-    (first,) = first_batches(run, 8)
+    run, first = begun(encoder, tmp_path, usual_rows(), gradcache=cache)
     reached = []
 
     def note(self, **_):
@@ -358,8 +352,7 @@ def test_a_measured_step_reaches_the_weights(encoder, tmp_path, monkeypatch, cac
 
 
 def test_the_time_of_a_run(encoder, tmp_path):
-    run = run_of(encoder, tmp_path, usual_rows(), accumulate=2)
-    (first,) = first_batches(run, 8)
+    run, first = begun(encoder, tmp_path, usual_rows(), accumulate=2)
     tokens = int(first.whole.inputs.mask.sum())
     part = run.data.parts
     found = speed_finding(run, [first], Speed(tokens / 3.0, 0.5), part, 0)

@@ -13,6 +13,14 @@ def content(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder with something in it."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old.txt").write_text("old")
+    return tmp_path / "model"
+
+
 def write_half(folder: Path, error: BaseException, *, overwrite: bool = False) -> None:
     with atomic_folder(folder, overwrite=overwrite) as beside:
         (beside / "half.txt").write_text("half")
@@ -56,20 +64,14 @@ def test_an_error_leaves_everything_as_it_was(tmp_path, error, overwrite):
     assert [entry.name for entry in tmp_path.iterdir()] == (["model"] if overwrite else [])
 
 
-def test_overwriting_replaces_all_of_it(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "old.txt").write_text("old")
-    with atomic_folder(folder, overwrite=True) as beside:
+def test_overwriting_replaces_all_of_it(old, tmp_path):
+    with atomic_folder(old, overwrite=True) as beside:
         (beside / "new.txt").write_text("new")
     assert content(tmp_path) == {"model/new.txt": "new"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_rename_that_fails_brings_the_old_folder_back(tmp_path, monkeypatch):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    (folder / "old.txt").write_text("old")
+def test_a_rename_that_fails_brings_the_old_folder_back(old, tmp_path, monkeypatch):
     replace, calls = os.replace, []
 
     def second_fails(source: Path, target: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_rename_that_fails_brings_the_old_folder_back(tmp_path, monkeypatch):
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", second_fails)
-    with pytest.raises(OSError, match="broken disk"), atomic_folder(folder, overwrite=True) as beside:
+    with pytest.raises(OSError, match="broken disk"), atomic_folder(old, overwrite=True) as beside:
         (beside / "new.txt").write_text("new")
     assert content(tmp_path) == {"model/old.txt": "old"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
@@ -116,11 +118,8 @@ def test_a_full_disk_names_the_folder_and_leaves_nothing(tmp_path, error):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_while_flushing_counts_too(tmp_path, monkeypatch):
-    def full(_handle: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
+def test_a_full_disk_while_flushing_counts_too(tmp_path, full_disk):
+    full_disk(os, "fsync")
     with pytest.raises(InputError, match="the disk is full"), atomic_folder(tmp_path / "model"):
         pass
     assert list(tmp_path.iterdir()) == []

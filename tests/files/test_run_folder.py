@@ -17,43 +17,41 @@ def prepare(folder, config=CONFIG, overwrite=False, given=GIVEN):
     return folder.prepare(config, given, overwrite=overwrite, world_size=1)
 
 
-def test_a_new_run_writes_what_it_is(tmp_path):
+@pytest.fixture
+def begun(tmp_path):
+    """A run that has begun."""
     folder = RunFolder(tmp_path, "mine")
     assert prepare(folder) is False
-    facts = yaml.safe_load(folder.config.read_text())
+    return folder
+
+
+def test_a_new_run_writes_what_it_is(begun):
+    facts = yaml.safe_load(begun.config.read_text())
     assert (facts["config"], facts["given"]) == (CONFIG, GIVEN)
     assert facts["world_size"] == 1
     assert facts["versions"]["torch"].startswith("2.")
 
 
-def test_an_unfinished_run_continues_with_the_same_settings(tmp_path):
-    folder = RunFolder(tmp_path, "mine")
-    prepare(folder)
-    assert prepare(folder, {**CONFIG, "logger": {"_target_": "x"}}) is True
+def test_an_unfinished_run_continues_with_the_same_settings(begun):
+    assert prepare(begun, {**CONFIG, "logger": {"_target_": "x"}}) is True
 
 
-def test_other_settings_are_named(tmp_path):
-    folder = RunFolder(tmp_path, "mine")
-    prepare(folder)
+def test_other_settings_are_named(begun):
     changed = {**CONFIG, "data": {"train": "rows.jsonl", "batch_size": 8}}
     with pytest.raises(InputError, match=r"other settings \(data.batch_size: was 4, is 8\).*overwrite=true"):
-        prepare(folder, changed)
-    assert prepare(folder, changed, overwrite=True) is False
+        prepare(begun, changed)
+    assert prepare(begun, changed, overwrite=True) is False
 
 
-def test_a_default_that_changed_between_versions_is_named_as_one(tmp_path):
-    folder = RunFolder(tmp_path, "mine")
-    prepare(folder)
+def test_a_default_that_changed_between_versions_is_named_as_one(begun):
     with pytest.raises(InputError, match=r"defaults have changed since \(seed: was 0, is 1\).*seed=0,"):
-        prepare(folder, {**CONFIG, "seed": 1})
+        prepare(begun, {**CONFIG, "seed": 1})
     with pytest.raises(InputError, match=r"other settings \(seed: was 0, is 1\)"):
-        prepare(folder, {**CONFIG, "seed": 1}, given={**GIVEN, "seed": 1})
+        prepare(begun, {**CONFIG, "seed": 1}, given={**GIVEN, "seed": 1})
 
 
-def test_a_setting_that_one_version_lacks_is_said_and_stops_nothing(tmp_path, caplog):
-    folder = RunFolder(tmp_path, "mine")
-    prepare(folder)
-    assert prepare(folder, {**CONFIG, "shuffle": True}) is True
+def test_a_setting_that_one_version_lacks_is_said_and_stops_nothing(begun, caplog):
+    assert prepare(begun, {**CONFIG, "shuffle": True}) is True
     assert "shuffle: was unset, is True" in caplog.text
 
 
@@ -64,24 +62,20 @@ def test_a_part_in_a_list_is_compared_setting_by_setting(tmp_path):
         prepare(folder, {**CONFIG, "rules": [{"_target_": "x", "margin": 0.1}]})
 
 
-def test_a_run_of_a_version_that_did_not_write_its_defaults_says_so(tmp_path):
-    folder = RunFolder(tmp_path, "mine")
-    prepare(folder)
-    facts = yaml.safe_load(folder.config.read_text())
+def test_a_run_of_a_version_that_did_not_write_its_defaults_says_so(begun):
+    facts = yaml.safe_load(begun.config.read_text())
     del facts["given"]
-    folder.config.write_text(yaml.safe_dump(facts))
+    begun.config.write_text(yaml.safe_dump(facts))
     with pytest.raises(InputError, match=r"whose config\.yaml does not hold its defaults.*overwrite=true"):
-        prepare(folder)
+        prepare(begun)
 
 
-def test_a_finished_run_is_never_overwritten_unasked(tmp_path):
-    folder = RunFolder(tmp_path, "mine")
-    prepare(folder)
-    folder.model.mkdir()
+def test_a_finished_run_is_never_overwritten_unasked(begun):
+    begun.model.mkdir()
     with pytest.raises(InputError, match=r"mine holds a finished run\. Use another name=.*overwrite=true"):
-        prepare(folder)
-    assert prepare(folder, overwrite=True) is False
-    assert not folder.model.exists()
+        prepare(begun)
+    assert prepare(begun, overwrite=True) is False
+    assert not begun.model.exists()
 
 
 def test_overwrite_never_deletes_what_no_run_has_written(tmp_path):

@@ -1,5 +1,9 @@
 """Our formulas against arrays that the authors' own code computed (tests/golden/README.md)."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +13,7 @@ from torch import nn
 
 from embedtrain.objective import plan
 from embedtrain.objective.distill.kl import PrefixKL
+from embedtrain.objective.distill.scores import ScoreKL
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
@@ -19,9 +24,9 @@ SINGLE = {"rtol": 2e-5, "atol": 0.0}
 
 
 def pool(hidden, mask):
-    """Mean over the real tokens, (C, L, B, T, D) -> (C, L, B, D)."""
-    weight = mask[:, None, :, :, None].to(hidden.dtype)
-    return (hidden * weight).sum(3) / weight.sum(3)
+    """Mean over the real tokens, (..., L, B, T, D) -> (..., L, B, D)."""
+    weight = mask[..., None, :, :, None].to(hidden.dtype)
+    return (hidden * weight).sum(-2) / weight.sum(-2)
 
 
 def in_columns(pooled, layers, scores=None):
@@ -34,63 +39,97 @@ def in_columns(pooled, layers, scores=None):
     return Embeddings(pooled[0], layers), Embeddings(docs, layers), pairing
 
 
-STARBUCKS = ["starbucks_sts_768_mnrl", "starbucks_sts_small_mnrl_triplet", "starbucks_sts_small_cosent"]
+class Starbucks(NamedTuple):
+    """A batch of the authors, what of it is differentiated, its objectives by the names of their totals."""
+
+    arrays: dict
+    leaves: dict  # by the name of their gradient
+    batch: tuple
+    loss: nn.Module
+    totals: dict
+    distill: Callable  # of a weight
 
 
-def starbucks(case, dtype=torch.float64):
+def starbucks_sts(case, dtype):
     arrays, config = golden(case)
-    layers = config["layers"]
-    pairs = plan.FixedPairs(
-        list(zip(layers, config["dims"], strict=True)),
-        num_layers=config["num_layers"],
-        width=config["hidden"],
-    )
+    layers, sizes = config["layers"], {"num_layers": config["num_layers"], "width": config["hidden"]}
+    pairs = plan.FixedPairs(list(zip(layers, config["dims"], strict=True)), **sizes)
     if "hidden_states" in arrays:
         leaf = arrays["hidden_states"].to(dtype).requires_grad_()
         pooled = pool(leaf, arrays["attention_mask"])[:, layers]
     else:
         leaf = pooled = arrays["pooled"].to(dtype).requires_grad_()
     batch = in_columns(pooled, tuple(layers), arrays["labels"] if config["inner"] == "cosent" else None)
-    loss = CoSENT(1 / config["scale"]) if config["inner"] == "cosent" else InfoNCE(1 / config["scale"])
-    return arrays, leaf, (*batch, pairs(0)), loss
+    loss = (CoSENT if config["inner"] == "cosent" else InfoNCE)(1 / config["scale"])
+    totals = {"": PrefixKL(), "_klw05_T07": PrefixKL(weight=0.5, factor=0.7), "_no_kl": None}
+    return Starbucks(arrays, {"total": leaf}, (*batch, pairs(0)), loss, totals, partial(PrefixKL, factor=1.0))
 
 
-@pytest.mark.parametrize("case", STARBUCKS)
+def starbucks_retrieval(case, dtype):
+    arrays, config = golden(case)
+    layers, dims, temperature = config["layer_list"], config["embedding_dim_list"], config["temperature"]
+    leaves, texts = {}, []
+    for side in ("query", "passage"):
+        leaves[side] = arrays[f"{side}_hidden_states"].to(dtype).requires_grad_()
+        hidden = leaves[side][layers]
+        pooled = hidden[:, :, 0] if config["pooling"] == "cls" else pool(hidden, arrays[f"{side}_mask"])
+        if config["normalize"]:  # in full, cut after: the dot product sees that prefixes are shorter than 1
+            pooled = F.normalize(pooled, dim=-1)
+        texts.append(Embeddings(pooled, tuple(layers)))
+    rows, columns = (item.values.shape[1] for item in texts)
+    target = torch.arange(0, columns, config["group_size"])
+    pairing = fixed(target, torch.ones(rows, columns, dtype=torch.bool))
+    pairs = plan.FixedPairs(list(zip(layers, dims, strict=True)), num_layers=layers[-1], width=dims[-1])
+    distill = partial(ScoreKL, temperature=temperature, similarity="dot")
+    totals = {"": distill(1.0), "_kl03": distill(0.3), "_no_kl": distill(0.0)}
+    loss = InfoNCE(temperature, similarity="dot")
+    return Starbucks(arrays, leaves, (*texts, pairing, pairs(0)), loss, totals, distill)
+
+
+def starbucks(case, dtype=torch.float64):
+    return (starbucks_sts if "_sts_" in case else starbucks_retrieval)(case, dtype)
+
+
+every_starbucks = pytest.mark.parametrize(
+    "case",
+    ["starbucks_sts_768_mnrl", "starbucks_sts_small_mnrl_triplet", "starbucks_sts_small_cosent",
+     "starbucks_retrieval_cls", "starbucks_retrieval_mean_temp"],
+)  # fmt: skip
+
+
+@every_starbucks
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, DOUBLE), (torch.float32, SINGLE)])
 def test_starbucks_totals(case, dtype, near):
-    arrays, _, batch, loss = starbucks(case, dtype)
-    for distill, name in (
-        (PrefixKL(), "loss_total"),
-        (PrefixKL(weight=0.5, factor=0.7), "loss_total_klw05_T07"),
-        (None, "loss_total_no_kl"),
-    ):
-        total = Objective(loss, distill)(*batch).total
-        torch.testing.assert_close(total, arrays[name].to(dtype), **near)
+    arrays, _, batch, loss, totals, _ = starbucks(case, dtype)
+    for name, distill in totals.items():
+        expected = arrays[f"loss_total{name}"].to(dtype)
+        torch.testing.assert_close(Objective(loss, distill)(*batch).total, expected, **near)
 
 
-@pytest.mark.parametrize("case", STARBUCKS)
+@every_starbucks
 def test_starbucks_parts(case):
-    arrays, _, batch, loss = starbucks(case)
-    value = Objective(loss, PrefixKL())(*batch)
+    arrays, _, (query, docs, pairing, chosen), loss, _, distill = starbucks(case)
+    value = Objective(loss, distill(0.5))(query, docs, pairing, chosen)
     *pairs, final = (part for _, part in value.parts)
     torch.testing.assert_close(torch.stack(pairs), arrays["loss_pairs"], **DOUBLE)
-    torch.testing.assert_close(final, arrays["loss_final_layer"], **DOUBLE)
-    torch.testing.assert_close(value.distillation, 0.3 * arrays["kl_pairs"].sum(), **DOUBLE)
-    query, docs, _, chosen = batch
-    texts = Embeddings(torch.cat([query.values, docs.values], 1), query.layers)
+    last = "loss_full" if "loss_full" in arrays else "loss_final_layer"
+    torch.testing.assert_close(final, arrays[last], **DOUBLE)
+    torch.testing.assert_close(value.distillation, 0.5 * arrays["kl_pairs"].sum(), **DOUBLE)
     for item, expected in zip(chosen, arrays["kl_pairs"], strict=False):
-        value = PrefixKL(factor=1.0)(texts, (item, chosen[-1]))
-        torch.testing.assert_close(value, expected, **DOUBLE)
+        value = Objective(loss, distill(1.0))(query, docs, pairing, (item, chosen[-1]))
+        torch.testing.assert_close(value.distillation, expected, **DOUBLE)
 
 
-@pytest.mark.parametrize("case", STARBUCKS)
-@pytest.mark.parametrize(("distill", "name"), [(PrefixKL(), "grad_total"), (None, "grad_total_no_kl")])
-def test_starbucks_gradients(case, distill, name):
-    arrays, leaf, batch, loss = starbucks(case)
-    expected = arrays[name] if name in arrays else arrays[f"{name}_pooled"]
-    gradient = torch.autograd.grad(Objective(loss, distill)(*batch).total, leaf)[0]
-    assert expected.abs().max() > 1e-3
-    torch.testing.assert_close(gradient, expected, **DOUBLE)
+@every_starbucks
+@pytest.mark.parametrize("suffix", ["", "_no_kl"])
+def test_starbucks_gradients(case, suffix):
+    arrays, leaves, batch, loss, totals, _ = starbucks(case)
+    gradients = torch.autograd.grad(Objective(loss, totals[suffix])(*batch).total, [*leaves.values()])
+    for name, gradient in zip(leaves, gradients, strict=True):
+        key = f"grad_{name}{suffix}"
+        expected = arrays[key] if key in arrays else arrays[f"{key}_pooled"]
+        assert expected.abs().max() > 1e-3
+        torch.testing.assert_close(gradient, expected, **DOUBLE)
 
 
 class ClassHeads(nn.Module):

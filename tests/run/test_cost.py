@@ -1,8 +1,11 @@
+"""What an evaluation costs, and where it keeps its vectors."""
+
 import io
 from pathlib import Path
 
 import pytest
 from rich.console import Console
+from small_runs import command
 
 from embedtrain.evaluation.sweeping.cost import Cost
 from embedtrain.evaluation.vectors.storage import Keeping
@@ -47,3 +50,42 @@ def test_the_table_has_a_line_a_task_and_marks_estimates():
     text = console.export_text()
     for part in ("2,552", "~5,483", "1 GB", "0.5 GB", "51.0 s", "2 h 2 min", "streamed", "8,035", "1.5 GB"):
         assert part in text
+
+
+def test_a_store_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"store=.*/file: this must be a folder, not a file\. Say another"):
+        keeping_of(settings(store=f"{tmp_path}/file"), tmp_path)
+    with pytest.raises(InputError, match=r"not a file \(.*/file is one\)"):
+        keeping_of(settings(store=f"{tmp_path}/file/vectors"), tmp_path)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="must be a folder"):
+        keeping_of(settings(store=f"{tmp_path}/dangling"), tmp_path)
+    assert keeping_of(settings(store=f"{tmp_path}/new/folder"), tmp_path).folder == tmp_path / "new/folder"
+
+
+@pytest.fixture
+def run(tmp_path, tiny_bert, small_data):
+    def call(*words):
+        given = [f"model={tiny_bert}", "tasks=[find]", f"data_root={small_data}", "scoring_workers=1", *words]
+        command("evaluate", *given)
+
+    return call
+
+
+def test_a_file_is_refused_before_any_task(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        run(f"store={tmp_path}/file", f"output={tmp_path}/out")
+    assert f"error: store={tmp_path}/file: this must be a folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_store_gave_is_said(run, tmp_path, capsys):
+    for output in ("first", "second"):
+        run(f"store={tmp_path}/vectors", f"output={tmp_path}/{output}")
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("find: ")]
+    assert [line.rpartition(", in ")[0] for line in said] == [
+        "find: 1/1, 32 texts encoded",
+        "find: 1/1, 32 found in the store",
+    ]

@@ -47,12 +47,7 @@ def test_metrics_are_the_true_loss_and_those_of_each_dataset(fit_metrics):
     """The logged loss is no surrogate: the same with and without chunks, on any number of ranks."""
     expected = fit_metrics(1, 0)
     assert [row["step"] for row in expected] == [0, 1]
-    names = {
-        "train/one/loss",
-        "train/two/loss",
-        "train/one/accuracy",
-        "train/one/removed_margin_pos",
-    }
+    names = {"train/one/loss", "train/two/loss", "train/one/accuracy", "train/one/removed_margin_pos"}
     assert names < expected[0].keys()
     assert expected[0]["train/grad_norm"] > 0.1, "nothing was clipped"
     for world, number in ((1, 1), (2, 0), (2, 1)):

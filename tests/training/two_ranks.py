@@ -44,11 +44,7 @@ PLANS = {
     "random2d": Random2d([2, 4, 8], num_layers=LAYERS, width=WIDTH),
     "grid": Grid([1, 3], [4, 8], num_layers=LAYERS, width=WIDTH),
 }
-RULES = {
-    "none": (),
-    "guide": (MarginPos(-0.05, by="guide"),),
-    "margin": (MarginPos(0.0, by="student"),),
-}
+RULES = {"none": (), "guide": (MarginPos(-0.05, by="guide"),), "margin": (MarginPos(0.0, by="student"),)}
 CHUNKS = (None, 1, 3)
 TERM = "embedtrain.objective.losses.terms.Term"
 SETTINGS = {  # of options that cannot do without

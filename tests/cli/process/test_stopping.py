@@ -180,9 +180,7 @@ def slurm(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGUSR1, 138), (signal.SIGTERM, 143)])
-def test_slurm_gets_a_job_back_in_the_queue_that_it_warned_and_not_one_that_it_ended(
-    start, tmp_path, number, status
-):
+def test_slurm_requeues_a_job_that_it_warned_and_not_one_it_ended(start, tmp_path, number, status):
     process = start("x", **slurm(tmp_path))
     wait_until(lambda: len(lines(tmp_path / "x")) > 3, process)
     assert send_signal(process, number) == status

@@ -103,7 +103,7 @@ def test_processes_that_report_at_once_lose_and_repeat_nothing(tmp_path):
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join()
         assert worker.exitcode == 0
     assert sorted(entry["where"] for entry in reports(tmp_path)) == sorted(f"f:{n}" for n in range(100))
     assert len((tmp_path / "quarantine.jsonl").read_text().splitlines()) == 100

@@ -68,7 +68,7 @@ PROMPTS = {"query": "find: ", "document": "read: "}
         ("colours", {**PROMPTS, "Classification": "sort: "}, {("document", "sort:")}),
     ],
 )
-def test_texts_get_the_prompt_of_their_task_its_type_or_their_role(
+def test_the_prompt_is_that_of_the_task_its_type_or_the_role(
     make_encoder, data_root, task, prompts, expected
 ):
     (found,) = local_tasks(data_root, [task])

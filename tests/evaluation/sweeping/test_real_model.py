@@ -77,9 +77,7 @@ def test_cut_alone_equals_mtebs_truncation_on_every_kind_of_task(minilm_path, da
 
 @pytest.mark.slow
 @needs_data
-def test_the_whole_grid_of_the_sts_benchmark_scores_as_published_and_as_mteb_on_cut_models(
-    minilm_path, tmp_path
-):
+def test_the_grid_of_the_sts_benchmark_scores_as_published_and_as_cut_models(minilm_path, tmp_path):
     grid = tuple(Cell(layer, dim) for layer in range(1, 7) for dim in (32, 64, 128, 256, 384))
     (task,) = local_tasks(Path(DATA), ["stsbenchmark"])
     found = scores_of(minilm_path, [task], tmp_path, cells=grid, metrics=METRICS)

@@ -20,25 +20,21 @@ from embedtrain.files.scores import read_scores
 from embedtrain.types import Cell, InputError
 
 SCRIPT = Path(__file__).with_name("sweep_ranks.py")
+ranks = module_at(SCRIPT)
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="scores in processes on Linux only")
 
 
-@pytest.fixture(scope="module")
-def ranks():
-    return module_at(SCRIPT)
-
-
-def run_sweep(ranks, encoder, root, folder, names=None, **changes):
+def run_sweep(encoder, root, folder, names=None, **changes):
     return swept(encoder, root, ranks.CELLS, folder, names=names, **changes)
 
 
 @linux
-def test_processes_give_the_scores_of_one(ranks, make_encoder, data_root, tmp_path, monkeypatch):
-    one = run_sweep(ranks, make_encoder(), data_root, tmp_path / "one", workers=1)
+def test_processes_give_the_scores_of_one(make_encoder, data_root, tmp_path, monkeypatch):
+    one = run_sweep(make_encoder(), data_root, tmp_path / "one", workers=1)
     monkeypatch.setattr(scoring, "FORKS_PAY", 0.0)
     asked = []
     monkeypatch.setattr(scoring, "forked", lambda *work: asked.append(len(work[1])) or forked(*work))
-    assert run_sweep(ranks, make_encoder(), data_root, tmp_path / "two", workers=2) == one
+    assert run_sweep(make_encoder(), data_root, tmp_path / "two", workers=2) == one
     assert asked == [len(ranks.CELLS) - 2] * 4
     files = [(tmp_path / name / "scores.jsonl").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
@@ -47,9 +43,9 @@ def test_processes_give_the_scores_of_one(ranks, make_encoder, data_root, tmp_pa
 
 
 @linux
-def test_a_tiny_task_is_not_worth_a_process(ranks, make_encoder, data_root, tmp_path, monkeypatch):
+def test_a_tiny_task_is_not_worth_a_process(make_encoder, data_root, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "forked", None)
-    assert run_sweep(ranks, make_encoder(), data_root, tmp_path, names=["mine"], workers=4)
+    assert run_sweep(make_encoder(), data_root, tmp_path, names=["mine"], workers=4)
 
 
 @linux
@@ -106,10 +102,10 @@ def test_the_number_of_processes_is_checked():
         usable_workers(0)
 
 
-def test_two_ranks_write_the_files_of_one(on_ranks, ranks, data_root, tmp_path):
+def test_two_ranks_write_the_files_of_one(on_ranks, data_root, tmp_path):
     alone = ranks.fake_encoder()
     names = ["mine", "find", "twins"]
-    one = run_sweep(ranks, alone, data_root, tmp_path / "one", names=names)
+    one = run_sweep(alone, data_root, tmp_path / "one", names=names)
     texts, scores = zip(*on_ranks(SCRIPT, "main", data_root, tmp_path, names), strict=True)
     assert scores == (one, one)
     assert (tmp_path / "out/scores.jsonl").read_bytes() == (tmp_path / "one/scores.jsonl").read_bytes()
@@ -119,28 +115,28 @@ def test_two_ranks_write_the_files_of_one(on_ranks, ranks, data_root, tmp_path):
     assert all(count < len(alone.texts) * 0.7 for count in texts)
 
 
-def test_ranks_agree_on_a_task_that_fails(on_ranks, ranks, data_root, tmp_path, write):
+def test_ranks_agree_on_a_task_that_fails(on_ranks, data_root, tmp_path, write):
     write(data_root / "sts/mine/test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": "no"}])
     with pytest.raises(IncompleteError) as failed:
-        run_sweep(ranks, ranks.fake_encoder(), data_root, tmp_path / "one", names=["mine", "twins"])
+        run_sweep(ranks.fake_encoder(), data_root, tmp_path / "one", names=["mine", "twins"])
     results = on_ranks(SCRIPT, "main", data_root, tmp_path, ["mine", "twins"])
     assert [scores for _, scores in results] == [[str(failed.value)]] * 2
     assert (tmp_path / "out/scores.jsonl").read_bytes() == (tmp_path / "one/scores.jsonl").read_bytes()
 
 
 @linux
-def test_killed_at_any_moment_a_sweep_loses_no_cell_and_scores_none_twice(
-    ranks, make_encoder, data_root, tmp_path, monkeypatch
+def test_a_kill_at_any_moment_loses_no_cell_and_scores_none_twice(
+    make_encoder, data_root, tmp_path, monkeypatch
 ):
     names = ["mine", "find"]
     begun = time.monotonic()
-    whole = run_sweep(ranks, make_encoder(), data_root, tmp_path / "whole", names=names)
+    whole = run_sweep(make_encoder(), data_root, tmp_path / "whole", names=names)
     seconds = time.monotonic() - begun
     monkeypatch.setattr(scoring, "FORKS_PAY", 0.0)
     folder, file = tmp_path / "out", tmp_path / "out/scores.jsonl"
 
     def go():
-        run_sweep(ranks, make_encoder(), data_root, folder, names=names, workers=2)
+        run_sweep(make_encoder(), data_root, folder, names=names, workers=2)
 
     kept, draw, context = set(), random.Random(0), multiprocessing.get_context("fork")
     for _ in range(20):
@@ -154,20 +150,18 @@ def test_killed_at_any_moment_a_sweep_loses_no_cell_and_scores_none_twice(
         assert set(lines) <= set(whole)
         assert kept <= set(lines)
         kept = set(lines)
-    assert run_sweep(ranks, make_encoder(), data_root, folder, names=names) == whole
+    assert run_sweep(make_encoder(), data_root, folder, names=names) == whole
     assert file.read_bytes() == (tmp_path / "whole/scores.jsonl").read_bytes()
     assert not list((folder / "mteb").glob(".writing-*"))
 
 
-def test_a_task_that_fails_is_named_and_the_others_are_scored(
-    ranks, make_encoder, data_root, tmp_path, write, caplog
-):
+def test_a_task_that_fails_is_named_and_others_are_scored(make_encoder, data_root, tmp_path, write, caplog):
     names = ["mine", "find"]
-    whole = run_sweep(ranks, make_encoder(), data_root, tmp_path / "whole", names=names)
+    whole = run_sweep(make_encoder(), data_root, tmp_path / "whole", names=names)
     good = (data_root / "sts/mine/test.jsonl").read_bytes()
     write(data_root / "sts/mine/test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": "no"}])
     with pytest.raises(IncompleteError, match=r"(?s)1 of 2 tasks failed.*mine: .*'score' must be") as failed:
-        run_sweep(ranks, make_encoder(), data_root, tmp_path / "out", names=names)
+        run_sweep(make_encoder(), data_root, tmp_path / "out", names=names)
     others = [score for score in whole if score.task != "mine"]
     assert list(failed.value.scores) == others == read_scores(tmp_path / "out/scores.jsonl")
     assert [failure.task for failure in failed.value.failures] == ["mine"]
@@ -175,25 +169,23 @@ def test_a_task_that_fails_is_named_and_the_others_are_scored(
     assert str(pickle.loads(pickle.dumps(failed.value))) == str(failed.value)
     (data_root / "sts/mine/test.jsonl").write_bytes(good)
     again = make_encoder()
-    assert run_sweep(ranks, again, data_root, tmp_path / "out", names=names) == whole
+    assert run_sweep(again, data_root, tmp_path / "out", names=names) == whole
     assert {role for role, _ in again.texts} == {"document"}
 
 
-def test_a_full_disk_stops_the_sweep_and_says_what_to_do(ranks, make_encoder, data_root, tmp_path, full_disk):
+def test_a_full_disk_stops_the_sweep_and_says_what_to_do(make_encoder, data_root, tmp_path, full_disk):
     full_disk(scoring, "store")
     with pytest.raises(InputError, match="the disk is full; free some space and run the same command again"):
-        run_sweep(ranks, make_encoder(), data_root, tmp_path / "out", names=["mine"])
+        run_sweep(make_encoder(), data_root, tmp_path / "out", names=["mine"])
 
 
-def test_the_longest_task_comes_first_and_lines_stand_as_asked(
-    ranks, make_encoder, data_root, tmp_path, write
-):
+def test_the_longest_task_comes_first_and_lines_as_asked(make_encoder, data_root, tmp_path, write):
     words = (f"red cat {n}" * 20 for n in range(30))
     rows = [{"sentence1": text, "sentence2": f"dog {n % 3}", "score": n % 5} for n, text in enumerate(words)]
     write(data_root / "sts/long/test.jsonl", rows)
     seen, names = [], ["mine", "long"]
     note = {"progress": lambda task, *_: seen.append(task)}
-    scores = run_sweep(ranks, make_encoder(), data_root, tmp_path, names=names, **note)
+    scores = run_sweep(make_encoder(), data_root, tmp_path, names=names, **note)
     assert list(dict.fromkeys(seen)) == ["long", "mine"]
     assert list(dict.fromkeys(score.task for score in scores)) == ["mine", "long"]
 

@@ -39,8 +39,7 @@ def test_one_process_agrees_with_itself():
 
 
 @pytest.mark.parametrize(
-    "form",
-    ["memory", "written", "found", "disk", "found_on_disk", "damaged_meanwhile", "mended", "float16"],
+    "form", ["memory", "written", "found", "disk", "found_on_disk", "damaged_meanwhile", "mended", "float16"]
 )
 def test_two_ranks_have_the_vectors_of_one_and_encode_each_text_once(ranks, script, form):
     expected = script.fake_encoder().encode(script.TEXTS, [3], "query").at(script.SUB)

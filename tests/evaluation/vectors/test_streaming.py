@@ -78,9 +78,7 @@ def sweep_find(encoder, root, folder, keeping, cells=SWEPT, **settings):
     return swept(encoder, root, cells, folder, names=["find"], keeping=keeping, workers=1, **settings)
 
 
-def test_a_sweep_with_little_room_gives_the_scores_of_one_with_much(
-    make_encoder, distinct, tmp_path, small_chunks
-):
+def test_little_room_gives_the_scores_of_much(make_encoder, distinct, tmp_path, small_chunks):
     serving = Serving("pre", 2)
     expected = sweep_find(make_encoder(), distinct, tmp_path / "much", Keeping(), serving=serving)
     little = Keeping(memory_gb=30 * 2 * 16 * 4 / GIB)  # the 10 queries, not the 40 documents
@@ -104,9 +102,7 @@ def test_a_store_with_room_is_used_instead_and_finds_the_corpus_again(make_encod
     assert again.calls == 0
 
 
-def test_vectors_in_float16_are_the_same_whether_kept_or_streamed(
-    make_encoder, distinct, tmp_path, small_chunks
-):
+def test_float16_is_the_same_whether_kept_or_streamed(make_encoder, distinct, tmp_path, small_chunks):
     little = Keeping(memory_gb=30 * 2 * 16 * 2 / GIB, dtype="float16")
     expected = sweep_find(make_encoder(), distinct, tmp_path / "much", Keeping(dtype="float16"))
     assert sweep_find(make_encoder(), distinct, tmp_path / "little", little) == expected

@@ -233,9 +233,7 @@ def test_a_folder_of_sentence_transformers_six_is_read(tiny_bert, tmp_path, sent
         ("lasttoken", "eos"),
     ],
 )
-def test_poolings_and_prompts_of_sentence_transformers_are_read(
-    tiny_bert, tmp_path, sentences, mode, name, include
-):
+def test_poolings_and_prompts_of_their_folders_are_read(tiny_bert, tmp_path, sentences, mode, name, include):
     prompts = {"query": "the word: ", "document": ""}
     path = st_folder(tiny_bert, tmp_path / "st", pooling_mode=mode, include_prompt=include, prompts=prompts)
     if mode == "weightedmean" and not include:

@@ -35,10 +35,7 @@ def test_the_hub_reads_the_scores_of_a_saved_cut(tiny_bert, tmp_path):
         official.dataset_type,
         official.dataset_revision,
         official.source_name,
-    ) == (
-        *(0.82, "mteb/stsbenchmark-sts"),
-        *("b0", "MTEB"),
-    )
+    ) == (*(0.82, "mteb/stsbenchmark-sts"), *("b0", "MTEB"))
     assert found["mine (local)", "cosine_spearman"].metric_value == 0.5
     assert len(found) == 2, "main metrics of known tasks"
     assert data.library_name == "sentence-transformers"

@@ -32,7 +32,6 @@ sys.modules["embedtrain"] = None  # importing it now fails
 import warnings
 warnings.simplefilter("error")
 from sentence_transformers import SentenceTransformer
-from shipped import assert_shipped, shipped
 found = []
 for folder in sys.argv[2:]:
     own_code = any(Path(folder).glob("*.py"))

@@ -204,10 +204,7 @@ def test_a_disallowed_document_changes_nothing(batch, name, evaluate):
     )
     owner = torch.cat([case.pairing.owner, torch.tensor([2])])
     wider = Case(
-        case.query,
-        torch.cat([case.docs, stranger]),
-        masks,
-        pairing_of(case.pairing.target, masks, owner),
+        case.query, torch.cat([case.docs, stranger]), masks, pairing_of(case.pairing.target, masks, owner)
     )
     loss = InfoNCE(**SETTINGS[name])
     value = evaluate(loss, wider)

@@ -15,16 +15,7 @@ from embedtrain.objective.similarity import blocks, nested
 from embedtrain.objective.similarity.pairing import pair
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
 from embedtrain.rules import MarginPos
-from embedtrain.types import (
-    Allowed,
-    Blocks,
-    Embeddings,
-    InputError,
-    Pairing,
-    SubModel,
-    Weighted,
-    content_id,
-)
+from embedtrain.types import Allowed, Blocks, Embeddings, InputError, Pairing, SubModel, Weighted, content_id
 
 NAMES = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 SUBS = {SubModel(2, 3): 0.5, SubModel(2, 8): 1.0, SubModel(4, 5): 2.0, SubModel(4, 8): 1.0}

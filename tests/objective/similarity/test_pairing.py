@@ -213,10 +213,9 @@ def test_a_data_set_may_share_otherwise_than_the_rest():
         [0, 0, 0, 0, 1, 1, 1, 1],
         [0, 0, 0, 0, 1, 1, 1, 1],
     ]
-    assert query_docs(four, scope="own", datasets={"nli": Sharing("all")})[::2] == [
-        [1, 1, 1, 1, 0, 0, 0, 0],
-        [0, 0, 0, 0, 1, 1, 1, 0],
-    ]
+    one_own = [1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 0]
+    assert query_docs(four, scope="own", datasets={"nli": Sharing("all")})[::2] == [*one_own]
+    assert query_docs(four, datasets={"other": Sharing("own")})[::2] == [*one_own]
 
 
 def test_a_labelled_positive_that_is_not_the_target_is_no_negative():
@@ -233,22 +232,19 @@ def test_queries_of_equal_text_share_their_labels():
     assert query_docs(other_task) == [[1, 1, 0, 0], [0, 0, 1, 1]]
 
 
-def test_queries_with_a_positive_in_common_are_no_negatives_of_each_other():
-    # Text 99 is relevant to both, although neither uses it in this batch.
-    links = plain_links(known=torch.tensor([11, 99, 21, 99]), known_owner=torch.tensor([0, 0, 1, 1]))
-    assert query_queries(links) == [[0, 0], [0, 0]]
-    assert query_docs(links) == [[1, 1, 1, 1], [1, 1, 1, 1]]
-
-
-def test_a_query_that_is_the_others_positive_is_no_negative():
-    links = plain_links(known=torch.tensor([11, 20, 21]), known_owner=torch.tensor([0, 0, 1]))
-    assert query_queries(links) == [[0, 0], [0, 0]]
-
-
-def test_the_positive_of_one_query_is_no_negative_of_another_it_is_relevant_to():
-    links = plain_links(known=torch.tensor([11, 21, 21]), known_owner=torch.tensor([0, 1, 0]))
+@pytest.mark.parametrize(
+    ("known", "owner", "queries", "doc_queries"),
+    [
+        ([11, 99, 21, 99], [0, 0, 1, 1], 0, [[1, 1], [1, 1]]),  # a positive in common, used by neither
+        ([11, 20, 21], [0, 0, 1], 0, [[1, 1], [1, 1]]),  # a query is the other's positive
+        ([11, 21, 21], [0, 1, 0], 0, [[1, 1], [0, 1]]),  # the target of one is relevant to the other
+    ],
+)
+def test_queries_that_share_what_is_relevant_are_no_negatives(known, owner, queries, doc_queries):
+    links = plain_links(known=torch.tensor(known), known_owner=torch.tensor(owner))
     blocks = whole(pair(links), EVERY).blocks
-    assert blocks.doc_queries.int().tolist() == [[1, 1], [0, 1]]
+    assert blocks.query_queries.int().tolist() == [[0, queries], [queries, 0]]
+    assert blocks.doc_queries.int().tolist() == doc_queries
     assert torch.equal(blocks.doc_queries, blocks.query_docs[:, links.positive].T)
 
 

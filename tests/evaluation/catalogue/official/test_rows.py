@@ -60,17 +60,6 @@ def test_splits_have_more_than_one_name(sts):
     assert {split: len(rows) for split, rows in task.dataset.items()} == {"validation": 4}
 
 
-def test_changed_rows_are_scored_again(sts, write, make_encoder, tmp_path):
-    def score():
-        tasks = [one("STSBenchmark", root=sts)]
-        return main_scores(swept(make_encoder(), tasks, [Cell(1, 8)], tmp_path / "run"))[0].value
-
-    first = score()
-    rows = [{"sentence1": f"cat {n}", "sentence2": f"dog {n % 3}", "score": 5 - n % 6} for n in range(12)]
-    write(sts / "sts/stsbenchmark/test.jsonl", rows)
-    assert score() == pytest.approx(-first)
-
-
 def test_a_set_without_the_split_is_not_taken_and_said(sts, caplog):
     (sts / "sts/stsbenchmark/test.jsonl").unlink()
     with caplog.at_level(logging.WARNING):

@@ -96,10 +96,7 @@ def test_a_text_behind_another_prompt_is_another_row_with_the_same_id():
 
 
 def test_a_guide_reads_the_same_texts_without_the_prompts_of_the_data():
-    examples = [
-        row("a", ["x"])._replace(prompts=Prompts("find: ", "text: ")),
-        row("b", ["xyz"], ["a"]),
-    ]
+    examples = [row("a", ["x"])._replace(prompts=Prompts("find: ", "text: ")), row("b", ["xyz"], ["a"])]
     recorder, guide = Recorder(), Recorder()
     batch = collate(examples, range(2), recorder, 0, guide_process=guide)
     assert guide.asked == recorder.asked == {"query": ["a", "b"], "document": ["x", "xyz", "a"]}
