@@ -8,6 +8,7 @@ import pytest
 import torch
 from small_runs import command
 
+from embedtrain.cli.commands import COMMANDS
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -196,14 +197,17 @@ def test_a_full_disk_while_publishing(say, words, tmp_path, full_disk):
 @pytest.mark.parametrize(
     ("part", "name"), [(Run, "fit"), (InfoNCE, "inverse_temperature")], ids=["between_steps", "in_a_step"]
 )
-def test_ctrl_c_says_how_to_go_on(say, words, monkeypatch, part, name):
+def test_ctrl_c_says_how_to_go_on(words, monkeypatch, capsys, tmp_path, part, name):
     def interrupted(*_):
         raise KeyboardInterrupt
 
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(part, name, interrupted)
     handler = signal.getsignal(signal.SIGINT)  # Lightning leaves the signal ignored
     try:
-        message = say("train", *words)
+        with pytest.raises(SystemExit) as left:
+            command("train", *words)
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert message == "error: stopped; the same command continues from the last checkpoint"
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert (left.value.code, last) == (130, f"stopped; {COMMANDS['train'].again}")

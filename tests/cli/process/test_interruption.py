@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from processes import LIMIT
 from small_runs import command
 
 from embedtrain.cli.commands import COMMANDS
@@ -71,7 +72,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
 def pressed(moment, what, name, words, folder):
     """The exit status and all output of a command that presses Ctrl-C at a moment of its own."""
     given = [sys.executable, "-c", PRESS, moment, str(what), name, *words]
-    done = subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=LIMIT)
     return done.returncode, done.stdout + done.stderr
 
 
