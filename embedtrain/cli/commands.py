@@ -27,6 +27,7 @@ class Command(NamedTuple):
     examples: tuple[str, str, str]  # words after the command
     config: str  # its file in conf/
     again: str  # what the same command does after Ctrl-C, whenever that came
+    places: tuple[str, ...] = ()  # settings in which two jobs of a sweep must differ: where it writes
 
 
 COMMANDS = {
@@ -41,6 +42,7 @@ COMMANDS = {
         ),
         "train",
         "the same command continues from the last checkpoint, or begins where there is none",
+        ("output_root", "name"),
     ),
     "evaluate": Command(
         "Score a model at any layers, dimensions and vector types on mteb's tasks or your own.",
@@ -73,6 +75,7 @@ COMMANDS = {
         ),
         "export",
         "the folder is written whole or not at all; where it is not, the same command makes it",
+        ("out",),
     ),
     "mine": Command(
         "Find hard negatives for training rows with a teacher model.",
@@ -85,6 +88,7 @@ COMMANDS = {
         ),
         "mine",
         "the same command keeps the vectors that are encoded, and does the rest",
+        ("out",),
     ),
     "doctor": Command(
         "Look for what is wrong with a run before it trains.",

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from embedtrain.types import InputError
 
-OWN = ("hydra.", "hydra_plugins.", "hydra._internal.")
+OWN = ("hydra.", "hydra_plugins.", "hydra._internal.", "optuna.samplers.")
 ENVIRONMENT = ("env_set", "env_copy")
 
 
@@ -24,12 +24,17 @@ def check_hydra(config: DictConfig, words: Sequence[str]) -> None:
         InputError: naming the key.
     """
     node: Any = OmegaConf.to_container(config.hydra, resolve=False)
-    if node.get("callbacks"):
+    typed = {word.lstrip("+").partition("=")[0] for word in words}
+
+    def is_typed(key: str) -> bool:
+        return any(f"{key}.".startswith(f"{word}.") or word.startswith(f"{key}.") for word in typed)
+
+    if not all(is_typed(f"hydra.callbacks.{name}") for name in node.get("callbacks") or ()):
         raise InputError("hydra.callbacks would run code of its own: remove it from the recipe")
     for place, value in _values(node, "hydra"):
         key = place.rpartition(".")[2]
         text = str(value)
-        if key == "_target_" and not text.startswith(OWN):
+        if key == "_target_" and not (text.startswith(OWN) or is_typed(place)):
             raise InputError(f"{place}: '{text}' is no part of Hydra: remove it from the recipe")
         logs = ".job_logging." in place or ".hydra_logging." in place
         if logs and (
@@ -37,9 +42,7 @@ def check_hydra(config: DictConfig, words: Sequence[str]) -> None:
         ):
             raise InputError(f"{place}: '{text}' would run code of its own: remove it from the recipe")
     for key in ENVIRONMENT:
-        if node["job"].get(key) and not any(
-            word.lstrip("+").startswith(f"hydra.job.{key}") for word in words
-        ):
+        if node["job"].get(key) and not is_typed(f"hydra.job.{key}"):
             raise InputError(f"hydra.job.{key} may be set on the command line, not by a recipe")
 
 

@@ -26,7 +26,7 @@ def mistyped(error: ValidationError, schema: type, words: Sequence[str]) -> str 
         words: what stood on the command line, KEY=VALUE each.
     """
     found = re.match(r"[\w.]+", str(error.full_key or ""))
-    hint = None if found is None else _hint(schema, found[0].split("."))
+    hint = None if found is None else hint_of(schema, found[0].split("."))
     if found is None or hint is None:
         return None
     key = found[0]
@@ -77,7 +77,7 @@ def _example(hint: Any) -> str:  # noqa: ANN401
     return EXAMPLES.get(inner, "VALUE")
 
 
-def _hint(schema: type, path: Sequence[str]) -> Any:  # noqa: ANN401
+def hint_of(schema: type, path: Sequence[str]) -> Any:  # noqa: ANN401
     """The type of a key inside a dataclass; None where there is no such key."""
     hint: Any = schema
     for name in path:

@@ -1,0 +1,150 @@
+"""Folders of one's own, and sweeps whose mistakes are answered before the first job."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from small_runs import command
+
+from embedtrain.cli.line.completion import recipes_for, with_own_folder
+
+
+@pytest.fixture
+def own(tmp_path, tiny_bert, monkeypatch):
+    """A folder with an option `größe` of the group backbone, and a config of one's own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine/backbone").mkdir(parents=True)
+    option = {
+        "_target_": "embedtrain.model.folder.export.load_encoder",
+        "path": str(tiny_bert),
+    }
+    for name in ("mine", "größe"):
+        (tmp_path / f"mine/backbone/{name}.yaml").write_text(yaml.safe_dump(option))
+    (tmp_path / "mine/whole.yaml").write_text(
+        "defaults: [train, _self_]\nname: own\ndata: {train: y}\nhydra: {sweeper: {params: {seed: '1,2'}}}\n"
+    )
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def shown(capsys):
+    """The settings that a command shows."""
+
+    def run(*words):
+        command("train", *words, "show=true")
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["name=r", "data.train=y"],
+        ["recipe=quickstart_minilm"],
+        ["--config-name", "whole"],
+        ["name=r", "--run", "data.train=y"],
+    ],
+)
+@pytest.mark.parametrize("name", ["mine", "größe"])
+def test_an_option_of_ones_own_folder(own, shown, tiny_bert, words, name):
+    found = shown("--config-dir", own, *words, f"backbone={name}")
+    assert found["backbone"]["path"] == str(tiny_bert)
+
+
+def test_a_mistyped_option_of_ones_own_is_answered_with_the_nearest(own, error_of):
+    words = ["--config-dir", own, "name=r", "data.train=y"]
+    assert "did you mean 'mine'?" in error_of("train", *words, "backbone=mien")
+    assert "there is no such folder" in error_of("train", "--config-dir", "nowhere", "name=r")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sede=1,2"], "unknown config key 'sede'; did you mean 'seed'?"),
+        (["loss=infonce,cosnet"], "loss=cosnet does not exist; did you mean 'cosent'?"),
+        (["optim.lrr=1,2"], "AdamW has no setting 'lrr'; did you mean 'lr'?"),
+        (["seed=1,x"], "seed must be a whole number"),
+        (["data.batch_size=8,0"], "batch_size must be 1 or more, got 0"),
+        (["seed=1,2"], "jobs 0 and 1 of the sweep would both write runs/x. Put what differs into the name: "),
+        (["seed=1,2"], "'name=x_${seed}'"),
+        (["loss=infonce,cosent"], "'name=x_${hydra:runtime.choices.loss}'"),
+        (["name=x_${seed}", "seed=1,2", "optim.lr=1,2"], "'name=x_${seed}_${optim.lr}'"),
+        (["name=a,b", "seed=range(0,3)"], "would both write runs/a"),
+        (["hydra.mode=MULTIRUN", "seed=1,2"], "would both write runs/x"),
+    ],
+)
+def test_a_mistake_of_a_sweep_is_answered_before_its_first_job(error_of, tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    assert said in error_of("train", "name=x", "data.train=y", "--multirun", *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_of_a_sweep_that_a_config_describes(own, error_of):
+    words = ["--config-dir", own, "--config-name", "whole", "--multirun"]
+    assert "jobs 0 and 1 of the sweep would both write runs/own" in error_of("train", *words)
+
+
+@pytest.mark.parametrize("name", ["export", "mine"])
+def test_other_commands_write_to_one_place_each_too(error_of, name):
+    words = {"export": ["model=m", "layer=1,2"], "mine": ["source=y", "teacher=minilm", "seed=1,2"]}[name]
+    said = error_of(name, *words, "out=small.jsonl", "--multirun")
+    assert f"'out=small_${{{words[-1].partition('=')[0]}}}.jsonl'" in said
+
+
+def test_a_comma_without_multirun_is_answered_with_all_spellings(error_of):
+    said = error_of("train", "name=x", "data.train=a,b.jsonl")
+    assert all(part in said for part in ("--multirun", "'data.train=\"a,b.jsonl\"'", "data.train=[...]"))
+
+
+def test_a_sweep_names_no_folder_by_the_clock(own, tmp_path, capsys):
+    words = ["name=x_${hydra:job.num}", "data.train=y", "--multirun", "seed=1,2", "show=true"]
+    command("train", *words)
+    assert re.findall(r"^name: (.*)$", capsys.readouterr().out, re.MULTILINE) == ["x_0", "x_1"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["multirun"]
+    assert [path.name for path in (tmp_path / "runs/multirun").iterdir()] == ["multirun.yaml"]
+
+
+COMPLETE = """
+complete_for() { COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+hydra_bash_completion; echo "${COMPREPLY[@]}"; }
+eval "$(embedtrain-train -sc install=bash)"
+complete_for "$1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("embedtrain-train loss=infonce_s", ["loss=infonce_symmetric"]),
+        ("embedtrain-train recipe=quickstart_minilm plan=two", ["plan=two_dmse"]),
+        ("embedtrain-train recipe=quick", ["recipe=quickstart_minilm"]),
+        ("embedtrain-train --config-dir mine backbone=mine", ["backbone=mine"]),
+    ],
+)
+def test_a_shell_completes(own, line, expected):
+    script = own.parent / "bin/embedtrain-train"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {sys.executable} -m embedtrain.cli.train "$@"\n')
+    script.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{script.parent}:{os.environ['PATH']}"}
+    for name in [name for name in environment if name.startswith("COMP_")]:
+        del environment[name]
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", line],
+        cwd=own.parent,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.stdout.split() == expected, done.stderr
+
+
+def test_only_what_a_shell_asks_is_completed():
+    asked = {"COMP_LINE": "embedtrain-train recipe=q"}
+    assert recipes_for(["name=x"], asked) is None
+    assert recipes_for(["-sc", "query=bash"], {"COMP_LINE": "embedtrain-train loss=i"}) is None
+    assert with_own_folder(["name=x"], asked) == (["name=x"], asked["COMP_LINE"])
