@@ -25,6 +25,7 @@ from embedtrain.cli.process.interruption import INTERRUPTION
 from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.cli.process.started import check_processes, requires_no_overwrite, requires_whole_weights
 from embedtrain.files.atomic import is_disk_full
+from embedtrain.files.reading import cure_of, reason_of
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import effective, schema, settings_of
 from embedtrain.settings.environment import REFUSED
@@ -125,11 +126,12 @@ def _errors_in_one_line(config: DictConfig) -> Iterator[None]:
         fail(error)
     except OmegaConfBaseException as error:
         fail(InputError(str(error).partition("\n")[0].rpartition(REFUSED)[2]))
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
+    except (OSError, MemoryError, RecursionError) as error:
         places = (config.get(key) for key in ("out", "output", "output_root"))
-        fail(InputError(f"{error.filename or next(filter(None, places), '')}: the disk is full; {AGAIN}"))
+        place = getattr(error, "filename", None) or next(filter(None, places), "")
+        if is_disk_full(error):
+            fail(InputError(f"{place}: the disk is full; {AGAIN}"))
+        fail(InputError(f"{place}: {reason_of(error)}. {cure_of(error)}"))
 
 
 def _launcher() -> str | None:

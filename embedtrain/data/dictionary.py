@@ -22,6 +22,7 @@ import numpy as np
 
 from embedtrain.data.definitions import pairs
 from embedtrain.files.atomic import atomic_folder
+from embedtrain.files.reading import read_json, reading
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -104,10 +105,8 @@ def _package() -> tuple[Path, str]:
 def _entries(folder: Path) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for file in sorted(folder.glob("words_*.json")):
-        try:
-            entries |= json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{file}: not valid JSON ({error}). Install {PACKAGE} again.") from error
+        with reading(file, f"Install {PACKAGE} again."):
+            entries |= read_json(file, f"Install {PACKAGE} again.")
     if not entries:
         raise InputError(f"{folder}: holds no words_*.json. {CURE}")
     return entries
@@ -153,7 +152,7 @@ def _rows(senses: Mapping[str, list[str]], words: Iterable[str]) -> list[dict[st
 def _prepared(folder: Path) -> dict[str, Any]:
     """What `prepare` wrote there before, {} for a new folder. Raises InputError for anyone else's."""
     if (folder / MARK).is_file():
-        mark: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        mark: dict[str, Any] = read_json(folder / MARK, "Give a new folder.")
         return mark
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: holds other files, nothing is written over them. Give a new folder.")

@@ -17,6 +17,7 @@ import yaml
 
 from embedtrain.files.atomic import write_text
 from embedtrain.files.checkpoint_folder import CheckpointFolder
+from embedtrain.files.reading import read_json, read_yaml, reading
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
@@ -67,8 +68,10 @@ class StageFolder:
         """What the stage ended with; None while it has not."""
         if not self._end.exists():
             return None
-        facts = json.loads(self._end.read_text("utf-8"))
-        return Finished(self.checkpoints.path / facts["weights"], facts["steps"])
+        cure = "Put back a copy, or start anew with overwrite=true"
+        facts = read_json(self._end, cure)
+        with reading(self._end, cure):
+            return Finished(self.checkpoints.path / Path(facts["weights"]).name, int(facts["steps"]))
 
     def finish(self, weights: Path, steps: int) -> None:
         """Take down what the next stage begins with, at once or not at all."""
@@ -184,12 +187,11 @@ class RunFolder:
 
     def _require_same(self, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Refuse to continue a run with other settings; warn of settings that one of the versions lacks."""
-        try:
-            facts = yaml.safe_load(self.config.read_text("utf-8"))
+        cure = "Put back a copy, or start anew with overwrite=true"
+        facts = read_yaml(self.config, cure)
+        with reading(self.config, cure):
             before, release = _flat(facts["config"]), facts["versions"]["embedtrain"]
             said = None if "given" not in facts else _flat(facts["given"]).keys() | _flat(given).keys()
-        except (yaml.YAMLError, KeyError, TypeError) as error:
-            raise InputError(f"{self.config} cannot be read ({error}); overwrite=true starts anew") from error
         if said is None:
             raise InputError(
                 f"{self.path} holds an unfinished run of embedtrain {release}, whose config.yaml does not "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embedtrain.files.atomic import write_text
+from embedtrain.files.reading import read_json, read_text, reading
 from embedtrain.types import InputError, Score
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ def read_scores(path: Path) -> list[Score]:
     """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path, "Remove it and evaluate again").split("\n")
     if lines[-1]:
         logger.warning("%s: the last line was cut off while it was written; it is left out", path)
     return [
@@ -76,11 +77,9 @@ def read_tasks(path: Path) -> dict[str, TaskFacts]:
     """
     if not path.exists():
         return {}
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+    rows = read_json(path, "Remove it and evaluate again")
+    with reading(path, "Remove it and evaluate again"):
         return {name: TaskFacts(**row) for name, row in rows.items()}
-    except (json.JSONDecodeError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} cannot be read ({error}); remove it and evaluate again") from None
 
 
 def add_tasks(path: Path, tasks: Mapping[str, TaskFacts]) -> None:
@@ -103,10 +102,8 @@ def _line(score: Score) -> str:
 
 
 def _parse(line: str, where: str) -> Score:
-    try:
+    with reading(where, "Remove the line or evaluate again"):
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not JSON ({error.msg}); remove the line or evaluate again") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: a score is a JSON object, got {type(row).__name__}")
     row = Score._field_defaults | row

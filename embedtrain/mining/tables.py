@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedtrain.files.atomic import UNFINISHED, write_bytes
-from embedtrain.types import InputError
+from embedtrain.files.reading import reading
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -77,14 +77,9 @@ def read_table(folder: Path, step: int, per_row: int, *, must_exist: bool = Fals
     if not path.exists() and not must_exist:
         nothing = np.empty((0, per_row))
         return Table(np.empty(0, dtype=np.int64), nothing.astype(np.int64), nothing)
-    try:
-        with np.load(path) as kept:
-            return Table(kept["rows"], kept["negatives"], kept["scores"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path}: the negatives mined at step {step} cannot be read ({error}). Put the file back, or "
-            "start the run again with overwrite=true"
-        ) from error
+    cure = f"It holds the negatives mined at step {step}: put it back, or start again with overwrite=true"
+    with reading(path, cure), np.load(path) as kept:
+        return Table(kept["rows"], kept["negatives"], kept["scores"])
 
 
 def write_table(folder: Path, step: int, table: Table) -> None:

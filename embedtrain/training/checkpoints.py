@@ -15,6 +15,7 @@ from torch import nn
 
 from embedtrain.files.atomic import atomic_file, is_disk_full
 from embedtrain.files.checksum import fault_of, write_hashed
+from embedtrain.files.reading import reading
 from embedtrain.training.frozen import FrozenWeights
 from embedtrain.types import InputError
 
@@ -50,7 +51,8 @@ class HashedCheckpointIO(TorchCheckpointIO):
         """
         if fault := fault_of(Path(path)):
             raise InputError(f"{path} {fault}")
-        loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        with reading(path, "Put back a copy, or start anew with overwrite=true"):
+            loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         return loaded
 
 

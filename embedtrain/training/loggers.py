@@ -36,7 +36,7 @@ def continued(logger: Component, folder: Path) -> Component:
         return logger
     try:
         version = json.loads(file.read_text("utf-8")).get(logger.target.rpartition(".")[2])
-    except (ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         log.warning("%s cannot be read, so the logger does not go on where it was.", file)
         version = None
     return logger if version is None else logger.changed(version=version)

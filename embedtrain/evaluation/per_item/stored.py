@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from embedtrain.evaluation.per_item.weighted import Floats, Sample
 from embedtrain.files.atomic import atomic_file
+from embedtrain.files.reading import reading
 from embedtrain.types import InputError
 
 
@@ -92,23 +92,20 @@ def read_items(path: Path) -> ItemValues:
             f"{path}: no items are kept of this cell; evaluate it again with the same folder "
             "(its scores are then computed anew)"
         )
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            row = json.loads(str(arrays["about"]))
-            about = About(**{**row, "subsets": tuple(row["subsets"])})
-            values = {
-                metric: arrays[f"values{number}"].astype(np.float64)
-                for number, metric in enumerate(about.statistics)
-            }
-            return ItemValues(
-                about,
-                arrays["ids"],
-                arrays["part"].astype(np.int64),
-                arrays["gold"].astype(np.float64),
-                values,
-            )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not a file of items ({error}); remove it and evaluate again") from None
+    with reading(path, "Remove it and evaluate again"), np.load(path, allow_pickle=False) as arrays:
+        row = json.loads(str(arrays["about"]))
+        about = About(**{**row, "subsets": tuple(row["subsets"])})
+        values = {
+            metric: arrays[f"values{number}"].astype(np.float64)
+            for number, metric in enumerate(about.statistics)
+        }
+        return ItemValues(
+            about,
+            arrays["ids"],
+            arrays["part"].astype(np.int64),
+            arrays["gold"].astype(np.float64),
+            values,
+        )
 
 
 def has_items(path: Path, *, weights: str, data: str, mteb: str) -> bool:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from embedtrain.files.reading import reading, reason_of
 from embedtrain.model.backbone.attention import Attention, with_attention
 from embedtrain.model.backbone.families import FAMILIES, TEXT_PARTS
 from embedtrain.model.backbone.gguf import Source, pretrained_source, quiet_unpacking
+from embedtrain.model.backbone.limits import check_size
 from embedtrain.types import InputError
 
 # What provides an attention implementation that does not come with torch.
@@ -32,6 +32,8 @@ def load_model(
             of its weights, or a package that it needs is missing.
     """
     source = pretrained_source(path)
+    with reading(source.folder, "Fetch or save the model again"):
+        check_size(Path(path))
     try:
         # Code that a folder brings along is never run, nor asked about on the terminal.
         config = AutoConfig.from_pretrained(source.folder, **source.options, trust_remote_code=False)
@@ -43,10 +45,9 @@ def load_model(
         model, missing = _read(source, config, dtype, attn_implementation)
     except InputError:
         raise
-    except (ImportError, OSError, SafetensorError, ValueError, struct.error) as error:
-        raise InputError(
-            f"cannot load the Hugging Face model in {path}: {error}{_cure(error, attn_implementation)}"
-        ) from error
+    except Exception as error:  # a library reads what somebody handed over
+        cure = _cure(error, attn_implementation)
+        raise InputError(f"cannot load the Hugging Face model in {path}: {reason_of(error)}{cure}") from error
     if part is not None:
         model = model.get_submodule(part)
         missing = [key.removeprefix(f"{part}.") for key in missing if key.startswith(f"{part}.")]

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from embedtrain.files.reading import reading
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.merging import adapted_layers
 from embedtrain.types import InputError
@@ -129,15 +130,17 @@ def load_adapter(backbone: Backbone, folder: str | Path) -> None:
     folder = Path(folder)
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder} is not a folder of LoRA adapters: it needs {CONFIG} and {WEIGHTS}")
-    config = PeftConfig.from_pretrained(str(folder))
+    with reading(folder, "Save the adapter again"):
+        config = PeftConfig.from_pretrained(str(folder))
+        state = load_file(folder / WEIGHTS)
     if not isinstance(config, LoraConfig):
         raise InputError(f"{folder} holds adapters of type {config.peft_type}, embedtrain reads LoRA")
     config.inference_mode = False
     try:
         _inject(backbone, config)
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"the adapters in {folder} do not fit this backbone: {error}") from error
-    load_adapter_state(backbone, load_file(folder / WEIGHTS), str(folder))
+    load_adapter_state(backbone, state, str(folder))
 
 
 @torch.no_grad()

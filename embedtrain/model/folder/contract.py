@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from embedtrain.files.reading import read_json
 from embedtrain.model.backbone.attention import Attention
 from embedtrain.model.pooling import Setting
 from embedtrain.types import InputError, SubModel
 
 FILE = "embedtrain.json"
+AGAIN = "Fetch or save the model again"
 FORMAT = 2  # of the file: raised when a field is added, so that an older file is not read as if it said all
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers")
 # Case, accents, digits, scripts, white space, unknown signs and the special words: where tokenizers differ.
@@ -85,7 +87,7 @@ def read_contract(folder: Path) -> Contract | None:
             "base": None if fields["base"] is None else Base(**fields["base"]),
         }
         return Contract(**{**fields, **parsed})
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{path} is not a contract this version of embedtrain reads ({error}): save the model again, or "
             "remove the file to load the folder as plain sentence-transformers"
@@ -120,12 +122,9 @@ def deciding(contract: Contract) -> str:
 
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises InputError naming the file and line when it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}. Fetch or save the model again") from error
+    value = read_json(path, AGAIN)
     if not isinstance(value, dict):
-        raise InputError(f"{path} must hold a JSON object. Fetch or save the model again")
+        raise InputError(f"{path} must hold a JSON object. {AGAIN}")
     return value
 
 

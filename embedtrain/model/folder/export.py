@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 
 from embedtrain.files.atomic import atomic_folder
+from embedtrain.files.reading import reading
 from embedtrain.model.backbone.attention import Attention
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.freezing import freeze
@@ -21,7 +22,7 @@ from embedtrain.model.backbone.lora import add_lora, load_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
 from embedtrain.model.folder.card import model_card
-from embedtrain.model.folder.contract import Contract, compare, write_contract
+from embedtrain.model.folder.contract import AGAIN, Contract, compare, write_contract
 from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
 from embedtrain.model.folder.layout import Layout, read_layout
 from embedtrain.model.folder.parts import Given, facts_of, longest_text, pooling_for, read_tokenizer
@@ -185,7 +186,8 @@ def _read(folder: Path, base: str | Path | None, *, pooling_given: bool) -> tupl
         return read_adapter(folder, base)
     if base is not None:
         raise InputError(f"{folder} is no folder of adapters, so it has no use for base={base}: leave it out")
-    layout = read_layout(folder, pooling_given=pooling_given)
+    with reading(folder, AGAIN):
+        layout = read_layout(folder, pooling_given=pooling_given)
     return layout, layout.contract
 
 

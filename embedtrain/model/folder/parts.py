@@ -11,10 +11,11 @@ from tokenizers.normalizers import Lowercase, Sequence
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from embedtrain.files.reading import reading
 from embedtrain.model.backbone.attention import attention_of
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.gguf import pretrained_source
-from embedtrain.model.folder.contract import special_tokens, tokenizer_hash
+from embedtrain.model.folder.contract import AGAIN, special_tokens, tokenizer_hash
 from embedtrain.model.folder.layout import FoundPooling, Layout
 from embedtrain.model.pooling import Pooling, named_pooling
 from embedtrain.types import InputError
@@ -67,7 +68,8 @@ def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) ->
     with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
         pooling = named_pooling(found.name, **settings)
     assert isinstance(pooling, nn.Module)
-    state = {} if found.weights is None else load_file(found.weights)
+    with reading(found.weights, AGAIN):
+        state = {} if found.weights is None else load_file(found.weights)
     own = {
         name.removeprefix("pooling."): value for name, value in state.items() if name.startswith("pooling.")
     }
@@ -81,12 +83,10 @@ def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) ->
 def read_tokenizer(layout: Layout) -> PreTrainedTokenizerBase:
     """The folder's tokenizer. Raises InputError when it cannot be read."""
     source = pretrained_source(layout.tokenizer)
-    try:
+    with reading(f"the tokenizer in {layout.tokenizer}", AGAIN):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             source.folder, **source.options, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot load the tokenizer in {layout.tokenizer}: {error}") from error
     if layout.lower_case:
         backend = tokenizer.backend_tokenizer
         steps = [] if backend.normalizer is None else [backend.normalizer]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embedtrain.files.atomic import write_text
-from embedtrain.types import InputError
+from embedtrain.files.reading import read_json, reading
 
 NAME = "manifest.json"
 FORMAT = 1
@@ -54,11 +54,10 @@ def read_manifest(root: Path) -> dict[str, Repo]:
     file = root / NAME
     if not file.is_file():
         return {}
-    try:
-        entries: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["repos"]
-        return {entry["folder"]: _repo(entry) for entry in entries}
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error}); remove it and run the prefetch again") from error
+    cure = "Remove it and run the prefetch again"
+    value = read_json(file, cure)
+    with reading(file, cure):
+        return {entry["folder"]: _repo(entry) for entry in value["repos"]}
 
 
 def write_manifest(root: Path, repos: Iterable[Repo]) -> Path:

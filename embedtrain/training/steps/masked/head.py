@@ -15,6 +15,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging
 
+from embedtrain.files.reading import reading
 from embedtrain.model.encoder import Encoder
 
 
@@ -41,7 +42,8 @@ def _loaded(folder: str, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # type: ignore[no-untyped-call, unused-ignore]
     try:
-        model, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        with reading(folder, "Fetch or save the model again"):
+            model, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
         return model, info
     finally:
         logging.set_verbosity(verbosity)
