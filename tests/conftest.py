@@ -177,12 +177,6 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_run(tiny_bert: Path, small_data: Path) -> list[str]:
     """The words after `embedtrain-train` of a run of seconds; say name=... and output_root=... too."""
-    return [
-        f"backbone.path={tiny_bert}",
-        f"data.train={small_data}/train.jsonl",
-        "data.batch_size=8",
-        "plan.pairs=[[1,8],[2,16],[4,32]]",
-        "optim.lr=1e-3",
-        "trainer.precision=32-true",
-        "trainer.log_every_n_steps=1",
-    ]
+    words = """data.batch_size=8 plan.pairs=[[1,8],[2,16],[4,32]] optim.lr=1e-3 trainer.precision=32-true
+        trainer.log_every_n_steps=1"""
+    return [f"backbone.path={tiny_bert}", f"data.train={small_data}/train.jsonl", *words.split()]

@@ -66,10 +66,8 @@ def test_nothing_to_contrast(say, words):
         ("sede=3", ["unknown config key 'sede'", "did you mean 'seed'?"]),
         ("optin.lr=1", ["unknown config key 'optin'", "did you mean 'optim'?"]),
         ("plan=fixed_pair", ["plan=fixed_pair does not exist", "did you mean 'fixed_pairs'?"]),
-        (
-            "optim.learning_rate=1",
-            ["optim.learning_rate", "AdamW has no setting 'learning_rate'; here it is 'optim.lr'"],
-        ),
+        ("optim.learning_rate=1",
+         ["optim.learning_rate", "AdamW has no setting 'learning_rate'; here it is 'optim.lr'"]),
         ("data.max_steps=3", ["data.max_steps", "it is now 'trainer.max_steps'"]),
         ("loss=CoSENTLoss", ["loss=CoSENTLoss does not exist; here it is 'loss=cosent'"]),
         ("plan.piars=[[1,8]]", ["plan.piars", "did you mean 'pairs'?"]),
@@ -87,7 +85,7 @@ def test_nothing_to_contrast(say, words):
         ("loss._target_=os.system", ["loss._target_ 'os.system' is not allowed"]),
         ("exports=[[4]]", ["exports must be a list of [layer, dim], got [4]"]),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_setting_names_the_place_and_the_cure(say, words, small_data, override, parts):
     message = say("train", *words, *override.replace("DATA", str(small_data)).split())
     assert all(part in message for part in parts), message

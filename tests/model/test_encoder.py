@@ -262,12 +262,10 @@ def test_a_text_without_tokens_is_named(encoder):
         ({"freeze_blocks": 5}, r"first_blocks must be in 0\.\.4, got 5"),
         ({"base": "x"}, "is no folder of adapters, so it has no use for base=x"),
         ({"padding_side": "top"}, "padding_side must be right or left, got 'top'"),
-        (
-            {"pooling": partial(LatentAttention, heads=5)},
-            "heads=5 do not divide the hidden width 32 of this backbone",
-        ),
+        ({"pooling": partial(LatentAttention, heads=5)},
+         "heads=5 do not divide the hidden width 32 of this backbone"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_do_not_fit_are_refused(folder, settings, message):
     with pytest.raises(InputError, match=message):
         load_encoder(folder, **settings)

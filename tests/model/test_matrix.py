@@ -101,14 +101,8 @@ def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         pooling = named_pooling(name, **size, **settings)
-    process = TextTokenizer(
-        tokenizer_of(made.folder),
-        64,
-        prompts={"query": PROMPT},
-        include_prompt=False,
-        append_eos=True,
-        padding_side=side,
-    )
+    settings = {"include_prompt": False, "append_eos": True, "padding_side": side}
+    process = TextTokenizer(tokenizer_of(made.folder), 64, prompts={"query": PROMPT}, **settings)
     return Encoder(made.backbone, pooling, process, max_tokens=10_000).eval()
 
 
@@ -216,14 +210,8 @@ def check_onnx(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
     session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
     for role, side in itertools.product(("query", "document"), SIDES):
         tokens: Inputs = encoder_of(made, pooled, side).process(TEXTS, role)
-        found = run(
-            session,
-            {
-                "input_ids": tokens.values,
-                "attention_mask": tokens.mask.to(torch.int64),
-                "prompt_len": tokens.prompt_len,
-            },
-        )
+        given = {"input_ids": tokens.values, "attention_mask": tokens.mask.to(torch.int64)}
+        found = run(session, given | {"prompt_len": tokens.prompt_len})
         expected = encoder.encode(TEXTS, (sub.layer,), role).at(sub)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 

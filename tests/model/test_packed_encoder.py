@@ -39,14 +39,8 @@ class Pair(NamedTuple):
 
 
 def pair_of(folder: Path, attention=None, pooling="mean", **settings) -> Pair:
-    given = {
-        "attention": attention,
-        "pooling": pooling,
-        "dtype": torch.float64,
-        "prompts": {"query": "the word: "},
-        "include_prompt": False,
-        **settings,
-    }
+    given = {"attention": attention, "pooling": pooling, "dtype": torch.float64, "include_prompt": False}
+    given |= {"prompts": {"query": "the word: "}, **settings}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         plain = load_encoder(folder, **given).eval()
@@ -178,15 +172,8 @@ def test_chunks_of_gradcache_give_the_gradient_of_the_whole(bert, sentences):
         return torch.logsumexp(5 * rows @ rows.T, dim=1).sum()
 
     bert.packed.zero_grad()
-    last = chunks(
-        bert.packed,
-        tokens,
-        LAYERS,
-        score,
-        owned=[],
-        seed=lambda chunk: chunk,
-        backward=lambda loss: loss.backward(),
-    )
+    steps = {"seed": lambda chunk: chunk, "backward": lambda loss: loss.backward()}
+    last = chunks(bert.packed, tokens, LAYERS, score, owned=[], **steps)
     last.backward()
     found = {name: item.grad for name, item in bert.packed.named_parameters() if item.grad is not None}
     _, expected = gradients(bert.plain, tokens)

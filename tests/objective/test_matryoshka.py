@@ -132,13 +132,9 @@ def test_a_sub_model_listed_twice_is_computed_once_with_both_weights():
 
 @pytest.mark.parametrize(
     ("given", "used"),
-    [
-        (torch.bfloat16, torch.float32),
-        (torch.float16, torch.float32),
-        (torch.float32, torch.float32),
-        (torch.float64, torch.float64),
-    ],
-)
+    [*((dtype, torch.float32) for dtype in (torch.bfloat16, torch.float16, torch.float32)),
+     (torch.float64, torch.float64)],
+)  # fmt: skip
 def test_losses_run_in_float32_or_better_even_under_autocast(given, used):
     embeddings, pairing = small(given)
     loss = Counting()

@@ -89,14 +89,8 @@ NAN = float("nan")
         (lambda: InfoNCE(hardness_strength=5.0), "hardness=None and hardness_strength=5.0 do nothing"),
         (lambda: InfoNCE(hardness="all", hardness_strength=-1.0),
          r"hardness_strength must be 0 or more, got -1\.0"),
-        *(
-            (
-                lambda loss=loss, value=value: loss(value),
-                r"temperature must be above 0 \(0\.05 is usual\), got",
-            )
-            for loss in (InfoNCE, CoSENT)
-            for value in (0, -0.05, NAN, float("inf"))
-        ),
+        *((lambda loss=loss, value=value: loss(value), r"temperature must be above 0 \(0\.05 is usual\), got")
+          for loss in (InfoNCE, CoSENT) for value in (0, -0.05, NAN, float("inf"))),
         (lambda: CoSENT(labels="rows"), r"labels must be one of \['scores', 'negatives'\], got 'rows'"),
     ],
 )  # fmt: skip

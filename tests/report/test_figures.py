@@ -25,14 +25,8 @@ def test_two_panels_share_one_colour_scale_and_show_every_value():
     assert before.images[0].norm.vmin == pytest.approx(10.8)
     assert after.images[0].norm.vmax == pytest.approx(81.6)
     assert [axis.get_title() for axis in (before, after)] == ["before", "after"]
-    assert sorted(text.get_text() for text in before.texts) == [
-        "10.8",
-        "11.6",
-        "20.8",
-        "21.6",
-        "30.8",
-        "31.6",
-    ]
+    written = sorted(text.get_text() for text in before.texts)
+    assert written == ["10.8", "11.6", "20.8", "21.6", "30.8", "31.6"]
     assert len(before.patches) == len(after.patches) == 2
     assert before.get_ylabel() == "layer (blocks run)"
     assert before.get_xlabel() == "dim"
@@ -49,12 +43,8 @@ def test_higher_layers_stand_higher_and_larger_dims_further_right():
 def test_each_dtype_has_a_row_of_panels():
     int8 = [score._replace(dtype="int8", value=score.value - 0.01) for score in rows(0)]
     figure = heat_map(rows(0) + int8, [score._replace(step=1) for score in rows(0.5) + int8])
-    assert [axis.get_title() for axis in panels(figure)] == [
-        "before · float32",
-        "after · float32",
-        "before · int8",
-        "after · int8",
-    ]
+    titles = [axis.get_title() for axis in panels(figure)]
+    assert titles == ["before · float32", "after · float32", "before · int8", "after · int8"]
     assert {text.get_text() for text in panels(figure)[2].texts} >= {"9.8", "30.6"}
 
 

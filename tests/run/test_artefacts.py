@@ -60,14 +60,8 @@ def test_an_export_has_the_scores_of_its_cell(run, tmp_path):
 
 
 def test_an_evaluation_leaves_a_leaderboard(run, small_data, tmp_path):
-    words = [
-        f"model={run}",
-        "tasks=[find]",
-        f"data_root={small_data}",
-        f"output={tmp_path}/out",
-        "layers=[2]",
-    ]
-    command("evaluate", *words, "dims=[16]", "dtypes=[float32,binary]", "store=none")
+    words = [f"model={run}", "tasks=[find]", f"data_root={small_data}", f"output={tmp_path}/out"]
+    command("evaluate", *words, "layers=[2]", "dims=[16]", "dtypes=[float32,binary]", "store=none")
     with (tmp_path / "out/leaderboard.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["Dtype"], row["Bytes per vector"]) for row in rows] == [("float32", "64"), ("binary", "2")]

@@ -47,6 +47,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
         run = [*small_run, "name=y", f"output_root={folder}", "trainer.max_steps=30"]
         if name == "compare" and not made.exists():
             command("train", *words, f"evaluation.data_root={small_data}", "name=x")
+        mined = f"source={small_data}/train.jsonl out={folder}/y.jsonl +teacher.path={tiny_bert}"
         return {
             "train": run,
             "doctor": run,
@@ -58,12 +59,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
             ],
             "compare": [f"runs=[{made}]", f"output={folder}/y", "resamples=20"],
             "export": [f"model={tiny_bert}", "layer=2", "dim=8", f"out={folder}/y"],
-            "mine": [
-                f"source={small_data}/train.jsonl",
-                f"out={folder}/y.jsonl",
-                f"+teacher.path={tiny_bert}",
-                "teacher._target_=embedtrain.model.guides.guide.load_guide",
-            ],
+            "mine": [*mined.split(), "teacher._target_=embedtrain.model.guides.guide.load_guide"],
         }[name]
 
     return of
@@ -130,10 +126,10 @@ def test_at_every_tenth_of_any_command(name, examples, tmp_path):
                 process.wait(after)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGINT)
-                process.wait(120)
+                process.wait(LIMIT)
         return process.returncode, (folder / "log").read_text(), time.monotonic() - begun
 
-    status, text, length = run("whole", 600)
+    status, text, length = run("whole", LIMIT)
     assert status in (0, 1), text  # the doctor's 1 is a finding
     for number in range(1, 11):
         status, text, _ = run(number, max(0.2, number * length / 10))

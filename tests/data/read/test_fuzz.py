@@ -19,21 +19,8 @@ ARRAYS = 300
 SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".parquet")
 MAX_LINE = 2000
 VALUES = (
-    None,
-    3,
-    2.5,
-    True,
-    "",
-    "  ",
-    [],
-    ["p", 7],
-    {},
-    {"a": [1]},
-    "q\ud800",
-    "q\x00",
-    float("nan"),
-    [[["p"]]],
-)
+    None, 3, 2.5, True, "", "  ", [], ["p", 7], {}, {"a": [1]}, "q\ud800", "q\x00", float("nan"), [[["p"]]],
+)  # fmt: skip
 LINES = (
     b'{"query": "q", "positive": "p", "score": %s}' % (b"9" * 400),
     b'{"query": "q", "positive": "p", "score": 1e999}',

@@ -25,15 +25,13 @@ def one(tmp_path, row, **options):
         ({"query": "q", "positive": ["p", "r"]}, ("q", ("p", "r"), (), None)),
         ({"query": "q", "positive": "p", "negative": "n"}, ("q", ("p",), ("n",), None)),
         ({"query": "q", "positive": "p", "negatives": ["n", "m"]}, ("q", ("p",), ("n", "m"), None)),
-        (
-            {"anchor": "q", "positive": "p", "negative_2": "m", "negative_1": "n"},
-            ("q", ("p",), ("n", "m"), None),
-        ),
+        ({"anchor": "q", "positive": "p", "negative_2": "m", "negative_1": "n"},
+         ("q", ("p",), ("n", "m"), None)),
         ({"sentence1": "q", "sentence2": "p", "score": 3}, ("q", ("p",), (), 3.0)),
         ({"query": "q", "positive": "p", "score": 0.0, "id": 7}, ("q", ("p",), (), 0.0)),
         ({"query": "q", "positive": "p", "negative": None, "score": None}, ("q", ("p",), (), None)),
     ],
-)
+)  # fmt: skip
 def test_row_forms(tmp_path, row, expected):
     assert one(tmp_path, row)[:4] == expected
 
@@ -45,15 +43,12 @@ def test_row_forms(tmp_path, row, expected):
         ({}, {"query": "query: ", "document": ""}, ("query: ", "")),
         ({}, {"query": None, "document": "passage: "}, (None, "passage: ")),
         ({"instruction": "Find it"}, None, ("Instruct: Find it\nQuery: ", None)),
-        (
-            {"instruction": "Find it"},
-            {"query": "query: ", "document": "x"},
-            ("Instruct: Find it\nQuery: ", "x"),
-        ),
+        ({"instruction": "Find it"}, {"query": "query: ", "document": "x"},
+         ("Instruct: Find it\nQuery: ", "x")),
         ({"instruction": ""}, {"query": "query: "}, ("", None)),
         ({"instruction": None}, {"query": "query: "}, ("query: ", None)),
     ],
-)
+)  # fmt: skip
 def test_the_prompt_of_a_row_wins_over_that_of_its_dataset(tmp_path, row, prompts, expected):
     example = one(tmp_path, {"query": "q", "positive": "p", **row}, prompts=prompts)
     assert (example.query, example.positives) == ("q", ("p",))
@@ -76,14 +71,12 @@ def test_a_column_of_instructions_may_have_any_name(tmp_path):
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        (
-            {"querry": "q: "},
-            r"a\.jsonl: prompts: 'querry' is no role of a text, only query and document\. .*'query'",
-        ),
+        ({"querry": "q: "},
+         r"a\.jsonl: prompts: 'querry' is no role of a text, only query and document\. .*'query'"),
         ({"document": 3}, r"a\.jsonl: 'prompts\.document' must be a text, got int"),
         ({"query": "\ud800"}, r"'prompts\.query' holds half a character"),
     ],
-)
+)  # fmt: skip
 def test_a_bad_prompt_of_a_dataset_is_named(tmp_path, prompts, message):
     with pytest.raises(InputError, match=message):
         one(tmp_path, {"query": "q", "positive": "p"}, prompts=prompts)

@@ -126,17 +126,10 @@ def test_a_contract_with_strange_fields_is_refused(saved, tmp_path):
 
 def test_every_setting_that_decides_an_embedding_is_in_the_hash(saved):
     settings = [
-        {},
-        {"pooling": "mean"},
-        {"attention": "causal"},
-        {"prompts": {}},
-        {"prompts": PROMPTS | {"query": "q: "}},
-        {"include_prompt": True},
-        {"padding_side": "right"},
-        {"max_length": 9},
-        {"normalize": False},
-        {"dtype": torch.float64},
-    ]
+        {}, {"pooling": "mean"}, {"attention": "causal"}, {"prompts": {}},
+        {"prompts": PROMPTS | {"query": "q: "}}, {"include_prompt": True}, {"padding_side": "right"},
+        {"max_length": 9}, {"normalize": False}, {"dtype": torch.float64},
+    ]  # fmt: skip
     hashes = [weights_hash(load_encoder(saved, **setting)) for setting in settings]
     assert len(set(hashes)) == len(settings)
     assert weights_hash(load_encoder(saved)) == hashes[0]

@@ -81,44 +81,19 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
     tokenizer = json.loads((tmp_path / "cut" / "tokenizer.json").read_text())
     assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
     assert json.loads((tmp_path / "cut" / "tokenizer_config.json").read_text())["model_max_length"] == 20
-    files = {
-        str(path.relative_to(tmp_path / "cut")) for path in (tmp_path / "cut").rglob("*") if path.is_file()
-    }
-    assert files == {
-        "1_Pooling/config.json",
-        "2_Dense/config.json",
-        "2_Dense/model.safetensors",
-        "README.md",
-        "config.json",
-        "config_sentence_transformers.json",
-        "embedtrain.json",
-        "model.safetensors",
-        "modules.json",
-        "sentence_bert_config.json",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    }
+    files = """1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors README.md config.json
+        config_sentence_transformers.json embedtrain.json model.safetensors modules.json
+        sentence_bert_config.json tokenizer.json tokenizer_config.json"""
+    cut = tmp_path / "cut"
+    assert {str(path.relative_to(cut)) for path in cut.rglob("*") if path.is_file()} == {*files.split()}
     contract = read_contract(tmp_path / "cut")
     assert contract is not None
     assert contract._replace(tokenizer_hash="", versions={}) == Contract(
-        pooling="mean",
-        pooling_settings={},
-        pool_prompt=True,
-        prompts={},
-        attention="bidirectional",
-        special_tokens=(("[CLS]",), ("[SEP]",)),
-        padding_side="right",
-        max_length=20,
-        normalize=True,
-        num_layers=2,
-        width=16,
-        dtype="float32",
-        tokenizer_hash="",
-        trained=(SubModel(1, 8), SubModel(2, 16)),
-        source="/".join(tiny_bert.parts[-2:]),
-        base=None,
-        versions={},
-    )
+        pooling="mean", pooling_settings={}, pool_prompt=True, prompts={}, attention="bidirectional",
+        special_tokens=(("[CLS]",), ("[SEP]",)), padding_side="right", max_length=20, normalize=True,
+        num_layers=2, width=16, dtype="float32", tokenizer_hash="", trained=(SubModel(1, 8), SubModel(2, 16)),
+        source="/".join(tiny_bert.parts[-2:]), base=None, versions={},
+    )  # fmt: skip
     assert set(contract.versions) == {"embedtrain", "torch", "transformers", "sentence-transformers"}
     card = (tmp_path / "cut" / "README.md").read_text()
     assert "2 transformer blocks that gives unit vectors of 16 coordinates" in card
@@ -298,14 +273,12 @@ def test_a_dense_without_our_contract_is_refused(saved, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (
-            {"pooling_mode": "mean_sqrt_len_tokens"},
-            "asks for pooling mean_sqrt_len_tokens, which embedtrain does not have; it has cls,",
-        ),
+        ({"pooling_mode": "mean_sqrt_len_tokens"},
+         "asks for pooling mean_sqrt_len_tokens, which embedtrain does not have; it has cls,"),
         ({"pooling_mode": ["cls", "mean"]}, r"pooling cls \+ mean"),
         ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}, r"pooling max \+ mean"),
     ],
-)
+)  # fmt: skip
 def test_a_pooling_we_do_not_have_is_refused_but_can_be_replaced(saved, tmp_path, config, message):
     path = edited(saved, tmp_path / "a", "1_Pooling/config.json", lambda _: config)
     with pytest.raises(InputError, match=message):

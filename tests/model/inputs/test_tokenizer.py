@@ -1,4 +1,5 @@
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -32,28 +33,18 @@ def trained(model, trainer, normalizer=None, pre_tokenizer=None, processor=None)
 
 
 def byte_level(processor):
-    def trainer(**options):
-        return trainers.BpeTrainer(vocab_size=400, initial_alphabet=BYTES, **options)
-
-    return trained(
-        models.BPE(),
-        trainer,
-        pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=False),
-        processor=processor,
-    )
+    trainer = partial(trainers.BpeTrainer, vocab_size=400, initial_alphabet=BYTES)
+    spaces = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return trained(models.BPE(), trainer, pre_tokenizer=spaces, processor=processor)
 
 
 def unigram(pre_tokenizer, processor):
-    def trainer(**options):
-        return trainers.UnigramTrainer(vocab_size=80, unk_token="<unk>", **options)
-
+    trainer = partial(trainers.UnigramTrainer, vocab_size=80, unk_token="<unk>")
     return trained(models.Unigram(), trainer, normalizers.NFKC(), pre_tokenizer, processor)
 
 
 def old_llama():
-    def trainer(**options):
-        return trainers.BpeTrainer(vocab_size=200, **options)
-
+    trainer = partial(trainers.BpeTrainer, vocab_size=200)
     spaces = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     return trained(models.BPE(unk_token="<unk>", byte_fallback=True), trainer, spaces, processor=START)
 
@@ -218,14 +209,9 @@ def test_padding_stands_on_its_side_and_hides_nothing(kinds, side, sentences, tm
 
 
 def test_a_worker_gets_the_same_tokenizer(kinds):
-    options = {
-        "prompts": {"query": "query: "},
-        "include_prompt": False,
-        "append_eos": True,
-        "padding_side": "left",
-    }
+    options = {"include_prompt": False, "append_eos": True, "padding_side": "left"}
     for kind in EVERY:
-        process = TextTokenizer(kinds[kind], 16, **options)
+        process = TextTokenizer(kinds[kind], 16, prompts={"query": "query: "}, **options)
         copied = pickle.loads(pickle.dumps(process))
         for own, other in zip(process(CORPUS[:3], "query"), copied(CORPUS[:3], "query"), strict=True):
             assert torch.equal(own, other)
@@ -256,23 +242,25 @@ PROCESSORS = {
 def test_the_end_token_stands_behind_every_text_also_after_saving(name, kind, tmp_path):
     import transformers
 
+    def ids(tokenizer):
+        return [tokenizer(text)["input_ids"] for text in CORPUS[:3]]
+
     backend = byte_level(PROCESSORS[name])
     words = PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
     )
     words.save_pretrained(tmp_path / "plain")
     plain = getattr(transformers, kind).from_pretrained(tmp_path / "plain")
-    before = [plain(text)["input_ids"] for text in CORPUS[:3]]
+    before = ids(plain)
     ending = with_end_token(plain)
     expected = [row if row[-1] == 2 else [*row, 2] for row in before]
-    assert [ending(text)["input_ids"] for text in CORPUS[:3]] == expected
-    assert [plain(text)["input_ids"] for text in CORPUS[:3]] == before
+    assert (ids(ending), ids(plain)) == (expected, before)
     assert with_end_token(ending) is ending
     cut = ending(CORPUS[1], truncation=True, max_length=6)["input_ids"]
     assert cut == [*expected[1][:5], 2]
     ending.save_pretrained(tmp_path / "ending")
     again = AutoTokenizer.from_pretrained(tmp_path / "ending")
-    assert [again(text)["input_ids"] for text in CORPUS[:3]] == expected
+    assert ids(again) == expected
     assert again(CORPUS[1], truncation=True, max_length=6)["input_ids"] == cut
 
 

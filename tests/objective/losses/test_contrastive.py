@@ -83,21 +83,17 @@ def batch():
 def slow_loss(case, settings):
     """The formulas of the docstring, one query and one entry at a time."""
     chosen = {
-        "temperature": 0.05,
-        "similarity": "cosine",
-        "blocks": ("query_docs",),
-        "partition": "joint",
-        "own_pair": "once",
-        "doc_docs": "others",
-        "hardness": None,
-        "hardness_strength": 0.0,
-        **settings,
-    }
+        "temperature": 0.05, "similarity": "cosine", "blocks": ("query_docs",), "partition": "joint",
+        "own_pair": "once", "doc_docs": "others", "hardness": None, "hardness_strength": 0.0, **settings,
+    }  # fmt: skip
     query, docs, masks, pairing = case
     target, owner = pairing.target.tolist(), pairing.owner.tolist()
 
     def alike(one, other):
         return one @ other if chosen["similarity"] == "dot" else F.cosine_similarity(one, other, dim=0)
+
+    def scaled(one, other):
+        return alike(one, other) / chosen["temperature"]
 
     def asked(i, c):
         """The logit of document c for query i."""
@@ -109,22 +105,18 @@ def slow_loss(case, settings):
 
     losses = []
     for i, own in enumerate(target):
-        pair = alike(query[i], docs[own]) / chosen["temperature"]
+        pair = scaled(query[i], docs[own])
         twice = chosen["partition"] == "separate" or chosen["own_pair"] == "twice"
         kept = {
             "query_docs": [asked(i, c) for c in range(len(docs)) if masks.query_docs[i, c]],
-            "query_queries": [
-                alike(query[i], query[j]) / chosen["temperature"]
-                for j in range(len(query))
-                if masks.query_queries[i, j]
-            ],
+            "query_queries": [scaled(query[i], text) for text in query[masks.query_queries[i]]],
             "doc_queries": [
-                alike(query[j], docs[own]) / chosen["temperature"]
-                for j in range(len(query))
+                scaled(text, docs[own])
+                for j, text in enumerate(query)
                 if masks.doc_queries[i, j] and (twice or j != i)
             ],
             "doc_docs": [
-                alike(docs[own], docs[c]) / chosen["temperature"]
+                scaled(docs[own], docs[c])
                 for c in range(len(docs))
                 if masks.doc_docs[i, c]
                 and (c in target if chosen["doc_docs"] == "positives" else owner[c] != i)

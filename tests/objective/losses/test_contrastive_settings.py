@@ -46,12 +46,10 @@ def test_learned_scale_is_held_to_100_without_losing_its_gradient(value):
     ("settings", "message"),
     [
         ({"temperature": Linear(0.1, 0.0, steps=10)}, r"temperature must be above 0 .* got 0\.0"),
-        (
-            {"hardness": "all", "hardness_strength": Linear(1.0, -1.0, steps=10)},
-            r"hardness_strength must be 0 or more, got -1\.0",
-        ),
+        ({"hardness": "all", "hardness_strength": Linear(1.0, -1.0, steps=10)},
+         r"hardness_strength must be 0 or more, got -1\.0"),
     ],
-)
+)  # fmt: skip
 def test_a_schedule_may_not_leave_the_range(value, settings, message):
     loss = InfoNCE(**settings)
     assert value(loss).isfinite()
