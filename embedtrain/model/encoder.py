@@ -20,7 +20,7 @@ from embedtrain.model.inputs.packing import pack, rows_of, unpack
 from embedtrain.model.inputs.processor import LayeredBackbone, Reader
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import evaluating
-from embedtrain.model.pooling import Pooling, pool_mask
+from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
 from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubModel
 
 # Rows x padded length of one micro-batch where none is given. MiniLM on two cores encoded 215 short texts
@@ -81,14 +81,15 @@ class Encoder(nn.Module, Generic[B, P]):
         positions, max_length = backbone.max_positions, process.max_length
         if max_length < 1 or (positions is not None and max_length > positions):
             raise InputError(f"max_length must be in 1..{positions} for this backbone, got {max_length}")
-        if width is not None and not 1 <= width <= backbone.hidden_size:
-            raise InputError(f"width must be in 1..{backbone.hidden_size} for this backbone, got {width}")
+        widest = pooled_width(pooling, backbone.hidden_size)
+        if width is not None and not 1 <= width <= widest:
+            raise InputError(f"width must be in 1..{widest} for this backbone and pooling, got {width}")
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens must be positive, got {max_tokens}")
         self.backbone = backbone
         self.pooling = pooling
         self.process = process
-        self.width = backbone.hidden_size if width is None else width
+        self.width = widest if width is None else width
         self.normalize = normalize
         self.max_tokens = max_tokens
         self.packing = packing

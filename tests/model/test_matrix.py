@@ -35,11 +35,20 @@ BACKBONES = {
     "gemma3": ("tiny_gemma3", "bidirectional"),
     "gemma3-causal": ("tiny_gemma3", "causal"),
 }
+STEPS = [
+    {"kind": "dense", "in_features": 64, "out_features": 32, "bias": True, "activation": "Tanh"},
+    {"kind": "layer_norm", "width": 32},
+    {"kind": "dense", "in_features": 32, "out_features": 32, "bias": False, "activation": "Identity"},
+]
 POOLED: dict[str, tuple[str, dict[str, object]]] = {
     "mean": ("mean", {}),
     "cls": ("cls", {}),
     "max": ("max", {}),
     "weighted_mean": ("weighted_mean", {}),
+    "mean_sqrt_len": ("mean_sqrt_len", {}),
+    "concat": ("concat", {"of": "max+eos"}),
+    "projected": ("projected", {"pooling": "concat", "settings": {"of": "cls+mean"}, "steps": STEPS}),
+    "projected-layers": ("projected", {"pooling": "multi_layer", "steps": STEPS[2:]}),
     "eos": ("eos", {}),
     "latent_attention": ("latent_attention", {}),
     "latent_attention-own": ("latent_attention", {"shared": False, "heads": 2, "head_width": 6}),

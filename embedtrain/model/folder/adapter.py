@@ -18,9 +18,17 @@ from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone import lora
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.contract import FILE, Base, Contract, read_contract, tensors_hash, write_contract
+from embedtrain.model.folder.contract import (
+    Base,
+    Contract,
+    read_contract,
+    read_object,
+    tensors_hash,
+    write_contract,
+)
 from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
-from embedtrain.model.folder.layout import FoundPooling, Layout, read_layout
+from embedtrain.model.folder.layout import TOKENIZER, Layout, read_layout
+from embedtrain.model.folder.modules import MODULES, FoundPooling, Stored
 from embedtrain.model.locate import locate
 from embedtrain.types import InputError
 
@@ -50,38 +58,60 @@ def is_adapter(folder: Path) -> bool:
     return (folder / lora.CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def read_adapter(folder: Path, base: str | Path | None) -> tuple[Layout, Contract]:
+def read_adapter(folder: Path, base: str | Path | None) -> tuple[Layout, Contract | None]:
     """What an adapter's folder says, with the weights of its base: `base`, or the one that it names.
 
+    A folder of sentence-transformers with adapters says how it embeds in its modules; one of peft alone
+    embeds as its base does.
+
     Raises:
-        InputError: when the folder was not written by `save_adapter`, or the base is not to be found.
+        InputError: when the base is not to be found.
     """
     contract = read_contract(folder)
-    if contract is None or contract.base is None:
-        raise InputError(
-            f"{folder} has LoRA adapters without an {FILE} that names their base and says how they embed: "
-            "merge them into their model with peft (merge_and_unload) and load that"
-        )
+    named = contract.base.source if contract is not None and contract.base is not None else _named(folder)
     try:
-        whole = locate(contract.base.source if base is None else base)
+        whole = locate(named if base is None else base)
     except InputError as error:
         raise InputError(f"{folder} needs the model its adapters belong to: {error}, as base=...") from error
+    below = read_layout(whole, pooling_given=contract is not None or (folder / MODULES).is_file())
+    if contract is None:
+        if (folder / POOLING).is_file():
+            raise InputError(
+                f"{folder} has {POOLING} and no embedtrain.json that says how to pool: save it again"
+            )
+        own = read_layout(folder, weights=below.weights) if (folder / MODULES).is_file() else below
+        tokenizer = folder if (folder / TOKENIZER).is_file() else below.tokenizer
+        return own._replace(tokenizer=tokenizer, contract=None, adapter=folder, base=named), None
     weights = folder / POOLING
     layout = Layout(
-        weights=read_layout(whole, pooling_given=True).weights,
+        weights=below.weights,
         tokenizer=folder,
         contract=contract,
         pooling=FoundPooling(
-            contract.pooling, contract.pooling_settings, weights if weights.is_file() else None
+            contract.pooling,
+            contract.pooling_settings,
+            (Stored(weights, "pooling.", ""),) if weights.is_file() else (),
         ),
         include_prompt=contract.pool_prompt,
         max_length=contract.max_length,
         normalize=contract.normalize,
         width=contract.width,
         prompts=contract.prompts,
+        default_prompt=contract.default_prompt,
         adapter=folder,
+        base=named,
     )
     return layout, contract
+
+
+def _named(folder: Path) -> str:
+    """The base that peft's own file names."""
+    named = read_object(folder / lora.CONFIG).get("base_model_name_or_path")
+    if not isinstance(named, str) or not named:
+        raise InputError(
+            f"{folder / lora.CONFIG} names no base_model_name_or_path: give the model as base=..."
+        )
+    return named
 
 
 def base_hash(backbone: Backbone) -> str:

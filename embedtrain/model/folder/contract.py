@@ -20,7 +20,8 @@ from embedtrain.types import InputError, SubModel
 
 FILE = "embedtrain.json"
 AGAIN = "Fetch or save the model again"
-FORMAT = 2  # of the file: raised when a field is added, so that an older file is not read as if it said all
+FORMAT = 3  # of the file: raised when a field is added, so that an older file is not read as if it said all
+ADDED: dict[int, dict[str, Any]] = {2: {"default_prompt": None}}  # by format: what its files meant by silence
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers")
 # Case, accents, digits, scripts, white space, unknown signs and the special words: where tokenizers differ.
 PROBE = "Élan, the 12 QUICK foxes' naïve_re-run: 北京 \t\n Ünïcode—🙂 [MASK] </s> supercalifragilistic"
@@ -42,6 +43,7 @@ class Contract(NamedTuple):
     pooling_settings: dict[str, Setting]
     pool_prompt: bool  # whether the tokens of a prompt are pooled
     prompts: dict[str, str]  # by role, or by the name of a task
+    default_prompt: str | None  # name of the one that sentence-transformers takes where none is asked for
     attention: Attention
     special_tokens: tuple[
         tuple[str, ...], tuple[str, ...]
@@ -78,8 +80,9 @@ def read_contract(folder: Path) -> Contract | None:
     fields = read_object(path)
     try:
         found = fields.pop("format", 1)
-        if found != FORMAT:
+        if found != FORMAT and found not in ADDED:
             raise ValueError(f"its format is {found}, this version reads {FORMAT}")
+        fields = {**ADDED.get(found, {}), **fields}
         before, behind = fields["special_tokens"]
         parsed = {
             "trained": tuple(SubModel(int(layer), int(dim)) for layer, dim in fields["trained"]),

@@ -40,6 +40,7 @@ def contract_of(
         pooling_settings=encoder.pooling.settings(),
         pool_prompt=process.include_prompt,
         prompts={name: prompt for name, prompt in process.prompts.items() if prompt},
+        default_prompt=process.default_prompt if process.prompts.get(process.default_prompt or "") else None,
         attention=encoder.backbone.attention,
         special_tokens=special_tokens(process.tokenizer),
         padding_side=shipped_side(encoder),

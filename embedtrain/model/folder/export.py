@@ -25,7 +25,15 @@ from embedtrain.model.folder.card import model_card
 from embedtrain.model.folder.contract import AGAIN, Contract, compare, write_contract
 from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
 from embedtrain.model.folder.layout import Layout, read_layout
-from embedtrain.model.folder.parts import Given, facts_of, longest_text, pooling_for, read_tokenizer
+from embedtrain.model.folder.parts import (
+    Given,
+    facts_of,
+    longest_text,
+    pooling_for,
+    read_tokenizer,
+    stated_width,
+    with_trained_layers,
+)
 from embedtrain.model.folder.st_folder import Shipped, miscounted_prompts, write_layout
 from embedtrain.model.inputs.tokenizer import Side, TextTokenizer
 from embedtrain.model.locate import locate
@@ -95,14 +103,17 @@ def load_encoder(
     )
     tokenizer = read_tokenizer(layout)
     if contract is not None:
+        contract = with_trained_layers(folder, contract, layout)
         compare(folder, contract, facts_of(layout, backbone, tokenizer))
+    built = pooling_for(pooling, layout.pooling, backbone)
+    if contract is not None:
+        compare(folder, contract, stated_width(layout, built, backbone))
     _adapt(backbone, layout, lora)
     freeze(backbone, embeddings=freeze_embeddings, first_blocks=freeze_blocks)
     if gradient_checkpointing:
         backbone.gradient_checkpointing(True)
     if pooling is None and layout.pooling is None:
         LOG.info("%s does not say how to pool: taking the mean of the tokens", path)
-    built = pooling_for(pooling, layout.pooling, backbone)
     ends = pooling is not None and built.needs_eos if append_eos is None else append_eos
     said = layout.include_prompt
     process = TextTokenizer(
@@ -112,6 +123,7 @@ def load_encoder(
         include_prompt=(True if said is None else said) if include_prompt is None else include_prompt,
         append_eos=ends,
         padding_side=cast(Side, tokenizer.padding_side) if padding_side is None else padding_side,
+        default_prompt=layout.default_prompt if prompts is None else None,
     )
     encoder = Encoder(
         backbone,
@@ -201,7 +213,9 @@ def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -
                 raise InputError(f"lora: {error}; see the settings of add_lora") from error
         return
     contract = layout.contract
-    assert contract is not None
+    if contract is None:
+        load_adapter(backbone, layout.adapter)
+        return
     assert contract.base is not None
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
     if dtype != contract.dtype:
@@ -235,8 +249,6 @@ def _source(path: str | Path) -> str:
 def _origin(layout: Layout, path: str | Path, base: str | Path | None) -> str:
     """What `load_encoder` would find the backbone's own weights by, from any working folder."""
     if layout.adapter is not None:
-        assert layout.contract is not None
-        assert layout.contract.base is not None
-        path = layout.contract.base.source if base is None else base
+        path = layout.base if base is None else base
     local = Path(path).expanduser()
     return str(local.resolve()) if local.exists() else str(path)

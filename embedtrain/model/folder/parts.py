@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors.torch import load_file
 from tokenizers.normalizers import Lowercase, Sequence
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -15,10 +16,13 @@ from embedtrain.files.reading import reading
 from embedtrain.model.backbone.attention import attention_of
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.gguf import pretrained_source
-from embedtrain.model.folder.contract import AGAIN, special_tokens, tokenizer_hash
-from embedtrain.model.folder.layout import FoundPooling, Layout
-from embedtrain.model.pooling import Pooling, named_pooling
+from embedtrain.model.folder.contract import AGAIN, Contract, special_tokens, tokenizer_hash
+from embedtrain.model.folder.layout import Layout
+from embedtrain.model.folder.modules import FoundPooling
+from embedtrain.model.pooling import Pooling, named_pooling, pooled_width
 from embedtrain.types import InputError
+
+LOG = logging.getLogger(__name__)
 
 LONGEST_DEFAULT = 512  # tokens, where neither the folder nor the caller says
 
@@ -26,7 +30,7 @@ Given = Pooling | str | Callable[..., Pooling] | None  # a pooling as a caller m
 
 
 def facts_of(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerBase) -> dict[str, object]:
-    """What the files of a folder, other than its contract, say of the contract's fields."""
+    """What the files of a folder, other than its contract, say of the contract's fields but the width."""
     found: dict[str, object] = {
         "num_layers": backbone.num_layers,
         "special_tokens": special_tokens(tokenizer),
@@ -39,15 +43,41 @@ def facts_of(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerB
     found |= {
         "attention": attention_of(config),
         "dtype": str(config.dtype).removeprefix("torch."),
-        "max_length": layout.max_length,
+        "max_length": longest_text(layout, backbone, tokenizer),
         "normalize": layout.normalize,
-        "width": backbone.hidden_size if layout.width is None else layout.width,
         "prompts": dict(layout.prompts),
+        "default_prompt": layout.default_prompt,
         "pool_prompt": layout.include_prompt,
     }
     if layout.pooling is not None:
         found |= {"pooling": layout.pooling.name, "pooling_settings": layout.pooling.settings}
     return found
+
+
+def stated_width(layout: Layout, own: Pooling, backbone: Backbone) -> dict[str, object]:
+    """The width that the files of a folder say, of which `own` is the pooling; empty where another is given."""
+    if layout.adapter is not None or (layout.pooling is None and layout.width is None):
+        return {}
+    return {"width": pooled_width(own, backbone.hidden_size) if layout.width is None else layout.width}
+
+
+def with_trained_layers(folder: Path, contract: Contract, layout: Layout) -> Contract:
+    """The contract of a folder over which another program saved what it trained.
+
+    The layer that truncates is then one like any other, and the contract is that of the folder's modules.
+    """
+    found = layout.pooling
+    if found is None or found.name != "projected" or contract.pooling == found.name:
+        return contract
+    if (found.settings["pooling"], found.settings["settings"]) != (
+        contract.pooling,
+        contract.pooling_settings,
+    ):
+        return contract
+    LOG.info(
+        "%s: a layer behind the pooling was trained after embedtrain saved it; it is read as it is", folder
+    )
+    return contract._replace(pooling=found.name, pooling_settings=found.settings)
 
 
 def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) -> Pooling:
@@ -68,15 +98,11 @@ def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) ->
     with torch.random.fork_rng(devices=[]):  # what is drawn is overwritten
         pooling = named_pooling(found.name, **settings)
     assert isinstance(pooling, nn.Module)
-    with reading(found.weights, AGAIN):
-        state = {} if found.weights is None else load_file(found.weights)
-    own = {
-        name.removeprefix("pooling."): value for name, value in state.items() if name.startswith("pooling.")
-    }
     try:
-        pooling.load_state_dict(own, assign=True)
+        pooling.load_state_dict(found.state(), assign=True)
     except RuntimeError as error:
-        raise InputError(f"{found.weights} does not fit pooling {found.name!r}: {error}") from error
+        files = ", ".join(str(stored.file) for stored in found.weights)
+        raise InputError(f"{files} does not fit pooling {found.name!r}: {error}") from error
     return pooling
 
 

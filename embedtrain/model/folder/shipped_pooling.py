@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from embedtrain.model.pooling.plain import (
-    POOLINGS,  # in a folder, the file of its pooling is imported as well
+    built,  # in a folder, the file of its pooling is imported as well
 )
 
 PREFIX = "embedtrain_"  # of the source files beside the model
@@ -84,8 +84,7 @@ class StatePooling(nn.Module):
         self.hidden_size, self.num_layers = hidden_size, num_layers
         self.include_prompt = include_prompt
         self.prompt_lengths = dict(prompt_lengths)
-        sized = {"hidden_size": hidden_size, "num_layers": num_layers} if settings else {}
-        self.pooling = POOLINGS[pooling](**sized, **settings)
+        self.pooling = built(pooling, dict(settings), hidden_size=hidden_size, num_layers=num_layers)
         self.norm = None if norm is None else StateNorm(hidden_size=hidden_size, **norm)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import save_file
@@ -25,11 +27,20 @@ from torch import nn
 
 from embedtrain.model.folder import shipped_pooling
 from embedtrain.model.folder.contract import Contract
-from embedtrain.model.folder.layout import MODULES, STATE_POOLING
+from embedtrain.model.folder.modules import MODULES, ST_ORDER, STATE_POOLING, as_mode
 from embedtrain.model.folder.shipped_pooling import PREFIX, StateNorm, StatePooling
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.model.pooling import POOLINGS, Pooling, pooling_sources, sentence_transformers_keys
+from embedtrain.model.pooling import (
+    POOLINGS,
+    Pooling,
+    pooled_width,
+    pooling_sources,
+    sentence_transformers_keys,
+)
+from embedtrain.model.pooling.joined import Dense
 from embedtrain.types import InputError
+
+_STEP_TYPES = {"dense": "Dense", "layer_norm": "LayerNorm", "normalize": "Normalize"}  # by `kind`
 
 
 class Shipped(NamedTuple):
@@ -42,12 +53,32 @@ class Shipped(NamedTuple):
     prompt_lengths: dict[str, int]  # see `miscounted_prompts`
 
     @property
+    def inner(self) -> Pooling:
+        """The pooling without what follows it."""
+        return cast(Pooling, getattr(self.pooling, "pooling", self.pooling))
+
+    @property
+    def steps(self) -> list[Any]:
+        """What follows the pooling."""
+        return list(getattr(self.pooling, "steps", ()))
+
+    @property
+    def names(self) -> list[str]:
+        """The poolings whose vectors are joined; one as a rule."""
+        return str(self.inner.settings().get("of", self.inner.name)).split("+")
+
+    @property
+    def pooled_width(self) -> int:
+        """Coordinates before the truncation."""
+        return pooled_width(self.pooling, self.hidden_size)
+
+    @property
     def is_plain(self) -> bool:
         """Whether modules of sentence-transformers give the same vectors."""
-        name, whole = self.contract.pooling, self.contract.pool_prompt
+        whole = self.contract.pool_prompt
         # It counts the weights of a weighted mean from the first token of a prompt that is left out.
-        return name in sentence_transformers_keys() and (
-            whole or (name != "weighted_mean" and not self.prompt_lengths)
+        return set(self.names) <= set(sentence_transformers_keys()) and (
+            whole or ("weighted_mean" not in self.names and not self.prompt_lengths)
         )
 
 
@@ -65,19 +96,24 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
             f"pooling {contract.pooling!r} is none of {', '.join(sorted(POOLINGS))}, which a saved folder "
             "can hold: write it in embedtrain/model/pooling, under `@register`"
         )
-    types = ["Transformer", "Pooling" if shipped.is_plain else "StatePooling"]
-    types += ["Dense"] if contract.width < shipped.hidden_size else []
-    types += ["Normalize"] if contract.normalize else []
-    paths = ["", *(f"{position}_{name}" for position, name in enumerate(types[1:], start=1))]
-    entries = [
-        {"idx": position, "name": str(position), "path": path, "type": _type(name)}
-        for position, (path, name) in enumerate(zip(paths, types, strict=True))
+    dtype = getattr(torch, contract.dtype)
+    modules: list[tuple[str, Callable[[Path], None]]] = [
+        ("Pooling", partial(_write_pooling, shipped))
+        if shipped.is_plain
+        else ("StatePooling", partial(_write_state_pooling, shipped))
     ]
+    modules += [(_STEP_TYPES[step.kind], partial(_write_step, step, dtype)) for step in shipped.steps]
+    if contract.width < shipped.pooled_width:
+        modules.append(("Dense", partial(_write_step, _truncation(shipped), dtype)))
+    if contract.normalize:
+        modules.append(("Normalize", lambda folder: None))
+    entries = [{"idx": 0, "name": "0", "path": "", "type": _type("Transformer")}]
+    for position, (name, write) in enumerate(modules, start=1):
+        path = f"{position}_{name}"
+        entries.append({"idx": position, "name": str(position), "path": path, "type": _type(name)})
+        write(folder / path)
     _write(folder / MODULES, entries)
     _write_settings(folder, shipped)
-    (_write_pooling if shipped.is_plain else _write_state_pooling)(folder / paths[1], shipped)
-    if "Dense" in types:
-        _write_truncation(folder / paths[2], shipped)
 
 
 def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:
@@ -150,37 +186,40 @@ def _write_settings(folder: Path, shipped: Shipped) -> None:
                 "pytorch": torch.__version__,
             },
             "prompts": contract.prompts,
-            "default_prompt_name": None,
+            "default_prompt_name": contract.default_prompt,
             "similarity_fn_name": "cosine",
         },
     )
 
 
-def _write_pooling(folder: Path, shipped: Shipped) -> None:
-    contract = shipped.contract
-    modes = {key: name == contract.pooling for name, key in sentence_transformers_keys().items()}
+def _write_pooling(shipped: Shipped, folder: Path) -> None:
+    contract, keys = shipped.contract, sentence_transformers_keys()
+    modes: dict[str, object] = {key: name in shipped.names for name, key in keys.items()}
+    asked = [as_mode(keys[name]) for name in shipped.names]
+    if asked != [mode for mode in ST_ORDER if mode in asked]:
+        modes = {"pooling_mode": asked}  # an order of its own, which versions before 6 cannot be told
     include = {} if contract.pool_prompt else {"include_prompt": False}
     _write(folder / "config.json", {"word_embedding_dimension": shipped.hidden_size, **modes, **include})
 
 
-def _write_state_pooling(folder: Path, shipped: Shipped) -> None:
+def _write_state_pooling(shipped: Shipped, folder: Path) -> None:
     """The module's own folder and, at the top, where sentence-transformers looks for them, the sources."""
-    contract = shipped.contract
+    contract, inner = shipped.contract, shipped.inner
     over_layers = shipped.norm is not None and shipped.pooling.needs_all_layers
     norm = state_norm(cast(nn.Module, shipped.norm), shipped.hidden_size) if over_layers else None
     module = StatePooling(
-        contract.pooling,
-        contract.pooling_settings,
+        inner.name,
+        inner.settings(),
         shipped.hidden_size,
         contract.num_layers,
         include_prompt=contract.pool_prompt,
         prompt_lengths=shipped.prompt_lengths,
         norm=None if norm is None else {"kind": norm.kind, "eps": norm.eps, "bias": norm.bias is not None},
     )
-    module.pooling, module.norm = cast(nn.Module, shipped.pooling), norm
+    module.pooling, module.norm = cast(nn.Module, inner), norm
     folder.mkdir()
     module.save(str(folder))
-    for name, text in _sources(contract.pooling).items():
+    for name, text in _sources(inner.name).items():
         (folder.parent / name).write_text(text, encoding="utf-8")
 
 
@@ -198,17 +237,32 @@ def _sources(pooling: str) -> dict[str, str]:
     return {name: re.sub(r"(?m)^from \.", f"from .{PREFIX}", text) for name, text in texts.items()}
 
 
-def _write_truncation(folder: Path, shipped: Shipped) -> None:
-    width, hidden_size = shipped.contract.width, shipped.hidden_size
-    config = {
-        "in_features": hidden_size,
-        "out_features": width,
-        "bias": False,
-        "activation_function": "torch.nn.modules.linear.Identity",
-    }
-    _write(folder / "config.json", config)
-    weight = torch.eye(width, hidden_size, dtype=getattr(torch, shipped.contract.dtype))  # (dim, H)
-    save_file({"linear.weight": weight}, folder / "model.safetensors")
+def _truncation(shipped: Shipped) -> Dense:
+    """A layer that keeps the first `dim` coordinates."""
+    width, pooled = shipped.contract.width, shipped.pooled_width
+    with torch.device("meta"):
+        layer = Dense(pooled, width, bias=False, activation="Identity")
+    layer.linear.weight = nn.Parameter(torch.eye(width, pooled))  # (dim, D)
+    return layer
+
+
+def _write_step(step: nn.Module, dtype: torch.dtype, folder: Path) -> None:
+    """The folder of a module behind the pooling, in the dtype of the states that reach it elsewhere."""
+    state = {name: value.detach().cpu().to(dtype).contiguous() for name, value in step.state_dict().items()}
+    if isinstance(step, Dense):
+        linear = step.linear
+        config: dict[str, object] = {
+            "in_features": linear.in_features,
+            "out_features": linear.out_features,
+            "bias": linear.bias is not None,
+            "activation_function": f"{type(step.activation).__module__}.{type(step.activation).__name__}",
+        }
+        # Versions before 5.7 know no such key.
+        _write(folder / "config.json", config | ({"use_residual": True} if step.adds_input else {}))
+    elif state:
+        _write(folder / "config.json", {"dimension": len(next(iter(state.values())))})
+    if state:
+        save_file(state, folder / "model.safetensors")
 
 
 def _write(path: Path, content: object) -> None:

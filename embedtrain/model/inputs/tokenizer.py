@@ -41,6 +41,8 @@ class TextTokenizer:
             is pooled whole either way.
         append_eos: end every text in the tokenizer's end token, where it does not do so itself.
         padding_side: where shorter texts are filled up. It changes no embedding.
+        default_prompt: the name among `prompts` that sentence-transformers takes in plain `encode`; nothing
+            here does, where a text has a role.
 
     Raises:
         InputError: if the tokenizer has no token to pad with, or none to end with when `append_eos`; for
@@ -56,6 +58,7 @@ class TextTokenizer:
         include_prompt: bool = True,
         append_eos: bool = False,
         padding_side: Side = "right",
+        default_prompt: str | None = None,
     ) -> None:
         if padding_side not in ("right", "left"):
             raise InputError(f"padding_side must be right or left, got {padding_side!r}")
@@ -67,6 +70,7 @@ class TextTokenizer:
         self.tokenizer = ready
         self.max_length = max_length
         self.prompts = dict(prompts or {})
+        self.default_prompt = default_prompt
         self.include_prompt = include_prompt
         self.append_eos = append_eos
         self.padding_side = padding_side

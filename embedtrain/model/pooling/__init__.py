@@ -16,8 +16,19 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from embedtrain.model.pooling.joined import Concat, Projected
 from embedtrain.model.pooling.latent_attention import LatentAttention
-from embedtrain.model.pooling.plain import POOLINGS, Cls, LastToken, Max, Mean, Setting, WeightedMean
+from embedtrain.model.pooling.plain import (
+    POOLINGS,
+    Cls,
+    LastToken,
+    Max,
+    Mean,
+    MeanSqrt,
+    Setting,
+    WeightedMean,
+    built,
+)
 from embedtrain.model.pooling.trainable import LastLayer, MultiLayer
 from embedtrain.types import InputError
 
@@ -27,7 +38,8 @@ class Pooling(Protocol):
     """States after blocks 1..layer to one vector per text; an `nn.Module`.
 
     One that uses only the state after block `layer` says `needs_all_layers = False` and may be given that
-    state alone. One that sentence-transformers has too says by which key, as `sentence_transformers_key`.
+    state alone. One that sentence-transformers has too says by which key, as `sentence_transformers_key`. One
+    whose vectors are wider or narrower than the states says how wide, as `width`.
     """
 
     name: ClassVar[str]  # what folders and configs call it
@@ -39,7 +51,7 @@ class Pooling(Protocol):
         ...
 
     def __call__(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
-        """(M, H) float32, float64 from float64.
+        """(M, H), or (M, `width`): float32, float64 from float64.
 
         Args:
             hiddens: the states after blocks 1..layer, or the last of them alone; each (M, T, H), the final
@@ -89,19 +101,21 @@ def named_pooling(name: str, *, hidden_size: int, num_layers: int, **settings: A
     """
     if name not in POOLINGS:
         raise InputError(f"pooling {name!r} is not supported; supported are {', '.join(sorted(POOLINGS))}")
-    size = {"hidden_size": hidden_size, "num_layers": num_layers}
-    kind = POOLINGS[name]
-    accepted = _keywords(kind)
-    known = sorted(accepted - set(size))
+    known = sorted(_keywords(POOLINGS[name]) - {"hidden_size", "num_layers"})
     for key in settings:
         if key not in known:
             raise InputError(f"pooling {name!r} has no setting {key!r}; it has {', '.join(known) or 'none'}")
     try:
-        built = kind(**{key: value for key, value in size.items() if key in accepted}, **settings)
+        pooling = built(name, settings, hidden_size=hidden_size, num_layers=num_layers)
     except (TypeError, ValueError) as error:
         raise InputError(f"pooling {name!r} refuses its settings {settings}: {error}") from error
-    assert isinstance(built, Pooling)
-    return built
+    assert isinstance(pooling, Pooling)
+    return pooling
+
+
+def pooled_width(pooling: Pooling, hidden_size: int) -> int:
+    """Coordinates of the vectors that a pooling makes of states of `hidden_size`."""
+    return int(getattr(pooling, "width", hidden_size))
 
 
 def pool_mask(mask: Tensor, prompt_len: Tensor) -> Tensor:
@@ -131,17 +145,21 @@ def _keywords(kind: type) -> set[str]:
 __all__ = [
     "POOLINGS",
     "Cls",
+    "Concat",
     "LastLayer",
     "LastToken",
     "LatentAttention",
     "Max",
     "Mean",
+    "MeanSqrt",
     "MultiLayer",
     "Pooling",
+    "Projected",
     "Setting",
     "WeightedMean",
     "named_pooling",
     "pool_mask",
+    "pooled_width",
     "pooling_sources",
     "sentence_transformers_keys",
 ]

@@ -8,13 +8,14 @@ without any pooled token gives zeros. Sums are float32 whatever the states are; 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-Setting = str | int | float | bool
+Setting = str | int | float | bool | list[Any] | dict[str, Any]  # what JSON holds
 Module = TypeVar("Module", bound=nn.Module)
 Kind = TypeVar("Kind", bound=type[nn.Module])
 
@@ -25,6 +26,14 @@ def register(kind: Kind) -> Kind:
     """The class itself, known by its `name` from now on: folders, configs and exported folders find it."""
     POOLINGS[str(kind.name)] = kind  # type: ignore[attr-defined]
     return kind
+
+
+def built(name: str, settings: dict[str, Any], *, hidden_size: int, num_layers: int) -> nn.Module:
+    """A registered pooling of these settings, for a backbone of this size."""
+    # The poolings without parameters take no size.
+    size = {"hidden_size": hidden_size, "num_layers": num_layers}
+    accepted = inspect.signature(POOLINGS[name]).parameters
+    return POOLINGS[name](**{key: value for key, value in size.items() if key in accepted}, **settings)
 
 
 def wide(hidden: Tensor) -> Tensor:
@@ -82,6 +91,23 @@ class Mean(nn.Module):
     def forward(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
         """(M, H) from the last of `hiddens` (M, T, H) and `mask` (M, T) bool."""
         return masked_mean(hiddens[-1], mask)
+
+    settings, cut, restrict = _no_settings, _itself, _nothing_to_freeze
+
+
+@register
+class MeanSqrt(nn.Module):
+    """The sum of the n pooled tokens over the square root of n, (M, H): longer texts, longer vectors."""
+
+    name: ClassVar[str] = "mean_sqrt_len"
+    sentence_transformers_key: ClassVar[str] = "pooling_mode_mean_sqrt_len_tokens"
+    needs_all_layers: ClassVar[bool] = False
+    needs_eos: ClassVar[bool] = False
+
+    def forward(self, hiddens: Sequence[Tensor], mask: Tensor, layer: int) -> Tensor:
+        """(M, H) from the last of `hiddens` (M, T, H) and `mask` (M, T) bool."""
+        hidden = pooled_only(hiddens[-1], mask)
+        return hidden.sum(1) / mask.sum(1, keepdim=True).clamp(min=1).to(hidden.dtype).sqrt()
 
     settings, cut, restrict = _no_settings, _itself, _nothing_to_freeze
 
