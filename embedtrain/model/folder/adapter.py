@@ -76,9 +76,7 @@ def read_adapter(folder: Path, base: str | Path | None) -> tuple[Layout, Contrac
     below = read_layout(whole, pooling_given=contract is not None or (folder / MODULES).is_file())
     if contract is None:
         if (folder / POOLING).is_file():
-            raise InputError(
-                f"{folder} has {POOLING} and no embedtrain.json that says how to pool: save it again"
-            )
+            raise InputError(f"{folder} has {POOLING} and no embedtrain.json that says how: save it again")
         own = read_layout(folder, weights=below.weights) if (folder / MODULES).is_file() else below
         tokenizer = folder if (folder / TOKENIZER).is_file() else below.tokenizer
         return own._replace(tokenizer=tokenizer, contract=None, adapter=folder, base=named), None

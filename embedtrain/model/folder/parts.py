@@ -55,7 +55,7 @@ def facts_of(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerB
 
 
 def stated_width(layout: Layout, own: Pooling, backbone: Backbone) -> dict[str, object]:
-    """The width that the files of a folder say, of which `own` is the pooling; empty where another is given."""
+    """The width that a folder's files say, whose pooling is `own`; empty where another is given."""
     if layout.adapter is not None or (layout.pooling is None and layout.width is None):
         return {}
     return {"width": pooled_width(own, backbone.hidden_size) if layout.width is None else layout.width}
