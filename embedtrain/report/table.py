@@ -41,7 +41,9 @@ def comparison(
         for dtype in dtypes_of(shown)
         for line in _caption(old, new, [cell for cell in shown if cell.dtype == dtype], marked)
     ]
-    captions += [f"{dtype}: {_cost(dtype, rescore_multiplier)}" for dtype in dtypes_of(shown)]
+    dtypes = dtypes_of(shown)
+    if len(dtypes) > 1:
+        captions += [f"{dtype}: {_cost(dtype, rescore_multiplier)}" for dtype in dtypes]
     table = Table(
         title=title,
         caption="\n".join(captions),
@@ -53,9 +55,9 @@ def comparison(
     dims = sorted({cell.dim for cell in shown})
     for dim in dims:
         table.add_column(str(dim), justify="right")
-    for dtype in dtypes_of(shown):
+    for dtype in dtypes:
         sizes = [_size(Cell(1, dim, dtype).bytes_per_vector) for dim in dims]
-        table.add_row(dtype, *(Text(size, style="dim") for size in sizes))
+        table.add_row(dtype if len(dtypes) > 1 else "size", *(Text(size, style="dim") for size in sizes))
         for layer in sorted({cell.layer for cell in shown if cell.dtype == dtype}):
             row = [_cell(old, new, Cell(layer, dim, dtype), marked) for dim in dims]
             table.add_row(str(layer), *row)

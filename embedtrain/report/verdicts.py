@@ -16,31 +16,33 @@ _STYLES = {"better": BETTER, "worse": WORSE}
 
 
 def verdict_table(rows: Sequence[Row], *, alpha: float, correction: str) -> Table:
-    """A line a task and pair of cells: both scores x 100, difference, interval, corrected p, verdict."""
+    """A block a task and pair of cells: both scores x 100, difference, interval, verdict, corrected p.
+
+    It fits 80 columns: what belongs together is written below each other.
+    """
     table = Table(
         title="second - first, x 100",
         caption=f"p corrected by {correction}, a difference below {alpha:g}; intervals of {1 - alpha:.0%}",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    for name in ("task", "metric", "first", "second"):
+    runs = {row[side]["run"] for row in rows for side in ("first", "second")}
+    for name in ("task", "first", "second"):
         table.add_column(name, overflow="fold")
-    for name in ("score", "score", "difference", "interval", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
-        first, second = row["first"], row["second"]
+        sides = [
+            f"{_side(row[side], named=len(runs) > 1)}\n{_hundred(row[side]['score'])}"
+            for side in ("first", "second")
+        ]
+        chance = "" if row["p"] is None else f"\np {row['corrected']:.3g}"
+        judged = Text(row["verdict"] or "no items kept", _STYLES.get(row["verdict"], "dim"))
         table.add_row(
-            row["task"],
-            row["metric"],
-            _side(first),
-            _side(second),
-            _hundred(first["score"]),
-            _hundred(second["score"]),
-            f"{100 * row['difference']:+.2f}",
-            _interval(row["low"], row["high"]),
-            "-" if row["p"] is None else f"{row['corrected']:.3g}",
-            Text(row["verdict"] or "no items kept", _STYLES.get(row["verdict"], "dim")),
+            f"{row['task']}\n{row['metric']}",
+            *sides,
+            f"{100 * row['difference']:+.2f}\n{_interval(row['low'], row['high'])}",
+            judged.append(chance, "dim"),
         )
     return table
 
@@ -101,10 +103,10 @@ def subset_table(result: Row) -> Table:
     return table
 
 
-def _side(side: Row) -> str:
+def _side(side: Row, *, named: bool) -> str:
     seeds = side["seeds"]
     spread = "" if seeds is None or seeds["sd"] is None else f" ± {100 * seeds['sd']:.2f} (n={seeds['n']})"
-    return f"{side['run']} {side['cell']}{spread}"
+    return f"{side['run']} {side['cell']}{spread}" if named else f"{side['cell']}{spread}"
 
 
 def _hundred(value: float) -> str:

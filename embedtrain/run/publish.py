@@ -59,9 +59,7 @@ def publish(run: Run) -> None:
     sub = smaller[len(smaller) // 2]
     console.log(
         f"next: cut it to any size   embedtrain-export model={run.folder.path} layer={sub.layer} "
-        f"dim={sub.dim} out=my-cut\n"
-        "      train on your rows    embedtrain-train name=mine data.train=rows.jsonl   "
-        '(lines of {"query": ..., "positive": ...})'
+        f"dim={sub.dim} out={run.settings.name}-{sub}"
     )
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from embedtrain.settings.component import Component, plain_value
 from embedtrain.settings.environment import REFUSED, guard_environment
+from embedtrain.settings.names import nearest
 from embedtrain.settings.places import package_path
 from embedtrain.types import InputError
 
@@ -61,9 +62,23 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
     try:
         config = OmegaConf.merge(schema(kind), dict(node))
     except OmegaConfBaseException as error:
-        place = f"{error.full_key}: " if error.full_key else ""
-        raise InputError(place + str(error).splitlines()[0]) from error
+        place = error.full_key or ""
+        if isinstance(error, ConfigKeyError) and place:
+            *parents, last = place.split(".")
+            known = _keys_below(kind, parents)
+            listed = ", ".join(known)
+            raise InputError(
+                f"unknown setting '{place}'{nearest(last, known, place)} There are: {listed}"
+            ) from error
+        raise InputError((f"{place}: " if place else "") + str(error).splitlines()[0]) from error
     return settings_of(kind, cast(DictConfig, config))
+
+
+def _keys_below(kind: type, parents: Sequence[str]) -> list[str]:
+    """The settings of the dataclass at a place, as `["data"]`."""
+    for name in parents:
+        kind = without_none(get_type_hints(kind)[name])[0]
+    return [item.name for item in dataclasses.fields(kind)]
 
 
 def effective(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of settings

@@ -54,8 +54,11 @@ def option(group: str, name: str, where: str = "") -> dict[str, Any]:
     options = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in options:
         listed = ", ".join(options)
-        hint = nearest(name, options)
-        raise InputError(f"{where or group}={name} does not exist{hint} There are: {listed}")
+        place = where or group
+        if place == "data" and Path(name).exists():
+            raise InputError(f"data={name} is a group; give your rows as data.train={name}")
+        hint = nearest(name, options, f"{place}={name}")
+        raise InputError(f"{place}={name} does not exist{hint} There are: {listed}")
     return _read(folder / f"{name}.yaml")
 
 

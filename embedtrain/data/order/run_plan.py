@@ -132,8 +132,8 @@ class RunPlan:
         if size > rows and not self._mixed:
             own = " here or in its entry of data.train, or choose data.batches=mixed"
             raise InputError(
-                f"batch_size={size} is more than the {rows} training rows of {store.task!r}. "
-                f"Set batch_size to {rows} or less{own if len(self._datasets) > 1 else ''}."
+                f"data.batch_size={size} is more than the {rows} training rows of {store.task!r}. "
+                f"Set data.batch_size to {rows} or less{own if len(self._datasets) > 1 else ''}."
             )
         if isinstance(store, MemoryRows):
             alone = store.task in self._alone
@@ -161,7 +161,7 @@ def _check_own_negatives(examples: Sequence[Example], dataset: Dataset, alone: b
             continue  # a text alone, for steps that contrast nothing
         if example.score is None and (not example.negatives or dataset.use.draw.most == 0):
             why = "in_batch=false" if alone else "batch_size=1"
-            cure = "Leave in_batch out" if alone else "Set batch_size to 2 or more"
+            cure = "Leave in_batch out" if alone else "Set data.batch_size to 2 or more"
             raise InputError(
                 f"{example.where}: nothing to contrast: {why} brings no other row's positive as a negative "
                 f"and this row has no negatives of its own. {cure}, or add negatives."

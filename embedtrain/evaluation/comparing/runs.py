@@ -52,9 +52,13 @@ def read_run(text: str) -> Run:
     name, _, step = text.partition("@")
     scores = read_scores(Path(name) / "scores.jsonl")
     if not scores:
-        raise InputError(
-            f"{name}: no scores.jsonl with scores in it; give a run folder or what embedtrain-evaluate wrote"
+        apart = Path(name).parent / f"evaluation-{Path(name).name}"
+        cure = (
+            f"embedtrain-evaluate wrote {apart}: give that"
+            if (apart / "scores.jsonl").is_file()
+            else "give a run folder with evaluation.tasks, or what embedtrain-evaluate wrote"
         )
+        raise InputError(f"{name}: no scores.jsonl with scores in it; {cure}")
     steps = sorted({score.step for score in scores})
     if step and (not step.isdigit() or int(step) not in steps):
         raise InputError(f"{name}: no scores of step {step}; there are {', '.join(map(str, steps))}")

@@ -270,7 +270,7 @@ def test_shares_are_logged_and_tiny_ones_warned_of(files, caplog):
         ({"draw_negatives": "last"}, {}, "draw_negatives must be one of all, first, rotate, sample"),
         ({"negatives": 2, "draw_negatives": "all"}, {}, "draw_negatives: all contradicts negatives: 2"),
         ({"batch_size": 4}, {"batches": "mixed"}, "'a' says its batch_size, and data.batches=mixed draws"),
-        ({"batch_size": 81}, {}, "batch_size=81 is more than the 80 .* of 'a'. Set batch_size to 80 or less"),
+        ({"batch_size": 81}, {}, "batch_size=81 is more than the 80 .* of 'a'. Set data.batch_size to 80"),
         ({}, {"batches": "some"}, "batches must be one of one_task, mixed, got 'some'"),
         ({}, {"sampling": "odd"}, "sampling must be one of proportional, weights, temperature, got"),
         ({}, {"alpha": 2}, "alpha must be in 0..1, got 2"),
@@ -297,7 +297,11 @@ def test_ranks_must_be_able_to_share_every_batch(files):
 @pytest.mark.parametrize(
     ("rows", "batch_size", "message"),
     [
-        ([("q", "p"), ("r", "s")], 1, "nothing to contrast: batch_size=1 .* Set batch_size to 2 or more"),
+        (
+            [("q", "p"), ("r", "s")],
+            1,
+            "nothing to contrast: batch_size=1 .* Set data.batch_size to 2",
+        ),
         ([("same", f"p{i}") for i in range(9)], 2, "all 9 rows share the text 'same': there is nothing"),
         ([(f"q{i}", "same") for i in range(9)], 2, "all 9 rows share the text 'same': there is nothing"),
     ],
