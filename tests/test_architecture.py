@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "settings": {"types"},
     "vectors": {"types", "files"},
     "rules": {"types", "objective"},
-    "data": {"types", "files", "settings"},
+    "data": {"types", "files", "settings", "console"},
     "model": {"types", "files", "vectors"},
     "objective": {"types", "files", "rules"},
     "training": {"types", "files", "settings", "console", "ranks", "whole_step"} | PARTS,

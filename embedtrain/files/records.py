@@ -2,6 +2,7 @@
 
 Damage is a row of its own, so that a reader can count it: a line that is too long, the place where a
 compressed file breaks off, a part of a parquet file. Lines and rows count from 1; blank lines are no rows.
+A row that is a list of texts has the columns column_1, column_2, ...
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,16 +35,17 @@ class Raw(NamedTuple):
     rows: int = 1  # that are damaged
 
 
-def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
-    """The rows of a file in their order; its name says what is inside."""
-    if path.name.endswith(".parquet"):
-        return parquet_rows(path)
-    if ".json" in path.suffixes[-2:]:
-        first = next(lines(path, max_line=max_line), None)
-        seen = b"" if first is None else first.value if isinstance(first.value, bytes) else first.begin
-        if seen.lstrip()[:1] == b"[":
-            return _array_rows(path)
-    return lines(path, max_line=max_line)
+def by_position(cells: Sequence[Any]) -> dict[str, Any]:
+    """Cells without names under column_1, column_2, ..."""
+    return {f"column_{number}": cell for number, cell in enumerate(cells, 1)}
+
+
+def is_texts(row: object) -> bool:
+    """Whether a value is a row without names: two texts or more, or pairs of an instruction and a text."""
+    return isinstance(row, list) and len(row) > 1 and all(
+        isinstance(cell, str) or (isinstance(cell, list) and len(cell) == 2 and is_texts(cell))
+        for cell in row
+    )  # fmt: skip
 
 
 def parsed(raw: Raw) -> dict[str, Any]:
@@ -57,8 +59,8 @@ def parsed(raw: Raw) -> dict[str, Any]:
     return parse_line(raw.value, raw.where) if isinstance(raw.value, bytes) else raw.value
 
 
-def lines(path: Path, *, max_line: int) -> Iterator[Raw]:
-    """The lines of a plain or packed file that are not blank, never more than `max_line` bytes of one."""
+def lines(path: Path, *, max_line: int, blank: bool = False) -> Iterator[Raw]:
+    """The lines of a plain or packed file, at most `max_line` bytes of one; blank ones if asked for."""
     number = 0
     try:
         with _open(path) as stream:
@@ -77,7 +79,7 @@ def lines(path: Path, *, max_line: int) -> Iterator[Raw]:
                         "Are line breaks missing? Shorten the row, or drop it."
                     )
                     yield Raw(where, number, error, part[:BEGIN])
-                elif part and not part.isspace():
+                elif blank or (part and not part.isspace()):
                     yield Raw(where, number, part)
     except (*CUT, OSError) as error:
         yield Raw(f"{path}:{number + 1}", number + 1, _broken(path, number, error))
@@ -115,9 +117,11 @@ def parse_line(line: bytes, where: str) -> dict[str, Any]:
         ) from error
     except (RecursionError, _RefusedError) as error:
         raise InputError(f"{where}: {_refusal(error)}: {_short(line)}. Repair or drop the row.") from error
-    if not isinstance(row, dict):
-        raise _no_object(row, where)
-    return row
+    if isinstance(row, dict):
+        return row
+    if is_texts(row):
+        return by_position(row)
+    raise _no_object(row, where)
 
 
 def _no_object(row: object, where: str) -> InputError:
@@ -154,7 +158,7 @@ def _refusal(error: Exception) -> str:
     return "objects or arrays are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def _array_rows(path: Path) -> Iterator[Raw]:
+def array_rows(path: Path) -> Iterator[Raw]:
     """Rows of a .json file that is one array; it is read whole."""
     try:
         with _open(path) as stream:
@@ -174,8 +178,8 @@ def _array_rows(path: Path) -> Iterator[Raw]:
     else:
         for number, row in enumerate(rows, 1):
             where = f"{path}: row {number}"
-            if isinstance(row, dict):
-                yield Raw(where, number, row)
+            if isinstance(row, dict) or is_texts(row):
+                yield Raw(where, number, row if isinstance(row, dict) else by_position(row))
             else:  # half a character may be in it
                 begin = str(row)[:BEGIN].encode(errors="backslashreplace")
                 yield Raw(where, number, _no_object(row, where), begin)

@@ -1,22 +1,42 @@
 """Rows of any file or folder a person may have, one at a time, each with the place it came from.
 
-Read are .jsonl, .ndjson, .json (one object a line, or one array), the same with .gz, .parquet, a folder
-written by `datasets.save_to_disk`, and a folder of such files. Lines and rows are counted from 1.
+Read are .jsonl, .ndjson, .json (one object a line, or one array), .csv and .tsv, the same with .gz, .parquet,
+a folder written by `datasets.save_to_disk`, and a folder of such files. Lines and rows are counted from 1.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from embedtrain.files.records import MAX_LINE, Raw, file_rows, parse_line, parsed
+from embedtrain.files.delimited import delimited_rows
+from embedtrain.files.records import (
+    MAX_LINE,
+    Raw,
+    array_rows,
+    is_texts,
+    lines,
+    parquet_rows,
+    parse_line,
+    parsed,
+)
 from embedtrain.types import InputError
 
 Row = tuple[str, dict[str, Any]]
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet")
+LINES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+SUFFIXES = (*(f"{name}{packed}" for name in LINES for packed in ("", ".gz")), ".parquet")
+NO_ROWS = {
+    "dataset_info.json",
+    "dataset_infos.json",
+    "dataset_dict.json",
+    "state.json",
+    "config.json",
+}  # beside them
 SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 
 
@@ -46,6 +66,31 @@ def raw_rows(path: str | Path, *, split: str | None = None, max_line: int = MAX_
     if (path / "state.json").is_file():
         return _saved_rows(path)
     return (raw for file in row_files(path, split=split) for raw in file_rows(file, max_line=max_line))
+
+
+def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
+    """The rows of a file in their order; its name says what is inside."""
+    if path.name.endswith(".parquet"):
+        return parquet_rows(path)
+    if path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        return delimited_rows(path, max_line=max_line)
+    if ".json" in path.suffixes[-2:]:
+        start = list(islice(lines(path, max_line=max_line), 2))
+        if start and _is_array(*start):
+            return array_rows(path)
+    return lines(path, max_line=max_line)
+
+
+def _is_array(first: Raw, second: Raw | None = None) -> bool:
+    """Whether a file is one array of rows, and not lines that are each a list of texts."""
+    seen = first.value if isinstance(first.value, bytes) else first.begin
+    if not seen.lstrip().startswith(b"["):
+        return False
+    try:
+        row = json.loads(seen)
+    except (ValueError, RecursionError):
+        return True  # it goes on in other lines
+    return not (is_texts(row) and (isinstance(row[0], str) or second is not None))
 
 
 def row_files(path: str | Path, *, split: str | None = None) -> list[Path]:
@@ -84,8 +129,8 @@ def _one_split(folder: Path, names: list[str], split: str | None) -> str:
     if split in names:
         return str(split)
     listed = ", ".join(names)
-    if split is None and len(names) == 1:
-        return names[0]
+    if split is None and (len(names) == 1 or "train" in names):
+        return "train" if "train" in names else names[0]
     if split is None:
         raise InputError(f"{folder}: holds the splits {listed}; say which one with split=NAME.")
     raise InputError(f"{folder}: has no split {split!r}, only {listed}.{nearest(split, names)}")
@@ -93,8 +138,12 @@ def _one_split(folder: Path, names: list[str], split: str | None) -> str:
 
 def _files(folder: Path) -> list[Path]:
     """Row files of a folder, sorted; of its subfolders when it has none itself (the hub's own layout)."""
-    found = sorted(file for file in folder.iterdir() if file.is_file() and file.name.endswith(SUFFIXES))
-    return found or sorted(file for file in folder.glob("*/*") if file.name.endswith(SUFFIXES))
+    found = sorted(file for file in folder.iterdir() if file.is_file() and _has_rows(file))
+    return found or sorted(file for file in folder.glob("*/*") if _has_rows(file))
+
+
+def _has_rows(file: Path) -> bool:
+    return file.name.endswith(SUFFIXES) and file.name not in NO_ROWS
 
 
 def _stem(file: Path) -> str:

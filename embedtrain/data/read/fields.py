@@ -16,6 +16,7 @@ from embedtrain.types import InputError
 
 Check = Callable[[str, str, Any], Any]  # (place of the row, name of the field, value) -> the value to use
 REQUIRED = object()
+TEXT_NAMES = ("text", "contents", "content", "passage", "document", "body")  # of a document that is an object
 
 
 class Field(NamedTuple):
@@ -80,13 +81,15 @@ def any_text(where: str, field: str, value: object) -> str:
 
 
 def number(where: str, field: str, value: object) -> float:
-    """The value, when it is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """The value, when it is a finite number or the digits of one (CSV has texts alone)."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise _wrong(where, field, "a number", value)
     try:
         found = float(value)
     except OverflowError:
         found = math.inf
+    except ValueError:
+        raise _wrong(where, field, "a number", value) from None
     if not math.isfinite(found):
         raise InputError(f"{where}: {field!r} must be finite, got {str(value)[:60]}. Repair or drop the row.")
     return found
@@ -102,6 +105,8 @@ def whole_number(where: str, field: str, value: object) -> int:
 
 def zero_or_one(where: str, field: str, value: object) -> int:
     """0 or 1."""
+    if isinstance(value, str) and value.strip() in ("0", "1"):
+        value = int(value)
     if not isinstance(value, int | float) or value not in (0, 1):
         raise _wrong(where, field, "0 or 1", value)
     return int(value)
@@ -119,6 +124,15 @@ def identifier(where: str, field: str, value: object) -> str:
     if isinstance(value, bool):
         raise _wrong(where, field, "a text or a whole number", value)
     return label(where, field, value)
+
+
+def passage(where: str, field: str, value: Mapping[str, Any]) -> str:
+    """The text of a document that is an object: its title, a space and its text, as mteb joins them."""
+    name = next((name for name in TEXT_NAMES if value.get(name) is not None), None)
+    if name is None:
+        raise missing(where, f"{field}.text", {f"{field}.{key}": part for key, part in value.items()})
+    title = any_text(where, f"{field}.title", value.get("title") or "")
+    return f"{title} {any_text(where, f'{field}.{name}', value[name])}".strip()
 
 
 def list_of(check: Check, plural: str, *, least: int = 1) -> Check:

@@ -1,9 +1,8 @@
 """Training rows of any source to `Example`s.
 
-Rows: {"query", "positive" | "positives", ["negative" | "negatives"], ["score"], ["instruction"],
-["task"], ["teacher_scores"]}; or {"text", ["task"]} where a step needs no pairs.
-Other names are understood as well: "anchor" for the query, "sentence1"/"sentence2" for the two texts of a
-scored pair, "negative_1", "negative_2", ... for several negatives; any other name through `columns`.
+Rows: {"query", "positive" | "positives", ["negative" | "negatives"], ["score"], ["instruction"], ["prompt"],
+["task"], ["teacher_scores"]}; or {"text", ["task"]} where a step needs no pairs. Rows of other tools are
+known by their shape (`forms`); any name is understood through `columns`.
 
 A prompt is never part of a text, so that equal texts are known as equal behind any prompts.
 """
@@ -81,20 +80,22 @@ class RowForm:
         prompts: Mapping[str, str | None] | None = None,
         content: Check = text,
     ) -> None:
-        self._fields = TrainingRows(columns or {}, content)
+        self._fields = TrainingRows(columns or {}, content, lambda said: _say(source, said))
         self.task = task
         self._prompts = _checked_prompts(str(source), prompts or {})
 
     def example(self, where: str, row: dict[str, Any]) -> Example:
         """The example that a row is. Raises InputError naming the row and the field that is wrong."""
         found = self._fields.read(where, row)
-        task, prompts = found["task"] or self.task, self._prompts
-        if "text" in found:
-            return Example(found["text"], (), (), None, task, where, prompts)
-        if found["instruction"] is not None:
-            prompts = prompts._replace(query=_instruction_prompt(found["instruction"]))
-        documents, teacher = (found["positives"], found["negatives"]), tuple(found["teacher_scores"])
-        return Example(found["query"], *documents, found["score"], task, where, prompts, teacher)
+        prompts = self._prompts
+        if found.prompt is not None:
+            prompts = prompts._replace(query=found.prompt)
+        if found.instruction is not None:
+            prompts = prompts._replace(query=_instruction_prompt(found.instruction))
+        if found.document_prompt is not None:
+            prompts = prompts._replace(document=found.document_prompt)
+        task = found.task or self.task
+        return Example(*found[:4], task, where, prompts, found.teacher)
 
 
 def read_examples(
@@ -216,6 +217,12 @@ def _checked_prompts(source: str, prompts: Mapping[str, str | None]) -> Prompts:
         if prompt is not None:
             any_text(source, f"prompts.{role}", prompt)
     return Prompts(**prompts)
+
+
+def _say(source: object, said: str) -> None:
+    from embedtrain import console  # seconds to import
+
+    console.log(f"{source}: {said}")
 
 
 @lru_cache(maxsize=1024)

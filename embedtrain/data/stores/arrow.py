@@ -39,7 +39,7 @@ from embedtrain.types import InputError
 logger = logging.getLogger(__name__)
 
 ROWS, BAD = "rows.arrow", "bad.jsonl"
-FORMAT = 1  # raise it when rows are read or checked differently, so that old files are made anew
+FORMAT = 2  # raise it when rows are read or checked differently, so that old files are made anew
 BATCH, BATCH_SIZE = 8192, 1 << 24  # a batch of the file ends at this many rows, or characters of text
 
 Source = str | Path | Sequence[str | Path]

@@ -107,7 +107,7 @@ def test_columns_rename_and_win_over_the_usual_names(tmp_path):
 @pytest.mark.parametrize(
     ("row", "options", "message"),
     [
-        ({"query": "q", "positve": "p"}, {},
+        ({"query": "q", "positve": "p", "other": "o"}, {},
          r"a\.jsonl:1: field 'positive' is missing; the row has .* Did you mean 'positve'"),
         ({}, {}, "field 'query' is missing; the row has nothing"),
         ({"query": None, "positive": "p"}, {}, "field 'query' is null"),
@@ -115,7 +115,6 @@ def test_columns_rename_and_win_over_the_usual_names(tmp_path):
         ({"query": "q", "positive": "p"}, {"columns": {"score": "gold"}}, "field 'gold' is missing"),
         ({"query": "q", "positive": "p"}, {"columns": {"qery": "x"}},
          "'qery' is no field of a row. Did you mean 'query'"),
-        ({"sentence1": "q", "sentence2": "p", "label": 1}, {}, "field 'score' is missing"),
         ({"query": " ", "positive": "p"}, {}, "1: 'query' is an empty text"),
         ({"query": "q", "positives": []}, {}, "'positives' is an empty list"),
         ({"query": "q", "positives": ["p", ""]}, {}, "'positives' is an empty text"),
@@ -126,7 +125,11 @@ def test_columns_rename_and_win_over_the_usual_names(tmp_path):
         ({"query": "q", "positive": "p", "score": "high"}, {}, "'score' must be a number, got str: 'high'"),
         ({"query": "q", "positive": "p", "score": True}, {}, "'score' must be a number, got bool"),
         ({"query": "q", "positive": "p", "score": math.nan}, {}, "'score' must be finite, got nan"),
-        ({"query": "q", "positive": "p", "negative": "n", "score": 1}, {}, "a scored row is one pair"),
+        (
+            {"query": "q", "positive": "p", "negatives": ["n", "m"], "score": 1},
+            {},
+            "a scored row is one pair",
+        ),
         ({"query": "q", "positive": "p", "instruction": 3}, {}, "'instruction' must be a text"),
         ({"query": "q", "positive": "p", "task": 3}, {}, "'task' must be a text"),
     ],
@@ -160,7 +163,7 @@ def test_teacher_scores_are_those_of_positives_then_negatives(tmp_path):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([1.0], r"a\.jsonl:1: 'teacher_scores' has 1 numbers for 2 distinct documents"),
+        ([1.0], r"a\.jsonl:1: 'teacher_scores' has 1 numbers for 2 documents"),
         (3, "must be a list of numbers, got int"),
         ([1, "x"], "'teacher_scores' must be a number, got str"),
         ([1, float("inf")], "'teacher_scores' must be finite, got inf"),

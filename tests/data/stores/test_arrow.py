@@ -305,13 +305,13 @@ def test_patterns_lists_splits_and_saved_datasets_are_read(tmp_path):
         ("none.jsonl", {}, "no such file or folder"),
         ("none*.jsonl", {"task": "t"}, "no file has such a name"),
         ("a*.jsonl", {}, "several files need the name of their task"),
-        ("a.csv", {}, r"a\.csv: what is inside\? Its name must end in \.jsonl, \.jsonl\.gz"),
+        ("a.xlsx", {}, r"a\.xlsx: what is inside\? Its name must end in \.jsonl, \.jsonl\.gz"),
         ("empty.jsonl", {}, r"empty\.jsonl: holds no rows"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, source, options, message):
     write(tmp_path / "a.jsonl", rows_of(0, 3))
-    (tmp_path / "a.csv").write_text("q,p\n")
+    (tmp_path / "a.xlsx").write_text("q,p\n")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(InputError, match=message):
         stream(tmp_path / source, tmp_path, **options)

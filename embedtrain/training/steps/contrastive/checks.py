@@ -49,7 +49,8 @@ def check_run(
     if "text_alone" in offers:
         raise InputError(
             'a training row is a text alone, and contrastive training needs pairs: give rows with "query" '
-            'and "positive", or choose step=masked'
+            'and "positive", or choose step=masked. Of texts with class labels, '
+            "python -m embedtrain.data.labelled ROWS OUT writes triplets"
         )
     needs = loss.objective.needs | _pair_needs(loss)
     for need, lack in ROWS_LACK.items():
