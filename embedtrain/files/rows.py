@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -37,6 +38,7 @@ NO_ROWS = {
     "state.json",
     "config.json",
 }  # beside them
+SHARD = re.compile(r"-\d+-of-\d+(-[0-9a-f]+)?$")  # of a part of a split, as the hub names it
 SPLITS = ("train", "validation", "valid", "val", "dev", "test")
 
 
@@ -116,6 +118,26 @@ def row_files(path: str | Path, *, split: str | None = None) -> list[Path]:
         wanted = _one_split(path, names or sorted({_stem(file) for file in files}), split)
         files = [file for file in files if wanted in (_split_of(file), _stem(file))]
     return files
+
+
+def split_files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """The files in a folder by the name of their split.
+
+    It is test for test.jsonl, for test-00000-of-00001.parquet, and for a folder test/ of `save_to_disk`.
+
+    Raises:
+        InputError: for two files of one name that are no parts of one.
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if _has_rows(path) or (path / "state.json").is_file():
+            found.setdefault(SHARD.sub("", _stem(path) if path.is_file() else path.name), []).append(path)
+    for paths in found.values():
+        if len(paths) > 1 and not all(SHARD.search(_stem(path)) for path in paths):
+            raise InputError(
+                f"{folder}: {paths[0].name} and {paths[1].name} are one split twice; keep one of them"
+            )
+    return {name: tuple(paths) for name, paths in found.items()}
 
 
 def nearest(name: str, names: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from embedtrain.data.read.bad_rows import BadRows, usable
 from embedtrain.data.read.fields import read_fields
+from embedtrain.data.read.ranking import of_split, ranking_files
 from embedtrain.data.read.retrieval import DOCUMENT, QUERY, ById, Judgements
 from embedtrain.data.read.sources import Example, read_examples
 from embedtrain.files.rows import raw_rows
@@ -24,7 +25,9 @@ class Part(NamedTuple):
     rows: int
     used: int
     left_out: int  # reported as bad rows
-    without_text: int = 0  # documents that are empty: nobody's negative, and nothing to repair
+    without_text: int = (
+        0  # documents that are empty, judgements of texts that are not there: nothing to repair
+    )
 
 
 class Reading(NamedTuple):
@@ -72,13 +75,16 @@ def read_source(
     return _with_corpus(Reading(examples, None, {"rows": rows}), corpus, bad)
 
 
-def read_retrieval(folder: Path, bad: Bad = BadRows, *, corpus: str | Path | None = None) -> Reading:
-    """A retrieval set in the local layout: an example for each query with a relevant document.
+def read_retrieval(
+    folder: Path, bad: Bad = BadRows, *, corpus: str | Path | None = None, split: str | None = None
+) -> Reading:
+    """A retrieval set (see `ranking`): an example for each query with a relevant document.
 
     Args:
         folder: of corpus, queries and qrels.
         bad: gives the policy for the bad rows of an input.
         corpus: a file whose documents are mined instead of the set's own.
+        split: of judgements that have several, "train" when None.
 
     Raises:
         InputError: for a missing file; when no document is relevant; unless the policy lets them pass, for a
@@ -86,13 +92,19 @@ def read_retrieval(folder: Path, bad: Bad = BadRows, *, corpus: str | Path | Non
     """
     corpus_rows, queries = ById(DOCUMENT), ById(QUERY)
     judgements = Judgements(queries, corpus_rows)
-    parts = {}
+    parts: dict[str, Part] = {}
+    files = of_split(ranking_files(folder) if folder.is_dir() else {}, split, ("train",), folder)
     for name, rows in (("corpus", corpus_rows), ("queries", queries), ("qrels", judgements)):
-        parts[name] = _read(_file(folder, name), rows.add, bad)[1]
+        for path in files.get(name) or (_file(folder, name),):
+            part = _read(path, rows.add, bad)[1]
+            parts[name] = Part(*map(sum, zip(part, parts[name], strict=True))) if name in parts else part
+    judgements.warn_of_missing()
+    missing, judged = judgements.missing, parts["qrels"]
+    parts["qrels"] = judged._replace(used=judged.used - missing, without_text=missing)
     documents = {name: _document(row.fields) for name, row in corpus_rows.rows.items()}
     examples = []
     for name, scores in judgements.scores.items():
-        positives = [documents[one] for one, score in scores.items() if score > 0 and documents[one]]
+        positives = [documents[one] for one, score in scores.items() if score > 0 and documents.get(one)]
         if positives:
             where, fields = queries.rows[name]
             positive = tuple(dict.fromkeys(positives))

@@ -81,7 +81,7 @@ def _read(settings: MineSettings) -> Reading:
     ranks.wait()
     source, root, corpus = settings.source, settings.data_root, settings.corpus
     if root is not None and source.startswith("retrieval/"):
-        reading = read_retrieval(Path(root) / source, bad, corpus=corpus)
+        reading = read_retrieval(Path(root) / source, bad, corpus=corpus, split=settings.split)
     else:
         reading = read_source(source, bad, corpus=corpus, split=settings.split, columns=settings.columns)
     if not ranks.rank():

@@ -45,7 +45,7 @@ def test_a_retrieval_set_gives_a_row_for_each_judged_query(tmp_path):
     other = read_retrieval(folder, corpus=write(tmp_path / "other.jsonl", {"text": "c"}))
     assert (other.corpus, other.parts["corpus"]) == (["c"], Part(1, 1, 0))
     write(folder / "qrels.jsonl", {"query_id": "x", "corpus_id": "9", "score": 1})
-    with pytest.raises(InputError, match=r"qrels.jsonl:1: corpus_id '9' is not in the corpus"):
+    with pytest.raises(InputError, match="no positives to mine beside"):
         read_retrieval(folder)
     write(folder / "qrels.jsonl", {"query_id": "x", "corpus_id": "1", "score": 0})
     with pytest.raises(InputError, match="no positives to mine beside"):
@@ -73,13 +73,13 @@ def test_bad_rows_of_a_retrieval_set_are_reported_and_the_rest_is_mined(tmp_path
         reading = read_retrieval(folder, lambda: BadRows("quarantine", out))
         assert [(row.query, row.positives) for row in reading.examples] == [("q", ("a",)), ("r", ("e",))]
         assert reading.corpus == ["a", "e"]
-        assert reading.parts == {"corpus": Part(6, 2, 4), "queries": Part(3, 2, 1), "qrels": Part(5, 2, 3)}
+        assert reading.parts == {"corpus": Part(6, 2, 4), "queries": Part(3, 2, 1), "qrels": Part(5, 2, 1, 2)}
         assert [Path(entry["where"]).name for entry in reports(out)] == [
             *(f"corpus.jsonl:{line}" for line in (2, 3, 4, 5)),
             "queries.jsonl:2",
-            *(f"qrels.jsonl:{line}" for line in (2, 3, 4)),
+            "qrels.jsonl:4",
         ]
-    assert reading.left_out == len((out / "quarantine.jsonl").read_text("utf-8").splitlines()) == 8
+    assert reading.left_out == len((out / "quarantine.jsonl").read_text("utf-8").splitlines()) == 6
 
 
 DAMAGE = module_at(Path(__file__).parents[1] / "data/read/test_fuzz.py")  # what training data is tested with

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from embedtrain.data.read.bad_rows import BadRows, usable
 from embedtrain.data.read.fields import Check, Ids, any_text, id_of, text
 from embedtrain.data.read.hub import hub_rows, is_hub_name
+from embedtrain.data.read.ranking import ranking_rows, training_files
 from embedtrain.data.read.training_rows import TrainingRows
 from embedtrain.files.records import Raw
 from embedtrain.files.rows import nearest, raw_rows
@@ -130,13 +131,22 @@ def read_examples(
     bad_rows = bad_rows or BadRows()
     name = task if task is not None else task_name(source)
     form = RowForm(source, task=name, columns=columns, prompts=prompts, content=content)
-    hub = is_hub_name(source)
-    raws = hub_rows(str(source), split) if hub else raw_rows(source, split=split, max_line=bad_rows.max_line)
+    raws = source_rows(source, split, bad_rows.max_line)
     before = bad_rows.left_out
     examples = list(examples_of(raws, form, bad_rows.add))
     if not examples:
         raise InputError(nothing_to_use(source, bad_rows.left_out - before))
     return examples
+
+
+def source_rows(source: str | Path, split: str | None, max_line: int) -> Iterator[Raw]:
+    """The rows of a file, a folder, a ranking (see `ranking`) or a hub name, unread. Raises InputError."""
+    if is_hub_name(source):
+        return hub_rows(str(source), split)
+    if ranking := training_files(source, split):
+        _say(source, f"read as a ranking: a row for each query judged in {ranking['qrels'][0].name}")
+        return ranking_rows(ranking, max_line=max_line)
+    return raw_rows(source, split=split, max_line=max_line)
 
 
 def examples_of(

@@ -29,11 +29,20 @@ import numpy as np
 from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.data.read.fields import Ids
 from embedtrain.data.read.hub import as_rows, is_hub_name, load
-from embedtrain.data.read.sources import Example, Prompts, RowForm, examples_of, nothing_to_use, task_name
+from embedtrain.data.read.ranking import training_files
+from embedtrain.data.read.sources import (
+    Example,
+    Prompts,
+    RowForm,
+    examples_of,
+    nothing_to_use,
+    source_rows,
+    task_name,
+)
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.files.locks import locked
 from embedtrain.files.records import BEGIN, Raw
-from embedtrain.files.rows import raw_rows, row_files
+from embedtrain.files.rows import row_files
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -253,14 +262,15 @@ def _state(paths: Sequence[str], split: str | None) -> list[list[Any]]:
         if any((_path(path) / name).is_file() for name in ("state.json", "dataset_dict.json")):
             files += sorted(_path(path).rglob("*.arrow"))  # a saved dataset
         elif not is_hub_name(path):
-            files += row_files(path, split=split)
+            ranking = training_files(path, split)
+            files += chain(*ranking.values()) if ranking else row_files(path, split=split)
     return [[str(file), (now := file.stat()).st_size, now.st_mtime_ns] for file in files]
 
 
 def _raws(path: str, split: str | None, max_line: int) -> Iterator[Raw]:
     if is_hub_name(path):
         return as_rows(path, load(path, split, streaming=True))
-    return raw_rows(path, split=split, max_line=max_line)
+    return source_rows(path, split, max_line)
 
 
 def _paths(source: Source) -> list[str]:

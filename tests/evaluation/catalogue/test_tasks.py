@@ -154,7 +154,7 @@ QRELS = "retrieval/find/qrels.jsonl"
     [
         ("sts/mine/test.jsonl", '{"sentence1": "a", "score": 1}', ":31: field 'sentence2' is missing"),
         ("sts/mine/test.jsonl", PAIR.replace('"b"', '" "'), ":31: 'sentence2' is an empty text"),
-        ("sts/mine/test.jsonl", PAIR.replace("1}", '"5"}'), ":31: 'score' must be a number, got str: '5'"),
+        ("sts/mine/test.jsonl", PAIR.replace("1}", '"five"}'), ":31: 'score' must be a number, got str: 'five'"),
         ("sts/mine/test.jsonl", "{oops", ":31"),
         ("pairs/twins/dev.jsonl", PAIR.replace('score": 1', 'label": 2'),
          ":31: 'label' must be 0 or 1, got int: '2'"),
@@ -162,8 +162,6 @@ QRELS = "retrieval/find/qrels.jsonl"
          r":61: 'label' must be a text or a whole number, got list: '\[1\]'"),
         ("retrieval/find/corpus.jsonl", '{"id": "d3", "text": "a"}',
          r":41: has the id 'd3' of .*corpus\.jsonl:4\."),
-        (QRELS, JUDGED.replace("q1", "q77"), ":21: query_id 'q77' is not among the queries"),
-        (QRELS, JUDGED.replace("d1", "d77"), ":21: corpus_id 'd77' is not in the corpus"),
         (QRELS, JUDGED.replace("1}", "0.5}"), ":21: 'score' must be a whole number, got float: '0.5'"),
         ("sts/mine/test.jsonl", None, ": no rows"),
         ("retrieval/find/corpus.jsonl", None, ": no rows"),

@@ -23,7 +23,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from embedtrain.files.rows import SUFFIXES
+from embedtrain.data.read.ranking import judged_splits, of_split, ranking_files
+from embedtrain.files.rows import split_files
 from embedtrain.types import InputError
 
 RANKINGS = {
@@ -39,7 +40,7 @@ class LocalSet(NamedTuple):
 
     kind: str
     name: str
-    files: dict[str, Path]
+    files: dict[str, tuple[Path, ...]]
 
     @property
     def path(self) -> str:
@@ -58,7 +59,7 @@ def local_sets(root: Path) -> list[LocalSet]:
             f"data_root {root} is not a folder; it should hold {', '.join(f'{kind}/' for kind in KINDS)}"
         )
     folders = [(kind, folder) for kind in KINDS for folder in sorted((root / kind).glob("*/"))]
-    return [LocalSet(kind, folder.name, _files(folder)) for kind, folder in folders]
+    return [LocalSet(kind, folder.name, _files(kind, folder)) for kind, folder in folders]
 
 
 def choose_set(name: str, sets: Sequence[LocalSet], root: Path) -> LocalSet:
@@ -84,10 +85,17 @@ def evaluated_splits(local: LocalSet, splits: Sequence[str] | None) -> list[str]
     """
     there = ", ".join(local.files) or "no file"
     if local.kind in RANKINGS:
-        missing = [file for file in RANKINGS[local.kind] if file not in local.files]
+        judged = judged_splits(local.files)
+        there_now = {*local.files, *(["qrels"] if judged else [])}
+        missing = [file for file in RANKINGS[local.kind] if file not in there_now]
         if missing:
             raise InputError(f"{local.path} lacks {', '.join(missing)}; it has {there}")
-        return ["test"]
+        if not judged:
+            return ["test"]
+        absent = [split for split in splits or () if split not in judged]
+        if absent:
+            raise InputError(f"{local.path} has no judgements of {', '.join(absent)}; it has {there}")
+        return list(splits or [next((split for split in PREFERRED if split in judged), judged[0])])[:1]
     if local.kind == "classification" and "train" not in local.files:
         raise InputError(f"{local.path} has no train file to learn the labels from; it has {there}")
     if splits is not None:
@@ -103,10 +111,13 @@ def evaluated_splits(local: LocalSet, splits: Sequence[str] | None) -> list[str]
 
 def used_files(local: LocalSet, evaluated: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """The files that an evaluation of these splits reads."""
-    wanted = set(RANKINGS.get(local.kind, evaluated))
+    if local.kind in RANKINGS:
+        parts = of_split(local.files, evaluated[0], (), local.path)
+        return {name: paths for name, paths in parts.items() if name in RANKINGS[local.kind]}
+    wanted = set(evaluated)
     if local.kind == "classification":
         wanted.add("train")
-    return {split: (path,) for split, path in local.files.items() if split in wanted}
+    return {split: paths for split, paths in local.files.items() if split in wanted}
 
 
 def content_hash(files: Mapping[str, Sequence[Path]]) -> str:
@@ -129,16 +140,8 @@ def nearest_names(name: str, names: Iterable[str]) -> str:
     return f"; nearest: {', '.join(close)}" if close else f"; there are {len(by_lower)} tasks, none like it"
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "")
-        if not suffix and not (path / "state.json").is_file():
-            continue
-        split = path.name.removesuffix(suffix)
-        if split in files:
-            raise InputError(
-                f"{folder}: {files[split].name} and {path.name} are one split twice; keep one of them"
-            )
-        files[split] = path
-    return files
+def _files(kind: str, folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Files by split, of a ranking by part; those in data/ where the folder has none itself."""
+    if kind in RANKINGS and (parts := ranking_files(folder)):
+        return parts
+    return split_files(folder) or (split_files(folder / "data") if (folder / "data").is_dir() else {})

@@ -78,7 +78,10 @@ def read_ranking(files: Files) -> dict[str, Any]:
     for name, rows in (("corpus", corpus), ("queries", queries)):
         _rows(files[name], rows.add)
     _rows(files["qrels"], judgements.add, may_be_empty=True)
+    judgements.warn_of_missing()
     relevant = judgements.scores
+    if all(path.parent.name != files["corpus"][0].parent.name for path in files["qrels"]):  # of one split
+        queries.rows = {name: row for name, row in queries.rows.items() if name in relevant}
     if not any(score > 0 for docs in relevant.values() for score in docs.values()):
         raise InputError(f"{files['qrels'][0]}: no query has a relevant document (a score above 0)")
     empty = sum(not "".join(row.fields.values()).strip() for row in corpus.rows.values())

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from embedtrain.data.read.ranking import of_split
 from embedtrain.evaluation.catalogue.local.sets import RANKINGS, LocalSet, content_hash
 from embedtrain.evaluation.catalogue.local.tables import read_ranking, read_tables
 from embedtrain.evaluation.catalogue.official.mirror import derived
@@ -110,11 +111,12 @@ def _files(task: AbsTask, item: LocalSet) -> tuple[dict[str, tuple[Path, ...]], 
     if len(task.hf_subsets) != 1:
         return {}, f"the task has {len(task.hf_subsets)} subsets and rows are of one; choose languages"
     if item.kind in RANKINGS:
-        missing = [part for part in RANKINGS[item.kind] if part not in item.files]
+        whole = of_split(item.files, None, task.eval_splits, item.path) if item.files else {}
+        missing = [part for part in RANKINGS[item.kind] if part not in whole]
         if len(task.eval_splits) > 1:
             return {}, f"the task has the splits {', '.join(task.eval_splits)} and a ranking is one"
         parts: dict[str, tuple[Path, ...]] = {
-            part: (path,) for part, path in item.files.items() if part in RANKINGS[item.kind]
+            part: paths for part, paths in whole.items() if part in RANKINGS[item.kind]
         }
         return parts, f"no {', '.join(missing)}" if missing else ""
     if _columns(task, item.kind) is None:
@@ -129,9 +131,9 @@ def _files(task: AbsTask, item: LocalSet) -> tuple[dict[str, tuple[Path, ...]], 
 
 def _files_of_split(task: AbsTask, item: LocalSet, split: str) -> tuple[Path, ...]:
     if parts := WHOLE_SET.get((task.metadata.name, split)):
-        return tuple(item.files[part] for part in parts if part in item.files)
+        return tuple(path for part in parts for path in item.files.get(part, ()))
     found = [item.files[name] for name in SAME_SPLIT.get(split, (split,)) if name in item.files]
-    return tuple(found[:1])
+    return found[0] if found else ()
 
 
 def _columns(task: Any, kind: str) -> dict[str, str] | None:  # noqa: ANN401 (an mteb task of any class)
