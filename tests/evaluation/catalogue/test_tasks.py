@@ -154,7 +154,7 @@ QRELS = "retrieval/find/qrels.jsonl"
     [
         ("sts/mine/test.jsonl", '{"sentence1": "a", "score": 1}', ":31: field 'sentence2' is missing"),
         ("sts/mine/test.jsonl", PAIR.replace('"b"', '" "'), ":31: 'sentence2' is an empty text"),
-        ("sts/mine/test.jsonl", PAIR.replace("1}", '"five"}'), ":31: 'score' must be a number, got str: 'five'"),
+        ("sts/mine/test.jsonl", PAIR.replace("1}", '"x"}'), ":31: 'score' must be a number, got str: 'x'"),
         ("sts/mine/test.jsonl", "{oops", ":31"),
         ("pairs/twins/dev.jsonl", PAIR.replace('score": 1', 'label": 2'),
          ":31: 'label' must be 0 or 1, got int: '2'"),
