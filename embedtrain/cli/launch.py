@@ -21,6 +21,7 @@ from embedtrain.cli.commands import COMMANDS, Command
 from embedtrain.cli.line.completion import recipes_for, with_own_folder
 from embedtrain.cli.line.composing import check, parsed
 from embedtrain.cli.line.quoting import quoted
+from embedtrain.cli.line.wandb_environment import with_wandb
 from embedtrain.cli.process.interruption import INTERRUPTION
 from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.cli.process.started import check_processes, requires_no_overwrite, requires_whole_weights
@@ -67,6 +68,7 @@ def launch(name: str, command: Command) -> None:
                 print(yaml.safe_dump(effective(settings), sort_keys=False, allow_unicode=True), end="")
                 return None
             if isinstance(settings, TrainSettings):
+                settings = with_wandb(settings, os.environ, HydraConfig.get().overrides.task)
                 _check_surroundings(settings)
             task = importlib.import_module(f"embedtrain.cli.{name}").run
             set_up_logs()

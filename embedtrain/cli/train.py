@@ -15,20 +15,22 @@ def main() -> None:
     start("train")
 
 
-def run(settings: TrainSettings) -> None:
-    """One run: measure, train, measure again, save, cut.
+def run(settings: TrainSettings) -> float | None:
+    """One run: measure, train, measure again, save, cut; the number that a sweeper gets of it.
 
     Raises:
         IncompleteError: once all is written, if a task could not be scored.
     """
     from embedtrain.cli.process.stopping import again, leave
     from embedtrain.console import is_main_process
+    from embedtrain.run.numbers import optimized
     from embedtrain.run.train import train
     from embedtrain.training.callbacks.stopping import Stopped, StopRequest
 
     try:
         with StopRequest() as stop:
-            train(settings, stop)
+            trained = train(settings, stop)
+        return optimized(trained) if is_main_process() else None
     except Stopped as stopped:
         leave(stopped, again(settings), leads=is_main_process())
     except Exception:  # a signal reaches ranks and workers too, whose ends are errors here

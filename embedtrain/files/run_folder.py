@@ -28,6 +28,7 @@ FREE = (
     "output_root",
     "logger",
     "evaluation",
+    "optimized_metric",
     "exports",
     "final_weights",
     "trainer.devices",

@@ -78,11 +78,16 @@ def make_logger(settings: TrainSettings, folder: StageFolder) -> Logger | None:
     """The logger of the settings, which goes on where it was; None for metrics.jsonl alone."""
     if settings.logger is None:
         return None
-    if settings.overwrite:
-        logger: Logger = settings.logger.build(save_dir=folder.path)
-        return logger
-    logger = continued(settings.logger, folder.path).build(save_dir=folder.path)
-    keep_lines(logger)
+    chosen = settings.logger if settings.overwrite else continued(settings.logger, folder.path)
+    try:
+        logger: Logger = chosen.build(save_dir=folder.path)
+    except ImportError as error:
+        name, reason = chosen.target.rpartition(".")[2], str(error).strip().splitlines()[0]
+        raise InputError(
+            f"logger: {name} lacks a package ({reason}). Install it, or use logger=files"
+        ) from error
+    if not settings.overwrite:
+        keep_lines(logger)
     return logger
 
 

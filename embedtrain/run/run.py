@@ -18,6 +18,7 @@ from embedtrain.settings.compose import effective, given
 from embedtrain.settings.stages import recorded, stages_of
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.checkpoints import take_encoder, take_weights
+from embedtrain.training.loggers import begin_loggers, end_loggers
 from embedtrain.types import InputError
 
 
@@ -80,6 +81,7 @@ class Run:
         self._train()
         while self._number + 1 < len(self._stages):
             self._hand_over()
+            end_loggers(self.stage.trainer, exit_code=0)
             self._number += 1
             del self.stage  # before the next one takes its place in memory
             self.stage = self._begin()
@@ -123,6 +125,8 @@ class Run:
         console.log(f"training {name}{' ' * bool(name)}{stage.total_steps} steps, sub-models {sizes}")
         anew = self.settings.overwrite  # another rank may yet be deleting
         newest = None if anew else stage.folder.checkpoints.newest_whole(repair=self.is_main)
+        if newest is None:
+            begin_loggers(stage.trainer, recorded(self.settings, effective))
         try:
             stage.trainer.fit(stage.module, datamodule=stage.data, ckpt_path=newest)
         except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word

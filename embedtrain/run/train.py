@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embedtrain.run.numbers import check_optimized, logged
 from embedtrain.run.publish import evaluate_after, evaluate_before, publish
 from embedtrain.run.run import Run
 from embedtrain.settings.commands import TrainSettings
@@ -16,12 +17,14 @@ def train(settings: TrainSettings, stop: StopRequest | None = None) -> Run:
         IncompleteError: once all is written, if a task could not be scored.
         Stopped: if a signal ended it; the last whole step is saved.
     """
+    check_optimized(settings)
     run = Run(settings, stop)
     try:
-        failed = evaluate_before(run)
-        run.fit()
-        failed = evaluate_after(run) or failed
-        publish(run)
+        with logged(run):
+            failed = evaluate_before(run)
+            run.fit()
+            failed = evaluate_after(run) or failed
+            publish(run)
     finally:
         run.folder.release()
     if failed:

@@ -185,6 +185,7 @@ class TrainSettings(Words):
     eval_during: Component | None = None
     exports: list[list[int]] = field(default_factory=list)  # [layer, dim] cuts written after training
     final_weights: Literal["last", "best"] = "last"  # "best": those of best.ckpt are measured and written
+    optimized_metric: str | None = None  # what a sweeper gets; None: after/mean, or without scores val/mean
     stages: list[Any] = field(
         default_factory=list
     )  # {name: ..., and what the stage has for itself}, in order

@@ -10,7 +10,9 @@ import json
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
@@ -19,10 +21,13 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from embedtrain.files.atomic import write_text
 from embedtrain.settings.component import Component
+from embedtrain.settings.signatures import signature_of
 from embedtrain.training.metrics import FileLogger
+from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
 VERSIONS = "loggers.json"
+VERSION_KEYS = ("version", "run_id", "experiment_key")  # the first that a logger takes
 
 
 def continued(logger: Component, folder: Path) -> Component:
@@ -31,7 +36,9 @@ def continued(logger: Component, folder: Path) -> Component:
     A file that cannot be read is no reason to stop a run: it is said, and the logger starts anew.
     """
     file = folder / VERSIONS
-    named = "version" in logger.settings or logger.settings.get("id") is not None
+    names = signature_of(logger.resolve()).names
+    key = next((name for name in VERSION_KEYS if name in names), None)
+    named = key is None or key in logger.settings or logger.settings.get("id") is not None
     if named or not file.exists():
         return logger
     try:
@@ -39,7 +46,7 @@ def continued(logger: Component, folder: Path) -> Component:
     except (OSError, ValueError, AttributeError, RecursionError):
         log.warning("%s cannot be read, so the logger does not go on where it was.", file)
         version = None
-    return logger if version is None else logger.changed(version=version)
+    return logger if version is None or key is None else logger.changed(**{key: version})
 
 
 @rank_zero_only
@@ -62,10 +69,7 @@ def keep_lines(logger: Logger) -> None:
 
 
 class KeepVersions(pl.Callback):
-    """Writes the versions of the loggers down as training starts, and ends the wandb run with it.
-
-    A wandb run that is left open would take the metrics of the next run in this process.
-    """
+    """Writes the versions of the loggers down as training starts."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / VERSIONS
@@ -73,25 +77,47 @@ class KeepVersions(pl.Callback):
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what `continued` reads."""
-        versions = {
-            type(one).__name__: one.version for one in trainer.loggers if not isinstance(one, FileLogger)
-        }
+        versions = {type(one).__name__: one.version for one in others(trainer)}
         if versions:
             write_text(self.file, json.dumps(versions) + "\n")
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """End the wandb run."""
-        _finish(trainer, exit_code=0)
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """End the wandb run as one that failed."""
-        _finish(trainer, exit_code=1)
+def others(trainer: pl.Trainer) -> list[Logger]:
+    """The loggers beside metrics.jsonl."""
+    return [logger for logger in trainer.loggers if not isinstance(logger, FileLogger)]
 
 
-def _finish(trainer: pl.Trainer, *, exit_code: int) -> None:
+@rank_zero_only
+def begin_loggers(trainer: pl.Trainer, facts: Mapping[str, Any]) -> None:
+    """Open the loggers of a trainer that begins anew, and give them all settings as hyper-parameters.
+
+    Raises:
+        InputError: if one cannot begin: no key, no server.
+    """
+    for logger in others(trainer):
+        try:
+            logger.log_hyperparams(dict(facts))
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"logger: {type(logger).__name__} cannot begin ({reason}). logger=files writes files alone"
+            ) from error
+
+
+@rank_zero_only
+def log_scores(trainer: pl.Trainer, scores: Mapping[str, float], step: int) -> None:
+    """Give the loggers beside metrics.jsonl numbers of a step; what fails there is a warning."""
+    for logger in others(trainer) if scores else ():
+        try:
+            logger.log_metrics(dict(scores), step)
+            logger.save()
+        except Exception as error:
+            log.warning("%s did not take the final scores: %s", type(logger).__name__, error)
+
+
+def end_loggers(trainer: pl.Trainer, *, exit_code: int) -> None:
+    """End the wandb run of a trainer: left open, it would take the metrics of the next run."""
     run = getattr(sys.modules.get("wandb"), "run", None)
-    ours = [logger.version for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    ours = [logger.version for logger in others(trainer) if isinstance(logger, WandbLogger)]
     if run is not None and run.id in ours:
         run.finish(exit_code=exit_code)

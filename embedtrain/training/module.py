@@ -131,6 +131,7 @@ class TrainModule(pl.LightningModule):
         if not torch.isfinite(norm) and not scaled:  # a float16 scaler skips such steps by itself
             raise InputError(self._not_finite("gradient norm", norm))
         self.note("grad_norm", norm.detach())
+        self.note("lr", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning has no narrower name for this
         """The optimiser over all that trains, its schedule advanced each optimiser step."""

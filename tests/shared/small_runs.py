@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from safetensors.torch import load_file
 
 from embedtrain.cli.launch import settings_from
+from embedtrain.run.numbers import logged
 from embedtrain.run.publish import publish
 from embedtrain.run.run import Run
 
@@ -71,8 +72,9 @@ def train(words, *callbacks):
     run = Run(compose(words))
     run.stage.trainer.callbacks.extend(callbacks)
     try:
-        run.fit()
-        publish(run)
+        with logged(run):
+            run.fit()
+            publish(run)
     finally:
         run.folder.release()
     return run
