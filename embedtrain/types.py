@@ -118,6 +118,22 @@ class Links(NamedTuple):
     scores: Tensor | None  # (B,) float32 graded similarity of each query and its positive; NaN where unknown
     teacher: Tensor | None = None  # (N,) float32 a teacher's score of a document for its owner; NaN likewise
 
+    def shifted(self, contents: int, queries: int, docs: int) -> Links:
+        """The same as part of a larger batch, after so many contents, queries and documents of others."""
+        return self._replace(
+            query=self.query + contents,
+            docs=self.docs + contents,
+            owner=self.owner + queries,
+            positive=self.positive + docs,
+            known_owner=self.known_owner + queries,
+        )
+
+    def hard(self) -> Tensor:
+        """(N,) bool, the documents that are no query's positive."""
+        hard = self.docs >= 0
+        hard[self.positive] = False
+        return hard
+
 
 class Batch(NamedTuple):
     """What one rank trains on at one step: every distinct content once, and who belongs to whom."""
@@ -282,19 +298,3 @@ def _hashed(data: bytes, kind: bytes = b"") -> int:
 def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:
     """The layers a step needs, ascending."""
     return tuple(sorted({item.sub.layer for item in chosen}))
-
-
-def stack_inputs(parts: Sequence[Inputs]) -> Inputs:
-    """Several `Inputs` as one, right-padded to the longest: (ΣM, max T). Raises ValueError when empty."""
-    import torch
-    from torch.nn.functional import pad
-
-    if not parts:
-        raise ValueError("no inputs to stack")
-    width = max(part.mask.shape[1] for part in parts)
-
-    def stacked(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat([pad(one, (*(0, 0) * (one.ndim - 2), 0, width - one.shape[1])) for one in tensors])
-
-    values, masks, skips = zip(*parts, strict=True)
-    return Inputs(stacked(values), stacked(masks), torch.cat(skips))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from embedtrain.training.steps.contrastive.collate import stack_inputs
 from embedtrain.types import (
     Batch,
     Embeddings,
@@ -12,7 +13,6 @@ from embedtrain.types import (
     Weighted,
     content_id,
     distinct_layers,
-    stack_inputs,
 )
 
 

@@ -116,14 +116,7 @@ class RefreshNegatives(Callback):
         ranks.wait()
         self._if_due(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Mine after an optimiser step that is due, before it can be saved."""
         if whole_step(trainer):
             self._if_due(trainer)

@@ -77,13 +77,7 @@ def gather_links(local: Links, held: Shares | None = None) -> Links:
         return local
     held = shares(local) if held is None else held
     texts, queries, docs = (sum(counts[: rank()]) for counts in held[:3])
-    moved = local._replace(
-        query=local.query + texts,
-        docs=local.docs + texts,
-        owner=local.owner + queries,
-        positive=local.positive + docs,
-        known_owner=local.known_owner + queries,
-    )
+    moved = local.shifted(texts, queries, docs)
     # all whole numbers travel in one message: nine small ones would cost more than their content
     lengths = [[getattr(held, kind)[place] for kind in WHOLE.values()] for place in range(world_size())]
     packed = gather_rows(torch.cat([getattr(moved, name) for name in WHOLE]), [sum(row) for row in lengths])

@@ -28,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from embedtrain.model.encoder import micro_batches
-from embedtrain.types import Embeddings, InputError, Inputs
+from embedtrain.settings.checks import at_least_one
+from embedtrain.types import Embeddings, Inputs
 
 Seed = Callable[[int], int]  # number of a chunk -> seed of its dropout
 
@@ -46,9 +47,7 @@ class GradCache:
     """
 
     def __init__(self, max_tokens: int = 16_384, mini_batch_size: int | None = None) -> None:
-        for name, value in {"max_tokens": max_tokens, "mini_batch_size": mini_batch_size}.items():
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
+        at_least_one(max_tokens=max_tokens, mini_batch_size=mini_batch_size)
         self.max_tokens, self.mini_batch_size = max_tokens, mini_batch_size
 
     def chunks(self, tokens: Inputs) -> list[Tensor]:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from embedtrain.model.encoder import Encoder
-from embedtrain.objective.plan import Plan
+from embedtrain.objective.plan import Plan, layers_of
 from embedtrain.training.distributed import most_over_ranks
 from embedtrain.training.frozen import FrozenWeights
 from embedtrain.training.optim import AdamW
 from embedtrain.training.sharding import average_gradients, clip_gradients, shard
 from embedtrain.training.steps.protocol import Context, Report, Step
-from embedtrain.types import InputError, SubModel
+from embedtrain.types import Chosen, InputError, SubModel, distinct_layers
 
 
 class TrainModule(pl.LightningModule):
@@ -53,6 +53,7 @@ class TrainModule(pl.LightningModule):
         self.step, self.total_steps, self.seed = step, total_steps, seed
         self.validated = tuple(plan.sub_models if validate is None else validate)
         self.describe_rows = describe_rows
+        self._layers = frozenset(layers_of(plan)[0])
         self._frozen = FrozenWeights(self, "encoder.backbone.")
         self._noted: dict[str, Tensor | float] = {}
         self._rows = torch.empty(0, dtype=torch.int64)  # of the last loss
@@ -98,7 +99,7 @@ class TrainModule(pl.LightningModule):
 
         context = Context(
             self.encoder,
-            self.plan(self.global_step),
+            self._chosen(),
             self.global_step,
             report=self._note_step,
             seed=lambda chunk: step_seed(batch_seed, chunk, 0),
@@ -106,6 +107,16 @@ class TrainModule(pl.LightningModule):
             agree=self._most,
         )
         return self.step.loss(batch, context) + self._untouched()
+
+    def _chosen(self) -> Chosen:
+        """What the plan trains now; what a pooling has for layers that the plan does not name is frozen."""
+        chosen = self.plan(self.global_step)
+        if unknown := set(distinct_layers(chosen)) - self._layers:
+            raise InputError(
+                f"plan: step {self.global_step} trains layer {min(unknown)}, and its `sub_models` have none "
+                "there: let them name all that it may train"
+            )
+        return chosen
 
     def _untouched(self) -> Tensor:
         """0, with a gradient of 0 for what a step may leave out: DDP waits for every parameter."""
@@ -146,10 +157,19 @@ class TrainModule(pl.LightningModule):
             checkpoint["step"] = self.step.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put back what is frozen, and continue with the state of the step."""
+        """Put back what is frozen, and continue with the state of the step.
+
+        Raises:
+            InputError: for a checkpoint that an older version of embedtrain wrote.
+        """
         self._frozen.put_back(checkpoint)
         if "step" in checkpoint:
             self.step.load_state_dict(checkpoint["step"])
+        elif "optimizer_states" in checkpoint:
+            raise InputError(
+                "the checkpoint has no state of the step: an older version of embedtrain wrote it. Continue "
+                "with that version, or start anew with overwrite=true"
+            )
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
         """Let the step collect what it scores at the end."""

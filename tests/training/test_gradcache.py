@@ -26,7 +26,7 @@ def test_chunks_are_sorted_by_length_and_within_the_budget():
 @pytest.mark.parametrize("settings", [{"max_tokens": 0}, {"mini_batch_size": -1}])
 def test_a_chunk_holds_something(settings):
     (name,) = settings
-    with pytest.raises(InputError, match=f"{name} must be at least 1"):
+    with pytest.raises(InputError, match=f"{name} must be 1 or more"):
         GradCache(**settings)
 
 

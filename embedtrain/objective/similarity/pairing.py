@@ -127,9 +127,7 @@ class BatchCandidates:
         self.target, self.task = links.positive, links.task
         self.owner = torch.cat([links.owner, torch.full_like(queued.task, -1)])  # (C,)
         self.doc_task = torch.cat([links.task[links.owner], queued.task])  # (C,)
-        hard = torch.ones_like(links.docs, dtype=torch.bool)
-        hard[links.positive] = False
-        self.hard = torch.cat([hard, queued.hard])  # (C,)
+        self.hard = torch.cat([links.hard(), queued.hard])  # (C,)
         self.own_hard = torch.full_like(links.task, sharing.scope == "own", dtype=torch.bool)  # (B,)
         self.alone = torch.full_like(links.task, not sharing.in_batch, dtype=torch.bool)  # (B,)
         self.shares_all = {sharing, *datasets.values()} == {Sharing()}

@@ -20,6 +20,7 @@ from pytorch_lightning.callbacks import Callback
 from embedtrain.console import duration
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.ranks import alone, everyone, rank
+from embedtrain.settings.checks import at_least_one
 from embedtrain.types import DTYPES, Cell, Dtype, InputError, SubModel
 from embedtrain.whole_step import whole_step
 
@@ -67,9 +68,7 @@ class EvalDuring:
         min_delta: float = 0.0,
         best_per_cut: bool = False,
     ) -> None:
-        for name, value in {"every": every, "patience": patience}.items():
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be 1 or more, got {value}")
+        at_least_one(every=every, patience=patience)
         for dtype in dtypes:
             if dtype not in DTYPES:
                 raise InputError(f"dtypes has {dtype!r}; there are {', '.join(DTYPES)}")
@@ -132,24 +131,17 @@ class MeasureWhileTraining(Callback):
         self.spent = self.last = self._elapsed = 0.0  # seconds
         self._begun = clock()
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
         """Go on counting; a run that had ended early takes no further step."""
         self._begun = self.clock() - self._elapsed
         if self.ended:
             trainer.should_stop = True
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Measure after an optimiser step that is due, before it can be saved."""
         if not whole_step(trainer):
             return
-        ends = batch_idx + 1 == int(trainer.num_training_batches)
+        ends = trainer.fit_loop.batch_idx + 1 == int(trainer.num_training_batches)
         if ends or (trainer.global_step % self.during.every == 0 and self._affordable()):
             self.take(trainer)
 

@@ -46,21 +46,15 @@ class SaveCheckpoints(Checkpoint):
         self.stop.listen()
         self.stop.defer = True
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Save when due; where validation comes next, after it: a resumed run would not repeat it.
 
         Raises:
             Stopped: when that was asked for, after saving.
         """
         interval = trainer.val_check_batch
-        validates = interval is not None and trainer.enable_validation and (batch_idx + 1) % interval == 0
+        done = trainer.fit_loop.batch_idx + 1
+        validates = interval is not None and trainer.enable_validation and done % interval == 0
         if whole_step(trainer) and not validates:
             self._save_if_due(trainer)
 
@@ -91,14 +85,12 @@ class SaveCheckpoints(Checkpoint):
         if trainer.is_global_zero:
             self.folder.keep(path)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Save the final state."""
         self._save(trainer)
         self.stop.defer = False
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: object) -> None:
         """Let later signals end what follows at once."""
         self.stop.defer = False
 
@@ -136,14 +128,7 @@ class StepMetrics(Callback):
         if trainer.global_step:
             log.info("resuming at step %d", trainer.global_step)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Write the line of a whole step, if it is one of those that are written."""
         due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if whole_step(trainer) and due and isinstance(pl_module, TrainModule):
@@ -191,9 +176,7 @@ class TrainingProgress(Callback):
         """Stop showing."""
         self._close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: object) -> None:
         """Stop showing, so that the error is readable."""
         self._close()
 

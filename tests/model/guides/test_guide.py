@@ -12,7 +12,8 @@ from torch import nn
 
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.guides.guide import GuideModel, load_guide, text_keys
-from embedtrain.types import InputError, Inputs, SubModel, stack_inputs
+from embedtrain.training.steps.contrastive.collate import stack_inputs
+from embedtrain.types import InputError, Inputs, SubModel
 
 PROMPTS = {"query": "the small ", "document": "a green "}
 

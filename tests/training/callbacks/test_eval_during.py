@@ -35,13 +35,14 @@ def run(during, folder, *, steps, step_seconds, measure_seconds, callback=None, 
         should_stop=False,
         loggers=[],
         save_checkpoint=lambda *_, **__: None,
-        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: False, batch_idx=start - 1),
     )
     made.on_train_start(trainer, None)
     while trainer.global_step < steps and not trainer.should_stop:
         clock.now += step_seconds
         trainer.global_step += 1
-        made.on_train_batch_end(trainer, None, None, None, trainer.global_step - 1)
+        trainer.fit_loop.batch_idx = trainer.global_step - 1
+        made.on_train_batch_end(trainer, None)
     return taken, made
 
 

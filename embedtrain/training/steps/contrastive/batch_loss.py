@@ -163,7 +163,7 @@ def _gathered(
         gather_embeddings(Embeddings(own.values, local.layers), held.docs).values,
         all_links.content_ids[all_links.docs],
         all_links.task[all_links.owner],
-        _is_hard(all_links),
+        all_links.hard(),
         None if own.guide is None else gather_rows(own.guide, held.docs),
     )
     theirs = torch.ones_like(every.hard)
@@ -177,16 +177,9 @@ def _documents(texts: Embeddings, links: Links, guide: Tensor | None) -> Documen
         texts.values.detach()[:, links.docs],
         links.content_ids[links.docs],
         links.task[links.owner],
-        _is_hard(links),
+        links.hard(),
         None if guide is None else guide[links.docs],
     )
-
-
-def _is_hard(links: Links) -> Tensor:
-    """(N,) bool, the documents that are no query's positive."""
-    hard = torch.ones_like(links.docs, dtype=torch.bool)
-    hard[links.positive] = False
-    return hard
 
 
 def _guide(guided: Tensor, links: Links, more: Documents | None) -> Guide:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from embedtrain.data.order.draw import Pick
 from embedtrain.data.read.sources import offered
-from embedtrain.types import Batch, Content, Inputs, Links, Processor, Role, content_id, stack_inputs
+from embedtrain.types import Batch, Content, Inputs, Links, Processor, Role, content_id
 
 ROLES: tuple[Role, ...] = ("query", "document")
 
@@ -91,6 +92,19 @@ def collate(picks: Sequence[Pick], process: Processor, *, guide_process: Process
     if guide_process is not None:
         guide = _inputs([item._replace(prompt=None) for item in items], guide_process)
     return Batch(_inputs(list(items), process), links, guide)
+
+
+def stack_inputs(parts: Sequence[Inputs]) -> Inputs:
+    """Several `Inputs` as one, right-padded to the longest: (ΣM, max T). Raises ValueError when empty."""
+    if not parts:
+        raise ValueError("no inputs to stack")
+    width = max(part.mask.shape[1] for part in parts)
+
+    def stacked(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat([pad(one, (*(0, 0) * (one.ndim - 2), 0, width - one.shape[1])) for one in tensors])
+
+    values, masks, skips = zip(*parts, strict=True)
+    return Inputs(stacked(values), stacked(masks), torch.cat(skips))
 
 
 @lru_cache(maxsize=1024)

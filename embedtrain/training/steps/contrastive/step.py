@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from embedtrain.data.module import DataModule
@@ -19,7 +20,7 @@ from embedtrain.training.steps.contrastive.batch_loss import BatchLoss, Gather, 
 from embedtrain.training.steps.contrastive.checks import check_run
 from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.training.steps.contrastive.datasets import dataset_facts, dataset_sums
-from embedtrain.training.steps.contrastive.validation import Collected, links_to, sub_model_scores
+from embedtrain.training.steps.contrastive.validation import Collected, sub_model_scores
 from embedtrain.training.steps.protocol import Context, Parts, Report, Validated
 from embedtrain.types import Batch, Embeddings, Links, Processor, SubModel, content_id, distinct_layers
 
@@ -139,14 +140,14 @@ class ContrastiveStep:
         """Keep this rank's embeddings and links; they are scored together at the end."""
         texts = encoder(batch.inputs, tuple(sorted({sub.layer for sub in sub_models})))
         self._collected.texts.append(texts._replace(values=texts.values.cpu()))
-        self._collected.links.append(links_to(batch.links, torch.device("cpu")))
+        self._collected.links.append(move_data_to_device(batch.links, torch.device("cpu")))
 
     def validated(self, sub_models: Sequence[SubModel], device: torch.device) -> Validated:
         """nDCG@10 over all documents of the held-out rows, or Spearman where they have scores."""
         texts, links = self._collected.joined()
         self._collected = Collected([], [])
         texts = gather_embeddings(texts._replace(values=texts.values.to(device)))
-        links = gather_links(links_to(links, device))
+        links = gather_links(move_data_to_device(links, device))
         metric, scores = sub_model_scores(texts, links, sub_models)
         return Validated(metric, scores, len(links.query))
 

@@ -30,31 +30,12 @@ def join_links(parts: Sequence[Links]) -> Links:
     texts = queries = docs = 0
     moved = []
     for part in parts:
-        moved.append(
-            part._replace(
-                query=part.query + texts,
-                docs=part.docs + texts,
-                owner=part.owner + queries,
-                positive=part.positive + docs,
-                known_owner=part.known_owner + queries,
-            )
-        )
+        moved.append(part.shifted(texts, queries, docs))
         texts, queries, docs = texts + len(part.content_ids), queries + len(part.query), docs + len(part.docs)
-    numbers = ("scores", "teacher")  # of some rows or of none
-    joined: dict[str, Tensor | None] = {
-        name: torch.cat([getattr(part, name) for part in moved])
-        for name in Links._fields
-        if name not in numbers
-    }
-    for name in numbers:
-        given = [getattr(part, name) for part in moved if getattr(part, name) is not None]
-        joined[name] = torch.cat(given) if len(given) == len(moved) else None
-    return Links._make(joined[name] for name in Links._fields)
-
-
-def links_to(links: Links, device: torch.device) -> Links:
-    """The same links on `device`."""
-    return Links._make(None if part is None else part.to(device) for part in links)
+    columns = zip(*moved, strict=True)  # scores and teacher are of all rows here, or taken for none
+    return Links._make(
+        None if any(part is None for part in column) else torch.cat(column) for column in columns
+    )
 
 
 def sub_model_scores(
