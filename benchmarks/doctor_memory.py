@@ -61,10 +61,10 @@ def estimate(words: list[str]) -> dict:
 
     settings = settings_from("doctor", words)
     training = Run(settings)
-    run = BuiltRun.of(training)
+    run = BuiltRun.of(training.stage)
     conditions = conditions_of(training, run, settings, Path())
     run.encoder.train()
-    found = estimated(run, first_batches(run, conditions.batch_rows), conditions.resident)
+    found = estimated(run, first_batches(run, settings.doctor.batch_rows), conditions.resident)
     return {**found._asdict(), "total": found.total}
 
 

@@ -88,17 +88,12 @@ def conditions_of(training: Run, run: BuiltRun, settings: ExamineSettings, scrat
     lines = report.read_text("utf-8").splitlines() if report.exists() else []
     own = settings.doctor.memory_gb
     return Conditions(
-        evaluation=settings.evaluation,
-        scratch=scratch,
-        bad_rows=[json.loads(line) for line in lines],
-        on_bad_row=settings.data.on_bad_row,
-        workers=settings.data.num_workers,
+        settings,
+        scratch,
+        [json.loads(line) for line in lines],
         memory=memory_of(device) if own is None else int(own * 2**30),
         resident=resident() if device.type == "cpu" else 0,
         sharing=trainer.num_devices if device.type == "cpu" else 1,
-        rows=settings.doctor.rows,
-        batch_rows=settings.doctor.batch_rows,
-        overlap=settings.doctor.overlap,
     )
 
 

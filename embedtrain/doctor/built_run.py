@@ -5,15 +5,15 @@ Letters: B queries, C documents, M distinct texts, L layers, D width, G width of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from embedtrain.data.module import DataModule
-from embedtrain.data.order.windows import Drawn
 from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, Encoder
 from embedtrain.model.modes import evaluating
 from embedtrain.objective.plan import Plan
@@ -24,8 +24,6 @@ from embedtrain.training.steps.contrastive.step import ContrastiveStep
 from embedtrain.types import Batch, Chosen, Embeddings, Guide, InputError, Pairing, distinct_layers
 
 SCANNED = 512  # first batches that are searched for one of each dataset
-
-T = TypeVar("T", bound=tuple[object, ...])
 
 
 class BuiltRun(NamedTuple):
@@ -69,9 +67,7 @@ class BuiltRun(NamedTuple):
     @property
     def micro_batch_tokens(self) -> int:
         """Rows x padded length that the encoder runs at a time."""
-        if self.encoder.max_tokens is not None:
-            return self.encoder.max_tokens
-        return CPU_MAX_TOKENS if self.device.type == "cpu" else DEVICE_MAX_TOKENS
+        return self.encoder.max_tokens or (CPU_MAX_TOKENS if self.device.type == "cpu" else DEVICE_MAX_TOKENS)
 
 
 class FirstBatch(NamedTuple):
@@ -107,20 +103,20 @@ def first_batches(run: BuiltRun, most_rows: int) -> list[FirstBatch]:
         first.setdefault(min(kinds) if len(kinds) == 1 else -1, step)
         if len(kinds) > 1 or len(first) == len(run.data.datasets):
             break
-    some = run.data.steps(cut=lambda rows, rank, world: _leading(rows, most_rows))
-    found = []
+    some = run.data.steps(cut=lambda rows, rank, world: rows[:most_rows])
+    batches = []
     for dataset, step in sorted(first.items()):
         task = "all datasets" if dataset < 0 else run.data.datasets[dataset].store.task
         optimiser_step = step // run.accumulate
         all_rows = whole[step]
         few = some[step] if len(all_rows.links.query) > most_rows else all_rows
-        found.append(FirstBatch(task, optimiser_step, all_rows, few, run.plan(optimiser_step)))
-    return found
+        batches.append(FirstBatch(task, optimiser_step, all_rows, few, run.plan(optimiser_step)))
+    return batches
 
 
 def encoded(run: BuiltRun, first: FirstBatch) -> Encoded:
     """The vectors of a first batch, and who may be a negative in it."""
-    batch = on(first.batch, run.device)
+    batch: Batch = move_data_to_device(first.batch, run.device)
     with evaluating(run.encoder), torch.no_grad(), run.autocast():
         texts = run.encoder(batch.inputs, distinct_layers(first.chosen))
     guide = None
@@ -136,19 +132,3 @@ def paired(run: BuiltRun, first: FirstBatch, guide: Tensor | None, *, whole: boo
     links = (first.whole if whole else first.batch).links
     vectors = None if guide is None else Guide(guide[links.query], guide[links.docs])
     return run.loss.pair(links, step=first.step, guide=vectors, queued=None)
-
-
-def on(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device."""
-
-    def moved(part: T) -> T:
-        values = [item.to(device) if isinstance(item, Tensor) else item for item in part]
-        made: T = type(part)._make(values)  # type: ignore[attr-defined]
-        return made
-
-    guide = None if batch.guide is None else moved(batch.guide)
-    return Batch(moved(batch.inputs), moved(batch.links), guide)
-
-
-def _leading(rows: Sequence[Drawn], most: int) -> Sequence[Drawn]:
-    return rows[:most]

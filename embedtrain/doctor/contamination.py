@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from embedtrain.doctor.duplicates import normalised
-from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
-from embedtrain.doctor.rows import Sample
+from embedtrain.doctor.findings import SHOWN, Finding, clip, finding, graded, percent
+from embedtrain.doctor.rows import Sample, parts_of
 from embedtrain.evaluation.catalogue.offline import settle_offline
 from embedtrain.evaluation.catalogue.tasks import find_tasks
 from embedtrain.evaluation.catalogue.texts import Placed, placed_texts
@@ -35,14 +35,14 @@ def contamination_findings(
         most: share above which it is a warning.
     """
     if not names:
-        yield Finding(CHECK, "note", "nothing is evaluated", "Say evaluation.tasks to know whether it helps.")
+        yield finding(CHECK, "note", "nothing is evaluated", "Say evaluation.tasks to know whether it helps.")
         return
     places = training_places(sample)
     for name in names:
         try:
             tasks = find_tasks([name], data_root, languages)
         except InputError as error:
-            yield Finding(CHECK, "error", f"{name}: {error}", "The run would stop here.")
+            yield finding(CHECK, "error", f"{name}: {error}", "The run would stop here.")
             continue
         for task in tasks:
             title = task.metadata.name
@@ -50,7 +50,7 @@ def contamination_findings(
                 (settled,) = settle_offline([task], None if data_root is None else Path(data_root))
                 tables = placed_texts(settled, set(settled.eval_splits))
             except InputError as error:
-                yield Finding(CHECK, "warning", f"{title}: its data cannot be looked at here: {error}")
+                yield finding(CHECK, "warning", f"{title}: its data cannot be looked at here: {error}")
                 continue
             yield overlap_finding(title, tables, places, most, whole=sample.whole)
 
@@ -59,12 +59,7 @@ def training_places(sample: Sample) -> dict[int, str]:
     """`content_id` of every normalised training text -> the part and place where it came first."""
     places: dict[int, str] = {}
     for example in sample.examples:
-        parts: Iterable[tuple[str, tuple[str, ...]]] = (
-            ("query", (example.query,)),
-            ("positive", example.positives),
-            ("negative", example.negatives),
-        )
-        for part, texts in parts:
+        for part, texts in parts_of(example).items():
             for text in texts:
                 places.setdefault(content_id(normalised(text)), f"{part} of {example.where}")
     return places
@@ -84,19 +79,18 @@ def overlap_finding(
     """
     shares, examples, facts, worst = [], [], {}, 0.0
     for place, texts in (table for table in tables if table.texts):
-        common = [text for text in texts if content_id(normalised(text)) in places]
+        ids = {text: content_id(normalised(text)) for text in texts}
+        common = [text for text in texts if ids[text] in places]
         worst = max(worst, len(common) / len(texts))
         shares.append(f"{place} {percent(len(common), len(texts))} ({len(common):,} of {len(texts):,})")
         facts[place] = {"common": len(common), "of": len(texts)}
-        examples += [
-            f"{place}: {clip(text)} is the {places[content_id(normalised(text))]}" for text in common[:SHOWN]
-        ]
+        examples += [f"{place}: {clip(text)} is the {places[ids[text]]}" for text in common[:SHOWN]]
     sampled = "" if whole else ", by a sample of the training rows: at least"
-    return Finding(
+    return finding(
         CHECK,
-        "warning" if worst >= most and worst else "note" if worst else "ok",
+        graded(worst, most),
         f"{task}{sampled}: training has seen " + ", ".join(shares),
-        "Leave these rows out of training, or do not report this task as unseen." if worst else "",
-        tuple(examples[:SHOWN]),
-        facts,
+        "Leave these rows out of training, or do not report this task as unseen.",
+        examples,
+        **facts,
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from embedtrain.data.read.sources import Example
-from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, percent
+from embedtrain.doctor.findings import Finding, Level, clip, finding, graded, percent
 from embedtrain.doctor.rows import Sample
 
 CHECK = "duplicates"
@@ -24,42 +23,33 @@ def duplicate_findings(sample: Sample) -> Iterator[Finding]:
     examples = sample.examples
     exact = _repeated((_row(example), example) for example in examples)
     alike = _repeated((_row(example, near=True), example) for example in examples)
+    known = {id(example) for example, _ in exact}
     yield _same_rows(exact, "repeat another row exactly", sample)
-    yield _same_rows(
-        Repeats(alike.rows - exact.rows, [pair for pair in alike.pairs if _row(pair[0]) != _row(pair[1])]),
-        "repeat another row but for case and space",
-        sample,
-    )
+    near = [pair for pair in alike if id(pair[0]) not in known]
+    yield _same_rows(near, "repeat another row but for case and space", sample)
     queries = _repeated(((example.task, example.query), example) for example in examples)
     several = len({(example.task, example.query) for example in examples})
-    yield Finding(
+    yield finding(
         CHECK,
-        "note" if queries.rows else "ok",
-        f"{several:,} distinct queries in {sample.said}; {queries.rows:,} rows repeat the query of another",
-        "Their labels are shared where they meet in a batch. One row with all its positives says the same."
-        if queries.rows
-        else "",
-        _shown(queries.pairs),
-        {"queries": several, "rows_of_an_earlier_query": queries.rows},
+        "note" if queries else "ok",
+        f"{several:,} distinct queries in {sample.said}; {len(queries):,} rows repeat the query of another",
+        "Their labels are shared where they meet in a batch. One row with all its positives says the same.",
+        _shown(queries),
+        queries=several,
+        rows_of_an_earlier_query=len(queries),
     )
     yield _itself(sample)
 
 
-class Repeats(NamedTuple):
-    """Rows that repeat an earlier one."""
-
-    rows: int
-    pairs: list[tuple[Example, Example]]  # the first few, each with the earlier row
-
-
-def _repeated(keyed: Iterable[tuple[Hashable, Example]]) -> Repeats:
+def _repeated(keyed: Iterable[tuple[Hashable, Example]]) -> list[tuple[Example, Example]]:
+    """Rows that repeat an earlier one, each with the first of its key."""
     first: dict[Hashable, Example] = {}
     pairs: list[tuple[Example, Example]] = []
     for key, example in keyed:
         if key in first:
             pairs.append((example, first[key]))
         first.setdefault(key, example)
-    return Repeats(len(pairs), pairs)
+    return pairs
 
 
 def _row(example: Example, *, near: bool = False) -> tuple[Hashable, ...]:
@@ -67,40 +57,37 @@ def _row(example: Example, *, near: bool = False) -> tuple[Hashable, ...]:
     return (example.task, example.score, *(map(normalised, texts) if near else texts))
 
 
-def _same_rows(found: Repeats, what: str, sample: Sample) -> Finding:
-    count = len(sample.examples)
-    level = "ok" if not found.rows else "warning" if found.rows >= FEW * count else "note"
-    return Finding(
+def _same_rows(repeats: list[tuple[Example, Example]], what: str, sample: Sample) -> Finding:
+    rows, count = len(repeats), len(sample.examples)
+    return finding(
         CHECK,
-        level,  # type: ignore[arg-type]
-        f"{found.rows:,} of {sample.said} {what} ({percent(found.rows, count)})",
-        "Keep one of each: repeated rows weigh more, and land on both sides of a validation split."
-        if found.rows
-        else "",
-        _shown(found.pairs),
-        {"rows": found.rows, "of": count},
+        graded(rows, FEW * count),
+        f"{rows:,} of {sample.said} {what} ({percent(rows, count)})",
+        "Keep one of each: repeated rows weigh more, and land on both sides of a validation split.",
+        _shown(repeats),
+        rows=rows,
+        of=count,
     )
 
 
-def _shown(pairs: list[tuple[Example, Example]]) -> tuple[str, ...]:
-    return tuple(f"{one.where} = {other.where}: {clip(one.query)}" for one, other in pairs[:SHOWN])
+def _shown(pairs: list[tuple[Example, Example]]) -> Iterator[str]:
+    return (f"{one.where} = {other.where}: {clip(one.query)}" for one, other in pairs)
 
 
 def _itself(sample: Sample) -> Finding:
     """Rows without a score whose positive is their query: their loss is near 0 from the first step."""
     unscored = [example for example in sample.examples if example.score is None]
     equal = [
-        example
-        for example in unscored
-        if normalised(example.query) in {normalised(text) for text in example.positives}
+        example for example in unscored if normalised(example.query) in map(normalised, example.positives)
     ]
-    return Finding(
+    return finding(
         CHECK,
         "warning" if equal else "ok",
         f"{len(equal):,} rows have their query as a positive ({percent(len(equal), len(unscored))})",
-        "Leave them out: a text is similar to itself whatever the weights are." if equal else "",
-        tuple(f"{example.where}: {clip(example.query)}" for example in equal[:SHOWN]),
-        {"rows": len(equal), "of": len(unscored)},
+        "Leave them out: a text is similar to itself whatever the weights are.",
+        (f"{example.where}: {clip(example.query)}" for example in equal),
+        rows=len(equal),
+        of=len(unscored),
     )
 
 
@@ -112,24 +99,22 @@ def false_negative_findings(sample: Sample) -> Iterator[Finding]:
     """
     examples = sample.examples
     positives = _positives(examples)
-    own: list[str] = []
-    near: list[str] = []
-    elsewhere: list[str] = []
-    query: list[str] = []
+    own, near, elsewhere, query = (list[str]() for _ in range(4))
     for example in examples:
         mine, alike = set(example.positives), {normalised(text) for text in example.positives}
         asked = normalised(example.query)
         every = positives.get((example.task, asked), {})
         for negative in example.negatives:
             short = normalised(negative)
+            shown = f"{example.where}: {clip(negative)}"
             if negative in mine:
-                own.append(f"{example.where}: {clip(negative)}")
+                own.append(shown)
             elif short in alike:
-                near.append(f"{example.where}: {clip(negative)}")
+                near.append(shown)
             elif short in every:
-                elsewhere.append(f"{example.where}: {clip(negative)} is a positive in {every[short]}")
+                elsewhere.append(f"{shown} is a positive in {every[short]}")
             elif short == asked:
-                query.append(f"{example.where}: {clip(negative)}")
+                query.append(shown)
     wrong = "Take them out of the negatives, or out of the positives if that is the mistake."
     total = sum(len(example.negatives) for example in examples)
     yield _wrong("error", own, "are a positive of their own row", wrong, total)
@@ -140,22 +125,16 @@ def false_negative_findings(sample: Sample) -> Iterator[Finding]:
 
 def _positives(examples: Sequence[Example]) -> dict[tuple[str, str], dict[str, str]]:
     """(task, query) -> its positives in any row, each with the place that says so first."""
-    found: dict[tuple[str, str], dict[str, str]] = {}
+    places: dict[tuple[str, str], dict[str, str]] = {}
     for example in examples:
-        if example.score is not None:
-            continue
-        mine = found.setdefault((example.task, normalised(example.query)), {})
-        for text in example.positives:
+        for text in example.positives if example.score is None else ():
+            mine = places.setdefault((example.task, normalised(example.query)), {})
             mine.setdefault(normalised(text), example.where)
-    return found
+    return places
 
 
-def _wrong(level: Level, found: list[str], what: str, cure: str, total: int) -> Finding:
-    return Finding(
-        NEGATIVES,
-        level if found else "ok",
-        f"{len(found):,} of {total:,} negatives {what}",
-        cure if found else "",
-        tuple(found[:SHOWN]),
-        {"negatives": len(found), "of": total},
+def _wrong(level: Level, places: list[str], what: str, cure: str, total: int) -> Finding:
+    message = f"{len(places):,} of {total:,} negatives {what}"
+    return finding(
+        NEGATIVES, level if places else "ok", message, cure, places, negatives=len(places), of=total
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from embedtrain.doctor.built_run import BuiltRun, FirstBatch, encoded, first_batches
 from embedtrain.doctor.contamination import contamination_findings
 from embedtrain.doctor.duplicates import duplicate_findings, false_negative_findings
-from embedtrain.doctor.findings import Finding
+from embedtrain.doctor.findings import Finding, finding
 from embedtrain.doctor.first_loss import loss_finding
 from embedtrain.doctor.lengths import length_findings
 from embedtrain.doctor.memory import estimated, memory_finding
@@ -17,7 +17,7 @@ from embedtrain.doctor.negatives import needs_vectors, negative_findings, negati
 from embedtrain.doctor.probes import probe_findings
 from embedtrain.doctor.rows import Sample, bad_row_finding, dataset_findings, length_finding, sampled
 from embedtrain.doctor.speed import measured, speed_finding
-from embedtrain.settings.commands import EvaluationSettings
+from embedtrain.settings.commands import ExamineSettings
 
 PROBED = 64  # texts
 
@@ -25,17 +25,12 @@ PROBED = 64  # texts
 class Conditions(NamedTuple):
     """What the checks need to know beside the run."""
 
-    evaluation: EvaluationSettings  # tasks, data_root, languages
+    settings: ExamineSettings
     scratch: Path  # a folder of its own
     bad_rows: Sequence[Mapping[str, object]] = ()  # lines of the report
-    on_bad_row: str = "error"
-    workers: int = 0
     memory: int = 0  # bytes of the device
     resident: int = 0  # bytes that the process held on it once the run was built
     sharing: int = 1  # ranks that share them
-    rows: int = 100_000  # most that are looked at
-    batch_rows: int = 64  # most rows of a batch that are encoded
-    overlap: float = 0.01  # share of evaluation texts in training that is a warning
 
 
 Progress = Callable[[str, int, int], object]  # the check, and how many of 1 are done
@@ -49,32 +44,29 @@ def examine(run: BuiltRun, conditions: Conditions, progress: Progress) -> Iterat
         yield from findings
         progress(name, 1, 1)
 
-    sample = sampled(run.data.datasets, conditions.rows)
+    wanted, limits = conditions.settings.evaluation, conditions.settings.doctor
+    sample = sampled(run.data.datasets, limits.rows)
     yield from done("rows", _rows(run, conditions, sample))
     yield from done("duplicates", duplicate_findings(sample))
     yield from done("positives among the negatives", false_negative_findings(sample))
-    encoder, wanted = run.encoder, conditions.evaluation
+    encoder = run.encoder
     yield from done("lengths", length_findings(sample, encoder.process, encoder.backbone.max_positions))
-    overlap = contamination_findings(
-        sample, wanted.tasks, wanted.data_root, wanted.languages, conditions.overlap
-    )
+    overlap = contamination_findings(sample, wanted.tasks, wanted.data_root, wanted.languages, limits.overlap)
     yield from done("overlap with evaluation", overlap)
     yield from done("model", probe_findings(run, _texts(sample), conditions.scratch))
-    every = first_batches(run, conditions.batch_rows)
+    every = first_batches(run, limits.batch_rows)
     yield from done("batches", _batches(run, every))
     yield from done("memory and speed", _step(run, conditions, every))
 
 
 def _rows(run: BuiltRun, conditions: Conditions, sample: Sample) -> Iterator[Finding]:
     parts = run.data.parts
-    yield bad_row_finding(conditions.bad_rows, conditions.on_bad_row)
+    yield bad_row_finding(conditions.bad_rows, conditions.settings.data.on_bad_row)
     yield length_finding(parts, run.data.total_steps // run.accumulate, run.accumulate)
     yield from dataset_findings(parts, sample)
     if not sample.whole:
-        yield Finding(
-            "rows", "note", f"what follows is of {sample.said}", "doctor.rows=N looks at more.",
-            facts={"sampled": len(sample.examples)},
-        )  # fmt: skip
+        said, cure = f"what follows is of {sample.said}", "doctor.rows=N looks at more."
+        yield finding("rows", "note", said, cure, sampled=len(sample.examples))
 
 
 def _batches(run: BuiltRun, every: Sequence[FirstBatch]) -> Iterator[Finding]:
@@ -98,7 +90,7 @@ def _step(run: BuiltRun, conditions: Conditions, every: Sequence[FirstBatch]) ->
         need = estimated(run, every, conditions.resident)
         yield memory_finding(run, need, conditions.memory, conditions.sharing)
         speed = measured(run, max(every, key=lambda first: int(first.batch.inputs.mask.sum())))
-        yield speed_finding(run, every, speed, run.data.parts, conditions.workers)
+        yield speed_finding(run, every, speed, run.data.parts, conditions.settings.data.num_workers)
     finally:
         run.encoder.eval()
 

@@ -25,6 +25,18 @@ class Finding(NamedTuple):
         return self._asdict() | {"examples": list(self.examples), "facts": dict(self.facts)}
 
 
+def finding(
+    check: str, level: Level, message: str, cure: str = "", examples: Iterable[str] = (), /, **facts: object
+) -> Finding:
+    """A finding with its first examples, and with its cure unless it is ok."""
+    return Finding(check, level, message, "" if level == "ok" else cure, tuple(examples)[:SHOWN], facts)
+
+
+def graded(amount: float, much: float) -> Level:
+    """Nothing is ok, some is a note, `much` and more is a warning."""
+    return "ok" if not amount else "warning" if amount >= much else "note"
+
+
 def worst(findings: Iterable[Finding]) -> Level:
     """The worst level of all; ok when there is none."""
     return max((finding.level for finding in findings), key=LEVELS.index, default="ok")

@@ -12,10 +12,10 @@ import math
 import torch
 
 from embedtrain.doctor.built_run import BuiltRun, Encoded
-from embedtrain.doctor.findings import Finding, Level
+from embedtrain.doctor.findings import Finding, Level, finding
 from embedtrain.doctor.negatives import Counts, Student, largest
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.types import SubModel
+from embedtrain.types import Embeddings, SubModel
 
 CHECK = "first loss"
 ABOVE = 1.5  # times the loss of a model that knows nothing
@@ -31,12 +31,13 @@ def first_losses(run: BuiltRun, vectors: Encoded) -> tuple[dict[SubModel, float]
     student = Student(vectors.pairing, links, vectors.texts, largest(vectors.first))
     pairing = vectors.pairing._replace(candidates=student)
     alike = vectors.texts._replace(values=torch.ones_like(vectors.texts.values))
-    found = []
+
+    def losses(texts: Embeddings) -> dict[SubModel, float]:
+        value = objective(texts.rows(links.query), texts.rows(links.docs), pairing, chosen)
+        return {sub: float(part) for sub, part in value.parts}
+
     with torch.no_grad():
-        for texts in (vectors.texts, alike):
-            value = objective(texts.rows(links.query), texts.rows(links.docs), pairing, chosen)
-            found.append({sub: float(part) for sub, part in value.parts})
-    return found[0], found[1]
+        return losses(vectors.texts), losses(alike)
 
 
 def loss_finding(run: BuiltRun, vectors: Encoded, negatives: Counts | None) -> Finding:
@@ -57,19 +58,14 @@ def loss_finding(run: BuiltRun, vectors: Encoded, negatives: Counts | None) -> F
     known = f"{expected:.3f} if all texts were alike" if math.isfinite(expected) else "nothing known of it"
     level, cure = judged(loss, expected)
     cut = f" (first {facts['rows']:,} rows of the batch)" if vectors.first.cut else ""
-    return Finding(
-        CHECK,
-        level,
-        f"{vectors.first.task}: {loss:.3f} at {sub}, {known}{named}{cut}",
-        cure,
-        facts=facts,
-    )
+    message = f"{vectors.first.task}: {loss:.3f} at {sub}, {known}{named}{cut}"
+    return finding(CHECK, level, message, cure, **facts)
 
 
 def judged(loss: float, expected: float) -> tuple[Level, str]:
     """What a measured loss means beside the loss of a model that knows nothing."""
     if not math.isfinite(loss):
-        return "error", "FirstBatch at the embeddings: the model is broken, or its dtype too narrow."
+        return "error", "Look at the embeddings: the model is broken, or its dtype too narrow."
     if not math.isfinite(expected) or expected < 1e-6:
         return "ok", ""
     if loss > ABOVE * expected:

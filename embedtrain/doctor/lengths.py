@@ -6,16 +6,15 @@ import copy
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Literal
 
 from embedtrain.data.read.sources import Example
-from embedtrain.doctor.findings import SHOWN, Finding, clip, percent
-from embedtrain.doctor.rows import Sample
+from embedtrain.doctor.findings import SHOWN, Finding, clip, finding, graded, percent
+from embedtrain.doctor.rows import Sample, parts_of
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import Role
 
 CHECK = "lengths"
-PARTS: tuple[Literal["query", "positive", "negative"], ...] = ("query", "positive", "negative")
+PARTS = ("query", "positive", "negative")
 MOST_TEXTS = 10_000  # of each part
 LONGEST = 1_000_000  # tokens: nothing is cut
 CUT = 0.05  # share of truncated texts
@@ -75,23 +74,26 @@ def _findings(
         if not text.strip() or (length <= nothing[prompt] and length > 1)
     ]
     if empty:
-        yield Finding(
+        yield finding(
             CHECK,
             "error",
             f"{len(empty):,} of {len(texts):,} {part} texts have no token of their own",
             "Leave these rows out: the model sees nothing of them.",
-            tuple(empty[:SHOWN]),
-            {"part": part, "empty": len(empty)},
+            empty,
+            part=part,
+            empty=len(empty),
         )
     unknown = process.tokenizer.unk_token_id
     missed = sum(item.ids.count(unknown) for item in read) if isinstance(unknown, int) else 0
     if missed >= UNKNOWN * sum(lengths):
-        yield Finding(
+        yield finding(
             CHECK,
             "warning",
             f"{percent(missed, sum(lengths))} of the {part} tokens are unknown to the tokenizer",
             "Take a backbone of the language and script of the texts.",
-            facts={"part": part, "unknown": missed, "tokens": sum(lengths)},
+            part=part,
+            unknown=missed,
+            tokens=sum(lengths),
         )
 
 
@@ -102,48 +104,37 @@ def _long(
     lost = sum(lengths[place] - most for place in cut)
     ordered = sorted(lengths)
     better = suggested(lengths, positions)
-    level = "ok" if not cut else "warning" if len(cut) >= CUT * len(lengths) else "note"
-    cure = ""
-    if cut and better > most:
+    cure = "Split long texts, or take a backbone that reads longer ones, if what is cut off matters."
+    if better > most:
         cure = f"backbone.max_length={better} would cut at most one in a hundred; memory grows with it."
-    elif cut:
-        cure = "Split long texts, or take a backbone that reads longer ones, if what is cut off matters."
     longest = sorted(cut, key=lambda place: -lengths[place])[:SHOWN]
     middle = ordered[len(ordered) // 2]
-    return Finding(
+    return finding(
         CHECK,
-        level,  # type: ignore[arg-type]
+        graded(len(cut), CUT * len(lengths)),
         f"{part}: {middle} tokens in the middle, {ordered[-1]} at most; {percent(len(cut), len(lengths))} of "
         f"{len(lengths):,} texts are cut at max_length={most}, "
         f"{percent(lost, sum(lengths))} of all tokens lost",
         cure,
-        tuple(f"{texts[place][2]}: {lengths[place]} tokens, {clip(texts[place][0])}" for place in longest),
-        {
-            "part": part,
-            "texts": len(lengths),
-            "tokens": sum(lengths),
-            "median": middle,
-            "longest": ordered[-1],
-            "histogram": histogram(lengths),
-            "truncated": len(cut),
-            "tokens_lost": lost,
-            "max_length": most,
-            "suggested_max_length": better,
-        },
+        (f"{texts[place][2]}: {lengths[place]} tokens, {clip(texts[place][0])}" for place in longest),
+        part=part,
+        texts=len(lengths),
+        tokens=sum(lengths),
+        median=middle,
+        longest=ordered[-1],
+        histogram=histogram(lengths),
+        truncated=len(cut),
+        tokens_lost=lost,
+        max_length=most,
+        suggested_max_length=better,
     )
 
 
 def _distinct(examples: Iterable[Example], part: str) -> Iterator[Text]:
     """The texts of a part, each once behind each prompt, with the place where it came first."""
-    seen: set[tuple[str, str | None]] = set()
+    first: dict[tuple[str, str | None], str] = {}
     for example in examples:
-        texts = {
-            "query": (example.query,),
-            "positive": example.positives,
-            "negative": example.negatives,
-        }[part]
         prompt = example.prompts.query if part == "query" else example.prompts.document
-        for text in texts:
-            if (text, prompt) not in seen:
-                seen.add((text, prompt))
-                yield text, prompt, example.where
+        for text in parts_of(example)[part]:
+            first.setdefault((text, prompt), example.where)
+    return ((text, prompt, where) for (text, prompt), where in first.items())

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from embedtrain.doctor.built_run import BuiltRun, FirstBatch, on
-from embedtrain.doctor.findings import Finding, Level
+from embedtrain.doctor.built_run import BuiltRun, FirstBatch
+from embedtrain.doctor.findings import Finding, finding
 from embedtrain.model.encoder import micro_batches
 from embedtrain.types import Inputs, distinct_layers
 
@@ -91,6 +91,7 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
     module = getattr(getattr(guide, "model", None), "module", None)
     guide_bytes = 0.0 if module is None else _bytes(module.parameters())
     columns = len(first.whole.links.docs) + queue
+    held_at_once = min(run.loss.objective.budget, columns * len(first.whole.links.query))
     return Memory(
         process=max(0.0, resident - _bytes(_parameters(run)) - guide_bytes),
         weights=_bytes(_parameters(run)),
@@ -99,32 +100,28 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
         update=2.0 * max((_bytes([item]) for item in trained), default=0.0),
         activations=_per_token(run, first) * tokens,
         embeddings=float(held * vectors * (len(lengths) + len(first.whole.links.docs))),
-        similarities=4.0
-        * COPIES
-        * max(1, blocks)
-        * min(run.loss.objective.budget, columns * len(first.whole.links.query)),
+        similarities=4.0 * COPIES * max(1, blocks) * held_at_once,
         queue=float(queue * (vectors + (0 if guide is None else 4 * guide.width))),
         guide=guide_bytes,
     )
 
 
-def memory_finding(run: BuiltRun, found: Memory, available: int, sharing: int) -> Finding:
+def memory_finding(run: BuiltRun, need: Memory, available: int, sharing: int) -> Finding:
     """The estimate of one rank against the available bytes, which `sharing` ranks share."""
-    share = found.total * sharing / available
-    level: Level = "warning" if share > TIGHT else "ok"
-    parts = ", ".join(
-        f"{name} {_shown(value)}" for name, value in zip(Memory._fields, found, strict=True) if value
-    )
+    parts = ", ".join(f"{name} {_shown(value)}" for name, value in need._asdict().items() if value)
     smaller = "a smaller data.batch_size or max_length, or gradcache=chunks, which keeps one chunk"
     if run.gradcache is not None:
         smaller = "smaller chunks (gradcache.max_tokens), backbone.gradient_checkpointing=true"
     several = f" on each of {sharing} ranks" if sharing > 1 else ""
-    return Finding(
+    return finding(
         CHECK,
-        level,
-        f"a step needs about {_shown(found.total)}{several} of {_shown(available)}: {parts}",
-        f"It may run out: {smaller}." if level != "ok" else "",
-        facts=found._asdict() | {"total": found.total, "available": available, "sharing": sharing},
+        "warning" if need.total * sharing / available > TIGHT else "ok",
+        f"a step needs about {_shown(need.total)}{several} of {_shown(available)}: {parts}",
+        f"It may run out: {smaller}.",
+        **need._asdict(),
+        total=need.total,
+        available=available,
+        sharing=sharing,
     )
 
 
@@ -133,9 +130,7 @@ def _per_token(run: BuiltRun, first: FirstBatch) -> float:
     texts = first.batch.inputs
     order = texts.mask.sum(1).argsort()
     step = max(1, len(order) // MEASURED)
-    rows = order.flip(0)[::step]
-    few = on(first.batch, run.device).inputs
-    few = few.rows(rows)
+    few = texts.rows(order.flip(0)[::step]).to_device(run.device)
     with torch.enable_grad(), run.autocast():
         kept = activation_bytes(run.encoder, few, distinct_layers(first.chosen))
     return kept / padded(few.mask.sum(1).tolist(), run.micro_batch_tokens)

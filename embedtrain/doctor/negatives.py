@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embedtrain.doctor.built_run import BuiltRun, Encoded, FirstBatch, paired
 from embedtrain.doctor.duplicates import NEGATIVES
-from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, percent, spread
+from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, finding, graded, percent, spread
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import QUERY_DOCS, BatchCandidates
 from embedtrain.types import Allowed, BlockName, Blocks, Embeddings, Links, Pairing, SubModel
@@ -58,13 +58,10 @@ class Student:
         if not self._inner.needs_student:
             return self._inner.allowed(rows, names, None)
         query, own = self._query[rows], self._docs[self._target[rows]]
-        made = {
-            "query_docs": lambda: query @ self._docs.T,
-            "query_queries": lambda: query @ self._query.T,
-            "doc_queries": lambda: own @ self._query.T,
-            "doc_docs": lambda: own @ self._docs.T,
-        }
-        blocks = {name: made[name]() for name in {"query_docs", *names}}
+        left = {"query": query, "doc": own}
+        right = {"docs": self._docs, "queries": self._query}
+        sides = {name: name.split("_") for name in {"query_docs", *names}}
+        blocks = {name: left[one] @ right[other].T for name, (one, other) in sides.items()}
         return self._inner.allowed(rows, names, Blocks(**blocks))
 
 
@@ -92,9 +89,9 @@ def counts(pairing: Pairing, links: Links, decided: Pairing | None = None) -> Co
     """
     inner = (decided or pairing).candidates
     parts: list[Counts] = []
-    everyone = torch.arange(min(len(pairing.target), COUNTED), device=pairing.target.device)
+    queries = torch.arange(min(len(pairing.target), COUNTED), device=pairing.target.device)
     doc_task = links.task[links.owner]
-    for rows in torch.split(everyone, CHUNK):
+    for rows in torch.split(queries, CHUNK):
         allowed = pairing.candidates.allowed(rows, QUERY_DOCS, None)
         others = (doc_task[None, :] == links.task[rows, None]) & (links.owner[None, :] != rows[:, None])
         known = torch.zeros_like(others)
@@ -102,12 +99,13 @@ def counts(pairing: Pairing, links: Links, decided: Pairing | None = None) -> Co
             known = inner.relevance.docs(rows)[:, : others.shape[1]] & others
         left = allowed.blocks.query_docs.sum(1) - 1
         parts.append(Counts(left, allowed.considered, allowed.removed, others.sum(1), known.sum(1)))
-    removed = {name: torch.cat([part.removed[name] for part in parts]) for name in parts[0].removed}
-    left, considered, others, masked = (
-        torch.cat([getattr(part, name) for part in parts])
-        for name in ("left", "considered", "others", "masked")
+    return Counts(
+        torch.cat([part.left for part in parts]),
+        torch.cat([part.considered for part in parts]),
+        {name: torch.cat([part.removed[name] for part in parts]) for name in parts[0].removed},
+        torch.cat([part.others for part in parts]),
+        torch.cat([part.masked for part in parts]),
     )
-    return Counts(left, considered, removed, others, masked)
 
 
 def largest(first: FirstBatch) -> SubModel:
@@ -115,58 +113,56 @@ def largest(first: FirstBatch) -> SubModel:
     return max(item.sub for item in first.chosen)
 
 
-def negative_findings(run: BuiltRun, first: FirstBatch, found: Counts) -> Iterator[Finding]:
+def negative_findings(run: BuiltRun, first: FirstBatch, counted: Counts) -> Iterator[Finding]:
     """Negatives a query has, what each rule takes out, and how many labelled positives others bring."""
-    left = found.left.tolist()
+    left = counted.left.tolist()
     some = spread(left)
     mean = sum(left) / len(left)
-    facts = {"task": first.task, "queries": len(left), "mean": mean} | some
     level: Level = "ok"
-    cure = ""
+    cure = "Such queries have a loss of 0: larger batches, or negatives of their own."
+    if not some["min"]:
+        level = "warning"
     if not some["max"]:
-        level, cure = (
-            "error",
-            "There is nothing to contrast: larger batches, own negatives, fewer rules.",
-        )
-    elif not some["min"]:
-        level, cure = "warning", "Such queries have a loss of 0: larger batches, or negatives of their own."
-    alone = [row for row, count in enumerate(left) if not count][:SHOWN] if level != "ok" else []
-    yield Finding(
+        level, cure = "error", "There is nothing to contrast: larger batches, own negatives, fewer rules."
+    alone = [row for row, count in enumerate(left) if not count][:SHOWN]
+    yield finding(
         CHECK,
         level,
         f"{first.task}: a query has {mean:,.1f} negatives in the mean, {some['min']:,} at least "
         f"({len(left):,} queries of the first batch)",
         cure,
         _named(run, first, alone),
-        facts,
+        task=first.task,
+        queries=len(left),
+        mean=mean,
+        **some,
     )
-    considered = int(found.considered.sum())
-    for rule, out in found.removed.items():
+    considered = int(counted.considered.sum())
+    for rule, out in counted.removed.items():
         share = int(out.sum()) / considered if considered else 0.0
-        yield Finding(
+        yield finding(
             CHECK,
             "warning" if share >= REMOVED else "ok",
             f"{first.task}: rule {rule} takes out {percent(share, 1)} of the untrained model's negatives",
-            "It takes most: a smaller margin, or begin later by a schedule." if share >= REMOVED else "",
-            facts={"task": first.task, "rule": rule, "share": share},
+            "It takes most: a smaller margin, or begin later by a schedule.",
+            task=first.task,
+            rule=rule,
+            share=share,
         )
-    yield _masked(run, first, found)
-
-
-def _masked(run: BuiltRun, first: FirstBatch, found: Counts) -> Finding:
-    """Hidden positives: what others brought and labels say belongs to the query. They are no negatives."""
-    others, masked = int(found.others.sum()), int(found.masked.sum())
+    # hidden positives: what others brought and labels say belongs to the query
+    others, masked = int(counted.others.sum()), int(counted.masked.sum())
     share = masked / others if others else 0.0
-    return Finding(
+    yield finding(
         NEGATIVES,
-        "ok" if not masked else "warning" if share >= MASKED else "note",
+        graded(share, MASKED),
         f"{first.task}: {masked:,} of {others:,} texts that other rows bring to a query in the first batch "
         f"are labelled as its positives ({percent(share, 1)}); they are left out of its negatives",
-        "Unlabelled ones like them are not: a guide (negatives with a margin rule) takes those out too."
-        if masked
-        else "",
-        _named(run, first, found.masked.nonzero()[:SHOWN, 0].tolist()),
-        {"task": first.task, "masked": masked, "of": others, "share": share},
+        "Unlabelled ones like them are not: a guide (negatives with a margin rule) takes those out too.",
+        _named(run, first, counted.masked.nonzero()[:SHOWN, 0].tolist()),
+        task=first.task,
+        masked=masked,
+        of=others,
+        share=share,
     )
 
 

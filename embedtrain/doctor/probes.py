@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embedtrain.doctor.built_run import BuiltRun
-from embedtrain.doctor.findings import Finding, Level
+from embedtrain.doctor.findings import Finding, Level, finding
 from embedtrain.doctor.negatives import mean_cosine
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
@@ -56,29 +56,14 @@ def attention_finding(encoder: Encoder) -> Finding:
 def padding_finding(encoder: Encoder, texts: Sequence[str]) -> Finding:
     """The largest change of a unit vector by padding on either side, or by the other texts of its batch."""
     read = sorted(encoder.process.read(list(texts[:TEXTS]), "document"), key=lambda item: len(item.ids))
-    alone = torch.cat([_vectors(encoder, placed([item], 0, len(item.ids))) for item in read])
-    width = max(len(item.ids) for item in read)
-    worst = 0.0
-    for left in (False, True):
-        together = torch.cat(
-            [_tokens_row(item, width - len(item.ids) if left else 0, width) for item in read], dim=0
-        ).unbind(1)
-        found = _vectors(
-            encoder,
-            Inputs(together[0], together[1].bool(), torch.tensor([item.prompt_len for item in read])),
-        )
-        worst = max(worst, float((found - alone).abs().max()))
-    exact = next(encoder.parameters()).dtype == torch.float32
-    bound = EXACT if exact else COARSE
-    level: Level = "ok" if worst <= bound else "error"
-    return Finding(
-        CHECK,
-        level,
-        f"padding on the left or right and other texts in the batch move an embedding by {worst:.1e} at most",
-        ""
-        if level == "ok"
-        else "Its vectors depend on what else is in a batch: try backbone.attn_implementation=eager.",
-        facts={"largest_change": worst, "bound": bound},
+    alone = torch.cat([_vectors(encoder, padded([item], len(item.ids))) for item in read])
+    width = len(read[-1].ids)
+    together = [_vectors(encoder, padded(read, width, left=left)) for left in (False, True)]
+    return _change_finding(
+        encoder,
+        max(float((vectors - alone).abs().max()) for vectors in together),
+        "padding on the left or right and other texts in the batch move an embedding by",
+        "Its vectors depend on what else is in a batch: try backbone.attn_implementation=eager.",
     )
 
 
@@ -89,17 +74,16 @@ def prompt_findings(encoder: Encoder, texts: Sequence[str]) -> Iterator[Finding]
         prompt = process.prompts.get(role, "")
         if not prompt:
             continue
-        tokens = process(list(texts[:TEXTS]), role)
-        tokens = tokens.to_device(encoder.device)
+        tokens = process(list(texts[:TEXTS]), role).to_device(encoder.device)
         masked = bool((tokens.prompt_len > 0).all())
         moved = _prompt_states_move(encoder, tokens) if masked else True
         right = moved == process.include_prompt
-        yield Finding(
+        yield finding(
             CHECK,
             "ok" if right else "error",
             f"the {role} prompt is {'pooled' if moved else 'left out of pooling'}, "
             f"include_prompt is {str(process.include_prompt).lower()}",
-            "" if right else "Vectors would differ from those of the model in use: set include_prompt.",
+            "Vectors would differ from those of the model in use: set include_prompt.",
         )
 
 
@@ -108,8 +92,8 @@ def vector_findings(
 ) -> Iterator[Finding]:
     """Whether vectors are finite, and whether different texts have different ones."""
     layers = sorted({sub.layer for sub in sub_models})
-    found = encoder.encode(list(texts), layers)
-    finite = found.values.isfinite().flatten(1).all(1).tolist()
+    embeddings = encoder.encode(list(texts), layers)
+    finite = embeddings.values.isfinite().flatten(1).all(1).tolist()
     broken = [layer for layer, good in zip(layers, finite, strict=True) if not good]
     if broken:
         yield Finding(
@@ -122,17 +106,15 @@ def vector_findings(
     yield Finding(CHECK, "ok", f"embeddings of {len(texts)} texts are finite after layers {layers}")
     if len(texts) < 2:
         return
-    cosines = {str(sub): mean_cosine(found.raw(sub)) for sub in sub_models}
+    cosines = {str(sub): mean_cosine(embeddings.raw(sub)) for sub in sub_models}
     name, most = max(cosines.items(), key=lambda item: item[1])
     level: Level = "warning" if most > ALIKE else "note" if most > CLOSE else "ok"
-    yield Finding(
+    yield finding(
         CHECK,
         level,
         f"different texts have a mean cosine of {most:.3f} at most, at {name}",
-        "The vectors have nearly collapsed: another pooling or layer, or more warm-up."
-        if level != "ok"
-        else "",
-        facts={"mean_cosine": cosines},
+        "The vectors have nearly collapsed: another pooling or layer, or more warm-up.",
+        mean_cosine=cosines,
     )
 
 
@@ -145,29 +127,31 @@ def cut_finding(encoder: Encoder, sub: SubModel, texts: Sequence[str], scratch: 
     here = encoder.encode(some, [sub.layer]).at(sub)
     read = load_encoder(save_encoder(encoder, scratch / f"cut_{sub}", sub))
     there = F.normalize(read.encode(some, [sub.layer]).values[0], dim=-1)
-    worst = float((here - there).abs().max())
-    bound = EXACT if next(encoder.parameters()).dtype == torch.float32 else COARSE
-    return Finding(
-        CHECK,
-        "ok" if worst <= bound else "error",
-        f"the cut {sub}, written out and read again, differs by {worst:.1e} at most",
-        "" if worst <= bound else "What is trained is not what would be shipped: do not train this model.",
-        facts={"largest_change": worst, "bound": bound},
+    return _change_finding(
+        encoder,
+        float((here - there).abs().max()),
+        f"the cut {sub}, written out and read again, differs by",
+        "What is trained is not what would be shipped: do not train this model.",
     )
 
 
-def placed(read: Sequence[Read], start: int, width: int) -> Inputs:
-    """Texts as tokens (M, width) that all begin at one column."""
-    rows = torch.cat([_tokens_row(item, start, width) for item in read]).unbind(1)
-    return Inputs(rows[0], rows[1].bool(), torch.tensor([item.prompt_len for item in read]))
+def padded(read: Sequence[Read], width: int, *, left: bool = False) -> Inputs:
+    """Texts as tokens (M, width), their padding on the right or the left."""
+    ids = torch.zeros(len(read), width, dtype=torch.int64)
+    for row, item in zip(ids, read, strict=True):
+        start = width - len(item.ids) if left else 0
+        row[start : start + len(item.ids)] = torch.tensor(item.ids)
+    counts = torch.tensor([[len(item.ids)] for item in read])
+    columns = torch.arange(width)
+    mask = columns >= width - counts if left else columns < counts
+    return Inputs(ids, mask, torch.tensor([item.prompt_len for item in read]))
 
 
-def _tokens_row(item: Read, start: int, width: int) -> Tensor:
-    """Ids and mask of one text, (1, 2, width)."""
-    row = torch.zeros(1, 2, width, dtype=torch.int64)
-    row[0, 0, start : start + len(item.ids)] = torch.tensor(item.ids)
-    row[0, 1, start : start + len(item.ids)] = 1
-    return row
+def _change_finding(encoder: Encoder, change: float, what: str, cure: str) -> Finding:
+    """Whether unit vectors that should be equal are, but for rounding."""
+    bound = EXACT if next(encoder.parameters()).dtype == torch.float32 else COARSE
+    level: Level = "ok" if change <= bound else "error"
+    return finding(CHECK, level, f"{what} {change:.1e} at most", cure, largest_change=change, bound=bound)
 
 
 @torch.no_grad()

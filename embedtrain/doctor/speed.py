@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from lightning_fabric.utilities import move_data_to_device
 
 from embedtrain.console import duration
 from embedtrain.data.order.run_plan import Part
-from embedtrain.doctor.built_run import BuiltRun, FirstBatch, on, paired
-from embedtrain.doctor.findings import Finding, percent
-from embedtrain.types import Embeddings, distinct_layers
+from embedtrain.doctor.built_run import BuiltRun, FirstBatch
+from embedtrain.doctor.findings import Finding, finding, percent
+from embedtrain.training.steps.contrastive.step import ContrastiveStep
+from embedtrain.training.steps.protocol import Context
 
 CHECK = "speed"
 STEPS = 2  # measured, after one that is slow only because it is the first
@@ -53,21 +54,19 @@ def speed_finding(
     whole = steps * (step + waited)
     share = waited / (step + waited)
     several = f" on each of {run.ranks} ranks" if run.ranks > 1 else ""
-    return Finding(
+    return finding(
         CHECK,
         "note" if share > WAITING else "ok",
         f"{speed.tokens:,.0f} tokens a second{several} on {run.device}, about {step + waited:.3g} s a "
         f"step, {duration(whole)} for {steps:,} steps without validation and evaluation; "
         f"{percent(share, 1)} of it waiting for data",
-        "Make batches ahead: data.num_workers=2." if share > WAITING and not workers else "",
-        facts={
-            "tokens_per_second": speed.tokens,
-            "seconds_per_step": step + waited,
-            "seconds_of_data": data,
-            "share_of_data": share,
-            "steps": steps,
-            "seconds": whole,
-        },
+        "" if workers else "Make batches ahead: data.num_workers=2.",
+        tokens_per_second=speed.tokens,
+        seconds_per_step=step + waited,
+        seconds_of_data=data,
+        share_of_data=share,
+        steps=steps,
+        seconds=whole,
     )
 
 
@@ -79,41 +78,22 @@ def mean_tokens(every: Sequence[FirstBatch], parts: Sequence[Part]) -> float:
     return sum(weight * size for weight, size in zip(weights, sizes, strict=True)) / sum(weights)
 
 
-def _loss_of(run: BuiltRun, first: FirstBatch, texts: Embeddings, guide: Tensor | None) -> Tensor:
-    """The whole objective of a first batch, a scalar with gradient."""
-    links = first.batch.links
-    value = run.loss.objective(
-        texts.rows(links.query), texts.rows(links.docs), paired(run, first, guide), first.chosen
-    )
-    total: Tensor = value.total
-    return total
-
-
 def forward_and_backward(run: BuiltRun, first: FirstBatch) -> None:
     """Encode, loss, gradient; the gradients are dropped. In the modes that modules are in."""
-    first = first._replace(batch=on(first.batch, run.device))
-    tokens, layers = first.batch.inputs, distinct_layers(first.chosen)
-    guide = None
-    if run.loss.guide is not None and first.batch.guide is not None:
-        guide = run.loss.guide.embed(first.batch.guide)
-    parts = (run.encoder, run.loss.objective)
+    step = ContrastiveStep(run.loss, run.encoder.process, gradcache=run.gradcache)
+    context = Context(
+        run.encoder,
+        first.chosen,
+        first.step,
+        report=lambda _: None,
+        seed=lambda chunk: chunk,
+        backward=torch.autograd.backward,
+    )
     with run.autocast():
-        if run.gradcache is None:
-            total = _loss_of(run, first, run.encoder(tokens, layers), guide)
-        else:
-            owned = [item for item in run.loss.objective.parameters() if item.requires_grad]
-            total = run.gradcache(
-                run.encoder,
-                tokens,
-                layers,
-                lambda texts: _loss_of(run, first, texts, guide),
-                owned=owned,
-                seed=lambda chunk: chunk,
-                backward=torch.autograd.backward,
-            )
+        total = step.loss(move_data_to_device(first.batch, run.device), context)
     if total.requires_grad:
         torch.autograd.backward(total)
-    for part in parts:
+    for part in (run.encoder, run.loss.objective):
         part.zero_grad(set_to_none=True)
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)
@@ -121,11 +101,9 @@ def forward_and_backward(run: BuiltRun, first: FirstBatch) -> None:
 
 def _seconds(run: Callable[[int], object]) -> float:
     """Of one run, the least of a few: whatever else the machine does only adds."""
-    found: list[float] = []
-    for number in range(STEPS):
+    taken: list[float] = []
+    while len(taken) < STEPS and sum(taken) <= ENOUGH:
         begun = time.perf_counter()
-        run(number)
-        found.append(time.perf_counter() - begun)
-        if sum(found) > ENOUGH:
-            break
-    return min(found)
+        run(len(taken))
+        taken.append(time.perf_counter() - begun)
+    return min(taken)

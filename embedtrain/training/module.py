@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from embedtrain.model.encoder import Encoder
-from embedtrain.objective.plan import Plan, layers_of
+from embedtrain.objective.plan import Plan
 from embedtrain.training.distributed import most_over_ranks
 from embedtrain.training.frozen import FrozenWeights
 from embedtrain.training.optim import AdamW
@@ -53,7 +53,6 @@ class TrainModule(pl.LightningModule):
         self.step, self.total_steps, self.seed = step, total_steps, seed
         self.validated = tuple(plan.sub_models if validate is None else validate)
         self.describe_rows = describe_rows
-        self._layers = frozenset(layers_of(plan)[0])
         self._frozen = FrozenWeights(self, "encoder.backbone.")
         self._noted: dict[str, Tensor | float] = {}
         self._rows = torch.empty(0, dtype=torch.int64)  # of the last loss
@@ -111,7 +110,8 @@ class TrainModule(pl.LightningModule):
     def _chosen(self) -> Chosen:
         """What the plan trains now; what a pooling has for layers that the plan does not name is frozen."""
         chosen = self.plan(self.global_step)
-        if unknown := set(distinct_layers(chosen)) - self._layers:
+        named = {0, *(sub.layer for sub in self.plan.sub_models)}  # no cut can be made at 0
+        if unknown := set(distinct_layers(chosen)) - named:
             raise InputError(
                 f"plan: step {self.global_step} trains layer {min(unknown)}, and its `sub_models` have none "
                 "there: let them name all that it may train"
