@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.objective.similarity.pairing import pair
+from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.types import Embeddings, Links, SubModel, Weighted
 
 WIDTH = 768
@@ -74,7 +74,7 @@ def ours(dims: tuple[int, ...]) -> Callable[[Tensor, Tensor], Tensor]:
     chosen = tuple(Weighted(SubModel(1, dim), 1.0) for dim in dims)
 
     def loss(query: Tensor, docs: Tensor) -> Tensor:
-        pairing = pair(distinct(len(query), len(docs)))
+        pairing = Negatives()(distinct(len(query), len(docs)))
         total: Tensor = objective(
             Embeddings(query[None], (1,)), Embeddings(docs[None], (1,)), pairing, chosen
         ).total

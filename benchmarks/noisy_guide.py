@@ -51,7 +51,7 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.objective.similarity.pairing import Queued, pair, whole
+from embedtrain.objective.similarity.pairing import QUERY_DOCS, Queued
 from embedtrain.rules import MarginPos, PercPos, Rule
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Guide, Links, Pairing, SubModel
@@ -71,6 +71,12 @@ WAYS: Mapping[str, tuple[Rule, ...]] = {
 }
 TESTS = {"stsbenchmark": "stsbenchmark/test.jsonl", "sickr": "sickr/dev.jsonl"}
 Scores = dict[str, float]  # measure -> Spearman x 100
+
+
+def _allowed(links: Links, rules: Sequence[Rule] = (), guide: Guide | None = None) -> torch.Tensor:
+    """What each query may be contrasted with, (B, C) bool."""
+    candidates = Negatives(rules=rules)(links, guide=guide).candidates
+    return candidates.allowed(torch.arange(len(links.query)), QUERY_DOCS, None).blocks.query_docs
 
 
 class Counted:
@@ -95,7 +101,7 @@ class Counted:
         false = torch.tensor(
             [[row in self.data.false_for.get(key, nobody) for key in documents] for row in rows]
         )
-        allowed = whole(pair(links)).blocks.query_docs.clone()  # (B, C)
+        allowed = _allowed(links).clone()  # (B, C)
         allowed[torch.arange(len(rows)), links.positive] = False
         self.queries += len(rows)
         self.queries_with += int((false & allowed).any(1).sum())
@@ -105,7 +111,7 @@ class Counted:
         for kind, mask in masks.items():
             self.met[kind] += int(mask.sum())
         for name, rule in RULES.items():
-            left = whole(pair(links, rules=[rule], guide=guide)).blocks.query_docs
+            left = _allowed(links, [rule], guide)
             for kind, mask in masks.items():
                 self.out[name][kind] += int((mask & ~left).sum())
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
     from mteb.models import ModelMeta
 
+Untyped = Any  # an object of mteb or datasets: neither has types
 # Methods that we call, cover or override, by class of `mteb.abstasks`.
 SAVE_PREDICTIONS = "_save_task_predictions"  # is given what a task predicted
 SCORE_QUERIES = "task_specific_scores"  # is given the scores of each query
@@ -67,14 +68,14 @@ def same_random_state() -> Iterator[None]:
             np.random.set_state(numpy_state)
 
 
-def seed(task: Any) -> None:  # noqa: ANN401 (an mteb task; the attributes are not declared)
+def seed(task: Untyped) -> None:
     """Gives a task the generators that it begins with: each cell must draw the same samples."""
     from mteb._set_seed import _set_seed
 
     task.rng_state, task.np_rng = _set_seed(task.seed)
 
 
-def query_texts(queries: Any) -> list[str]:  # noqa: ANN401 (a datasets.Dataset)
+def query_texts(queries: Untyped) -> list[str]:
     """The texts of queries, as mteb joins them with their instructions."""
     from mteb._create_dataloaders import _retrieval_texts
     from mteb.types import PromptType
@@ -82,7 +83,7 @@ def query_texts(queries: Any) -> list[str]:  # noqa: ANN401 (a datasets.Dataset)
     return list(_retrieval_texts(queries, PromptType.query)[:])
 
 
-def document_texts(corpus: Any) -> list[str]:  # noqa: ANN401 (a datasets.Dataset)
+def document_texts(corpus: Untyped) -> list[str]:
     """The texts of documents, as mteb joins them with their titles."""
     from mteb._create_dataloaders import _retrieval_texts
     from mteb.types import PromptType

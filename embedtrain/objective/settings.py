@@ -25,6 +25,15 @@ def not_negative(setting: str, value: Number) -> Number:
     return value
 
 
+def some_weight(**weights: float | Schedule) -> None:
+    """Schedules or finite numbers of 0 or more, not all of them 0."""
+    for setting, value in weights.items():
+        not_negative(setting, value)
+    if all(value == 0 for value in weights.values()):
+        *others, last = weights
+        raise InputError(f"{', '.join(others)} and {last} are 0, nothing trains: raise one")
+
+
 def one_of(setting: str, value: str, words: tuple[str, ...]) -> None:
     """One of a few words."""
     if value not in words:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from data_modules import data_module
+from pairs_of import whole
 from small_runs import write_rows
 
 from embedtrain.data.order.run_plan import Part
@@ -28,7 +29,6 @@ from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.plan import FixedPairs
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.objective.similarity.pairing import whole
 from embedtrain.rules import MarginPos
 from embedtrain.training.gradcache import GradCache
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from fixed_pairing import fixed
+from pairs_of import pair, whole
 from random_batches import random_embeddings, random_links
 from torch import nn
 
@@ -11,7 +12,6 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import pair, whole
 from embedtrain.types import Embeddings, RowFacts, SubModel, Weighted
 
 MODEL = {"num_layers": 3, "width": 8}

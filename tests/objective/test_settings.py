@@ -32,7 +32,7 @@ NAN = float("nan")
         (lambda: GOR(0, 0), r"mean_weight and second_moment_weight are 0, nothing trains: raise one"),
         (lambda: Triplet(0), r"margin must be above 0 \(0\.5 is usual\), got 0"),
         (lambda: Triplet(distance="dot"), r"distance must be one of \['euclidean', 'cosine'\], got 'dot'"),
-        (lambda: MarginMSE("l2"), r"similarity must be one of \['dot', 'cosine'\], got 'l2'"),
+        (lambda: MarginMSE("l2"), r"similarity must be one of \['cosine', 'dot'\], got 'l2'"),
         (lambda: TeacherKL(-1), r"temperature must be above 0 \(1 is usual\), got -1"),
         (lambda: TeacherKL(teacher_temperature=0), r"teacher_temperature must be above 0"),
         (lambda: TeacherKL(teacher="rows"), r"teacher must be one of \['labels', 'guide'\], got 'rows'"),

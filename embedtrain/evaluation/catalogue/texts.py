@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from embedtrain.evaluation.catalogue.tasks import load
 from embedtrain.evaluation.mteb_private import (
     SCORE_QUERIES,
+    Untyped,
     document_texts,
     query_texts,
     same_random_state,
@@ -78,11 +79,7 @@ def _ranks(task: AbsTask) -> bool:
     return hasattr(task, SCORE_QUERIES)
 
 
-def _parts(
-    data: Any,  # noqa: ANN401 (mteb's nested data)
-    splits: set[str],
-    place: str,
-) -> Iterator[tuple[str, list[str]]]:
+def _parts(data: Untyped, splits: set[str], place: str) -> Iterator[tuple[str, list[str]]]:
     """The texts of every table with its place; of a ranking the queries, then the documents."""
     from datasets import Dataset
 
@@ -99,7 +96,7 @@ def _parts(
             yield from _parts(value, splits, f"{place} {key}".strip())
 
 
-def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401
+def _strings(value: Untyped) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple)):

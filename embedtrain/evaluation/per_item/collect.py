@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embedtrain.evaluation.mteb_private import SAVE_PREDICTIONS, SCORE_QUERIES
+from embedtrain.evaluation.mteb_private import SAVE_PREDICTIONS, SCORE_QUERIES, Untyped
 from embedtrain.evaluation.per_item.item_values import (
     Asked,
     Values,
@@ -35,7 +35,7 @@ class _Part(NamedTuple):
 class Collector:
     """The items of every cell of one task, an mteb one whose data are loaded by then."""
 
-    def __init__(self, task: Any) -> None:  # noqa: ANN401 (mteb is imported late)
+    def __init__(self, task: Untyped) -> None:
         self.task = task
         self._ranks = hasattr(task, SCORE_QUERIES)
         self._folds = bool(getattr(task, "is_cross_validation", False))  # unequal ones: no mean over texts
@@ -49,14 +49,15 @@ class Collector:
         covers: dict[str, Callable[..., Any]] = {SAVE_PREDICTIONS: self._predictions}
         if self._ranks:
             covers[SCORE_QUERIES] = self._queries
-        vars(self.task).update(covers)
+        attributes: dict[str, Any] = self.task.__dict__
+        attributes.update(covers)
         try:
             yield
         finally:
             for name in covers:
-                del vars(self.task)[name]
+                del attributes[name]
 
-    def items(self, about: Mapping[str, Any], result: Any) -> dict[str, ItemValues]:  # noqa: ANN401
+    def items(self, about: Mapping[str, Any], result: Untyped) -> dict[str, ItemValues]:
         """The items of the cell just evaluated, by split; empty ones where the type keeps none.
 
         `about` has the fields of `About` but split, subsets and statistics; `result` is mteb's TaskResult.
@@ -68,25 +69,13 @@ class Collector:
             found[split] = _joined({**about, "split": split, "subsets": names}, parts)
         return found
 
-    def _predictions(
-        self,
-        predictions: Any,  # noqa: ANN401 (mteb's signature)
-        *_: Any,  # noqa: ANN401
-        hf_split: str,
-        hf_subset: str,
-    ) -> None:
+    def _predictions(self, predictions: Untyped, *_: Untyped, hf_split: str, hf_subset: str) -> None:
         if not self._ranks:
             self._caught[hf_split, hf_subset] = predictions
 
     def _queries(
-        self,
-        scores: Any,  # noqa: ANN401 (mteb's signature)
-        qrels: Any,  # noqa: ANN401
-        results: Any,  # noqa: ANN401
-        *,
-        hf_split: str,
-        hf_subset: str,
-    ) -> Any:  # noqa: ANN401
+        self, scores: Untyped, qrels: Untyped, results: Untyped, *, hf_split: str, hf_subset: str
+    ) -> Untyped:
         asked = Asked(hashes(scores), np.zeros(len(scores)))
         values = []
         for metric in dict.fromkeys((str(self.task.metadata.main_score), "ndcg_at_10")):
@@ -132,7 +121,7 @@ def _joined(about: Mapping[str, Any], parts: list[_Part | None]) -> ItemValues:
     )
 
 
-def _stacked(columns: list[Any]) -> Any:  # noqa: ANN401
+def _stacked(columns: list[Any]) -> Untyped:
     """(n_p, k_p) of each part as (n, k); a part with fewer alternatives repeats its first."""
     most = max(column.shape[1] for column in columns)
     return np.concatenate(
@@ -144,5 +133,5 @@ def _names(part: _Part) -> set[str]:
     return {one.metric for one in part.values}
 
 
-def _named(part: _Part, metric: str) -> Any:  # noqa: ANN401
+def _named(part: _Part, metric: str) -> Untyped:
     return next(one.columns for one in part.values if one.metric == metric)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from embedtrain.evaluation.mteb_private import reciprocal_ranks
+from embedtrain.evaluation.mteb_private import Untyped, reciprocal_ranks
 from embedtrain.evaluation.per_item.weighted import Floats
 from embedtrain.types import content_id
 
@@ -35,7 +35,7 @@ class Values(NamedTuple):
     columns: Floats  # (n, k)
 
 
-def asked_by(task: Any, where: Where) -> Asked | None:  # noqa: ANN401 (an mteb task)
+def asked_by(task: Untyped, where: Where) -> Asked | None:
     """The items of a part of the task's data, from its texts; None for types that read none."""
     kind = task.metadata.type
     if kind not in ("STS", "PairClassification", "Classification"):
@@ -78,7 +78,7 @@ def of_queries(
     return None
 
 
-def values_of(task: Any, asked: Asked | None, caught: Any, score: Mapping[str, Any]) -> Values | None:  # noqa: ANN401
+def values_of(task: Untyped, asked: Asked | None, caught: Untyped, score: Mapping[str, Any]) -> Values | None:
     """The values of a cell, None for a type that keeps none. `score` are mteb's metrics of this part."""
     main, kind = str(task.metadata.main_score), task.metadata.type
     if kind == "Clustering":
@@ -99,14 +99,14 @@ def hashes(texts: Iterable[str]) -> NDArray[np.int64]:
     return np.array([content_id(str(text)) for text in texts], dtype=np.int64)
 
 
-def _similarities(main: str, caught: Any) -> Values:  # noqa: ANN401
+def _similarities(main: str, caught: Untyped) -> Values:
     own = main in ("spearman", "pearson")
     metric = main if own or main == "cosine_pearson" else "cosine_spearman"
     statistic = "pearson" if metric.endswith("pearson") else "spearman"
     return Values(metric, statistic, _column(caught["similarity_scores" if own else "cosine_scores"]))
 
 
-def _pairs(main: str, caught: Any) -> Values:  # noqa: ANN401
+def _pairs(main: str, caught: Untyped) -> Values:
     """Average precision of one similarity; for max_ap, of the best of several."""
     if main != "max_ap":
         own = main == "similarity_ap"
@@ -130,7 +130,7 @@ def _clustering(main: str, score: Mapping[str, Any]) -> Values | None:
     return Values(metric, "mean", _column(list(each)))
 
 
-def _rows(task: Any, where: Where) -> Any:  # noqa: ANN401
+def _rows(task: Untyped, where: Where) -> Untyped:
     """The table of a split and subset, read as lists: a lazy column decodes one element at a time."""
     split, subset = where
     data = task.dataset
@@ -141,7 +141,7 @@ def _rows(task: Any, where: Where) -> Any:  # noqa: ANN401
 
 
 class _Columns:
-    def __init__(self, table: Any) -> None:  # noqa: ANN401
+    def __init__(self, table: Untyped) -> None:
         self._table = table
 
     def __getitem__(self, name: str) -> list[Any]:
@@ -152,9 +152,9 @@ def _pair_ids(rows: Mapping[str, Any], left: str, right: str) -> NDArray[np.int6
     return hashes(f"{one}\0{other}" for one, other in zip(rows[left], rows[right], strict=True))
 
 
-def _column(values: Any) -> Floats:  # noqa: ANN401
+def _column(values: Untyped) -> Floats:
     return _floats(values)[:, None]
 
 
-def _floats(values: Any) -> Floats:  # noqa: ANN401
+def _floats(values: Untyped) -> Floats:
     return np.asarray(values, dtype=np.float64)

@@ -27,7 +27,7 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedtrain.evaluation.mteb_private import document_texts, query_texts
+from embedtrain.evaluation.mteb_private import Untyped, document_texts, query_texts
 from embedtrain.evaluation.vectors.bank import GridBank
 from embedtrain.evaluation.vectors.search import Hits, rerank, search
 from embedtrain.evaluation.vectors.streaming import Asked, Documents, search_all
@@ -69,12 +69,12 @@ class ServedCell(AbsEncoder):
 
     def encode(
         self,
-        inputs: Any,  # noqa: ANN401 (mteb's signature)
+        inputs: Untyped,
         *,
         task_metadata: TaskMetadata,
         hf_subset: str = "default",
         prompt_type: PromptType | None = None,
-        **_: Any,  # noqa: ANN401
+        **_: Untyped,
     ) -> NDArray[np.float32]:
         """The vectors (M, dim) of the texts of a data loader, in its order."""
         vectors = self._unit(list(inputs.dataset["text"][:]), task_metadata, prompt_type)
@@ -85,18 +85,18 @@ class ServedCell(AbsEncoder):
             return through_int8(vectors, self._ranges.setdefault(where, ranges_of(vectors))).numpy()
         return signs(vectors).numpy()
 
-    def index(self, corpus: Any, **_: Any) -> None:  # noqa: ANN401 (mteb's signature)
+    def index(self, corpus: Untyped, **_: Untyped) -> None:
         """Keeps the corpus that `search` will search."""
         self._corpus = corpus
 
     def search(
         self,
-        queries: Any,  # noqa: ANN401 (mteb's signature)
+        queries: Untyped,
         *,
         task_metadata: TaskMetadata,
         top_k: int,
-        top_ranked: Any = None,  # noqa: ANN401
-        **_: Any,  # noqa: ANN401
+        top_ranked: Untyped = None,
+        **_: Untyped,
     ) -> dict[str, dict[str, float]]:
         """The best `top_k` documents of each query: {query id: {document id: similarity}}.
 
@@ -115,13 +115,13 @@ class ServedCell(AbsEncoder):
             return rerank(query_ids, asked, docs, top_ranked, top_k)
         return search(query_ids, asked, docs, top_k)
 
-    def similarity(self, embeddings1: Any, embeddings2: Any) -> Tensor:  # noqa: ANN401 (mteb's signature)
+    def similarity(self, embeddings1: Untyped, embeddings2: Untyped) -> Tensor:
         """(M, N) cosines. mteb's would move them to a GPU, and compile, where scores are a CPU's matter."""
         measure = signs_cosine if self.cell.dtype.startswith("binary") else cosine
         left, right = (torch.as_tensor(given) for given in (embeddings1, embeddings2))
         return measure(*(rows if rows.dim() > 1 else rows[None] for rows in (left, right)))
 
-    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Tensor:  # noqa: ANN401
+    def similarity_pairwise(self, embeddings1: Untyped, embeddings2: Untyped) -> Tensor:
         """(M,) cosines of the rows of both."""
         left, right = torch.as_tensor(embeddings1), torch.as_tensor(embeddings2)
         return (F.normalize(left, dim=-1) * F.normalize(right, dim=-1)).sum(dim=-1)
@@ -212,6 +212,6 @@ def model_meta(
     )
 
 
-def ids_and_texts(corpus: Any) -> tuple[list[str], list[str]]:  # noqa: ANN401 (a datasets.Dataset)
+def ids_and_texts(corpus: Untyped) -> tuple[list[str], list[str]]:
     """The documents of a corpus."""
     return list(corpus["id"][:]), document_texts(corpus)

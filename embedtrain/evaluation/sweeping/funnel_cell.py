@@ -12,7 +12,7 @@ from mteb.results import TaskResult
 from mteb.types import PromptType
 from torch import Tensor
 
-from embedtrain.evaluation.mteb_private import query_texts
+from embedtrain.evaluation.mteb_private import Untyped, query_texts
 from embedtrain.evaluation.sweeping.adapter import AS_CUT, ServedCell, Serving, ids_and_texts
 from embedtrain.evaluation.sweeping.funnel import Funnel, cascade, shortlist
 from embedtrain.evaluation.vectors.bank import GridBank
@@ -38,12 +38,12 @@ class FunnelCell(ServedCell):
 
     def search(
         self,
-        queries: Any,  # noqa: ANN401 (mteb's signature)
+        queries: Untyped,
         *,
         task_metadata: TaskMetadata,
         top_k: int,
         top_ranked: Mapping[str, Sequence[str]] | None = None,
-        **settings: Any,  # noqa: ANN401
+        **settings: Untyped,
     ) -> Hits:
         """The best `top_k` of what the last stage ordered: {query id: {document id: its cosine there}}.
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.losses.angle_contrast import InBatch, OverDocuments, contrasted
-from embedtrain.objective.losses.pairs import LABELS, Labels, Pairs, labelled_pairs
-from embedtrain.objective.losses.scored import ranked
+from embedtrain.objective.losses.angle_contrast import InBatch, OverDocuments
+from embedtrain.objective.losses.pairs import Labels, Pairs, labelled_pairs
+from embedtrain.objective.losses.scored import CoSENT, cosine, ranked
 from embedtrain.objective.schedule import Schedule, at, inverse
-from embedtrain.objective.settings import above_zero, not_negative, one_of
+from embedtrain.objective.settings import above_zero, some_weight
+from embedtrain.objective.similarity.blocks import contrast
 from embedtrain.types import InputError, Pairing
 
 
@@ -44,43 +45,19 @@ def angle_similarity(left: Tensor, right: Tensor) -> Tensor:
     return ((x * y).sum(-1) + (b * c - a * d).sum(-1)).abs()
 
 
-class Angle(nn.Module):
-    """Ranks |cos + sin| of the pairs as their labels are ranked.
+class Angle(CoSENT):
+    """Ranks |cos + sin| of the pairs as their labels are ranked; the rest as `CoSENT`.
 
     log(1 + Σ_{p,r: y_p < y_r} exp((a_p - a_r) / temperature)) with a of `angle_similarity`, over pairs of one
     task. Equals sentence-transformers' AnglELoss. Norms play no part; every dim must be even.
     """
 
     def __init__(self, temperature: float | Schedule = 0.05, labels: Labels = "scores") -> None:
-        """Set the factor of the differences and what orders the pairs.
+        """As `CoSENT`."""
+        super().__init__(temperature, labels)
+        self.needs = self.needs | {"even_dims"}
 
-        Args:
-            temperature: divides the similarities, above 0.
-            labels: "scores" ranks each query and its positive by the score of the row, rows without one being
-                left out; "negatives" ranks every positive above every hard negative brought by its own query.
-
-        Raises:
-            InputError: if the temperature is not above 0 or `labels` is neither word.
-        """
-        super().__init__()
-        self.temperature = above_zero("temperature", temperature, 0.05)
-        one_of("labels", labels, LABELS)
-        self.labels: Labels = labels
-        self.needs = frozenset({labels, "even_dims"})
-
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
-        """The loss of the batch, a scalar >= 0; 0 where all labels are equal.
-
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: the target of each query, the scores, the owners.
-
-        Raises:
-            InputError: if no pair carries a label or d is odd.
-        """
-        pairs = labelled_pairs(self.labels, "Angle", pairing, query, docs)
-        return ranked(inverse(self.temperature, pairing.step) * _angles(query, docs, pairs), pairs)
+    similarity = staticmethod(angle_similarity)
 
 
 class AnglE(nn.Module):
@@ -120,11 +97,8 @@ class AnglE(nn.Module):
             InputError: on a negative weight, a temperature that is not above 0, or weights that are all 0.
         """
         super().__init__()
-        self.cosine_weight = not_negative("cosine_weight", cosine_weight)
-        self.ibn_weight = not_negative("ibn_weight", ibn_weight)
-        self.angle_weight = not_negative("angle_weight", angle_weight)
-        if cosine_weight == ibn_weight == angle_weight == 0:
-            raise InputError("cosine_weight, ibn_weight and angle_weight are 0, nothing trains: raise one")
+        some_weight(cosine_weight=cosine_weight, ibn_weight=ibn_weight, angle_weight=angle_weight)
+        self.cosine_weight, self.ibn_weight, self.angle_weight = cosine_weight, ibn_weight, angle_weight
         self.temperature = above_zero("temperature", temperature, 0.05)
         self.positive_from = positive_from
 
@@ -146,7 +120,7 @@ class AnglE(nn.Module):
         if weight:
             factor = query.new_zeros(len(query))  # (B,)
             factor[pairs.query[pairs.label >= self.positive_from]] = 1 / (2 * len(query))
-            total = total + weight * contrasted(InBatch(inverse_temperature), factor, query, docs, pairing)
+            total = total + weight * contrast(InBatch(inverse_temperature), query, docs, pairing, factor)
         return total
 
 
@@ -181,14 +155,14 @@ class AnglETriples(nn.Module):
             InputError: on a negative weight, a temperature that is not above 0, or weights that are all 0.
         """
         super().__init__()
-        self.cosine_weight = not_negative("cosine_weight", cosine_weight)
-        self.ibn_weight = not_negative("ibn_weight", ibn_weight)
-        self.hard_weight = not_negative("hard_weight", hard_weight)
-        self.angle_weight = not_negative("angle_weight", angle_weight)
-        if cosine_weight == ibn_weight == hard_weight == angle_weight == 0:
-            raise InputError(
-                "cosine_weight, ibn_weight, hard_weight and angle_weight are 0, nothing trains: raise one"
-            )
+        some_weight(
+            cosine_weight=cosine_weight,
+            ibn_weight=ibn_weight,
+            hard_weight=hard_weight,
+            angle_weight=angle_weight,
+        )
+        self.cosine_weight, self.angle_weight = cosine_weight, angle_weight
+        self.ibn_weight, self.hard_weight = ibn_weight, hard_weight
         self.temperature = above_zero("temperature", temperature, 0.05)
 
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
@@ -206,26 +180,20 @@ class AnglETriples(nn.Module):
         step, inverse_temperature = pairing.step, inverse(self.temperature, pairing.step)
         even = query.new_full((len(query),), 1 / (2 * len(query)))  # (B,)
         total = _rankings(self, query, docs, pairs, step)
-        for weight, contrast in (
+        for weight, loss in (
             (at(self.ibn_weight, step), OverDocuments(inverse_temperature, positives_only=True)),
             (at(self.hard_weight, step), OverDocuments(inverse_temperature, positives_only=False)),
         ):
             if weight:
-                total = total + weight * contrasted(contrast, even, query, docs, pairing)
+                total = total + weight * contrast(loss, query, docs, pairing, even)
         return total
 
 
 def _rankings(mixture: AnglE | AnglETriples, query: Tensor, docs: Tensor, pairs: Pairs, step: int) -> Tensor:
     """The weighted rankings of cosines and of angles."""
     total, inverse_temperature = query.new_zeros(()), inverse(mixture.temperature, step)
-    cosine, angle = at(mixture.cosine_weight, step), at(mixture.angle_weight, step)
-    if cosine:
-        similar = F.cosine_similarity(query[pairs.query], docs[pairs.doc], dim=-1)  # (P,)
-        total = total + cosine * ranked(inverse_temperature * similar, pairs)
-    if angle:
-        total = total + angle * ranked(inverse_temperature * _angles(query, docs, pairs), pairs)
+    left, right = query[pairs.query], docs[pairs.doc]
+    for weight, similarity in ((mixture.cosine_weight, cosine), (mixture.angle_weight, angle_similarity)):
+        if factor := at(weight, step):
+            total = total + factor * ranked(inverse_temperature * similarity(left, right), pairs)
     return total
-
-
-def _angles(query: Tensor, docs: Tensor, pairs: Pairs) -> Tensor:
-    return angle_similarity(query[pairs.query], docs[pairs.doc])  # (P,)

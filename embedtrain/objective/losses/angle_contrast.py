@@ -12,10 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.similarity.blocks import evaluate
 from embedtrain.objective.similarity.nested import Similarity
-from embedtrain.objective.similarity.row_terms import BUDGET, RowTerm, Step
-from embedtrain.types import BlockName, Blocks, Embeddings, Pairing, RowFacts, SubModel
+from embedtrain.types import BlockName, Blocks, RowFacts
 
 
 class InBatch(nn.Module):
@@ -66,12 +64,3 @@ class OverDocuments(nn.Module):
             entries = entries & cast(Tensor, facts.positive)[None, :]
         logits = torch.where(entries, self.inverse_temperature * scores.query_docs, -torch.inf)
         return F.cross_entropy(logits, facts.target, reduction="none")
-
-
-def contrasted(
-    loss: InBatch | OverDocuments, factor: Tensor, query: Tensor, docs: Tensor, pairing: Pairing
-) -> Tensor:
-    """Σ_i factor_i · loss_i of one row loss at one prefix, in chunks of queries."""
-    sub = SubModel(1, query.shape[1])
-    step = Step(pairing, {sub: 1.0}, [RowTerm(loss, 1.0, factor)], None, BUDGET)
-    return evaluate(Embeddings(query[None], (1,)), Embeddings(docs[None], (1,)), step).total

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedtrain.objective.losses.pairs import LABELS, Labels, labelled_pairs
+from embedtrain.objective.losses.scored import cosine
 from embedtrain.objective.schedule import Schedule, at
-from embedtrain.objective.settings import not_negative, one_of
-from embedtrain.types import InputError, Pairing
+from embedtrain.objective.settings import one_of, some_weight
+from embedtrain.types import Pairing
 
 
 class OPL(nn.Module):
@@ -55,8 +56,8 @@ class OPL(nn.Module):
         pairs = labelled_pairs(self.labels, "OPL", pairing, query, docs, even=True)
         if len(pairs.query) == 0:  # the rules took every hard negative out
             return (query.sum() + docs.sum()) * 0
-        cosine = F.cosine_similarity(query[pairs.query], docs[pairs.doc], dim=-1)  # (P,)
-        return F.mse_loss(cosine, pairs.label.to(cosine.dtype))
+        similar = cosine(query[pairs.query], docs[pairs.doc])  # (P,)
+        return F.mse_loss(similar, pairs.label.to(similar.dtype))
 
 
 class GOR(nn.Module):
@@ -86,10 +87,8 @@ class GOR(nn.Module):
             InputError: if one is negative or both are 0.
         """
         super().__init__()
-        self.mean_weight = not_negative("mean_weight", mean_weight)
-        self.second_moment_weight = not_negative("second_moment_weight", second_moment_weight)
-        if mean_weight == second_moment_weight == 0:
-            raise InputError("mean_weight and second_moment_weight are 0, nothing trains: raise one")
+        some_weight(mean_weight=mean_weight, second_moment_weight=second_moment_weight)
+        self.mean_weight, self.second_moment_weight = mean_weight, second_moment_weight
 
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The mean of both sides, a scalar >= 0; a side with one text adds 0.

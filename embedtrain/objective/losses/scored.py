@@ -15,6 +15,11 @@ from embedtrain.objective.settings import above_zero, one_of
 from embedtrain.types import Pairing
 
 
+def cosine(left: Tensor, right: Tensor) -> Tensor:
+    """Cosines (P,) of the rows of (P, d) and (P, d)."""
+    return F.cosine_similarity(left, right, dim=-1)
+
+
 class CoSENT(nn.Module):
     """Ranks the cosines of the pairs as their labels are ranked; only the order of the labels counts.
 
@@ -37,7 +42,9 @@ class CoSENT(nn.Module):
         self.temperature = above_zero("temperature", temperature, 0.05)
         one_of("labels", labels, LABELS)
         self.labels: Labels = labels
-        self.needs = frozenset({labels})
+        self.needs = frozenset[str]({labels})
+
+    similarity = staticmethod(cosine)
 
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The loss of the batch, a scalar >= 0; exactly 0, with zero gradient, where all labels are equal.
@@ -50,9 +57,9 @@ class CoSENT(nn.Module):
         Raises:
             InputError: if no pair carries a label.
         """
-        pairs = labelled_pairs(self.labels, "CoSENT", pairing, query, docs)
-        cosine = F.cosine_similarity(query[pairs.query], docs[pairs.doc], dim=-1)  # (P,)
-        return ranked(inverse(self.temperature, pairing.step) * cosine, pairs)
+        pairs = labelled_pairs(self.labels, type(self).__name__, pairing, query, docs)
+        similar = self.similarity(query[pairs.query], docs[pairs.doc])  # (P,)
+        return ranked(inverse(self.temperature, pairing.step) * similar, pairs)
 
 
 def ranked(similarity: Tensor, pairs: Pairs) -> Tensor:

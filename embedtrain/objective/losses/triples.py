@@ -5,7 +5,7 @@ In-batch negatives take no part. Letters: B queries, C documents, N hard negativ
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from embedtrain.objective.losses.pairs import Owned, brought, own_negatives
 from embedtrain.objective.schedule import Schedule, at
 from embedtrain.objective.settings import above_zero, one_of
+from embedtrain.objective.similarity.nested import Similarity
 from embedtrain.types import InputError, Pairing
 
 Distance = Literal["euclidean", "cosine"]
-Similarity = Literal["dot", "cosine"]
 Teacher = Literal["labels", "guide"]
-SIMILARITIES = ("dot", "cosine")
 
 
 class Triplet(nn.Module):
@@ -71,10 +70,8 @@ class Triplet(nn.Module):
     def _distance(self, left: Tensor, right: Tensor) -> Tensor:
         if self.distance == "cosine":
             return 1 - F.cosine_similarity(left, right, dim=-1)
-        length: Tensor = torch.linalg.vector_norm(
-            left - right, dim=-1
-        )  # its gradient at 0 is 0, sqrt's is not
-        return length
+        # the gradient of this norm at 0 is 0, that of sqrt is not
+        return cast(Tensor, torch.linalg.vector_norm(left - right, dim=-1))
 
 
 class MarginMSE(nn.Module):
@@ -93,7 +90,7 @@ class MarginMSE(nn.Module):
     def __init__(self, similarity: Similarity = "dot") -> None:
         """Set what the student's margins are of. Raises InputError for another word."""
         super().__init__()
-        one_of("similarity", similarity, SIMILARITIES)
+        one_of("similarity", similarity, get_args(Similarity))
         self.similarity: Similarity = similarity
 
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
@@ -154,7 +151,7 @@ class TeacherKL(nn.Module):
         self.teacher_temperature = temperature
         if teacher_temperature is not None:
             self.teacher_temperature = above_zero("teacher_temperature", teacher_temperature, 1)
-        one_of("similarity", similarity, SIMILARITIES)
+        one_of("similarity", similarity, get_args(Similarity))
         one_of("teacher", teacher, ("labels", "guide"))
         self.similarity: Similarity = similarity
         self.teacher: Teacher = teacher
@@ -188,8 +185,8 @@ class TeacherKL(nn.Module):
     def _taught(self, pairing: Pairing) -> tuple[Owned, Tensor]:
         """Each query with its positive and own negatives where these have a score, and the scores (E,)."""
         owned = brought(pairing)
-        everyone = torch.arange(len(pairing.target), device=pairing.target.device)  # (B,)
-        owned = Owned(torch.cat([everyone, owned.query]), torch.cat([pairing.target, owned.doc]))
+        queries = torch.arange(len(pairing.target), device=pairing.target.device)  # (B,)
+        owned = Owned(torch.cat([queries, owned.query]), torch.cat([pairing.target, owned.doc]))
         if self.teacher == "labels":
             scores = _scores_of("TeacherKL", pairing)[owned.doc]
             known = ~scores.isnan()

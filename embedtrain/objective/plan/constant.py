@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from embedtrain.objective.plan.sizes import (
@@ -12,11 +11,10 @@ from embedtrain.objective.plan.sizes import (
     check_weights,
     even_pairs,
     full_model,
+    warn_of_untrained,
     weighted_dims,
 )
 from embedtrain.types import Chosen, InputError, SubModel, Weighted
-
-log = logging.getLogger(__name__)
 
 
 class Full:
@@ -55,8 +53,7 @@ class Dims:
         """
         full = full_model(num_layers, width)
         sized = weighted_dims(dims, weights, full)
-        if sized[-1][0] < width:
-            log.warning("dims %s leave out %d: coordinates past %d train nothing", dims, width, sized[-1][0])
+        warn_of_untrained(sized, width)
         self._chosen = tuple(Weighted(SubModel(num_layers, dim), weight) for dim, weight in sized)
         self.sub_models = tuple(item.sub for item in self._chosen)
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from embedtrain.objective.plan.draw import draw, generator_at
-from embedtrain.objective.plan.sizes import check_count, check_layer, check_weight, full_model, weighted_dims
+from embedtrain.objective.plan.sizes import (
+    check_count,
+    check_layer,
+    check_weight,
+    full_model,
+    warn_of_untrained,
+    weighted_dims,
+)
 from embedtrain.types import Chosen, InputError, SubModel, Weighted
 
-log = logging.getLogger(__name__)
-
 # Weight of the i-th candidate layer, i = 0 for the first.
-LAYER_WEIGHTINGS: Mapping[str, Callable[[int], float]] = MappingProxyType(
-    {
-        "uniform": lambda place: 1.0,
-        "log": lambda place: 1 / (1 + math.log(1 + place)),
-        "linear": lambda place: 1 / (1 + place),
-    }
-)
+LAYER_WEIGHTINGS: Mapping[str, Callable[[int], float]] = {
+    "uniform": lambda place: 1.0,
+    "log": lambda place: 1 / (1 + math.log(1 + place)),
+    "linear": lambda place: 1 / (1 + place),
+}
 
 
 class Random2d:
@@ -71,10 +72,7 @@ class Random2d:
         """
         full = full_model(num_layers, width)
         self._dims = weighted_dims(dims, weights, full)
-        if self._dims[-1][0] < width:
-            log.warning(
-                "dims %s leave out %d: coordinates past %d train nothing", dims, width, self._dims[-1][0]
-            )
+        warn_of_untrained(self._dims, width)
         if layer_weighting not in LAYER_WEIGHTINGS:
             raise InputError(
                 f"layer_weighting must be one of {list(LAYER_WEIGHTINGS)}, got {layer_weighting!r}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 
 from embedtrain.types import InputError, SubModel
+
+log = logging.getLogger(__name__)
 
 SMALLEST_DIM = 32  # of the default sizes; below it embeddings lose more than the memory is worth
 MOST_PAIRS = 6  # Starbucks' number of sizes
@@ -80,6 +83,14 @@ def weighted_dims(
     return tuple(
         sorted(zip(chosen, check_weights(weights_setting, weights, len(chosen), "dims"), strict=True))
     )
+
+
+def warn_of_untrained(dims: Sequence[tuple[int, float]], width: int) -> None:
+    """Say in the log that dims, which have weights here, stop short of the width."""
+    *_, (last, _) = dims
+    if last < width:
+        listed = [dim for dim, _ in dims]
+        log.warning("dims %s leave out %d: coordinates past %d train nothing", listed, width, last)
 
 
 def halved_dims(width: int) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 
 from embedtrain.objective.plan.draw import draw, generator_at
 from embedtrain.objective.plan.sizes import check_dim, check_distinct, full_model
@@ -12,9 +11,10 @@ from embedtrain.types import Chosen, InputError, SubModel, Weighted
 SMALLEST = 8  # of the default dims, which double from there
 
 # Version of the authors' code -> weight of the drawn layer.
-VERSIONS: Mapping[str, Callable[[int], float]] = MappingProxyType(
-    {"v0.3.5": lambda layer: 1.0, "v0.3.10": lambda layer: 1 / layer}
-)
+VERSIONS: Mapping[str, Callable[[int], float]] = {
+    "v0.3.5": lambda layer: 1.0,
+    "v0.3.10": lambda layer: 1 / layer,
+}
 
 
 class TwoDMSE:

@@ -41,19 +41,28 @@ def evaluate(query: Embeddings, docs: Embeddings, step: Step) -> RowValue:
     return RowValue(total, pass_.parts, pass_.distillation, pass_.report())
 
 
-def contrast(loss: RowLoss, query: Tensor, docs: Tensor, pairing: Pairing, *, budget: int = BUDGET) -> Tensor:
-    """The mean of one row loss over the queries, at one sub-model, a scalar.
+def contrast(
+    loss: RowLoss,
+    query: Tensor,
+    docs: Tensor,
+    pairing: Pairing,
+    factor: Tensor | None = None,
+    *,
+    budget: int = BUDGET,
+) -> Tensor:
+    """Σ_i factor_i · loss_i of one row loss over the queries, at one sub-model, a scalar.
 
     Args:
         loss: the loss.
         query: (B, d) raw prefixes.
         docs: (C, d) raw prefixes.
         pairing: positives and candidates.
+        factor: (B,) of each query; 1/B when None, which gives the mean.
         budget: similarities of one block held at a time.
     """
     sub = SubModel(1, query.shape[1])
-    even = query.new_full((len(query),), 1 / len(query))
-    step = Step(pairing, {sub: 1.0}, [RowTerm(loss, 1.0, even)], None, budget)
+    each = query.new_full((len(query),), 1 / len(query)) if factor is None else factor
+    step = Step(pairing, {sub: 1.0}, [RowTerm(loss, 1.0, each)], None, budget)
     return evaluate(Embeddings(query[None], (1,)), Embeddings(docs[None], (1,)), step).total
 
 

@@ -5,13 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embedtrain.objective.similarity.pairing import Queued, Scope, Sharing, pair
+import torch
+
+from embedtrain.objective.similarity.pairing import BatchCandidates, Queued, Scope, Sharing
 from embedtrain.rules import Rule, checked_rules
 from embedtrain.types import Guide, InputError, Links, Pairing
 
 
 class Negatives:
-    """`Links` of a batch to its `Pairing`; see `pairing.pair` for the definitions."""
+    """`Links` of a batch to its `Pairing`: targets now, negatives when they are asked for.
+
+    A query's related texts are its own and all its labelled positives; queries of equal text and task share
+    their labels. With q_i the query of row i, p_i its positive, everything within one task:
+
+        query_docs     q_i and document c, unless c's text is related to q_i; True at p_i.
+        query_queries  q_i and q_j, unless they have a related text in common (so not itself, no equal query,
+                       no query with a positive in common, none whose text is a positive of the other).
+        doc_queries    p_i and q_j, unless p_i's text is related to q_j; True at q_i. The transpose of
+                       query_docs at the targets, but a query that shares the target is out.
+        doc_docs       p_i and document c, as query_docs; False at p_i.
+
+    What queries share (`Sharing`) leaves out more, then the rules do, in their order.
+    """
 
     def __init__(
         self,
@@ -25,7 +40,8 @@ class Negatives:
         Args:
             scope: "all" contrasts a query with every document of the batch; "own" leaves out the hard
                 negatives that other queries brought, and keeps their positives.
-            in_batch: false contrasts a query with the documents it brought itself alone.
+            in_batch: false contrasts a query with the documents it brought itself alone, as NV-Embed's second
+                stage (Lee et al. 2024, 2405.17428).
             rules: what removes likely false negatives, in this order.
             datasets: `scope` or `in_batch` of single data sets, by the name of their task; what is not given
                 is as above.
@@ -75,7 +91,7 @@ class Negatives:
             )
 
     def __call__(
-        self, links: Links, step: int, guide: Guide | None = None, queued: Queued | None = None
+        self, links: Links, step: int = 0, guide: Guide | None = None, queued: Queued | None = None
     ) -> Pairing:
         """The pairing of a (gathered) batch at an optimiser step.
 
@@ -88,13 +104,25 @@ class Negatives:
         Raises:
             InputError: where a rule needs a guide and there is none.
         """
-        return pair(
-            links,
+        wanting = [rule.name for rule in self.rules if rule.by == "guide"]
+        if wanting and guide is None:
+            raise InputError(
+                f"rule {wanting[0]} compares by a guide and there is none: choose guide=..., or let the rule "
+                "compare by=student"
+            )
+        none = links.content_ids.new_zeros(0)
+        later = Queued(none, none, none.bool()) if queued is None else queued
+        candidates = BatchCandidates(links, later, self.sharing, self.datasets, self.rules, guide, step)
+        teacher = links.teacher
+        if teacher is not None:
+            teacher = torch.cat([teacher, teacher.new_full((len(later.task),), torch.nan)])
+        return Pairing(
+            target=links.positive,
+            owner=candidates.owner,
+            task=links.task,
             step=step,
-            scope=self.sharing.scope,
-            in_batch=self.sharing.in_batch,
-            datasets=self.datasets,
-            rules=self.rules,
+            candidates=candidates,
+            scores=links.scores,
+            teacher=teacher,
             guide=guide,
-            queued=queued,
         )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from embedtrain.objective.similarity.relevance import Relevance
 from embedtrain.rules import Rule, Scorer, apply_rules, row_counts
-from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, Pairing, content_id
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, content_id
 
 Scope = Literal["all", "own"]
 QUERY_DOCS: tuple[BlockName, ...] = ("query_docs",)
@@ -45,73 +45,8 @@ class Queued(NamedTuple):
     hard: Tensor  # (Q,) bool, True where it was brought as a hard negative
 
 
-def pair(
-    links: Links,
-    *,
-    step: int = 0,
-    scope: Scope = "all",
-    in_batch: bool = True,
-    datasets: Mapping[str, Sharing] | None = None,
-    rules: Sequence[Rule] = (),
-    guide: Guide | None = None,
-    queued: Queued | None = None,
-) -> Pairing:
-    """The pairing of a (gathered) batch: targets now, negatives when they are asked for.
-
-    A query's related texts are its own and all its labelled positives; queries of equal text and task share
-    their labels. With q_i the query of row i, p_i its positive, everything within one task:
-
-        query_docs     q_i and document c, unless c's text is related to q_i; True at p_i.
-        query_queries  q_i and q_j, unless they have a related text in common (so not itself, no equal query,
-                       no query with a positive in common, none whose text is a positive of the other).
-        doc_queries    p_i and q_j, unless p_i's text is related to q_j; True at q_i. The transpose of
-                       query_docs at the targets, but a query that shares the target is out.
-        doc_docs       p_i and document c, as query_docs; False at p_i.
-
-    With scope "own" a row leaves out the hard negatives that other queries brought and keeps their
-    positives; with `in_batch` False it leaves out all that others brought, and the other queries. Then the
-    rules take out more, in their order.
-
-    Args:
-        links: the parts of the batch, every index into the same M texts.
-        step: optimiser step.
-        scope: "all" or "own", see above.
-        in_batch: see above; False is NV-Embed's second stage (Lee et al. 2024, 2405.17428).
-        datasets: other `Sharing` for some tasks, by name.
-        rules: what takes likely false negatives out.
-        guide: a guide model's vectors of the queries and all C documents, if a rule asks for them.
-        queued: documents of earlier steps, columns after those of `links`.
-
-    Raises:
-        InputError: for an unknown scope, or a rule that needs a guide where there is none.
-    """
-    sharing = Sharing(scope, in_batch).checked()
-    wanting = [rule.name for rule in rules if rule.by == "guide"]
-    if wanting and guide is None:
-        raise InputError(
-            f"rule {wanting[0]} compares by a guide and there is none: choose guide=..., or let the rule "
-            "compare by=student"
-        )
-    none = links.content_ids.new_zeros(0)
-    later = Queued(none, none, none.bool()) if queued is None else queued
-    candidates = BatchCandidates(links, later, sharing, datasets or {}, rules, guide, step)
-    teacher = links.teacher
-    if teacher is not None:
-        teacher = torch.cat([teacher, teacher.new_full((len(later.task),), torch.nan)])
-    return Pairing(
-        target=links.positive,
-        owner=candidates.owner,
-        task=links.task,
-        step=step,
-        candidates=candidates,
-        scores=links.scores,
-        teacher=teacher,
-        guide=guide,
-    )
-
-
 class BatchCandidates:
-    """`Candidates` of one batch: the definitions of `pair`, a few rows at a time in memory of b x (B + C)."""
+    """`Candidates` of one batch, as `Negatives` defines them, a few rows at a time: memory is b x (B + C)."""
 
     def __init__(
         self,
@@ -194,14 +129,6 @@ class BatchCandidates:
             return cosines
 
         return similar
-
-
-def whole(
-    pairing: Pairing, names: Collection[BlockName] = QUERY_DOCS, student: Blocks | None = None
-) -> Allowed:
-    """What all queries may be contrasted with at once: for small batches and tests, it holds B x C tables."""
-    rows = torch.arange(len(pairing.target), device=pairing.target.device)
-    return pairing.candidates.allowed(rows, names, student)
 
 
 def _guide_block(guide: Guide, rows: Tensor, target: Tensor, name: BlockName) -> Tensor:

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixed_pairing import fixed
+from pairs_of import pair
 from random_batches import random_links
 
 from embedtrain.objective.losses.angle import AnglE, Angle, AnglETriples, angle_similarity
@@ -12,7 +13,6 @@ from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.objective.similarity.pairing import pair
 from embedtrain.rules import MarginPos
 from embedtrain.types import InputError
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixed_pairing import columns_links, fixed
+from pairs_of import pair, whole
 from sentence_transformers.sentence_transformer.losses import (
     CachedGISTEmbedLoss,
     GISTEmbedLoss,
@@ -32,7 +33,6 @@ from vector_tables import (
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.similarity import blocks
-from embedtrain.objective.similarity.pairing import pair, whole
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
 from embedtrain.rules import MarginPos, PercPos
 from embedtrain.types import Guide, SubModel

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fixed_pairing import columns_links
+from pairs_of import pair
 from torch import nn
 
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -12,7 +13,6 @@ from embedtrain.objective.losses.weighting import Progressive
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity import blocks, nested
-from embedtrain.objective.similarity.pairing import pair
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
 from embedtrain.rules import MarginPos
 from embedtrain.types import Allowed, Blocks, Embeddings, InputError, Pairing, SubModel, Weighted, content_id

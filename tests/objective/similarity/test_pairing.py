@@ -1,9 +1,10 @@
 import pytest
 import torch
 from fixed_pairing import fixed
+from pairs_of import pair, whole
 from random_batches import random_links
 
-from embedtrain.objective.similarity.pairing import Queued, Sharing, pair, whole
+from embedtrain.objective.similarity.pairing import Queued, Sharing
 from embedtrain.types import Blocks, InputError, Links, content_id
 
 EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")

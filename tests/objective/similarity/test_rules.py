@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from fixed_pairing import columns_links
 from golden import golden
+from pairs_of import pair, whole
 from random_batches import random_links
 from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
 from torch import nn
@@ -12,7 +13,6 @@ from transformers import AutoTokenizer
 
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.objective.similarity.pairing import pair, whole
 from embedtrain.rules import Abs, MarginPos, MinScore, PercPos, Seen, TopK
 from embedtrain.types import Blocks, Guide, InputError, Links, content_id
 

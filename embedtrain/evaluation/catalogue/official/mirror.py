@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedtrain.evaluation.catalogue.official.statistics import warn_of_differences
+from embedtrain.evaluation.mteb_private import Untyped
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -22,7 +23,7 @@ class Mirrored:
     address: Mapping[str, Any]  # the official one
     mirror: Path  # the folder its data are read from
 
-    def load_data(self, num_proc: int | None = None, **settings: Any) -> None:  # noqa: ANN401 (mteb's)
+    def load_data(self, num_proc: int | None = None, **settings: Untyped) -> None:
         """Loads as mteb does."""
         super().load_data(num_proc=num_proc, **settings)  # type: ignore[misc]
         warn_of_differences(self)  # type: ignore[arg-type]
@@ -44,7 +45,7 @@ def from_folder(task: AbsTask, folder: Path) -> AbsTask:
     return derived(task, Mirrored, metadata=metadata, address=task.metadata.dataset, mirror=folder)
 
 
-def derived(task: AbsTask, *mixins: type, **attributes: Any) -> AbsTask:  # noqa: ANN401 (class attributes)
+def derived(task: AbsTask, *mixins: type, **attributes: Untyped) -> AbsTask:
     """The task as an object of a subclass of its class, `mixins` first.
 
     `attributes` are the class's, because mteb forgets metadata of the object when it unloads data.

@@ -9,28 +9,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from embedtrain.evaluation.mteb_private import CLASSIFY
+from embedtrain.evaluation.mteb_private import CLASSIFY, Untyped
 
 
 class PlainLabels:
     """Put before a classification task class: its methods see columns as lists."""
 
-    def _evaluate_subset(self, model: Any, data_split: Any, **settings: Any) -> Any:  # noqa: ANN401
+    def _evaluate_subset(self, model: Untyped, data_split: Untyped, **settings: Untyped) -> Untyped:
         if self.metadata.modalities == ["text"] and isinstance(self.input_column_name, str):  # type: ignore[attr-defined]
             data_split = {name: _Lists(split) for name, split in data_split.items()}
         return super()._evaluate_subset(model, data_split, **settings)  # type: ignore[misc]
 
-    def _undersample_data(self, dataset: Any, experiment_num: int, idxs: list[int] | None = None) -> Any:  # noqa: ANN401
-        return super()._undersample_data(_Lists(dataset), experiment_num, idxs)  # type: ignore[misc]
+    def _undersample_data(self, dataset: Untyped, *settings: Untyped) -> Untyped:
+        return super()._undersample_data(_Lists(dataset), *settings)  # type: ignore[misc]
 
-    def _run_experiment(self, train_split: Any, eval_split: Any, *vectors: Any, **settings: Any) -> Any:  # noqa: ANN401
-        return super()._run_experiment(_Lists(train_split), _Lists(eval_split), *vectors, **settings)  # type: ignore[misc]
+    def _run_experiment(
+        self, train_split: Untyped, eval_split: Untyped, *vectors: Untyped, **settings: Untyped
+    ) -> Untyped:
+        splits = _Lists(train_split), _Lists(eval_split)
+        return super()._run_experiment(*splits, *vectors, **settings)  # type: ignore[misc]
 
 
 class _Lists:
     """A datasets.Dataset, or some rows of it, whose columns come as lists; each is read once."""
 
-    def __init__(self, dataset: Any, rows: list[int] | None = None) -> None:  # noqa: ANN401
+    def __init__(self, dataset: Untyped, rows: list[int] | None = None) -> None:
         self._dataset = dataset
         self._rows = rows
         self._columns: dict[str, list[Any]] = {}
@@ -48,7 +51,7 @@ class _Lists:
         return _Lists(self, rows)
 
 
-def with_plain_labels(task: Any) -> Any:  # noqa: ANN401 (an mteb task)
+def with_plain_labels(task: Untyped) -> Untyped:
     """The task; for mteb's plain classification a copy whose labels are read as lists."""
     from mteb.abstasks import AbsTaskClassification
 

@@ -18,6 +18,7 @@ from embedtrain.evaluation.catalogue.local.sets import RANKINGS, LocalSet, conte
 from embedtrain.evaluation.catalogue.local.tables import read_ranking, read_tables
 from embedtrain.evaluation.catalogue.official.mirror import derived
 from embedtrain.evaluation.catalogue.official.statistics import warn_of_differences
+from embedtrain.evaluation.mteb_private import Untyped
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -63,7 +64,7 @@ class FromRows:
     rows: Rows
     columns: Mapping[str, str]  # ours -> the official class's
 
-    def load_data(self, num_proc: int | None = None, **_: Any) -> None:  # noqa: ANN401 (mteb's signature)
+    def load_data(self, num_proc: int | None = None, **_: Untyped) -> None:
         """Reads the rows into the columns of the official task; InputError for a malformed row."""
         task: Any = self
         files, splits = self.rows.files, list(task.eval_splits)
@@ -136,7 +137,7 @@ def _files_of_split(task: AbsTask, item: LocalSet, split: str) -> tuple[Path, ..
     return found[0] if found else ()
 
 
-def _columns(task: Any, kind: str) -> dict[str, str] | None:  # noqa: ANN401 (an mteb task of any class)
+def _columns(task: Untyped, kind: str) -> dict[str, str] | None:
     """Our column names -> the official class's; None where the class wants another shape."""
     from mteb.abstasks import AbsTaskClusteringLegacy
 
@@ -168,7 +169,7 @@ def _columns(task: Any, kind: str) -> dict[str, str] | None:  # noqa: ANN401 (an
     return {}
 
 
-def _pick(**columns: Any) -> dict[str, str] | None:  # noqa: ANN401 (mteb's column attributes may be mappings)
+def _pick(**columns: Untyped) -> dict[str, str] | None:
     if not all(isinstance(name, str) for name in columns.values()):
         return None
     return {ours: name for ours, name in columns.items() if ours != name}
