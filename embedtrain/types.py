@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, get_args
 
 if TYPE_CHECKING:  # commands answer a mistyped word without loading torch
     import torch
@@ -127,12 +127,6 @@ class Links(NamedTuple):
             positive=self.positive + docs,
             known_owner=self.known_owner + queries,
         )
-
-    def hard(self) -> Tensor:
-        """(N,) bool, the documents that are no query's positive."""
-        hard = self.docs >= 0
-        hard[self.positive] = False
-        return hard
 
 
 class Batch(NamedTuple):
@@ -262,6 +256,11 @@ class Score(NamedTuple):
     metric: str
     value: float
     dtype: str = "float32"  # of the vectors (`Cell`); last, since older files do not have it
+
+    @property
+    def cell(self) -> Cell:
+        """What was measured; a funnel's dtype is its name."""
+        return Cell(self.layer, self.dim, cast(Dtype, self.dtype))
 
 
 def content_id(content: Content) -> int:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from embedtrain.types import Role
+
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
     from mteb.models import ModelMeta
@@ -75,20 +77,12 @@ def seed(task: Untyped) -> None:
     task.rng_state, task.np_rng = _set_seed(task.seed)
 
 
-def query_texts(queries: Untyped) -> list[str]:
-    """The texts of queries, as mteb joins them with their instructions."""
+def texts_of_table(rows: Untyped, role: Role) -> list[str]:
+    """The texts of queries as mteb joins them with their instructions, of documents with their titles."""
     from mteb._create_dataloaders import _retrieval_texts
     from mteb.types import PromptType
 
-    return list(_retrieval_texts(queries, PromptType.query)[:])
-
-
-def document_texts(corpus: Untyped) -> list[str]:
-    """The texts of documents, as mteb joins them with their titles."""
-    from mteb._create_dataloaders import _retrieval_texts
-    from mteb.types import PromptType
-
-    return list(_retrieval_texts(corpus, PromptType.document)[:])
+    return list(_retrieval_texts(rows, PromptType(role))[:])
 
 
 def reciprocal_ranks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from embedtrain.files.scores import main_scores
 from embedtrain.types import DTYPES, Cell, Dtype, InputError, Score
@@ -33,8 +33,7 @@ def cells(scores: Sequence[Score], metric: str | None = None) -> dict[Cell, floa
         raise InputError(f"no score has the metric {metric!r}; there are {known}")
     by_cell: dict[Cell, dict[tuple[str, str], float]] = {}
     for score in chosen:
-        cell = Cell(score.layer, score.dim, cast("Dtype", score.dtype))
-        by_cell.setdefault(cell, {})[score.task, score.split] = score.value
+        by_cell.setdefault(score.cell, {})[score.task, score.split] = score.value
     tasks = {frozenset(values) for values in by_cell.values()}
     if len(tasks) > 1:
         raise InputError(

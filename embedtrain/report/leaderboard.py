@@ -6,10 +6,9 @@ import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import cast
 
 from embedtrain.files.scores import TaskFacts, main_scores
-from embedtrain.types import DTYPES, Cell, Dtype, Score
+from embedtrain.types import DTYPES, Cell, Score
 
 Row = dict[str, str | int | float | None]
 NAMED = ("Layer", "Dim", "Dtype", "Bytes per vector", "Parameters")
@@ -30,8 +29,7 @@ def leaderboard(
     """
     values: dict[Cell, dict[str, list[float]]] = {}
     for score in main_scores([score for score in scores if score.dtype in DTYPES]):
-        cell = Cell(score.layer, score.dim, cast("Dtype", score.dtype))
-        values.setdefault(cell, {}).setdefault(score.task, []).append(100 * score.value)
+        values.setdefault(score.cell, {}).setdefault(score.task, []).append(100 * score.value)
     names = list(dict.fromkeys(task for found in values.values() for task in found))
     types: dict[str, list[str]] = {}
     for name in names:

@@ -15,22 +15,26 @@ Row = Mapping[str, Any]
 _STYLES = {"better": BETTER, "worse": WORSE}
 
 
+def _table(title: str, left: str, right: str = "", last: str = "", caption: str | None = None) -> Table:
+    """A table of columns, named by words: texts at the left, then numbers at the right, then a verdict."""
+    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in filter(None, left.split(", ")):
+        table.add_column(name, overflow="fold")
+    for name in filter(None, right.split(", ")):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in filter(None, last.split(", ")):
+        table.add_column(name, no_wrap=True)
+    return table
+
+
 def verdict_table(rows: Sequence[Row], *, alpha: float, correction: str) -> Table:
     """A block a task and pair of cells: both scores x 100, difference, interval, verdict, corrected p.
 
     It fits 80 columns: what belongs together is written below each other.
     """
-    table = Table(
-        title="second - first, x 100",
-        caption=f"p corrected by {correction}, a difference below {alpha:g}; intervals of {1 - alpha:.0%}",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
+    caption = f"p corrected by {correction}, a difference below {alpha:g}; intervals of {1 - alpha:.0%}"
+    table = _table("second - first, x 100", "task, first, second", "difference", "verdict", caption)
     runs = {row[side]["run"] for row in rows for side in ("first", "second")}
-    for name in ("task", "first", "second"):
-        table.add_column(name, overflow="fold")
-    table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
     for row in rows:
         sides = [
             f"{_side(row[side], named=len(runs) > 1)}\n{_hundred(row[side]['score'])}"
@@ -49,12 +53,8 @@ def verdict_table(rows: Sequence[Row], *, alpha: float, correction: str) -> Tabl
 
 def tasks_table(rows: Sequence[Row]) -> Table:
     """A line a pair of cells: Wilcoxon's signed ranks over tasks."""
-    table = Table(title="over tasks (Wilcoxon signed rank)", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("first", "second"):
-        table.add_column(name, overflow="fold")
-    for name in ("tasks", "mean difference", "p", "least p possible"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    numbers = "tasks, mean difference, p, least p possible"
+    table = _table("over tasks (Wilcoxon signed rank)", "first, second", numbers, "verdict")
     for row in rows:
         table.add_row(
             row["first"],
@@ -70,11 +70,7 @@ def tasks_table(rows: Sequence[Row]) -> Table:
 
 def smallest_table(rows: Sequence[Row]) -> Table:
     """A line a task: the smallest cut that is not worse than the reference, and what it may yet lose."""
-    table = Table(title="smallest cut that is not worse", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("task", "cut"):
-        table.add_column(name)
-    for name in ("difference", "loss not excluded"):
-        table.add_column(name, justify="right")
+    table = _table("smallest cut that is not worse", "task, cut", "difference, loss not excluded")
     for row in rows:
         if row["cell"] is None:
             table.add_row(row["task"], Text("all are worse", "dim"), "", "")
@@ -87,16 +83,10 @@ def smallest_table(rows: Sequence[Row]) -> Table:
 def subset_table(result: Row) -> Table:
     """A line a dropped task: how predictable it was and how well the rest ranks."""
     kept = ", ".join(result["kept"])
-    table = Table(
-        title=f"tasks dropped, most predictable first; {len(result['kept'])} kept",
-        caption=f"kept: {kept}\nrank correlation with all tasks: Spearman {result['spearman']:.3f}, "
-        f"Kendall {result['kendall']:.3f}",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("dropped")
-    for name in ("predictability", "Spearman", "Kendall"):
-        table.add_column(name, justify="right")
+    caption = f"kept: {kept}\nrank correlation with all tasks: Spearman {result['spearman']:.3f}, "
+    caption += f"Kendall {result['kendall']:.3f}"
+    title = f"tasks dropped, most predictable first; {len(result['kept'])} kept"
+    table = _table(title, "dropped", "predictability, Spearman, Kendall", caption=caption)
     for step in result["steps"]:
         numbers = (step[name] for name in ("predictability", "spearman", "kendall"))
         table.add_row(step["dropped"], *(f"{number:.3f}" for number in numbers))

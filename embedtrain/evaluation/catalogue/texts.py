@@ -9,10 +9,9 @@ from embedtrain.evaluation.catalogue.tasks import load
 from embedtrain.evaluation.mteb_private import (
     SCORE_QUERIES,
     Untyped,
-    document_texts,
-    query_texts,
     same_random_state,
     silenced,
+    texts_of_table,
 )
 
 if TYPE_CHECKING:
@@ -88,8 +87,8 @@ def _parts(data: Untyped, splits: set[str], place: str) -> Iterator[tuple[str, l
             if name not in _NOT_READ:
                 yield f"{place} {name}".strip(), list(_strings(data[name][:]))
     elif isinstance(data, Mapping) and "corpus" in data and "queries" in data:
-        yield f"{place} queries".strip(), query_texts(data["queries"])
-        yield f"{place} corpus".strip(), document_texts(data["corpus"])
+        yield f"{place} queries".strip(), texts_of_table(data["queries"], "query")
+        yield f"{place} corpus".strip(), texts_of_table(data["corpus"], "document")
     elif isinstance(data, Mapping):
         named = {key: value for key, value in data.items() if key in splits}
         for key, value in (named or data).items():

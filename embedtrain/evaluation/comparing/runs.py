@@ -69,7 +69,7 @@ def read_run(text: str) -> Run:
         raise InputError(f"{name}: scores of several models ({', '.join(models)}); give each its own folder")
     table: dict[TaskSplit, dict[Cell, Score]] = {}
     for row in rows:
-        table.setdefault((row.task, row.split), {})[cell_of(row)] = row
+        table.setdefault((row.task, row.split), {})[row.cell] = row
     return Run(text, Path(name), chosen, table)
 
 
@@ -92,11 +92,6 @@ def read_seeds(text: str, pattern: str) -> dict[str, Run]:
     if not found:
         raise InputError(f"no folder {base}{pattern}; seeds={pattern} names what follows each of runs")
     return found
-
-
-def cell_of(score: Score) -> Cell:
-    """The cell of a score; a funnel's dtype is its name."""
-    return Cell(score.layer, score.dim, cast(Dtype, score.dtype))
 
 
 def cells_of(rows: Sequence[Sequence[int | str]]) -> list[Cell]:

@@ -29,7 +29,7 @@ WRITES_NOTHING = "predictions"  # mteb's prediction_folder: it only has to be gi
 
 class _Part(NamedTuple):
     asked: Asked
-    values: tuple[Values, ...]  # the main metric first
+    values: dict[str, Values]  # by metric, the main one first
 
 
 class Collector:
@@ -77,14 +77,14 @@ class Collector:
         self, scores: Untyped, qrels: Untyped, results: Untyped, *, hf_split: str, hf_subset: str
     ) -> Untyped:
         asked = Asked(hashes(scores), np.zeros(len(scores)))
-        values = []
+        values = {}
         for metric in dict.fromkeys((str(self.task.metadata.main_score), "ndcg_at_10")):
             if metric.startswith("mrr") and self.task.skip_first_result:
                 continue  # the ranking without its first is mteb's alone
             each = of_queries(metric, scores, qrels, results)
             if each is not None:
-                values.append(Values(metric, "mean", np.asarray(each, dtype=np.float64)[:, None]))
-        self._caught[hf_split, hf_subset] = _Part(asked, tuple(values))
+                values[metric] = Values(metric, "mean", np.asarray(each, dtype=np.float64)[:, None])
+        self._caught[hf_split, hf_subset] = _Part(asked, values)
         own = getattr(type(self.task), SCORE_QUERIES)
         return own(self.task, scores, qrels, results, hf_split=hf_split, hf_subset=hf_subset)
 
@@ -101,7 +101,8 @@ class Collector:
         if values is None:
             return None
         # experiments have no text: their number is their id
-        return _Part(asked or Asked(np.arange(len(values.columns)), np.zeros(len(values.columns))), (values,))
+        asked = asked or Asked(np.arange(len(values.columns)), np.zeros(len(values.columns)))
+        return _Part(asked, {values.metric: values})
 
 
 def _joined(about: Mapping[str, Any], parts: list[_Part | None]) -> ItemValues:
@@ -111,13 +112,13 @@ def _joined(about: Mapping[str, Any], parts: list[_Part | None]) -> ItemValues:
         nothing = np.empty(0)
         empty = nothing.astype(np.int64)
         return ItemValues(About(**about, statistics={}), empty, empty, nothing, {})
-    metrics = [one for one in whole[0].values if all(one.metric in _names(part) for part in whole)]
+    metrics = [metric for metric in whole[0].values if all(metric in part.values for part in whole)]
     return ItemValues(
-        About(**about, statistics={one.metric: one.statistic for one in metrics}),
+        About(**about, statistics={metric: whole[0].values[metric].statistic for metric in metrics}),
         np.concatenate([part.asked.ids for part in whole]),
         np.repeat(np.arange(len(whole)), [len(part.asked.ids) for part in whole]),
         np.concatenate([part.asked.gold for part in whole]),
-        {one.metric: _stacked([_named(part, one.metric) for part in whole]) for one in metrics},
+        {metric: _stacked([part.values[metric].columns for part in whole]) for metric in metrics},
     )
 
 
@@ -127,11 +128,3 @@ def _stacked(columns: list[Any]) -> Untyped:
     return np.concatenate(
         [np.column_stack([column, *[column[:, :1]] * (most - column.shape[1])]) for column in columns]
     )
-
-
-def _names(part: _Part) -> set[str]:
-    return {one.metric for one in part.values}
-
-
-def _named(part: _Part, metric: str) -> Untyped:
-    return next(one.columns for one in part.values if one.metric == metric)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.evaluation.catalogue.official.plain_labels import Lists
 from embedtrain.evaluation.mteb_private import Untyped, reciprocal_ranks
 from embedtrain.evaluation.per_item.weighted import Floats
 from embedtrain.types import content_id
@@ -137,15 +138,7 @@ def _rows(task: Untyped, where: Where) -> Untyped:
     table = data[subset][split] if subset in data else data[split]
     if len(table) == 1:  # an old layout: the whole table in one row
         return table[0]
-    return _Columns(table)
-
-
-class _Columns:
-    def __init__(self, table: Untyped) -> None:
-        self._table = table
-
-    def __getitem__(self, name: str) -> list[Any]:
-        return list(self._table[name][:])
+    return Lists(table)
 
 
 def _pair_ids(rows: Mapping[str, Any], left: str, right: str) -> NDArray[np.int64]:

@@ -27,7 +27,7 @@ from mteb.types import PromptType
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedtrain.evaluation.mteb_private import Untyped, document_texts, query_texts
+from embedtrain.evaluation.mteb_private import Untyped, texts_of_table
 from embedtrain.evaluation.vectors.bank import GridBank
 from embedtrain.evaluation.vectors.search import Hits, rerank, search
 from embedtrain.evaluation.vectors.streaming import Asked, Documents, search_all
@@ -104,7 +104,7 @@ class ServedCell(AbsEncoder):
         are cosines of what `encode` gives; with rescoring, of the float32 query and the kept document.
         """
         query_ids = list(queries["id"][:])
-        texts_of_queries = query_texts(queries)
+        texts_of_queries = texts_of_table(queries, "query")
         if top_ranked is None and not self._fits(task_metadata):
             return self._streamed(query_ids, texts_of_queries, task_metadata, top_k)
         ids, texts = self.bank.corpus(self._corpus, ids_and_texts)
@@ -133,7 +133,7 @@ class ServedCell(AbsEncoder):
         def sample() -> list[bytes]:
             rows = range(0, count, max(1, count // _SAMPLED))
             how = self._prompted(task, PromptType.document)
-            return [key_of(*how, text) for text in document_texts(self._corpus.select(rows))]
+            return [key_of(*how, text) for text in texts_of_table(self._corpus.select(rows), "document")]
 
         return self.bank.holds(self._corpus, count, sample)
 
@@ -148,7 +148,8 @@ class ServedCell(AbsEncoder):
         # mteb gives each cell the same corpus, which the bank holds on to, but queries of its own
         where = (id(self._corpus), tuple(query_ids), tuple(texts), top_k)
         if where not in self.bank.searched:
-            cells = [ServedCell(self.bank, cell, self.mteb_model_meta, self.serving) for cell in self._all()]
+            all_cells = self.bank.cells if self.cell in self.bank.cells else (self.cell,)
+            cells = [ServedCell(self.bank, cell, self.mteb_model_meta, self.serving) for cell in all_cells]
             asked = Asked(
                 query_ids,
                 {one.cell: one._unit(texts, task, PromptType.query) for one in cells},
@@ -159,15 +160,12 @@ class ServedCell(AbsEncoder):
             corpus = self._corpus
 
             def read(start: int, end: int) -> list[str]:
-                return document_texts(corpus.select(range(start, end)))
+                return texts_of_table(corpus.select(range(start, end)), "document")
 
             documents = Documents(list(corpus["id"][:]), read, *self._prompted(task, PromptType.document))
             self.bank.searched[where] = search_all(self.bank, documents, asked)
         hits: Hits = self.bank.searched[where][self.cell]
         return hits
-
-    def _all(self) -> tuple[Cell, ...]:
-        return self.bank.cells if self.cell in self.bank.cells else (self.cell,)
 
     def _prompted(self, task: TaskMetadata, prompt_type: PromptType | None) -> tuple[Role, str | None]:
         # Texts of symmetric tasks (STS, classification) have no role in mteb. Unless the model has a prompt
@@ -214,4 +212,4 @@ def model_meta(
 
 def ids_and_texts(corpus: Untyped) -> tuple[list[str], list[str]]:
     """The documents of a corpus."""
-    return list(corpus["id"][:]), document_texts(corpus)
+    return list(corpus["id"][:]), texts_of_table(corpus, "document")

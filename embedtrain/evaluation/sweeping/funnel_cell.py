@@ -12,7 +12,7 @@ from mteb.results import TaskResult
 from mteb.types import PromptType
 from torch import Tensor
 
-from embedtrain.evaluation.mteb_private import Untyped, query_texts
+from embedtrain.evaluation.mteb_private import Untyped, texts_of_table
 from embedtrain.evaluation.sweeping.adapter import AS_CUT, ServedCell, Serving, ids_and_texts
 from embedtrain.evaluation.sweeping.funnel import Funnel, cascade, shortlist
 from embedtrain.evaluation.vectors.bank import GridBank
@@ -50,7 +50,7 @@ class FunnelCell(ServedCell):
         Where documents are given for each query (`top_ranked`) the funnel runs over those.
         """
         ids, texts = self.bank.corpus(self._corpus, ids_and_texts)
-        names, asked = list(queries["id"][:]), query_texts(queries)
+        names, asked = list(queries["id"][:]), texts_of_table(queries, "query")
         self.documents[settings["hf_split"], settings["hf_subset"]] = len(ids)
         stages = [
             (

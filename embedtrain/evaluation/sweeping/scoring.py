@@ -37,7 +37,7 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
     """
     counter = _Counter(task, shared, len(pending))
     layers = [sub.layer for cell in shared.cells for sub in sub_models_of(cell)]
-    bank = GridBank(shared.encoder, layers, counter.texts, shared.keeping, shared.revision, counter.found)
+    bank = GridBank(shared.encoder, layers, counter.encoded, shared.keeping, shared.revision, counter.stored)
     collector = Collector(task)
     loaded_before = task.data_loaded
     _load_everywhere(task)
@@ -46,14 +46,14 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
             first, rest = pending[0], pending[1:]
             bank.closed, bank.cells = False, tuple(cell for cell in pending if isinstance(cell, Cell))
             yield first, _measure(shared, collector, bank, first, keep=rank() == 0)
-            counter.cell()
+            counter.cells(1)
             pending = []
             for cell, scores in _lookups(shared, collector, bank, rest):
                 if scores is None:
                     pending.append(cell)
                     continue
                 yield cell, scores
-                counter.cell()
+                counter.cells(1)
     finally:
         if task.data_loaded and not loaded_before:
             task.unload_data()
@@ -156,22 +156,18 @@ class _Counter:
     def __init__(self, task: AbsTask, shared: Sweep, pending: int) -> None:
         self._task, self._report = task.metadata.name, shared.progress
         self._cells = len(shared.cells_of(task))
-        self._done, self._encoded, self._stored = self._cells - pending, 0, 0
-        self._show()
+        self._done, self._texts = self._cells - pending, {"encoded": 0, "found in the store": 0}
+        self.cells(0)
 
-    def texts(self, encoded: int) -> None:
-        self._encoded = encoded
-        self._show()
+    def encoded(self, texts: int) -> None:
+        self._texts["encoded"] = texts
+        self.cells(0)
 
-    def found(self, texts: int) -> None:
-        self._stored = texts
-        self._show()
+    def stored(self, texts: int) -> None:
+        self._texts["found in the store"] = texts
+        self.cells(0)
 
-    def cell(self) -> None:
-        self._done += 1
-        self._show()
-
-    def _show(self) -> None:
-        parts = [f"{self._encoded:,} texts encoded"] if self._encoded else []
-        parts += [f"{self._stored:,} found in the store"] if self._stored else []
-        self._report(self._task, self._done, self._cells, ", ".join(parts) or "nothing to encode")
+    def cells(self, more: int) -> None:
+        self._done += more
+        said = [f"{count:,} texts {where}" for where, count in self._texts.items() if count]
+        self._report(self._task, self._done, self._cells, ", ".join(said) or "nothing to encode")

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from embedtrain.evaluation.catalogue.texts import shipped_texts
 from embedtrain.evaluation.mteb_private import same_random_state, silenced
 from embedtrain.evaluation.sweeping.funnel import Measured, measured_as, sub_models_of
 from embedtrain.evaluation.sweeping.workers import usable_workers
@@ -132,7 +133,8 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     found = everyone(found)[0]  # what rank 0 sees: file systems show others late what it wrote
     others: list[Score] = []
     if is_first:
-        _remove_drafts(shared.results, DRAFT)
+        for left in shared.results.glob(f"{DRAFT}*"):  # what a killed sweep was writing
+            shutil.rmtree(left, ignore_errors=True)
         others = _others(file, shared, {task.metadata.name for task in tasks})
         _write(file, [*others, *_in_order(found, tasks, shared)])
     failures = _measure_missing(shared, tasks, found, file)
@@ -165,12 +167,6 @@ def _measure_missing(shared: Sweep, tasks: Sequence[AbsTask], found: Found, file
                 raise
             failures.append(_failure(name, error))
     return failures
-
-
-def _remove_drafts(results: Path, prefix: str) -> None:
-    """Takes away what a killed sweep was writing."""
-    for left in results.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _in_order(found: Found, tasks: Sequence[AbsTask], shared: Sweep) -> list[Score]:
@@ -238,21 +234,12 @@ def characters(task: AbsTask) -> float:
     if files:
         return float(sum(_file_bytes(path) for parts in files.values() for path in parts))
     statistics = task.metadata.descriptive_stats
-    return sum(_text_lengths(statistics)) if statistics else float("inf")
+    return (
+        float(sum(shipped_texts(split)[1] for split in statistics.values())) if statistics else float("inf")
+    )
 
 
 def _file_bytes(path: Path) -> int:
     if path.is_dir():
         return sum(part.stat().st_size for part in path.rglob("*.arrow"))
     return path.stat().st_size if path.exists() else 0
-
-
-def _text_lengths(node: object) -> Iterator[float]:
-    """The `total_text_length` numbers of statistics, at any depth."""
-    if not isinstance(node, Mapping):
-        return
-    for key, value in node.items():
-        if key == "total_text_length" and isinstance(value, (int, float)):
-            yield float(value)
-        elif key != "hf_subset_descriptive_stats":  # the same texts, by language
-            yield from _text_lengths(value)

@@ -45,6 +45,13 @@ class Queued(NamedTuple):
     hard: Tensor  # (Q,) bool, True where it was brought as a hard negative
 
 
+def hard_documents(links: Links) -> Tensor:
+    """(N,) bool, the documents that are no query's positive."""
+    hard = torch.ones_like(links.docs, dtype=torch.bool)
+    hard[links.positive] = False
+    return hard
+
+
 class BatchCandidates:
     """`Candidates` of one batch, as `Negatives` defines them, a few rows at a time: memory is b x (B + C)."""
 
@@ -62,7 +69,7 @@ class BatchCandidates:
         self.target, self.task = links.positive, links.task
         self.owner = torch.cat([links.owner, torch.full_like(queued.task, -1)])  # (C,)
         self.doc_task = torch.cat([links.task[links.owner], queued.task])  # (C,)
-        self.hard = torch.cat([links.hard(), queued.hard])  # (C,)
+        self.hard = torch.cat([hard_documents(links), queued.hard])  # (C,)
         self.own_hard = torch.full_like(links.task, sharing.scope == "own", dtype=torch.bool)  # (B,)
         self.alone = torch.full_like(links.task, not sharing.in_batch, dtype=torch.bool)  # (B,)
         self.shares_all = {sharing, *datasets.values()} == {Sharing()}

@@ -2,7 +2,7 @@ import pytest
 from tasks import swept
 
 from embedtrain.evaluation.comparing.compare import Judgement, compare_runs
-from embedtrain.evaluation.comparing.runs import cell_of, read_run
+from embedtrain.evaluation.comparing.runs import read_run
 from embedtrain.evaluation.comparing.statistics import Settings
 from embedtrain.evaluation.per_item.stored import items_file, read_items
 from embedtrain.files.scores import main_scores
@@ -23,7 +23,7 @@ def test_every_main_score_has_the_items_that_make_it(make_encoder, data_root, tm
     scores = main_scores(run_sweep(make_encoder(), data_root, tmp_path, workers=workers))
     assert len(scores) == len(CELLS) * len(NAMES)
     for score in scores:
-        path = items_file(tmp_path, score.task, step=0, cell=str(cell_of(score)), split=score.split)
+        path = items_file(tmp_path, score.task, step=0, cell=str(score.cell), split=score.split)
         items = read_items(path)
         assert next(iter(items.about.statistics)) == score.metric
         assert (items.about.weights, items.about.dtype) == ("weights0", score.dtype)

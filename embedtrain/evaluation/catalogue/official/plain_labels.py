@@ -17,20 +17,20 @@ class PlainLabels:
 
     def _evaluate_subset(self, model: Untyped, data_split: Untyped, **settings: Untyped) -> Untyped:
         if self.metadata.modalities == ["text"] and isinstance(self.input_column_name, str):  # type: ignore[attr-defined]
-            data_split = {name: _Lists(split) for name, split in data_split.items()}
+            data_split = {name: Lists(split) for name, split in data_split.items()}
         return super()._evaluate_subset(model, data_split, **settings)  # type: ignore[misc]
 
     def _undersample_data(self, dataset: Untyped, *settings: Untyped) -> Untyped:
-        return super()._undersample_data(_Lists(dataset), *settings)  # type: ignore[misc]
+        return super()._undersample_data(Lists(dataset), *settings)  # type: ignore[misc]
 
     def _run_experiment(
         self, train_split: Untyped, eval_split: Untyped, *vectors: Untyped, **settings: Untyped
     ) -> Untyped:
-        splits = _Lists(train_split), _Lists(eval_split)
+        splits = Lists(train_split), Lists(eval_split)
         return super()._run_experiment(*splits, *vectors, **settings)  # type: ignore[misc]
 
 
-class _Lists:
+class Lists:
     """A datasets.Dataset, or some rows of it, whose columns come as lists; each is read once."""
 
     def __init__(self, dataset: Untyped, rows: list[int] | None = None) -> None:
@@ -47,8 +47,9 @@ class _Lists:
             self._columns[column] = list(whole) if self._rows is None else [whole[row] for row in self._rows]
         return self._columns[column]
 
-    def select(self, rows: list[int]) -> _Lists:
-        return _Lists(self, rows)
+    def select(self, rows: list[int]) -> Lists:
+        """Some of the rows."""
+        return Lists(self, rows)
 
 
 def with_plain_labels(task: Untyped) -> Untyped:

@@ -46,6 +46,21 @@ ALSO_CALLED = {
     "EmotionClassification": ("emotion",),
     "ImdbClassification": ("imdb",),
 }
+COLUMNS = {  # kind -> our column -> the attribute of mteb's class that names its own
+    "pairs": {
+        "sentence1": "input1_column_name",
+        "sentence2": "input2_column_name",
+        "labels": "label_column_name",
+    },
+    "classification": {"text": "input_column_name", "label": "label_column_name"},
+    "clustering": {"sentences": "input_column_name", "labels": "label_column_name"},
+    "summarization": {
+        "text": "text_column_name",
+        "human_summaries": "human_summaries_column_name",
+        "machine_summaries": "machine_summaries_column_name",
+        "relevance": "relevancy_column_name",
+    },
+}
 SAME_SPLIT = {name: ("validation", "dev", "val", "valid") for name in ("validation", "dev", "val", "valid")}
 WHOLE_SET = {("SICK-R", "test"): ("train", "trial", "dev", "test")}  # what mteb publishes as one split
 
@@ -141,38 +156,16 @@ def _columns(task: Untyped, kind: str) -> dict[str, str] | None:
     """Our column names -> the official class's; None where the class wants another shape."""
     from mteb.abstasks import AbsTaskClusteringLegacy
 
-    if kind == "clustering":
-        return (
-            None
-            if isinstance(task, AbsTaskClusteringLegacy)
-            else _pick(sentences=task.input_column_name, labels=task.label_column_name)
-        )
-    if kind == "sts":
-        return _pick(sentence1=task.column_names[0], sentence2=task.column_names[1])
-    if kind == "pairs":
-        return _pick(
-            sentence1=task.input1_column_name,
-            sentence2=task.input2_column_name,
-            labels=task.label_column_name,
-        )
-    if kind == "classification":
-        return _pick(text=task.input_column_name, label=task.label_column_name)
-    if kind == "bitext":
-        return None if task.parallel_subsets else {}
-    if kind == "summarization":
-        return _pick(
-            text=task.text_column_name,
-            human_summaries=task.human_summaries_column_name,
-            machine_summaries=task.machine_summaries_column_name,
-            relevance=task.relevancy_column_name,
-        )
-    return {}
-
-
-def _pick(**columns: Untyped) -> dict[str, str] | None:
-    if not all(isinstance(name, str) for name in columns.values()):
+    if kind == "clustering" and isinstance(task, AbsTaskClusteringLegacy):
         return None
-    return {ours: name for ours, name in columns.items() if ours != name}
+    if kind == "bitext" and task.parallel_subsets:
+        return None
+    names = {ours: getattr(task, attribute) for ours, attribute in COLUMNS.get(kind, {}).items()}
+    if kind == "sts":
+        names = {"sentence1": task.column_names[0], "sentence2": task.column_names[1]}
+    if not all(isinstance(name, str) for name in names.values()):
+        return None
+    return {ours: name for ours, name in names.items() if ours != name}
 
 
 def _plain(name: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from embedtrain.objective.matryoshka import Objective, ObjectiveValue
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.objective.similarity.pairing import Queued
+from embedtrain.objective.similarity.pairing import Queued, hard_documents
 from embedtrain.ranks import rank, world_size
 from embedtrain.training.distributed import (
     gather_embeddings,
@@ -163,7 +163,7 @@ def _gathered(
         gather_embeddings(Embeddings(own.values, local.layers), held.docs).values,
         all_links.content_ids[all_links.docs],
         all_links.task[all_links.owner],
-        all_links.hard(),
+        hard_documents(all_links),
         None if own.guide is None else gather_rows(own.guide, held.docs),
     )
     theirs = torch.ones_like(every.hard)
@@ -177,7 +177,7 @@ def _documents(texts: Embeddings, links: Links, guide: Tensor | None) -> Documen
         texts.values.detach()[:, links.docs],
         links.content_ids[links.docs],
         links.task[links.owner],
-        links.hard(),
+        hard_documents(links),
         None if guide is None else guide[links.docs],
     )
 
