@@ -33,7 +33,13 @@ class Loss(Protocol):
     """Prefixes and their pairing to a scalar; the loss normalises, if it wants unit vectors."""
 
     def __call__(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
-        """Un-normalised prefixes (B, d) and (C, d) to the mean loss of the batch."""
+        """The mean loss of the batch, a scalar.
+
+        Args:
+            query: (B, d) prefixes, not normalised.
+            docs: (C, d) prefixes, not normalised.
+            pairing: positives, owners, scores and candidates.
+        """
         ...
 
 

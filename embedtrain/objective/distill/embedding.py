@@ -79,10 +79,7 @@ class EmbeddingDistill(nn.Module):
     def forward(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
         """The weighted sum over the sub-models, a scalar >= 0.
 
-        Args:
-            texts: (L, R, D) of every layer in `chosen`, raw.
-            chosen: sub-models and weights of the step.
-            guide: (R, G) unit vectors of the guide for the same texts.
+        Arguments are those of `Distill`.
 
         Raises:
             InputError: if there is no guide.

@@ -70,10 +70,7 @@ class Espresso(nn.Module):
     def forward(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
         """The weighted sum over the layers, a scalar >= 0.
 
-        Args:
-            texts: (L, R, D) of every layer in `chosen`, raw.
-            chosen: sub-models and weights of the step.
-            guide: not looked at.
+        Arguments are those of `Distill`; the guide is not looked at.
 
         Raises:
             InputError: if no sub-model of the step has K dims, or the model has no more than K.

@@ -19,9 +19,12 @@ class Distill(Protocol):
     """What the sub-models of a step learn from its largest: a scalar, already weighted."""
 
     def __call__(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
-        """Embeddings (L, R, D) of all queries, then all documents, at the chosen layers.
+        """A scalar of R texts: all queries of the batch, then all documents.
 
-        `guide` (R, G) has a guide model's unit vectors of the same texts, where there is one.
+        Args:
+            texts: (L, R, D) of every layer in `chosen`, not normalised.
+            chosen: sub-models and weights of the step.
+            guide: (R, G) unit vectors of a guide model for the same texts, where there is one.
         """
         ...
 

@@ -9,16 +9,20 @@ Letters: B queries, b those of a chunk, C documents, d coordinates, P pairs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.losses.angle_contrast import InBatch, OverDocuments
 from embedtrain.objective.losses.pairs import Labels, Pairs, labelled_pairs
 from embedtrain.objective.losses.scored import CoSENT, cosine, ranked
 from embedtrain.objective.schedule import Schedule, at, inverse
 from embedtrain.objective.settings import above_zero, some_weight
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.types import InputError, Pairing
+from embedtrain.objective.similarity.nested import Similarity
+from embedtrain.types import BlockName, Blocks, InputError, Pairing, RowFacts
 
 
 def angle_similarity(left: Tensor, right: Tensor) -> Tensor:
@@ -58,6 +62,56 @@ class Angle(CoSENT):
         self.needs = self.needs | {"even_dims"}
 
     similarity = staticmethod(angle_similarity)
+
+
+class InBatch(nn.Module):
+    """Both texts of each pair against all others of the batch: a row loss, the sum of two cross-entropies."""
+
+    similarity: Similarity = "cosine"
+    blocks: Sequence[BlockName] = ("query_docs", "query_queries", "doc_queries", "doc_docs")
+
+    def __init__(self, inverse_temperature: float) -> None:
+        super().__init__()
+        self.inverse_temperature = inverse_temperature
+
+    def rows(self, scores: Blocks, allowed: Blocks, facts: RowFacts) -> Tensor:
+        """(b,) losses."""
+        from_query = self._half(
+            (scores.query_docs, scores.query_queries),
+            (allowed.query_docs, allowed.query_queries),
+            facts.target,
+        )
+        from_doc = self._half(
+            (scores.doc_queries, scores.doc_docs), (allowed.doc_queries, allowed.doc_docs), facts.rows
+        )
+        return from_query + from_doc
+
+    def _half(
+        self, scores: tuple[Tensor | None, ...], allowed: tuple[Tensor | None, ...], pair: Tensor
+    ) -> Tensor:
+        """Cross-entropy of the column `pair` (b,) among what is allowed, (b,)."""
+        logits = self.inverse_temperature * torch.cat(cast(tuple[Tensor, ...], scores), 1)  # (b, C + B)
+        entries = torch.cat(cast(tuple[Tensor, ...], allowed), 1)
+        return F.cross_entropy(torch.where(entries, logits, -torch.inf), pair, reduction="none")
+
+
+class OverDocuments(nn.Module):
+    """Each query against all documents of the batch or its positives alone: a row loss."""
+
+    similarity: Similarity = "cosine"
+    blocks: Sequence[BlockName] = ("query_docs",)
+
+    def __init__(self, inverse_temperature: float, positives_only: bool) -> None:
+        super().__init__()
+        self.inverse_temperature, self.positives_only = inverse_temperature, positives_only
+
+    def rows(self, scores: Blocks, allowed: Blocks, facts: RowFacts) -> Tensor:
+        """(b,) losses."""
+        entries = allowed.query_docs  # (b, C)
+        if self.positives_only:
+            entries = entries & cast(Tensor, facts.positive)[None, :]
+        logits = torch.where(entries, self.inverse_temperature * scores.query_docs, -torch.inf)
+        return F.cross_entropy(logits, facts.target, reduction="none")
 
 
 class AnglE(nn.Module):
@@ -105,10 +159,7 @@ class AnglE(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The loss of the batch, a scalar >= 0.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: the target of each query, the scores, the candidates.
+        As `Loss`; of the pairing it reads the target of each query, the scores, the candidates.
 
         Raises:
             InputError: if no pair carries a score or d is odd.
@@ -168,10 +219,7 @@ class AnglETriples(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The loss of the batch, a scalar >= 0.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: targets, owners and candidates.
+        As `Loss`; of the pairing it reads targets, owners and candidates.
 
         Raises:
             InputError: if the batch has no hard negative or d is odd.

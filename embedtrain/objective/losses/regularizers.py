@@ -45,10 +45,7 @@ class OPL(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The mean over the pairs of the batch, a scalar >= 0.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: targets, and owners or scores.
+        As `Loss`; of the pairing it reads targets, and owners or scores.
 
         Raises:
             InputError: if no pair carries a label.
@@ -93,10 +90,7 @@ class GOR(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The mean of both sides, a scalar >= 0; a side with one text adds 0.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: only its step is looked at.
+        As `Loss`; of the pairing only the step is looked at.
         """
         return (self._side(query, pairing.step) + self._side(docs, pairing.step)) / 2
 

@@ -49,10 +49,7 @@ class CoSENT(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The loss of the batch, a scalar >= 0; exactly 0, with zero gradient, where all labels are equal.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: the target of each query, the scores, the owners.
+        As `Loss`; of the pairing it reads the target of each query, the scores, the owners.
 
         Raises:
             InputError: if no pair carries a label.

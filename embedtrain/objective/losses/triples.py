@@ -52,10 +52,7 @@ class Triplet(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The mean over the triples of the batch, a scalar >= 0; each triple counts once.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: targets, owners and what the rules allow.
+        As `Loss`; of the pairing it reads targets, owners and what the rules allow.
 
         Raises:
             InputError: if the batch has no hard negative.
@@ -96,10 +93,7 @@ class MarginMSE(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The mean over the negatives the teacher scored, a scalar >= 0.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: targets, owners and the teacher's scores.
+        As `Loss`; of the pairing it reads targets, owners and the teacher's scores.
 
         Raises:
             InputError: if no query has teacher scores of its positive and a negative.
@@ -160,10 +154,7 @@ class TeacherKL(nn.Module):
     def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
         """The mean over queries with at least two scored documents, a scalar >= 0.
 
-        Args:
-            query: (B, d) prefixes, not normalised.
-            docs: (C, d) prefixes, not normalised.
-            pairing: targets, owners, and the teacher's scores or the guide's vectors.
+        As `Loss`; of the pairing it reads targets, owners, and the teacher's scores or the guide's vectors.
 
         Raises:
             InputError: if no query has two scored documents, or the guide is missing.
