@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -168,20 +168,15 @@ class RefreshNegatives(Callback):
         self, texts: Sequence[tuple[str, str | None]], role: Role, end: float
     ) -> NDArray[np.float16]:
         """(m, G) of the first m texts, all of them if time allows; whole on rank 0, its length on all."""
-        world, rank = ranks.world_size(), ranks.rank()
-        windows = range(0, len(texts), WINDOW)
-        mine: dict[int, NDArray[np.float16]] = {}
-        for window in windows[rank::world]:
-            if time.monotonic() > end:
+        parts: list[NDArray[np.float16]] = []
+        for start in range(0, len(texts), WINDOW * ranks.world_size()):
+            if any(ranks.everyone(time.monotonic() > end)):
                 break
-            mine[window] = self._window(texts[window : window + WINDOW], role)
-        done = set().union(*ranks.everyone(set(mine)))
-        first = next((window for window in windows if window not in done), len(texts))
-        kept = {window: found for window, found in mine.items() if window < first}
-        parts = self._gathered(kept) if world > 1 else kept
-        if rank:
-            return np.empty((first, 0), dtype=np.float16)
-        return np.concatenate([parts[w] for w in sorted(parts)]) if parts else np.empty((0, 1), np.float16)
+            mine = start + WINDOW * ranks.rank()
+            window = texts[mine : mine + WINDOW]
+            found = ranks.everyone(self._window(window, role) if window else np.empty((0, 1), np.float16))
+            parts += [part if not ranks.rank() else part[:, :0] for part in found if len(part)]
+        return np.concatenate(parts) if parts else np.empty((0, 1), np.float16)
 
     def _window(self, texts: Sequence[tuple[str, str | None]], role: Role) -> NDArray[np.float16]:
         """(n, G), texts of one prompt together."""
@@ -191,23 +186,6 @@ class RefreshNegatives(Callback):
             vectors = self.encode([texts[place][0] for place in places], role, prompt).astype(np.float16)
             found |= dict(zip(places, vectors, strict=True))
         return np.stack([found[place] for place in range(len(texts))])
-
-    def _gathered(self, mine: dict[int, NDArray[np.float16]]) -> dict[int, NDArray[np.float16]]:
-        """All ranks' windows, on rank 0: through files, since ranks tell each other small things only."""
-        beside = self.folder / f"rank_{ranks.rank()}.npz"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        parts: dict[str, Any] = {str(window): vectors for window, vectors in mine.items()}
-        np.savez(beside, **parts)
-        ranks.wait()
-        found: dict[int, NDArray[np.float16]] = {}
-        if not ranks.rank():
-            for rank in range(ranks.world_size()):
-                path = self.folder / f"rank_{rank}.npz"
-                with np.load(path) as part:
-                    found |= {int(name): part[name] for name in part.files}
-                path.unlink()
-        ranks.wait()
-        return found
 
     def _mined(
         self,

@@ -63,7 +63,7 @@ def forget_after(folder: Path, step: int) -> None:
     for later in steps_of(folder):
         if later > step:
             path_of(folder, later).unlink()
-    for unfinished in [*folder.glob(f".step_*{UNFINISHED}"), *folder.glob("rank_*.npz")]:
+    for unfinished in folder.glob(f".step_*{UNFINISHED}"):
         unfinished.unlink()
 
 

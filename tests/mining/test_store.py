@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from small_runs import flip
 
-from embedtrain.mining.store import TextVectors
+from embedtrain.mining.pipeline import TextVectors
 from embedtrain.mining.teacher import load_teacher
 from embedtrain.types import InputError
 from embedtrain.vectors.store import VectorStore
