@@ -158,7 +158,9 @@ def _entry(source: Source, columns: Mapping[str, str] | None, draw: Draw) -> Ent
         raise InputError(f"a dataset needs a source, a path or a hub name; got {given}.")
     where = f"{given['source']}: "
     for key in ("cap", "epochs", "batch_size", "rows"):
-        _check_count(where, key, given.get(key))
+        value = given.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise InputError(f"{where}{key} must be a whole number, 1 or more, got {value!r}.")
     for key in ("stream", "in_batch"):
         if not isinstance(given.get(key, False), bool | None):
             raise InputError(f"{where}{key} must be true or false, got {given[key]!r}.")
@@ -185,11 +187,6 @@ def _use(where: str, given: Mapping[str, Any], draw: Draw) -> Use:
     return Use(
         own.checked(where), weight, given.get("epochs"), given.get("batch_size"), given.get("in_batch")
     )
-
-
-def _check_count(where: str, key: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise InputError(f"{where}{key} must be a whole number, 1 or more, got {value!r}.")
 
 
 def _check_names(entries: Sequence[Entry]) -> None:

@@ -170,11 +170,6 @@ class DataModule(pl.LightningDataModule):
         given = {item.store.task: item.use.in_batch for item in self._datasets}
         return {task: value for task, value in given.items() if value is not None}
 
-    @property
-    def own_negatives_only(self) -> frozenset[str]:
-        """The datasets whose queries are contrasted with their own documents alone."""
-        return frozenset(task for task, shared in self.in_batch.items() if not shared)
-
     def examples_at(self, rows: Sequence[int]) -> list[Example]:
         """The training rows of `Links.rows`, for messages that name them."""
         offsets = np.array(self._offsets())

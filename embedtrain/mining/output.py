@@ -28,16 +28,12 @@ def check_output(path: Path) -> None:
 
 def statistics_path(out: Path) -> Path:
     """Where the statistics of an output file are: mined.statistics.json beside mined.jsonl.gz."""
-    return _beside(out, "statistics.json")
+    return out.with_name(f"{out.name.partition('.')[0]}.statistics.json")
 
 
 def bad_rows_folder(out: Path) -> Path:
     """Where the rows that could not be used are reported: mined.bad_rows beside mined.jsonl.gz."""
-    return _beside(out, "bad_rows")
-
-
-def _beside(out: Path, suffix: str) -> Path:
-    return out.with_name(f"{out.name.partition('.')[0]}.{suffix}")
+    return out.with_name(f"{out.name.partition('.')[0]}.bad_rows")
 
 
 def mined_rows(

@@ -137,9 +137,7 @@ class RefreshNegatives(Callback):
             self._encoded([(text, prompt) for text in problem.documents], "document", end)
             for problem, prompt in zip(self.texts.problems, self.texts.prompts, strict=True)
         ]
-        whole = all(
-            len(found) == len(p.documents) for found, p in zip(documents, self.texts.problems, strict=True)
-        )
+        whole = [len(found) for found in documents] == [len(p.documents) for p in self.texts.problems]
         queries = self._encoded([self._query(item) for item in asked], "query", end) if whole else None
         if not ranks.rank():
             found: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
@@ -214,9 +212,7 @@ class RefreshNegatives(Callback):
                 if time.monotonic() > end:
                     break
                 block = miner.block(numbers[start : start + BLOCK])
-                for query, negatives, scores in zip(
-                    block.queries, block.negatives, block.scores, strict=True
-                ):
+                for query, negatives, scores in zip(*block[:3], strict=True):
                     if negatives[0] >= 0:
                         shifted = np.where(negatives >= 0, negatives + self.texts.starts[place], -1)
                         result |= {row: (shifted, scores) for row in rows_of[int(query)]}

@@ -161,10 +161,8 @@ def readable(summary: dict[str, Any]) -> list[str]:
         f"removed by {name}: {part['count']} ({100 * part['share']:.2f} % of the candidates)"
         for name, part in summary["removed"].items()
     ]
-    counts = ", ".join(
-        f"{rows} have {count}" for count, rows in summary["rows_with_negatives"].items() if rows
-    )
-    lines.append(f"rows by negatives: {counts}")
+    counts = (f"{rows} have {count}" for count, rows in summary["rows_with_negatives"].items() if rows)
+    lines.append(f"rows by negatives: {', '.join(counts)}")
     if summary["suspects"]:
         first = summary["suspects"][0]
         lines.append(

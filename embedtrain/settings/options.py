@@ -33,7 +33,7 @@ def settings_from(kind: type[Settings], command: str, keys: Mapping[str, Any]) -
         InputError: for a key, option or value that does not exist, with the nearest one that does.
     """
     given = dict(keys)
-    node = _defaults(command)
+    node = _of_choices(_read(config_dir("conf") / f"{command}.yaml").get("defaults", []))
     if (recipe := given.pop("recipe", None)) is not None:
         node = _with_recipe(node, str(recipe))
     known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
@@ -50,33 +50,24 @@ def option(group: str, name: str, where: str = "") -> dict[str, Any]:
     Raises:
         InputError: naming the nearest option, where there is none of that name.
     """
-    folder = config_dir("conf") / group
-    options = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in options:
-        listed = ", ".join(options)
-        place = where or group
-        if place == "data" and Path(name).exists():
-            raise InputError(f"data={name} is a group; give your rows as data.train={name}")
-        hint = nearest(name, options, f"{place}={name}")
-        raise InputError(f"{place}={name} does not exist{hint} There are: {listed}")
-    return _read(folder / f"{name}.yaml")
-
-
-def _defaults(command: str) -> dict[str, Any]:
-    """The options that conf/COMMAND.yaml chooses."""
-    return _of_choices(_read(config_dir("conf") / f"{command}.yaml").get("defaults", []))
+    place, folder = where or group, config_dir("conf") / group
+    if place == "data" and Path(name).exists() and not (folder / f"{name}.yaml").exists():
+        raise InputError(f"data={name} is a group; give your rows as data.train={name}")
+    return _file(folder, name, f"{place}={name}", f"{place}={name}")
 
 
 def _with_recipe(node: Mapping[str, Any], name: str) -> dict[str, Any]:
-    folder = config_dir("recipes")
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if name not in known:
-        raise InputError(
-            f"recipe '{name}' does not exist{nearest(name, known)} There are: {', '.join(known)}"
-        )
-    recipe = _read(folder / f"{name}.yaml")
+    recipe = _file(config_dir("recipes"), name, f"recipe '{name}'")
     chosen = {**node, **_of_choices(recipe.pop("defaults", []))}
     return merged(chosen, recipe)
+
+
+def _file(folder: Path, name: str, what: str, path: str | None = None) -> dict[str, Any]:
+    """What a YAML file of a folder says; InputError with the nearest one where there is none of that name."""
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise InputError(f"{what} does not exist{nearest(name, known, path)} There are: {', '.join(known)}")
+    return _read(folder / f"{name}.yaml")
 
 
 def _of_choices(entries: list[Any]) -> dict[str, Any]:

@@ -52,17 +52,9 @@ class AdamW:
 
     def optimizer(self, module: nn.Module) -> torch.optim.AdamW:
         """The optimiser over every trainable parameter of `module`, those of the loss included."""
-        decayed, undecayed = decay_groups(module.named_parameters())
-        groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": undecayed, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=self.lr,
-            betas=(self.betas[0], self.betas[1]),
-            eps=self.eps,
-        )
+        decays = zip(decay_groups(module.named_parameters()), (self.weight_decay, 0.0), strict=True)
+        groups = [{"params": part, "weight_decay": decay} for part, decay in decays if part]
+        return torch.optim.AdamW(groups, lr=self.lr, betas=(self.betas[0], self.betas[1]), eps=self.eps)
 
     def scheduler(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR:
         """The learning-rate schedule over `total_steps` optimiser steps."""

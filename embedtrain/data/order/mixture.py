@@ -39,17 +39,14 @@ class Mix(NamedTuple):
 
     def check(self, datasets: Sequence[Dataset]) -> None:
         """Refuse settings of a dataset that this way to sample does not look at. Raises InputError."""
+        looks_at = {"weight": "weights", "epochs": "proportional"}
         for dataset in datasets:
-            if dataset.use.weight is not None and self.sampling != "weights":
-                raise InputError(
-                    f"dataset {dataset.store.task!r} has a weight, which data.sampling={self.sampling} does "
-                    "not look at: choose data.sampling=weights, or leave it out."
-                )
-            if dataset.use.epochs is not None and self.sampling != "proportional":
-                raise InputError(
-                    f"dataset {dataset.store.task!r} says its epochs, which data.sampling={self.sampling} "
-                    "does not look at: choose data.sampling=proportional, or leave them out."
-                )
+            for name, sampling in looks_at.items():
+                if getattr(dataset.use, name) is not None and self.sampling != sampling:
+                    raise InputError(
+                        f"dataset {dataset.store.task!r} has {name} of its own, which data.sampling="
+                        f"{self.sampling} does not look at: choose data.sampling={sampling}, or leave it out."
+                    )
 
     def shares(self, datasets: Sequence[Dataset], sizes: Sequence[int]) -> list[Fraction]:
         """What each dataset is to have of the run, in proportion to each other.

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rich.filesize import decimal
+
 from embedtrain.evaluation.catalogue.official.manifest import (
     Repo,
     faults,
@@ -98,7 +100,7 @@ def prefetch(
                 failures[want.repo] = f"{type(error).__name__}: {reason}"
                 report(f"{where}: failed, {failures[want.repo]}")
                 continue
-        report(f"{where}: {len(repo.files)} files, {_bytes(repo.size)}, sha256 {repo.sha256[:12]}")
+        report(f"{where}: {len(repo.files)} files, {decimal(repo.size)}, sha256 {repo.sha256[:12]}")
         known[want.folder] = repo
         done.append(repo)
         write_manifest(root, known.values())
@@ -136,11 +138,3 @@ def _fetch(root: Path, want: Wanted) -> Repo:
         raise InputError(f"{want.repo} at {want.revision} has no file")
     partial.rename(folder)
     return Repo(want.repo, want.kind, want.revision, want.folder, want.tasks, files)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

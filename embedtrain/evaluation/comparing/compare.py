@@ -173,19 +173,17 @@ def _by_items(
     second: tuple[Run, Cell],
     judgement: Judgement,
 ) -> Row:
-    sides = [_side(run, key, cell) for run, cell in (first, second)]
-    one, other = paired(
-        *(
-            read(items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1]))
-            for run, cell in (first, second)
-        )
+    pair = (first, second)
+    left, right = (_side(run, key, cell) for run, cell in pair)
+    files = (
+        items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1]) for run, cell in pair
     )
+    one, other = paired(*map(read, files))
     if not (one.about.statistics and other.about.statistics):
-        return Row(*key, _main(*first, key), sides[0], sides[1], None)
+        return Row(*key, _main(*first, key), left, right, None)
     metric = judgement.metric or next(iter(one.about.statistics))
     found = compare(one.sample(metric), other.sample(metric), judgement.settings)
-    sides = [sides[0]._replace(score=found.first), sides[1]._replace(score=found.second)]
-    return Row(*key, metric, sides[0], sides[1], found)
+    return Row(*key, metric, left._replace(score=found.first), right._replace(score=found.second), found)
 
 
 def _by_seeds(
@@ -206,16 +204,14 @@ def _by_seeds(
 
 
 def _judged(rows: Sequence[Row], judgement: Judgement) -> list[Row]:
-    known = [row.found for row in rows if row.found is not None]
-    corrected = iter(correct([found.p for found in known], judgement.correction))
-
-    def judge(row: Row) -> Row:
-        if row.found is None:
-            return row
-        p = next(corrected)
-        return row._replace(corrected=p, verdict=verdict(row.difference, p, judgement.alpha))
-
-    return [judge(row) for row in rows]
+    corrected = iter(correct([row.found.p for row in rows if row.found is not None], judgement.correction))
+    judged = []
+    for row in rows:
+        if row.found is not None:
+            p = next(corrected)
+            row = row._replace(corrected=p, verdict=verdict(row.difference, p, judgement.alpha))
+        judged.append(row)
+    return judged
 
 
 def _side(run: Run, key: TaskSplit, cell: Cell) -> Side:

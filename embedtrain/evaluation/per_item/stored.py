@@ -108,13 +108,13 @@ def read_items(path: Path) -> ItemValues:
         )
 
 
-def has_items(path: Path, *, weights: str, data: str, mteb: str) -> bool:
-    """Whether the file holds items of these weights, data and mteb."""
+def has_items(path: Path, made_of: tuple[str, str, str]) -> bool:
+    """Whether the file holds items of these weights, data and version of mteb."""
     try:
         about = read_items(path).about
     except InputError:
         return False
-    return (about.weights, about.data, about.mteb) == (weights, data, mteb)
+    return (about.weights, about.data, about.mteb) == made_of
 
 
 def paired(first: ItemValues, second: ItemValues) -> tuple[ItemValues, ItemValues]:

@@ -177,16 +177,9 @@ def store(shared: Sweep, result: TaskResult, meta: ModelMeta) -> None:
 
 
 def _has_items(shared: Sweep, result: TaskResult, task: AbsTask, cell: Measured) -> bool:
-    data, mteb_version = result.dataset_revision, str(result.mteb_version)
-    return all(
-        has_items(
-            shared.items_file(result.task_name, cell, split),
-            weights=shared.revision,
-            data=data,
-            mteb=mteb_version,
-        )
-        for split in task.eval_splits
-    )
+    made_of = shared.revision, result.dataset_revision, str(result.mteb_version)
+    files = (shared.items_file(result.task_name, cell, split) for split in task.eval_splits)
+    return all(has_items(file, made_of) for file in files)
 
 
 def _stored(cache: mteb.ResultCache, meta: ModelMeta, task: AbsTask) -> TaskResult | None:

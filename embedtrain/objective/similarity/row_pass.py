@@ -44,13 +44,9 @@ class Pass:
         self.parameters, self.differentiate = parameters, differentiate
         self.parameter_gradients = [torch.zeros_like(item) for item in parameters]
         self.sides = {
-            (layer, kind): (
-                nested.side(query[place], dims, kind),
-                nested.side(docs[place], dims, kind),
-            )
+            (layer, kind): tuple(nested.side(part[self.place[layer]], dims, kind) for part in (query, docs))
             for layer, dims in self.dims.items()
             for kind in self.kinds
-            for place in (self.place[layer],)
         }
         self.gradients = {
             key: (nested.empty_gradient(query_side), nested.empty_gradient(docs_side))
@@ -64,13 +60,9 @@ class Pass:
 
     def report(self) -> RowReport:
         """What the chunks reported, in the order of the queries."""
-        parts = self._reports
-        return RowReport(
-            loss=torch.cat([part.loss for part in parts]),
-            rank_first=torch.cat([part.rank_first for part in parts]),
-            considered=torch.cat([part.considered for part in parts]),
-            removed={rule: torch.cat([part.removed[rule] for part in parts]) for rule in parts[0].removed},
-        )
+        loss, first, considered, removed = zip(*self._reports, strict=True)
+        by_rule = {rule: torch.cat([part[rule] for part in removed]) for rule in removed[0]}
+        return RowReport(torch.cat(loss), torch.cat(first), torch.cat(considered), by_rule)
 
     def _sloped(self) -> tuple[Sloped | None, float]:
         """The loss, if it is alone, on cosines that nobody else reads, and knows its derivative; its gain."""

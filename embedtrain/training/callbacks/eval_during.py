@@ -155,9 +155,7 @@ class MeasureWhileTraining(Callback):
             return
         means = means_of(scores)
         named = {MEAN: fmean(means.values()), **{str(sub): value for sub, value in means.items()}}
-        facts = {
-            f"eval/{task}_{cell}": value for task, cells in scores.items() for cell, value in cells.items()
-        }
+        facts = {f"eval/{task}_{cell}": value for task in scores for cell, value in scores[task].items()}
         facts |= {"eval/mean": named[MEAN]} | {f"eval/mean_{sub}": value for sub, value in means.items()}
         for logger in trainer.loggers:
             logger.log_metrics(facts, step - 1)  # as the line of that step: resuming drops both or none
@@ -175,22 +173,17 @@ class MeasureWhileTraining(Callback):
 
     def _measured(self, step: int) -> ByTask | None:
         """What the first rank measured, on all; None, and a warning, where that failed."""
-        result: tuple[ByTask | None, str] = (None, "")
+        result: ByTask | None = None
         if rank() == 0:
             try:
                 with alone():
-                    result = (self.measure(step), "")
+                    result = self.measure(step)
             except Exception as error:  # no measurement is worth a run; the others wait for an answer
                 foreseen = isinstance(error, InputError)
                 text = str(error) if foreseen else f"{type(error).__name__}: {error}"
-                result = (None, text)
-                log.warning(
-                    "step %d could not be measured, training goes on: %s",
-                    step,
-                    text,
-                    exc_info=None if foreseen else error,
-                )
-        return everyone(result)[0][0]
+                trace = None if foreseen else error
+                log.warning("step %d could not be measured, training goes on: %s", step, text, exc_info=trace)
+        return everyone(result)[0]
 
     def _keep_best(self, trainer: pl.Trainer, named: Mapping[str, float], step: int) -> None:
         better = {name for name, value in named.items() if value > self.best.get(name, (-math.inf, 0))[0]}
@@ -207,15 +200,9 @@ class MeasureWhileTraining(Callback):
         self.reference = value if better else self.reference
         if self.during.patience is not None and self.waited >= self.during.patience:
             self.ended = trainer.should_stop = True
-            value, best = self.best[self.during.monitor]
-            log.info(
-                "ending at step %d: no better %s than %.4f (step %d) in %d measurements",
-                step,
-                self.during.monitor,
-                value,
-                best,
-                self.waited,
-            )
+            monitor, waited, (value, best) = self.during.monitor, self.waited, self.best[self.during.monitor]
+            text = "ending at step %d: no better %s than %.4f (step %d) in %d measurements"
+            log.info(text, step, monitor, value, best, waited)
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""

@@ -165,7 +165,7 @@ def test_entries_of_one_task_are_one_dataset(files):
 
 def test_datasets_without_in_batch_negatives_are_named(files):
     data = module_of([entry(files, "a"), entry(files, "b", in_batch=False)])
-    assert data.own_negatives_only == {"b"}
+    assert [task for task, shared in data.in_batch.items() if not shared] == ["b"]
     assert data.in_batch == {"b": False}
     assert module_of([entry(files, "a", in_batch=True)]).in_batch == {"a": True}
     with pytest.raises(InputError, match=r"in_batch=false brings no other row's .* Leave in_batch out"):
@@ -260,8 +260,8 @@ def test_shares_are_logged_and_tiny_ones_warned_of(files, caplog):
     [
         ({"wieght": 1}, {}, r"a dataset has no setting 'wieght', only .*Did you mean 'weight'"),
         ({"weight": -1}, {}, "weight must be a number, 0 or more, got -1"),
-        ({"weight": 1}, {}, "'a' has a weight, which data.sampling=proportional does not look at"),
-        ({"epochs": 2}, {"sampling": "weights"}, "'a' says its epochs, which data.sampling=weights does not"),
+        ({"weight": 1}, {}, "'a' has weight of its own, which data.sampling=proportional does not look at"),
+        ({"epochs": 2}, {"sampling": "weights"}, "'a' has epochs of its own, which data.sampling=weights"),
         ({"epochs": 0}, {}, "epochs must be a whole number, 1 or more, got 0"),
         ({"cap": 2.5}, {}, "cap must be a whole number, 1 or more, got 2.5"),
         ({"rows": 5}, {}, "rows is how many of a stream are read: add stream: true, or use cap"),

@@ -40,13 +40,9 @@ def warn_of_differences(task: AbsTask) -> None:
             logger.warning("%s cannot be compared with mteb's statistics (%s)", where, error)
             continue
         if differing := differences(found, expected):
-            more = f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-            logger.warning(
-                "%s is not quite the published data, so its scores may differ: %s%s",
-                where,
-                ", ".join(differing[:SHOWN]),
-                more,
-            )
+            listed = ", ".join(differing[:SHOWN])
+            listed += f" and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
+            logger.warning("%s is not quite the published data, so its scores may differ: %s", where, listed)
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -27,13 +27,8 @@ def dataset_sums(
     """
     ids = torch.tensor(sorted(datasets), device=task.device)
     member = (task[None, :] == ids[:, None]).to(rows.loss.dtype)  # (T, B)
-    columns = [
-        torch.ones_like(rows.loss),
-        rows.loss,
-        rows.rank_first,
-        rows.considered,
-        *rows.removed.values(),
-    ]
+    counted = torch.ones_like(rows.loss), rows.loss, rows.rank_first, rows.considered
+    columns = [*counted, *rows.removed.values()]
     sums = torch.stack([(member * column).sum(1) for column in columns])  # (K, T)
     sums = sums if gather == "gradient" else sum_over_ranks(sums)
     return dict(zip([*COUNTED, *rows.removed], sums, strict=True))

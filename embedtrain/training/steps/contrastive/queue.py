@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from embedtrain.types import InputError
@@ -28,29 +29,19 @@ class Documents(NamedTuple):
 
     def rows(self, index: Tensor) -> Documents:
         """Some of them: `index` (m,) int64 or (n,) bool."""
-        return Documents(
-            self.values[:, index],
-            self.content_ids[index],
-            self.task[index],
-            self.hard[index],
-            None if self.guide is None else self.guide[index],
-        )
+        others = (None if part is None else part[index] for part in self[1:])
+        return Documents._make((self.values[:, index], *others))
 
     def distinct(self) -> Documents:
         """One of each (text, task), the last where several are; hard only if all of them are."""
-        kinds = torch.unique(torch.stack([self.content_ids, self.task]), dim=1, return_inverse=True)[
-            1
-        ]  # (n,)
+        texts = torch.stack([self.content_ids, self.task])  # (2, n)
+        kinds = torch.unique(texts, dim=1, return_inverse=True)[1]  # (n,)
         place = torch.arange(len(kinds), device=kinds.device)
         last = torch.zeros_like(kinds).scatter_reduce_(0, kinds, place, "amax", include_self=False)
         keep = torch.zeros_like(kinds, dtype=torch.bool)
         keep[last[kinds]] = True
         hard = self.hard.int().scatter_reduce(0, kinds, self.hard.int(), "amin", include_self=False)[kinds]
         return self._replace(hard=hard.bool()).rows(keep)
-
-    def to(self, device: torch.device) -> Documents:
-        """The same on `device`."""
-        return Documents._make(None if part is None else part.to(device) for part in self)
 
 
 def join(*parts: Documents) -> Documents:
@@ -89,8 +80,8 @@ class Queue:
 
     def documents(self, device: torch.device) -> Documents | None:
         """All that are held, oldest first; None while it is empty."""
-        if self._held is not None and self._held.values.device != device:
-            self._held = self._held.to(device)  # a restored queue comes from the checkpoint's device
+        if self._held is not None and self._held.values.device != device:  # that of a checkpoint
+            self._held = move_data_to_device(self._held, device)
         return self._held
 
     def push(self, new: Documents) -> None:
