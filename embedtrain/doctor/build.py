@@ -32,7 +32,12 @@ def findings_of(settings: ExamineSettings, scratch: Path) -> list[Finding]:
     try:
         with Progress() as progress:
             progress("rows read, run built", 0, 1)
-            examined = contrastive_stage(settings)
+            stages = contrastive_stages(settings)
+            examined = stages.pop(next(iter(stages)))
+            for name in stages:
+                cure = "Examine its settings as a run of their own, on the weights that it begins with."
+                said = f"stage {name} is not examined, the first contrastive stage alone is"
+                findings.append(Finding("run", "note", said, cure))
             training = Run(aside(examined, scratch))
             progress("rows read, run built", 1, 1)
             run = BuiltRun.of(training.stage)
@@ -44,16 +49,17 @@ def findings_of(settings: ExamineSettings, scratch: Path) -> list[Finding]:
     return findings
 
 
-def contrastive_stage(settings: ExamineSettings) -> ExamineSettings:
-    """The settings of the first stage that contrasts pairs, as a run of its own.
+def contrastive_stages(settings: ExamineSettings) -> dict[str, ExamineSettings]:
+    """The stages that contrast pairs by their names, each with the settings of a run of its own.
 
     Raises:
         InputError: if no stage does.
     """
-    for stage in stages_of(settings):
-        if stage.settings.step.resolve() is Contrastive:
-            return cast(ExamineSettings, stage.settings)
-    raise InputError("the doctor examines contrastive training, and this run has none: it has another step")
+    every = {name: cast(ExamineSettings, own) for name, own in stages_of(settings)}
+    stages = {name: own for name, own in every.items() if own.step.resolve() is Contrastive}
+    if not stages:
+        raise InputError("the doctor examines contrastive training, and this run has another `step`")
+    return stages
 
 
 def aside(settings: ExamineSettings, scratch: Path) -> ExamineSettings:

@@ -218,3 +218,17 @@ def test_levels():
     assert worst([]) == "ok"
     assert counted(found) == {"ok": 1, "note": 1, "warning": 1, "error": 0}
     assert percent(1, 3_000) == "0.033 %"
+
+
+def test_the_stages_that_contrast_pairs_are_known_by_name():
+    from embedtrain.cli.launch import settings_from
+    from embedtrain.doctor.build import contrastive_stages
+    from embedtrain.types import InputError
+
+    words = ["name=x", "data.train=a.jsonl", "backbone=minilm"]
+    stages = "stages=[{name: first, step: masked}, {name: pairs}, {name: more, loss: cosent}]"
+    found = contrastive_stages(settings_from("doctor", [*words, stages]))
+    assert list(found) == ["pairs", "more"]
+    assert found["more"].loss.target.endswith("CoSENT")
+    with pytest.raises(InputError, match="this run has another `step`"):
+        contrastive_stages(settings_from("doctor", [*words, "step=masked"]))
