@@ -44,7 +44,7 @@ def local_rank() -> int:
     return dist.get_node_local_rank(fallback_rank=0) if dist.is_available() else 0
 
 
-def everyone(value: Value) -> list[Value]:
+def all_ranks(value: Value) -> list[Value]:
     """What every rank gives, in rank order; all must call. Small values only: they travel pickled."""
     if world_size() == 1:
         return [value]
@@ -56,7 +56,7 @@ def everyone(value: Value) -> list[Value]:
 def wait() -> None:
     """Return once every rank has called."""
     if world_size() > 1:
-        everyone(None)
+        all_ranks(None)
 
 
 @contextmanager

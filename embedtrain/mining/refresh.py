@@ -168,11 +168,11 @@ class RefreshNegatives(Callback):
         """(m, G) of the first m texts, all of them if time allows; whole on rank 0, its length on all."""
         parts: list[NDArray[np.float16]] = []
         for start in range(0, len(texts), WINDOW * ranks.world_size()):
-            if any(ranks.everyone(time.monotonic() > end)):
+            if any(ranks.all_ranks(time.monotonic() > end)):
                 break
             mine = start + WINDOW * ranks.rank()
             window = texts[mine : mine + WINDOW]
-            found = ranks.everyone(self._window(window, role) if window else np.empty((0, 1), np.float16))
+            found = ranks.all_ranks(self._window(window, role) if window else np.empty((0, 1), np.float16))
             parts += [part if not ranks.rank() else part[:, :0] for part in found if len(part)]
         return np.concatenate(parts) if parts else np.empty((0, 1), np.float16)
 

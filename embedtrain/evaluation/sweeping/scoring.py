@@ -22,7 +22,7 @@ from embedtrain.evaluation.sweeping.funnel_cell import FunnelCell
 from embedtrain.evaluation.sweeping.results import Sweep, keep_items, rows_of, store
 from embedtrain.evaluation.sweeping.workers import forked
 from embedtrain.evaluation.vectors.bank import GridBank, NotHeldError
-from embedtrain.ranks import everyone, rank, world_size
+from embedtrain.ranks import all_ranks, rank, world_size
 from embedtrain.types import Cell, Score
 
 FORKS_PAY = 2.0  # seconds of scoring that are left of a task; below, forking costs what it saves
@@ -81,7 +81,7 @@ def _lookups(
         mine.update(_spread(measure, share, shared.workers))
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
-    gathered = everyone((mine, error))
+    gathered = all_ranks((mine, error))
     scored = {cell: scores for part, _ in gathered for cell, scores in part.items()}
     yield from ((cell, scored[cell]) for cell in cells if cell in scored)
     errors = [f"rank {number}: {error}" for number, (_, error) in enumerate(gathered) if error is not None]
@@ -143,7 +143,7 @@ def _load_everywhere(task: AbsTask) -> None:
             load(task)
         except Exception as raised:
             error = raised
-    said = [text for text in everyone(None if error is None else str(error)) if text is not None]
+    said = [text for text in all_ranks(None if error is None else str(error)) if text is not None]
     if error is not None:
         raise error
     if said:

@@ -25,7 +25,7 @@ from embedtrain.evaluation.vectors.bank import Encodes
 from embedtrain.evaluation.vectors.storage import Keeping
 from embedtrain.files.atomic import is_disk_full
 from embedtrain.files.scores import append_scores, read_scores, write_scores
-from embedtrain.ranks import everyone, rank
+from embedtrain.ranks import all_ranks, rank
 from embedtrain.types import DTYPES, Cell, InputError, Score
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     if is_first:
         set_other_weights_apart(shared)
     found: Found = {task.metadata.name: finished(shared, task) if is_first else {} for task in tasks}
-    found = everyone(found)[0]  # what rank 0 sees: file systems show others late what it wrote
+    found = all_ranks(found)[0]  # what rank 0 sees: file systems show others late what it wrote
     others: list[Score] = []
     if is_first:
         for left in shared.results.glob(f"{DRAFT}*"):  # what a killed sweep was writing

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.evaluation.vectors.storage import ABSENT, IN_MEMORY, Handles, Keeping, Storage
-from embedtrain.ranks import everyone, rank, world_size
+from embedtrain.ranks import all_ranks, rank, world_size
 from embedtrain.types import Cell, Embeddings, Role, SubModel
 from embedtrain.vectors.store import key_of
 
@@ -231,7 +231,7 @@ def check_agreement(keys: Sequence[bytes]) -> None:
     """
     if world_size() == 1:
         return
-    asked = everyone((len(keys), hashlib.blake2b(b"".join(keys), digest_size=8).hexdigest()))
+    asked = all_ranks((len(keys), hashlib.blake2b(b"".join(keys), digest_size=8).hexdigest()))
     if len(set(asked)) > 1:
         each = ", ".join(f"rank {rank}: {count} texts ({name})" for rank, (count, name) in enumerate(asked))
         raise RuntimeError(

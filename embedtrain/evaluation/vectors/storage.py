@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.model.folder.contract import text_hash
-from embedtrain.ranks import everyone, wait, world_size
+from embedtrain.ranks import all_ranks, wait, world_size
 from embedtrain.types import InputError
 from embedtrain.vectors.store import FILE_BITS, Places, VectorStore, VectorType, by_file
 
@@ -73,7 +73,7 @@ class Storage:
     def fits_store(self, count: int) -> bool:
         """Whether there is a store with room for `count` more texts; the first rank knows."""
         room = self.store is not None and self.store.make_room(count)
-        return everyone(room)[0]
+        return all_ranks(room)[0]
 
     def lacking(self, keys: Sequence[bytes]) -> float:
         """The share of the keys that the store does not have; 1 without a store or keys."""
@@ -88,7 +88,7 @@ class Storage:
             return handles
         places = self.store.locate(keys)
         # what one rank does not see, or not whole, is encoded again by all
-        there = np.logical_and.reduce(everyone(places >= 0))
+        there = np.logical_and.reduce(all_ranks(places >= 0))
         handles[there] = -2 - places[there]
         if there.any() and self.fits_memory(int(there.sum())):
             rows = torch.from_numpy(self.store.read(places[there]))
@@ -157,7 +157,7 @@ class Storage:
         if world_size() == 1:
             return values
         whole = torch.empty(len(self.layers), count, self.width, dtype=self.dtype)
-        for rows, part in everyone((list(own), values)):
+        for rows, part in all_ranks((list(own), values)):
             whole[:, torch.tensor(rows, dtype=torch.int64)] = part
         return whole
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from embedtrain.evaluation.vectors.bank import GridBank
 from embedtrain.evaluation.vectors.search import Hits, best_of, hits_of, order_of
-from embedtrain.ranks import everyone, rank, world_size
+from embedtrain.ranks import all_ranks, rank, world_size
 from embedtrain.types import Cell, Embeddings, Role, SubModel
 from embedtrain.vectors.dtypes import quantized, ranges_of
 from embedtrain.vectors.topk import no_best
@@ -70,7 +70,7 @@ def search_all(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell,
             docs = quantized(ids, unit, cell.dtype, asked.rescore_multiplier, ranges.get(cell))
             part = best_of(queries, docs, order, asked.top_k, start)
             best[cell] = best[cell].merged(part, order, counts[cell])
-    first, *others = everyone(best)  # each rank has searched its chunks; all merge them alike
+    first, *others = all_ranks(best)  # each rank has searched its chunks; all merge them alike
     for other in others:
         first = {cell: first[cell].merged(part, order, counts[cell]) for cell, part in other.items()}
     return {
@@ -89,7 +89,7 @@ def _ranges(bank: GridBank, documents: Documents, asked: Asked) -> dict[Cell, Te
     for _, values in _chunks(bank, documents):
         for cell in cells:
             own[cell].append(ranges_of(asked.unit(values, cell)))
-    gathered = everyone(own)
+    gathered = all_ranks(own)
     return {
         # the ranges of all ranges, (chunks * 2, d), are those of the corpus
         cell: ranges_of(torch.cat([part for parts in gathered for part in parts[cell]]))

@@ -19,7 +19,7 @@ from pytorch_lightning.callbacks import Callback
 
 from embedtrain.console import duration
 from embedtrain.files.checkpoint_folder import CheckpointFolder
-from embedtrain.ranks import alone, everyone, rank
+from embedtrain.ranks import all_ranks, alone, rank
 from embedtrain.settings.checks import at_least_one
 from embedtrain.types import DTYPES, Cell, Dtype, InputError, SubModel
 from embedtrain.whole_step import whole_step
@@ -169,7 +169,7 @@ class MeasureWhileTraining(Callback):
         if share is None:
             return True
         elapsed = self.clock() - self._begun
-        return everyone(self.spent + self.last <= share * (elapsed + self.last))[0]
+        return all_ranks(self.spent + self.last <= share * (elapsed + self.last))[0]
 
     def _measured(self, step: int) -> ByTask | None:
         """What the first rank measured, on all; None, and a warning, where that failed."""
@@ -183,7 +183,7 @@ class MeasureWhileTraining(Callback):
                 text = str(error) if foreseen else f"{type(error).__name__}: {error}"
                 trace = None if foreseen else error
                 log.warning("step %d could not be measured, training goes on: %s", step, text, exc_info=trace)
-        return everyone(result)[0]
+        return all_ranks(result)[0]
 
     def _keep_best(self, trainer: pl.Trainer, named: Mapping[str, float], step: int) -> None:
         better = {name for name, value in named.items() if value > self.best.get(name, (-math.inf, 0))[0]}

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from embedtrain import console
 from embedtrain.files.checkpoint_folder import CheckpointFolder
-from embedtrain.ranks import everyone
+from embedtrain.ranks import all_ranks
 from embedtrain.training.callbacks.stopping import Stopped, StopRequest
 from embedtrain.training.metrics import FileLogger
 from embedtrain.training.module import TrainModule
@@ -116,7 +116,7 @@ class StepMetrics(Callback):
         Raises:
             InputError: if the ranks do not start at the same step.
         """
-        starts = everyone(trainer.global_step)
+        starts = all_ranks(trainer.global_step)
         if len(set(starts)) > 1:
             raise InputError(
                 f"the ranks would start at the steps {starts}: not all of them see the same checkpoints. "

@@ -25,10 +25,10 @@ def batch(seed, pairs=8, dtype=torch.float64):
     docs = torch.randn(pairs + 3, 5, generator=generator, dtype=dtype, requires_grad=True)
     target = torch.randperm(pairs + 3, generator=generator)[:pairs]
     scores = torch.randint(4, (pairs,), generator=generator) / 4  # ties on purpose
-    return query, docs, everyone(target, pairs + 3, scores)
+    return query, docs, all_ranks(target, pairs + 3, scores)
 
 
-def everyone(target, documents, scores, **facts):
+def all_ranks(target, documents, scores, **facts):
     return fixed(target, torch.ones(len(target), documents, dtype=torch.bool), scores=scores, **facts)
 
 
@@ -68,7 +68,7 @@ def test_order_of_pairs_and_rank_preserving_scores_change_nothing():
     query, docs, pairing = batch(3)
     value = CoSENT()(query, docs, pairing)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
-    moved = everyone(pairing.target[order], 11, pairing.scores[order])
+    moved = all_ranks(pairing.target[order], 11, pairing.scores[order])
     torch.testing.assert_close(CoSENT()(query[order], docs, moved), value, rtol=1e-12, atol=0)
     stretched = pairing._replace(scores=5 * pairing.scores**3 - 2)
     assert CoSENT()(query, docs, stretched) == value
@@ -80,8 +80,8 @@ def test_a_well_ordered_batch_costs_less_than_its_reverse():
     scores = torch.linspace(0, 1, 6)
     docs = scores[:, None] * query + (1 - scores[:, None]) * side
     rising = F.cosine_similarity(query, docs)
-    right = CoSENT()(query, docs, everyone(torch.arange(6), 6, rising))
-    wrong = CoSENT()(query, docs, everyone(torch.arange(6), 6, -rising))
+    right = CoSENT()(query, docs, all_ranks(torch.arange(6), 6, rising))
+    wrong = CoSENT()(query, docs, all_ranks(torch.arange(6), 6, -rising))
     assert right < wrong
 
 
@@ -91,7 +91,7 @@ def test_rows_without_a_score_are_left_out():
     scores[[1, 5]] = torch.nan
     some = torch.tensor([0, 2, 3, 4, 6, 7])
     value = CoSENT()(query, docs, pairing._replace(scores=scores))
-    kept = everyone(pairing.target[some], 11, scores[some])
+    kept = all_ranks(pairing.target[some], 11, scores[some])
     torch.testing.assert_close(value, CoSENT()(query[some], docs, kept), rtol=1e-12, atol=0)
     assert not torch.autograd.grad(value, query)[0][[1, 5]].any()
 
@@ -109,7 +109,7 @@ def test_pairs_of_different_tasks_are_not_compared():
 
 def test_hard_negatives_as_labels_rank_every_positive_above_every_one():
     query, docs, _ = batch(6, pairs=4)  # 7 documents: 4 positives, 3 negatives
-    pairing = everyone(torch.arange(4), 7, None, owner=torch.tensor([0, 1, 2, 3, 0, 0, 2]))
+    pairing = all_ranks(torch.arange(4), 7, None, owner=torch.tensor([0, 1, 2, 3, 0, 0, 2]))
     cosine = F.normalize(query, dim=-1) @ F.normalize(docs, dim=-1).T
     high, low = cosine.diagonal(), torch.stack([cosine[0, 4], cosine[0, 5], cosine[2, 6]])
     slow = (1 + torch.exp(20 * (low[:, None] - high[None, :])).sum()).log()
