@@ -54,8 +54,8 @@ def train(words: list[str]) -> dict:
 def estimate(words: list[str]) -> dict:
     """What the doctor says of the same run."""
     from embedtrain.cli.launch import settings_from
-    from embedtrain.doctor.build import conditions_of
     from embedtrain.doctor.built_run import BuiltRun, first_batches
+    from embedtrain.doctor.examine import conditions_of
     from embedtrain.doctor.memory import estimated
     from embedtrain.run.run import Run
 

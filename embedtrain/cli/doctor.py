@@ -34,7 +34,7 @@ def run(settings: ExamineSettings) -> None:
     from rich.console import Console
 
     from embedtrain.console import log
-    from embedtrain.doctor.build import findings_of
+    from embedtrain.doctor.examine import findings_of
     from embedtrain.doctor.findings import counted, worst
     from embedtrain.files.atomic import write_text
     from embedtrain.types import InputError

@@ -222,7 +222,7 @@ def test_levels():
 
 def test_the_stages_that_contrast_pairs_are_known_by_name():
     from embedtrain.cli.launch import settings_from
-    from embedtrain.doctor.build import contrastive_stages
+    from embedtrain.doctor.examine import contrastive_stages
     from embedtrain.types import InputError
 
     words = ["name=x", "data.train=a.jsonl", "backbone=minilm"]
