@@ -64,7 +64,7 @@ def _with_recipe(node: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _file(folder: Path, name: str, what: str, path: str | None = None) -> dict[str, Any]:
     """What a YAML file of a folder says; InputError with the nearest one where there is none of that name."""
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    known = sorted(file.stem for file in folder.glob("*.yaml"))
     if name not in known:
         raise InputError(f"{what} does not exist{nearest(name, known, path)} There are: {', '.join(known)}")
     return _read(folder / f"{name}.yaml")
