@@ -14,6 +14,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.run import build as parts
 from embedtrain.run.hooks import measure_while_training, mine_while_training
+from embedtrain.run.readable import check_rows
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import built
 from embedtrain.training.callbacks.eval_during import EvalDuring
@@ -90,6 +91,7 @@ def make_stage(
         run.forget_bad_rows()
     data.setup("fit")
     step.check(data, plan, encoder, trainer.world_size)
+    check_rows(data, encoder)
     if not data.has_validation:
         trainer.limit_val_batches = 0
     if (refresh := built(settings.mining)) is not None:

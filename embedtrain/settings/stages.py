@@ -9,14 +9,14 @@ An entry chooses an option of a group by its name, or gives settings that are me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import TARGET
 from embedtrain.settings.compose import from_node, given
 from embedtrain.settings.names import nearest
-from embedtrain.settings.options import is_group, merged, option
+from embedtrain.settings.options import is_group, merged, option, settings_from
 from embedtrain.types import InputError
 
 # What a stage may have for itself; all else is the run's.
@@ -24,6 +24,8 @@ STAGED = tuple(
     "step data plan loss distill objective negatives guide gather gradcache queue mining optim trainer "
     "eval_during final_weights".split()
 )
+OF_PAIRS = tuple("loss distill negatives guide gradcache queue mining".split())
+MASKED = "embedtrain.training.steps.masked.step.Masked"
 OF_THE_RUN = ("accelerator", "devices", "num_nodes", "shard")  # settings of the trainer that no stage changes
 
 
@@ -41,6 +43,9 @@ def stages_of(settings: TrainSettings) -> list[StageSettings]:
         InputError: for a stage without a name of its own, or a key or value that there is not.
     """
     if not settings.stages:
+        usual = settings_from(TrainSettings, "train", {"name": "x", "data": {"train": "x"}})
+        changed = [name for name in OF_PAIRS if getattr(settings, name) != getattr(usual, name)]
+        _check_masked(settings, changed, "")
         return [StageSettings("", settings)]
     shared = {key: value for key, value in given(settings).items() if key != "stages"}
     stages: list[StageSettings] = []
@@ -60,9 +65,20 @@ def stages_of(settings: TrainSettings) -> list[StageSettings]:
         }
         try:
             stages.append(StageSettings(name, from_node(type(settings), node)))
+            _check_masked(stages[-1].settings, [key for key in OF_PAIRS if entry.get(key)], f"{where}.")
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
     return stages
+
+
+def _check_masked(settings: TrainSettings, given_: Sequence[str], where: str) -> None:
+    """Refuse groups of contrastive training that are set for a masked stage, which would ignore them."""
+    set_ = [name for name in given_ if getattr(settings, name) is not None]
+    if settings.step.target == MASKED and set_:
+        raise InputError(
+            f"{where}{set_[0]} is of pairs, and step=masked reads texts alone: leave out {', '.join(set_)}, "
+            "or use step=contrastive"
+        )
 
 
 def recorded(settings: TrainSettings, show: Callable[[TrainSettings], dict[str, Any]]) -> dict[str, Any]:

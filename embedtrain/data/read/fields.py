@@ -17,6 +17,11 @@ from embedtrain.types import InputError
 Check = Callable[[str, str, Any], Any]  # (place of the row, name of the field, value) -> the value to use
 REQUIRED = object()
 TEXT_NAMES = ("text", "contents", "content", "passage", "document", "body")  # of a document that is an object
+# White space, and what has no width: spaces, joiners, marks of direction and order, a soft hyphen.
+BLANK = "".join(chr(code) for code in range(0x10000) if chr(code).isspace()) + (
+    "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"
+    "\u2060\u2061\u2062\u2063\u2064\ufe0e\ufe0f\ufeff"
+)
 
 
 class Field(NamedTuple):
@@ -60,7 +65,7 @@ def missing(where: str, field: str, row: Mapping[str, Any], cure: str = "") -> I
 def text(where: str, field: str, value: object) -> str:
     """The value, when it is a text that a tokenizer reads and not empty."""
     found = any_text(where, field, value)
-    if not found.strip():
+    if not found.strip(BLANK):
         raise InputError(f"{where}: {field!r} is an empty text. Fill it or drop the row.")
     return found
 

@@ -7,8 +7,10 @@ this data revision AND this mteb version; mteb alone would also serve the result
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +29,7 @@ from embedtrain.evaluation.sweeping.funnel_cell import funnel_meta
 from embedtrain.evaluation.vectors.bank import Encodes
 from embedtrain.evaluation.vectors.storage import Keeping
 from embedtrain.files.atomic import write_text
-from embedtrain.types import Cell, Score
+from embedtrain.types import Cell, InputError, Score
 
 # beside its main metric, what a task of this type writes to scores.jsonl; mteb's tree has all metrics
 FURTHER: dict[str, tuple[str, ...]] = {
@@ -122,7 +124,8 @@ def finished(shared: Sweep, task: AbsTask) -> dict[Measured, list[Score]]:
     for cell in shared.cells_of(task):
         result = _stored(shared.cache, shared.meta(cell), task)
         if result is not None and _has_items(shared, result, task, cell):
-            found[cell] = rows_of(result, task, shared, cell)
+            with suppress(InputError):  # an older result that is no number
+                found[cell] = rows_of(result, task, shared, cell)
     return found
 
 
@@ -137,6 +140,11 @@ def rows_of(result: TaskResult, task: AbsTask, shared: Sweep, cell: Measured) ->
             values = [part["main_score"] if metric == main else part.get(metric) for part in parts]
             numbers = [value for value in values if isinstance(value, (int, float))]
             if len(numbers) == len(parts):
+                if metric == main and any(math.isnan(number) for number in numbers):
+                    raise InputError(
+                        f"{task.metadata.name}: {main} of {cell} is not a number: all vectors, or all scores "
+                        "of the data, are equal. Look at the model and the data; nothing is written of it"
+                    )
                 value = round(sum(round(number, 6) for number in numbers) / len(numbers), 6)
                 where = (task.metadata.name, split, cell.layer, cell.dim)
                 rows.append(Score(shared.run, shared.step, *where, metric, value, cell.dtype))

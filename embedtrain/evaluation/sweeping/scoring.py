@@ -129,10 +129,11 @@ def _measure(
     result = evaluated.task_results[0]
     if isinstance(served, FunnelCell):
         served.add_cost(result)
+    rows = rows_of(result, task, shared, cell)
     if keep:
         keep_items(shared, collector, result, cell)
         store(shared, result, meta)
-    return rows_of(result, task, shared, cell)
+    return rows
 
 
 def _load_everywhere(task: AbsTask) -> None:

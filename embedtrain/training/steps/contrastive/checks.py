@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from embedtrain.data.read.sources import Example
 from embedtrain.objective.losses.terms import Term
 from embedtrain.objective.plan import Plan
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import Embeddings, Guide, InputError, Links, distinct_layers
 
+LOG = logging.getLogger(__name__)
 STEPS_REHEARSED = 2
+SCORES = 256  # that are looked at, unless they are all the same
 ROWS_LACK = {
     "scores": 'a "score" on the training rows, and none has one: add them, or train with loss=infonce',
     "teacher": "a teacher's scores, and no row has them: add them, or train with loss=infonce",
@@ -72,6 +78,26 @@ def check_run(
             )
     _check_queue(loss, plan, ranks, steps)
     _rehearse(loss, plan, width)
+
+
+def check_scores(task: str, rows: Sequence[Example]) -> None:
+    """Refuse rows whose scores give no order, and count those whose order float32 loses."""
+    scores = {row.score for row in islice(rows, SCORES) if row.score is not None}
+    if not scores:
+        return
+    scores |= {row.score for row in rows if row.score is not None} if len(scores) == 1 else set()
+    single = len({float(np.float32(score)) for score in scores})
+    if len(rows) > 1 and single == 1:
+        same = f"all {len(rows)} scores are {next(iter(scores))}" if len(scores) == 1 else "differ too little"
+        raise InputError(
+            f"data: {task}: scores give no order ({same} in float32): give scores that differ, or leave them "
+            "out and train with loss=infonce"
+        )
+    if single < len(scores):
+        LOG.warning(
+            "%s: of %d different scores looked at %d are left in float32; scale them to 0..1",
+            task, len(scores), single,
+        )  # fmt: skip
 
 
 def _check_kinds(loss: BatchLoss, tasks: Mapping[str, bool]) -> None:

@@ -10,6 +10,7 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from embedtrain.data.module import DataModule
+from embedtrain.data.stores.memory import some_rows
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.matryoshka import ObjectiveValue
 from embedtrain.objective.plan import Plan
@@ -17,7 +18,7 @@ from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.training.distributed import gather_embeddings, gather_links
 from embedtrain.training.gradcache import GradCache
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss, Gather, averaged
-from embedtrain.training.steps.contrastive.checks import check_run
+from embedtrain.training.steps.contrastive.checks import check_run, check_scores
 from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.training.steps.contrastive.datasets import dataset_facts, dataset_sums
 from embedtrain.training.steps.contrastive.validation import Collected, sub_model_scores
@@ -93,6 +94,9 @@ class ContrastiveStep:
             ranks=ranks,
             steps=data.optimiser_steps,
         )
+        if "scores" in self.batch_loss.objective.needs:
+            for item in data.datasets:
+                check_scores(item.store.task, some_rows(item.store))
         self.datasets = {content_id(name): name for name in data.tasks}
 
     def to(self, device: torch.device) -> None:
