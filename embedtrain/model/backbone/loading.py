@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from embedtrain.files.reading import reading, reason_of
 from embedtrain.model.backbone.attention import Attention, with_attention
@@ -34,6 +35,7 @@ def load_model(
     source = pretrained_source(path)
     with reading(source.folder, "Fetch or save the model again"):
         check_size(Path(path))
+        _refuse_own_code(Path(path) / "config.json")
     try:
         # Code that a folder brings along is never run, nor asked about on the terminal.
         config = AutoConfig.from_pretrained(source.folder, **source.options, trust_remote_code=False)
@@ -53,6 +55,17 @@ def load_model(
         missing = [key.removeprefix(f"{part}.") for key in missing if key.startswith(f"{part}.")]
     _check_missing(path, model, missing)
     return _plain(model)
+
+
+def _refuse_own_code(file: Path) -> None:
+    """Raises InputError for a model type that only code beside the weights defines."""
+    said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    kind = said.get("model_type") if isinstance(said, dict) else None
+    if kind is not None and said.get("auto_map") and kind not in CONFIG_MAPPING:
+        raise InputError(
+            f"{file} says model type {kind!r}, which is code of its own (auto_map). embedtrain runs no "
+            f"code of a model: choose one of a type that transformers has, {', '.join(sorted(FAMILIES))}"
+        )
 
 
 def _read(

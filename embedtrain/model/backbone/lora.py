@@ -113,6 +113,7 @@ def save_adapter(backbone: Backbone, folder: str | Path, base: str) -> None:
     config = copy.copy(cast(Any, backbone.model).peft_config[ADAPTER])
     config.base_model_name_or_path = base
     config.inference_mode = True
+    config.task_type = "FEATURE_EXTRACTION"  # without it loaders guess a language model, and causal attention
     config.save_pretrained(str(folder))
     state = {name: value.cpu().contiguous() for name, value in adapter_state(backbone).items()}
     save_file(state, folder / WEIGHTS, metadata={"format": "pt"})

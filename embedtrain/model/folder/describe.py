@@ -21,6 +21,12 @@ from embedtrain.model.folder.contract import (
 )
 from embedtrain.types import SubModel
 
+# What older tokenizer files say of one call, and other libraries take for the model's own.
+LEFT_OVER = (
+    *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"),
+    *("pad_token_type_id", "truncation", "padding"),
+)
+
 
 def contract_of(
     encoder: Encoder, sub: SubModel | None = None, *, normalize: bool | None = None, base: Base | None = None
@@ -67,8 +73,10 @@ def shipped_side(encoder: Encoder) -> str:
 
 
 def shipped_tokenizer(encoder: Encoder) -> PreTrainedTokenizerBase:
-    """A copy that says our maximum length and carries no truncation left over from its last call."""
+    """A copy that says our maximum length and no other, and carries none left over from its last call."""
     tokenizer = copy.deepcopy(encoder.process.tokenizer)
+    for name in LEFT_OVER:
+        tokenizer.init_kwargs.pop(name, None)
     tokenizer.model_max_length = encoder.max_length
     tokenizer.padding_side = shipped_side(encoder)
     if tokenizer.is_fast:

@@ -34,7 +34,7 @@ from embedtrain.model.folder.parts import (
     stated_width,
     with_trained_layers,
 )
-from embedtrain.model.folder.st_folder import Shipped, miscounted_prompts, write_layout
+from embedtrain.model.folder.st_folder import Shipped, miscounted_prompts, write_dimensions, write_layout
 from embedtrain.model.inputs.tokenizer import Side, TextTokenizer
 from embedtrain.model.locate import locate
 from embedtrain.types import InputError, SubModel
@@ -172,6 +172,7 @@ def save_encoder(
     tokenizer = shipped_tokenizer(encoder)
     with atomic_folder(folder, overwrite=overwrite) as beside:
         backbone.save(beside, chosen.layer)
+        write_dimensions(beside / "config.json", shipped.contract)
         tokenizer.save_pretrained(beside)
         write_layout(beside, shipped)
         write_contract(beside, shipped.contract)

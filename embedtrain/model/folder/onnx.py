@@ -103,7 +103,9 @@ def export_onnx(
     with atomic_folder(folder, overwrite=overwrite) as beside:
         _write_graph(graph, graph.inputs(samples[0]), beside / FILE)
         _check(graph, samples, beside / FILE)
-        shipped_tokenizer(encoder).save_pretrained(beside)
+        tokenizer = shipped_tokenizer(encoder)
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]  # all that the graph takes of it
+        tokenizer.save_pretrained(beside)
         write_contract(beside, contract._replace(dtype="float32"))
     return folder
 

@@ -40,6 +40,7 @@ from embedtrain.model.pooling import (
 from embedtrain.model.pooling.joined import Dense
 from embedtrain.types import InputError
 
+MATRYOSHKA = ("is_matryoshka", "matryoshka_dimensions")  # keys of config.json
 _STEP_TYPES = {"dense": "Dense", "layer_norm": "LayerNorm", "normalize": "Normalize"}  # by `kind`
 
 
@@ -114,6 +115,16 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
         write(folder / path)
     _write(folder / MODULES, entries)
     _write_settings(folder, shipped)
+
+
+def write_dimensions(file: Path, contract: Contract) -> None:
+    """Name the trained widths in the config of the backbone: vLLM asks there before it truncates."""
+    config = json.loads(file.read_text("utf-8"))
+    dims = sorted({sub.dim for sub in contract.trained if sub.layer == contract.num_layers})
+    own = {"is_matryoshka": True, "matryoshka_dimensions": dims} if dims else {}
+    kept = {key: value for key, value in config.items() if key not in MATRYOSHKA}
+    if kept | own != config:
+        _write(file, kept | own)
 
 
 def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:

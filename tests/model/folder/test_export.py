@@ -86,6 +86,8 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
         sentence_bert_config.json tokenizer.json tokenizer_config.json"""
     cut = tmp_path / "cut"
     assert {str(path.relative_to(cut)) for path in cut.rglob("*") if path.is_file()} == {*files.split()}
+    config = json.loads((tmp_path / "cut" / "config.json").read_text())
+    assert (config["is_matryoshka"], config["matryoshka_dimensions"]) == (True, [16])
     contract = read_contract(tmp_path / "cut")
     assert contract is not None
     assert contract._replace(tokenizer_hash="", versions={}) == Contract(
@@ -303,10 +305,10 @@ def test_a_missing_file_is_named(saved, tmp_path, name, message):
     ("name", "text", "message"),
     [
         ("modules.json", "{oops", r"modules\.json is not a list of modules"),
-        ("embedtrain.json", "{oops", r"embedtrain\.json is not JSON: .*line 1"),
+        ("embedtrain.json", "{oops", r"embedtrain\.json cannot be read .JSONDecodeError: .*line 1"),
         ("embedtrain.json", "[]", r"embedtrain\.json must hold a JSON object"),
         ("embedtrain.json", "{}", r"embedtrain\.json is not a contract this version of embedtrain reads"),
-        ("1_Pooling/config.json", "", r"config\.json is not JSON"),
+        ("1_Pooling/config.json", "", r"config\.json cannot be read .JSONDecodeError"),
     ],
 )
 def test_a_broken_file_is_named(saved, tmp_path, name, text, message):
@@ -377,3 +379,30 @@ def test_bfloat16_is_saved_as_such(saved, tmp_path, sentences):
     assert contract.dtype == "bfloat16"
     assert shipped(tmp_path / "small", sentences).dtype == torch.bfloat16
     assert_shipped(tmp_path / "small", encoder, sentences, SubModel(2, 16), atol=0.02)
+
+
+def test_no_length_of_an_older_call_is_shipped(tiny_bert, tmp_path):
+    old = {"max_length": 9, "stride": 0, "truncation_strategy": "longest_first"}
+    source = edited(tiny_bert, tmp_path / "old", "tokenizer_config.json", lambda config: config | old)
+    save_encoder(load_encoder(source, max_length=20), tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    assert config["model_max_length"] == 20
+    assert not old.keys() & config.keys()
+
+
+def test_widths_of_a_source_are_not_those_of_an_export(tiny_bert, tmp_path):
+    save_encoder(trained(tiny_bert), tmp_path / "whole")
+    again = load_encoder(tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / "config.json").read_text())["matryoshka_dimensions"] == [32]
+    again.trained = ()
+    save_encoder(again, tmp_path / "plain")
+    assert "is_matryoshka" not in json.loads((tmp_path / "plain" / "config.json").read_text())
+
+
+def test_code_of_a_folder_is_refused_with_what_to_choose(tiny_bert, tmp_path):
+    own = {"model_type": "new", "auto_map": {"AutoModel": "someone/impl--modeling.NewModel"}}
+    path = edited(tiny_bert, tmp_path / "new", "config.json", lambda config: config | own)
+    with pytest.raises(
+        InputError, match=r"'new', .* code of its own \(auto_map\)\. .* choose one of .* bert"
+    ):
+        load_encoder(path)
