@@ -104,8 +104,8 @@ def export_onnx(
         _write_graph(graph, graph.inputs(samples[0]), beside / FILE)
         _check(graph, samples, beside / FILE)
         tokenizer = shipped_tokenizer(encoder)
-        # All that the graph takes of it; what is saved is `init_kwargs`.
-        tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]  # all that the graph takes of it
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # is saved where it is there
         tokenizer.save_pretrained(beside)
         write_contract(beside, contract._replace(dtype="float32"))
     return folder

@@ -71,3 +71,11 @@ def test_what_cannot_be_written_is_refused_before_the_export(exported, tmp_path)
         onnx.export_onnx(encoder, tmp_path / "model", SubModel(2, 8))
     with pytest.raises(InputError, match="model exists already"):
         onnx.export_onnx(encoder, folder)
+
+
+def test_the_tokenizer_beside_a_graph_gives_its_inputs(tiny_bert, tmp_path):
+    from transformers import AutoTokenizer
+
+    export_onnx(load_encoder(tiny_bert), tmp_path / "onnx", SubModel(1, 8))
+    given = AutoTokenizer.from_pretrained(tmp_path / "onnx")(["a cat", "bird"], padding=True)
+    assert list(given) == ["input_ids", "attention_mask"]
