@@ -14,13 +14,13 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.run import build as parts
 from embedtrain.run.hooks import measure_while_training, mine_while_training
-from embedtrain.run.readable import check_rows
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import built
 from embedtrain.training.callbacks.eval_during import EvalDuring
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.module import TrainModule
 from embedtrain.training.optim import AdamW
+from embedtrain.training.readable import check_rows
 from embedtrain.training.steps.protocol import Step
 
 
