@@ -84,7 +84,8 @@ def optimized(run: Run) -> float | None:
         InputError: naming the nearest metric, if the run has none of that name.
     """
     numbers: dict[str, float] = {}
-    for line in (run.folder.path / "metrics.jsonl").read_text("utf-8").splitlines():
+    file = run.folder.path / "metrics.jsonl"  # none of a run too short for a line of it
+    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
         numbers |= {key: float(value) for key, value in json.loads(line).items() if key != "step"}
     numbers |= scores_by_name(run.folder, 0, "before")
     numbers |= scores_by_name(run.folder, run.final_step, "after")

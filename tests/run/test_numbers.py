@@ -81,6 +81,13 @@ def test_a_metric_that_the_run_will_not_have_is_refused_first(small_run, metric,
     assert said in str(refused.value)
 
 
+def test_a_run_too_short_for_a_line_has_no_number(small_run, tmp_path):
+    words = [word for word in small_run if not word.startswith("trainer.log")]
+    command("train", *words, "name=x", f"output_root={tmp_path}", "trainer.max_steps=1")
+    assert not (tmp_path / "x/metrics.jsonl").exists()
+    assert (tmp_path / "x/model").exists()
+
+
 def test_a_mistyped_metric_is_answered_once_all_is_written(words, tmp_path, error_of):
     said = error_of("train", *words, "name=x", "optimized_metric=val/maen")
     assert "did you mean 'val/mean'?" in said
