@@ -76,6 +76,6 @@ def test_what_cannot_be_written_is_refused_before_the_export(exported, tmp_path)
 def test_the_tokenizer_beside_a_graph_gives_its_inputs(tiny_bert, tmp_path):
     from transformers import AutoTokenizer
 
-    export_onnx(load_encoder(tiny_bert), tmp_path / "onnx", SubModel(1, 8))
+    onnx.export_onnx(load_encoder(tiny_bert), tmp_path / "onnx", SubModel(1, 8))
     given = AutoTokenizer.from_pretrained(tmp_path / "onnx")(["a cat", "bird"], padding=True)
     assert list(given) == ["input_ids", "attention_mask"]
