@@ -148,6 +148,44 @@ def test_imports_are_absolute():
     assert violations(lambda tree: (n.lineno for n in ast.walk(tree) if getattr(n, "level", 0))) == {}
 
 
+REMOVERS = {"unlink", "rmdir", "rmtree", "remove", "rename", "replace", "renames", "move", "removedirs"}
+SHELL = {"os", "shutil"}
+
+
+def removals(tree):
+    """Calls that remove or rename a file or folder: of os and shutil, and of paths."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        if not isinstance(call.func, ast.Attribute) or call.func.attr not in REMOVERS:
+            continue
+        name, given = call.func.attr, len(call.args) + len(call.keywords)
+        if ast.unparse(call.func.value) in SHELL:
+            yield call.lineno
+        elif name in ("unlink", "rmdir") or (name in ("rename", "replace") and len(call.args) == given == 1):
+            yield call.lineno  # text.replace takes two
+
+
+def test_files_are_removed_and_renamed_in_one_place():
+    """`owned` knows what is ours; `atomic` gives what it has just written its name."""
+    assert violations(removals).keys() == {"files/owned.py", "files/atomic.py"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "shutil.rmtree(x)",
+        "os.replace(a, b)",
+        "path.unlink(missing_ok=True)",
+        "a.rename(b)",
+        "(a / b).replace(c)",
+    ],
+)
+def test_a_removal_would_be_seen(line):
+    assert list(removals(ast.parse(line))) == [1]
+    assert (
+        list(removals(ast.parse('text.replace("a", "b"); replace(settings, a=1); owned.rename(a, b)'))) == []
+    )
+
+
 def modules_that_import(*packages):
     return {
         name_of(path)

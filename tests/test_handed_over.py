@@ -44,9 +44,7 @@ READERS = {
     "manifest.json": lambda path: read_manifest(path.parent),
     "items.npz": read_items,
     "finished.json": lambda path: StageFolder(path.parent).finished,
-    "config.yaml": lambda path: RunFolder(path.parent.parent, path.parent.name).prepare(
-        {}, {}, overwrite=False, world_size=1
-    ),
+    "config.yaml": lambda path: RunFolder(path.parent.parent, path.parent.name).prepare({}, {}, world_size=1),
     "any.yaml": lambda path: read_yaml(path, "Write it again"),
     "any.ckpt": HashedCheckpointIO().load_checkpoint,
     "rows.jsonl": lambda path: list(read_rows(path)),

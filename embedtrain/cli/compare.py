@@ -23,9 +23,13 @@ def run(settings: CompareSettings) -> None:
     from rich.console import Console
 
     from embedtrain.files.atomic import write_text
+    from embedtrain.files.owned import require_own_json
     from embedtrain.report.verdicts import smallest_table, subset_table, tasks_table, verdict_table
     from embedtrain.run.compare import comparison_of, subset_of
 
+    names = "-".join(Path(text.partition("@")[0]).name for text in settings.runs)
+    file = Path(settings.output or Path(settings.output_root) / f"comparison-{names}") / "comparison.json"
+    require_own_json(file, "settings")
     console = Console()
     if settings.subset:
         result = subset_of(settings)
@@ -37,9 +41,6 @@ def run(settings: CompareSettings) -> None:
             console.print(tasks_table(result["over_tasks"]))
         if result["smallest"]:
             console.print(smallest_table(result["smallest"]))
-    names = "-".join(Path(text.partition("@")[0]).name for text in settings.runs)
-    folder = Path(settings.output or Path(settings.output_root) / f"comparison-{names}")
-    file = folder / "comparison.json"
     write_text(file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print(f"comparison: {file}")
 

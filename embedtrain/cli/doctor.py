@@ -37,15 +37,17 @@ def run(settings: ExamineSettings) -> None:
     from embedtrain.doctor.examine import findings_of
     from embedtrain.doctor.findings import counted, worst
     from embedtrain.files.atomic import write_text
+    from embedtrain.files.owned import require_own_json
     from embedtrain.types import InputError
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "start embedtrain-doctor as one process: it looks at the batches of all ranks by itself"
         )
+    out = Path(settings.doctor.out or Path(settings.output_root) / f"{settings.name}-doctor.json")
+    require_own_json(out, "name", "worst", "findings")
     with tempfile.TemporaryDirectory(prefix="embedtrain-doctor-") as scratch:
         findings = findings_of(settings, Path(scratch))
-    out = Path(settings.doctor.out or Path(settings.output_root) / f"{settings.name}-doctor.json")
     report = {
         "name": settings.name,
         "worst": worst(findings),

@@ -24,7 +24,7 @@ from embedtrain.cli.line.quoting import quoted
 from embedtrain.cli.line.wandb_environment import with_wandb
 from embedtrain.cli.process.interruption import INTERRUPTION
 from embedtrain.cli.process.logs import set_up_logs
-from embedtrain.cli.process.started import check_processes, requires_no_overwrite, requires_whole_weights
+from embedtrain.cli.process.started import check_processes, requires_whole_weights
 from embedtrain.files.atomic import is_disk_full
 from embedtrain.files.reading import cure_of, reason_of
 from embedtrain.settings.commands import TrainSettings
@@ -99,7 +99,6 @@ def _store_schema(command: Command) -> None:
 
 def _check_surroundings(settings: TrainSettings) -> None:
     check_processes(settings.trainer, os.environ, launcher=_launcher())
-    requires_no_overwrite(settings, os.environ)
     requires_whole_weights(settings)
     if settings.data.num_workers:  # each worker would start a thread a core, and warn
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

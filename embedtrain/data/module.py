@@ -23,6 +23,7 @@ from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.data.read.fields import Check, text
 from embedtrain.data.read.sources import Example, offered
 from embedtrain.data.splitting import split_off
+from embedtrain.data.stores.fingerprint import fingerprint
 from embedtrain.data.stores.memory import some_rows
 from embedtrain.settings.commands import DataSettings
 from embedtrain.types import InputError
@@ -169,6 +170,11 @@ class DataModule(pl.LightningDataModule):
         """The datasets that say whether their queries meet what other rows brought. After `setup`."""
         given = {item.store.task: item.use.in_batch for item in self._datasets}
         return {task: value for task, value in given.items() if value is not None}
+
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the rows by what they are: "training rows of TASK", "validation rows". After `setup`."""
+        found = {f"training rows of {item.store.task}": item.store.fingerprint() for item in self._datasets}
+        return found | ({"validation rows": fingerprint(self._validation)} if self._validation else {})
 
     def examples_at(self, rows: Sequence[int]) -> list[Example]:
         """The training rows of `Links.rows`, for messages that name them."""

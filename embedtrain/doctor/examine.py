@@ -101,10 +101,14 @@ def aside(settings: ExamineSettings, scratch: Path) -> ExamineSettings:
 def state_of_folder(settings: ExamineSettings) -> Finding:
     """Whether the run's own folder is free; nothing in it is touched."""
     folder = RunFolder(settings.output_root, settings.name)
-    if folder.model.exists() and not settings.overwrite:
-        cure = "Use another name=..., or overwrite=true to replace it."
+    there = folder.config.exists() or folder.model.exists()
+    reason = folder.stranger() if there else None
+    if reason is not None and (settings.overwrite or not folder.config.exists()):
+        return Finding("run", "error", f"{folder.path} {reason}", "Use another name=..., or move it away.")
+    if folder.is_finished and not settings.overwrite:
+        cure = "Use another name=..." + (", or overwrite=true to replace it." if reason is None else ".")
         return Finding("run", "error", f"{folder.path} holds a finished run", cure)
-    if folder.config.exists() and not settings.overwrite:
+    if there and not settings.overwrite:
         return Finding("run", "note", f"{folder.path} holds an unfinished run, which would be continued")
     return Finding("run", "ok", f"{folder.path} is free")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from typing import IO
 
 from safetensors import SafetensorError
 
+from embedtrain.files import owned
+from embedtrain.files.locks import alive
 from embedtrain.types import InputError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -37,6 +38,8 @@ def atomic_file(path: Path, *, mark: str = "") -> Iterator[IO[bytes]]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}{mark}{UNFINISHED}")
+    if beside.is_symlink():
+        beside.unlink()  # what it leads to is not ours
     try:
         with beside.open("w+b") as file:
             yield file
@@ -76,29 +79,49 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """Gives a temporary folder beside `folder` to write into, which takes its name when all went well.
 
     On any error, an interrupt too, the temporary folder is removed and what was at `folder` is untouched.
-    Everything is flushed to the disk before it takes the name, so a power cut leaves no half folder.
+    Everything is flushed to the disk before it takes the name, so a power cut leaves no half folder. It
+    bears our mark; only what bears it, and holds nothing else, is overwritten.
 
     Raises:
-        InputError: when `folder` exists and has content (unless `overwrite`), the disk is full, or the
-            place cannot be written.
+        InputError: when `folder` exists and has content (unless `overwrite`), or content of somebody else;
+            when the disk is full, or the place cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: choose another folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise InputError(f"{folder} exists already: choose another folder, or pass overwrite=true")
+    owned.recover(folder)
+    check_free(folder, overwrite=overwrite)
     beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
         beside.mkdir(parents=True)
-        yield beside
-        _share(beside)
-        _flush(beside)
-        _rename(beside, folder)
+        with alive(beside):
+            owned.mark(beside, whole=False)
+            yield beside
+            owned.mark(beside, whole=True)
+            _share(beside)
+            _flush(beside)
+            _rename(beside, folder)
     except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        owned.remove_tree(beside)
         reason = _disk_reason(error)
         if reason is not None:
             raise InputError(f"cannot save to {folder}: {reason}") from error
         raise
+
+
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Check that a folder may be written: it is absent, empty, or ours and to be overwritten.
+
+    Raises:
+        InputError: saying what is there; `overwrite` is advised for what is ours alone.
+    """
+    if not folder.is_symlink() and not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file: choose another folder")
+    if not folder.is_symlink() and not any(folder.iterdir()):
+        return
+    if (reason := owned.stranger(folder)) is not None:
+        raise owned.refusal(folder, reason)
+    if not overwrite:
+        raise InputError(f"{folder} exists already: choose another folder, or pass overwrite=true")
 
 
 def _rename(beside: Path, folder: Path) -> None:
@@ -106,14 +129,14 @@ def _rename(beside: Path, folder: Path) -> None:
     if not folder.is_dir():
         os.replace(beside, folder)
     else:
-        aside = beside.with_name(f"{beside.name}.old")
+        aside = beside.with_name(f"{beside.name}{owned.REPLACED}")
         os.replace(folder, aside)
         try:
             os.replace(beside, folder)
         except BaseException:
             os.replace(aside, folder)
             raise
-        shutil.rmtree(aside, ignore_errors=True)
+        owned.remove_tree(aside)
     sync(folder.parent)
 
 

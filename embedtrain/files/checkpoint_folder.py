@@ -6,6 +6,7 @@ import logging
 import re
 from pathlib import Path
 
+from embedtrain.files import owned
 from embedtrain.files.checksum import fault_of
 from embedtrain.types import InputError
 
@@ -50,7 +51,7 @@ class CheckpointFolder:
         """Let `last.ckpt` be `newest`, which has just been written, and remove what is too old."""
         self._link(newest)
         for old in self.newest_first()[self.save_total_limit :]:
-            old.unlink(missing_ok=True)
+            owned.remove_file(old, self.path)
 
     def newest_whole(self, *, repair: bool) -> Path | None:
         """The newest checkpoint that is what was written; None if there is none to begin with.
@@ -85,18 +86,18 @@ class CheckpointFolder:
         for fault in faults:
             log.warning("%s; continuing from %s, which is whole", fault, whole.name)
         for damaged in self.newest_first()[: len(faults)]:
-            damaged.rename(damaged.with_name(f"{damaged.name}.damaged"))
+            owned.rename(damaged, damaged.with_name(f"{damaged.name}.damaged"))
         for torn in self.path.iterdir():
             if LEFT_OVER.fullmatch(torn.name):
-                torn.unlink(missing_ok=True)
+                owned.remove_file(torn, self.path)
         if whole != self.last:
             self._link(whole)
 
     def _link(self, newest: Path) -> None:
         link = self.path / ".last.ckpt.link"
-        link.unlink(missing_ok=True)
+        owned.remove_file(link, self.path)
         link.symlink_to(newest.name)
-        link.replace(self.last)
+        owned.rename(link, self.last)
 
 
 def _step(path: Path) -> int:

@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import shutil
-import subprocess
+import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import yaml
-
-from embedtrain.files.atomic import write_text
+from embedtrain.files import owned
+from embedtrain.files.atomic import sync, write_text
 from embedtrain.files.checkpoint_folder import CheckpointFolder
-from embedtrain.files.reading import read_json, read_yaml, reading
+from embedtrain.files.locks import take
+from embedtrain.files.reading import read_json, reading
+from embedtrain.files.run_record import (
+    STAGES,
+    changes,
+    other_identity,
+    read_record,
+    require_same_identity,
+    require_same_settings,
+    write_record,
+)
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
 
-# Keys that may change between a run and its continuation without changing what is computed.
-FREE = (
-    "overwrite",
-    "output_root",
-    "logger",
-    "evaluation",
-    "optimized_metric",
-    "exports",
-    "final_weights",
-    "trainer.devices",
-    "trainer.num_nodes",
-    "trainer.shard",
-    "trainer.timeout_minutes",
-    "trainer.checkpoint_every_n_steps",
-    "trainer.save_total_limit",
-    "trainer.log_every_n_steps",
-)
 LEFT_OVER = ".config.yaml.tmp"  # of a run that was killed as it began
-STAGES = "stages"
 BAD_ROWS = "bad_rows"  # written as the data is read, before the folder is prepared
-PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers", "pytorch-lightning", "mteb")
+WHOLE = re.compile(r"(model|adapter|cut_L\d+_D\d+)/")  # folders in it that bear a mark of their own
+COPY = re.compile(r"\.(model|adapter|cut_L\d+_D\d+)\.")  # of them, unfinished or replaced
+# What a run or an evaluation writes, by its path in the run folder or in a stage's.
+ENTRIES = re.compile(
+    r"(stages/[^/]+/)?(eval_during/)?"
+    r"(config\.yaml|metrics\.(jsonl|csv)|scores\.jsonl|tasks\.json|leaderboard\.(csv|md)|heat_map\.png"
+    r"|loggers\.json|finished\.json|comparison\.json|\.[^/]+\.tmp"
+    r"|checkpoints/(\.?(step_\d+|last|best(_\w+)?)\.ckpt(\.damaged|\.tmp|\.link)?)"
+    r"|mteb/.+\.jsonl?|items/.+\.npz(\.tmp)?|vectors/[^/]+/[^/]+\.vectors|mined/\.?(step|rank)_\d+\.npz(.*\.tmp)?"
+    r"|bad_rows/.+|(wandb|lightning_logs)/.+)"
+)
 
 
 class Finished(NamedTuple):
@@ -75,7 +73,7 @@ class StageFolder:
             return Finished(self.checkpoints.path / Path(facts["weights"]).name, int(facts["steps"]))
 
     def finish(self, weights: Path, steps: int) -> None:
-        """Take down what the next stage begins with, at once or not at all."""
+        """Take down what the next stage begins with, or that a run is over, at once or not at all."""
         write_text(self._end, json.dumps({"weights": weights.resolve().name, "steps": steps}) + "\n")
 
 
@@ -86,6 +84,9 @@ class RunFolder:
         root: the folder of all runs.
         name: the run's name, one path component.
 
+    Attributes:
+        replaces: whether a run that is to begin takes the place of one that is still here.
+
     Raises:
         InputError: if `name` is not a plain folder name.
     """
@@ -95,193 +96,204 @@ class RunFolder:
             raise InputError(f"name must be a plain folder name, got '{name}'")
         self.path = Path(root) / name
         self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
-        self._locked: IO[bytes] | None = None
-        self._forgotten = False
         self.checkpoints, self.model = CheckpointFolder(self.path / "checkpoints"), self.path / "model"
+        self._draft = self.path.with_name(f".{name}.anew")  # of a run that is to take the place of another
+        self._replaced = self.path.with_name(f".{name}{owned.REPLACED}")
+        self._dropped = self.path.with_name(f".{name}.dropped")
+        self._locked: IO[bytes] | None = None
+        self.replaces = False
 
-    def forget_bad_rows(self) -> None:
-        """Remove the reports of an earlier run that is to be overwritten, before the data is read again.
+    @property
+    def reports(self) -> Path:
+        """The folder of the reports of bad rows, which may be written before the run folder is prepared."""
+        return (self._draft if self.replaces else self.path) / BAD_ROWS
 
-        Only the first call does: later ones would take the reports of this run.
-
-        Raises:
-            InputError: if another command works on this folder.
-        """
-        self._lock()
-        if self.config.exists() and not self._forgotten:
-            shutil.rmtree(self.path / BAD_ROWS, ignore_errors=True)
-        self._forgotten = True
+    @property
+    def is_finished(self) -> bool:
+        """Whether the model is there, and measured if it was to be."""
+        record = read_record(self.config)
+        wanted = {} if record is None else record.part("evaluation")
+        return self.model.exists() and (
+            StageFolder(self.path).finished is not None or not wanted.get("tasks")
+        )
 
     def stages(self, names: Sequence[str]) -> list[StageFolder]:
         """The folders of stages of these names, in their order."""
         numbered = [f"{number}_{name}" for number, name in enumerate(names[:-1], 1)]
         return [*(StageFolder(self.path / STAGES / name, name) for name in numbered), StageFolder(self.path)]
 
+    def stranger(self) -> str | None:
+        """Why the folder is not one that a run wrote, in words; None if it is."""
+        record = read_record(self.config)
+        if record is None or self.path.is_symlink():
+            return "is a link" if self.path.is_symlink() else "was not written by a run"
+        named = record.part("logger").get("name")  # a folder that some loggers make
+        # Versions before marks wrote a contract only.
+        for folder in [*self.path.glob("cut_*"), self.path / "adapter", self.model]:
+            marked = (folder / owned.MARK).exists() or not _has_contract(folder)
+            if marked and any(owned.entries(folder)) and (reason := owned.stranger(folder)) is not None:
+                return f"holds {folder.name}, which {reason}"
+        return owned.unknown(
+            self.path,
+            lambda path: (
+                ENTRIES.fullmatch(path) or WHOLE.match(path) or (named and path.startswith(f"{named}/"))
+            ),
+        )
+
+    def begins_anew(
+        self, config: Mapping[str, Any], given: Mapping[str, Any], identity: Mapping[str, str] | None = None
+    ) -> bool:
+        """Whether `overwrite=true` replaces what is here; a run that it began itself goes on.
+
+        Nothing is touched yet. Every rank sees the same, whether the first one has prepared the folder or
+        not: a run that has just begun goes on from nothing.
+
+        Raises:
+            InputError: in the process that holds the lock, if it is not a run that is here.
+        """
+        record = read_record(self.config)
+        self.replaces = self.config.exists() and not (
+            record is not None
+            and record.config.get("overwrite") is True
+            and record.given is not None
+            and changes(record, config, given)[:2] == ([], [])
+            and not other_identity(record, identity or {})
+            and not self.is_finished
+        )
+        if self.replaces and self._locked is not None:
+            self._require_own()
+        return self.replaces
+
+    def forget_reports(self) -> None:
+        """Remove the reports that a killed attempt to begin anew has left."""
+        if self.replaces:
+            owned.remove_tree(self._draft)
+
     def prepare(
-        self, config: Mapping[str, Any], given: Mapping[str, Any], *, overwrite: bool, world_size: int
+        self,
+        config: Mapping[str, Any],
+        given: Mapping[str, Any],
+        identity: Mapping[str, str] | None = None,
+        *,
+        world_size: int,
     ) -> bool:
         """Make the folder ready for a run; True if an unfinished one continues.
+
+        After `begins_anew` what a run left here is set aside, until `settle`.
 
         Args:
             config: the value of every setting, defaults included.
             given: those that were given.
-            overwrite: whether what a run left here may go.
+            identity: hashes of what the run trains on.
             world_size: ranks.
 
         Raises:
             InputError: if another command works on this folder, or it holds a finished run, an unfinished
-                one with other settings, or anything else.
+                one with other settings or on other data, or anything else.
         """
-        self._lock()
-        if overwrite and self.config.exists():  # never delete what no run has written
-            gone = self.path.with_name(f".{self.path.name}.{os.getpid()}.overwritten")
-            self.path.rename(gone)  # at once: half of a run would be nobody's
-            if (gone / BAD_ROWS).exists():  # of the data as this run has just read it
-                self.path.mkdir()
-                (gone / BAD_ROWS).rename(self.path / BAD_ROWS)
-            shutil.rmtree(gone)
-        if self.model.exists():
-            raise InputError(
-                f"{self.path} holds a finished run. Use another name=..., or overwrite=true to replace it"
-            )
-        if self.config.exists():
-            self._require_same(config, given)
+        self.lock()
+        identity = {} if identity is None else identity
+        if self.replaces:
+            self._require_own()
+            write_record(self._draft / "config.yaml", config, given, identity, world_size=world_size)
+            self._replace()
+            return False
+        record = read_record(self.config)
+        if record is not None:
+            if self.is_finished:
+                advice = ", or overwrite=true to replace it" if self.stranger() is None else ""
+                raise InputError(f"{self.path} holds a finished run. Use another name=...{advice}")
+            require_same_settings(self.path, record, config, given)
+            require_same_identity(self.path, record, identity)
             return True
-        if self.path.exists() and not all(_is_free(item.name) for item in self.path.iterdir()):
+        if self.config.exists():
             raise InputError(
-                f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
+                f"{self.config} is damaged, or no run wrote it: put back a copy, use another name=..., or "
+                "move it away"
             )
+        self._require_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "config": dict(config),
-            "given": dict(given),
-            "versions": versions(),
-            "commit": commit(),
-            "world_size": world_size,
-        }
-        write_text(self.config, yaml.safe_dump(facts, sort_keys=False))
+        write_record(self.config, config, given, identity, world_size=world_size)
         return False
+
+    def settle(self) -> None:
+        """Remove the run that this one replaces, once this one has a checkpoint or a model."""
+        if self._replaced.is_dir() and self._has_product():
+            reason = RunFolder(self.path.parent, self._replaced.name).stranger()
+            if reason is None:
+                self._drop(self._replaced)
+            else:
+                log.warning("%s, which was replaced, %s and is left alone", self._replaced, reason)
+
+    def lock(self) -> None:
+        """Keep other commands away until `release`, or until this process ends, and clean up after a kill."""
+        if self._locked is None:
+            self._locked = take(self.path)
+            self._recover()
 
     def release(self) -> None:
         """Let other commands in before this process ends; does nothing without a lock."""
         if self._locked is not None:
+            self.forget_reports()
             self._locked.close()
             self._locked = None
 
-    def _lock(self) -> None:
-        """Keep other commands away until `release`, or until this process ends, in whatever way.
+    def _recover(self) -> None:
+        """What a killed command has left: the run that it had set aside comes back, or goes."""
+        if self._replaced.is_dir() and not self.path.exists():
+            owned.rename(self._replaced, self.path)
+            log.warning("%s is back: a command was killed while it replaced it", self.path)
+        self.settle()
+        for folder in (self._draft, self._dropped):
+            owned.remove_tree(folder)
+        copies = (COPY.match(path.name) for path in self.path.glob(".*"))
+        for name in {found[1] for found in copies if found}:
+            owned.recover(self.path / name)
 
-        A POSIX lock beside the folder, which `overwrite` replaces: no forked worker of a killed run has it.
+    def _has_product(self) -> bool:
+        stages = [CheckpointFolder(path / "checkpoints") for path in self.path.glob(f"{STAGES}/*")]
+        return self.model.exists() or any(each.newest_first() for each in (self.checkpoints, *stages))
+
+    def _replace(self) -> None:
+        """Set the run that is here aside, and let the draft take its name.
+
+        One that has no checkpoint yet goes, and what it was to replace stays set aside.
         """
-        if self._locked is not None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.with_name(f".{self.path.name}.lock").open("ab")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise InputError(
-                f"another command is working on {self.path}: wait for its end, stop it, or use "
-                "another name=..."
-            ) from error
-        self._locked = file
-
-    def _require_same(self, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        """Refuse to continue a run with other settings; warn of settings that one of the versions lacks."""
-        cure = "Put back a copy, or start anew with overwrite=true"
-        facts = read_yaml(self.config, cure)
-        with reading(self.config, cure):
-            before, release = _flat(facts["config"]), facts["versions"]["embedtrain"]
-            said = None if "given" not in facts else _flat(facts["given"]).keys() | _flat(given).keys()
-        if said is None:
-            raise InputError(
-                f"{self.path} holds an unfinished run of embedtrain {release}, whose config.yaml does not "
-                "hold its defaults. Finish it with that version, use another name=..., or overwrite=true to "
-                "start anew"
-            )
-        now = _flat(config)
-        other, defaults = [], []
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) == now.get(key) or _is_unchecked(key):
-                continue
-            text = f"{key}: was {before.get(key, 'unset')}, is {now.get(key, 'unset')}"
-            if key in said:
-                other.append(text)
-            elif key in before and key in now:
-                defaults.append(text)
-            else:
-                log.warning(
-                    "%s, a setting that only one of embedtrain %s and this version has", text, release
-                )
-        if other:
-            raise InputError(
-                f"{self.path} holds an unfinished run with other settings ({'; '.join(other)}). Repeat its "
-                "settings to continue it, use another name=..., or overwrite=true to start anew"
-            )
-        if defaults:
-            raise InputError(
-                f"{self.path} holds an unfinished run of embedtrain {release}, and defaults have changed "
-                f"since ({'; '.join(defaults)}). Give the old values to continue it, e.g. "
-                f"{_assignment(defaults[0])}, use another name=..., or overwrite=true to start anew"
-            )
-
-
-def _is_unchecked(key: str) -> bool:
-    """Whether a setting of the run or of a stage may change; the weights that a stage hands on may not."""
-    first, _, rest = key.partition(".")
-    if first != STAGES:
-        return key.startswith(FREE)
-    own = rest.partition(".")[2]
-    return own.startswith(FREE) and own != "final_weights"
-
-
-def _assignment(change: str) -> str:
-    """The words `optim.lr=2e-05` of the line `optim.lr: was 2e-05, is 1e-05`."""
-    key, _, values = change.partition(": was ")
-    return f"{key}={values.partition(', is ')[0]}"
-
-
-def _is_free(name: str) -> bool:
-    """Whether a file may be in a folder that holds no run yet."""
-    return name in (BAD_ROWS, LEFT_OVER)
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a result."""
-    installed = {}
-    for name in PACKAGES:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            installed[name] = "not installed"
-    return installed
-
-
-def commit() -> str | None:
-    """Git commit of the embedtrain checkout, with "+changes" where it has any; None outside one."""
-    here = Path(__file__).resolve().parent
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+changes", "--exclude=*"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip() or None
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of all values; parts in lists by their number, as `negatives.rules.0.margin`."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            value = {str(number): item for number, item in enumerate(value)}
-        if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+        if self._replaced.is_dir():
+            owned.rename(self.path, self._dropped)
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            owned.rename(self.path, self._replaced)
+            log.info("%s is set aside as %s until this run has a checkpoint", self.path, self._replaced)
+        owned.rename(self._draft, self.path)
+        sync(self.path.parent)
+        owned.remove_tree(self._dropped)
+        self.replaces = False
+        if self.reports.exists():
+            log.info("the report of rows that are left out is in %s", self.reports)
+
+    def _drop(self, folder: Path) -> None:
+        """Remove a run at once: a half of it would be nobody's."""
+        owned.remove_tree(self._dropped)
+        owned.rename(folder, self._dropped)
+        owned.remove_tree(self._dropped)
+
+    def _require_own(self) -> None:
+        """Refuse to replace what no run has written."""
+        if (reason := self.stranger()) is not None:
+            raise InputError(
+                f"{self.path} {reason}, so it is left alone: use another name=..., or move it away"
+            )
+
+    def _require_free(self) -> None:
+        """Refuse a folder that holds anything but what is written before a run begins."""
+        there = os.listdir(self.path) if self.path.is_dir() else []
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file: use another name=...")
+        if any(name not in (BAD_ROWS, LEFT_OVER) for name in there):
+            raise InputError(
+                f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
+            )
+
+
+def _has_contract(folder: Path) -> bool:
+    return (folder / "embedtrain.json").is_file()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedtrain.data.read.sources import Example
+from embedtrain.files import owned
 from embedtrain.files.atomic import write_bytes
 from embedtrain.mining.mine import Mined
 from embedtrain.mining.problem import Problem
@@ -17,13 +18,34 @@ from embedtrain.types import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 BEFORE, AFTER = "Instruct: ", "\nQuery: "  # of the prompt that an instruction becomes when rows are read
+STATISTICS = ("out", "rows_in", "rows_out", "teacher")  # some keys of the file beside mined rows
 DIGITS = 6  # of scores: float16 vectors know no more
 
 
-def check_output(path: Path) -> None:
-    """Raise InputError for a file name that does not say its format."""
+def check_output(path: Path, sources: Iterable[str | None], *, overwrite: bool) -> None:
+    """Check that mined rows may be written to a file.
+
+    Raises:
+        InputError: if its name does not say its format, rows are read from it, or it is there: one that was
+            not mined, or is not to be overwritten.
+    """
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"out={path}: its name must end in {', '.join(SUFFIXES)}")
+    if any(source is not None and Path(source).resolve() == path.resolve() for source in sources):
+        raise InputError(f"out={path} is what rows are read from: choose another out")
+    beside = statistics_path(path)
+    owned.require_own_json(beside, *STATISTICS)
+    if path.is_symlink() or (path.exists() and not _is_mined(path, beside)):
+        reason = "is a link" if path.is_symlink() else f"was not mined (no {beside.name} beside it says so)"
+        raise InputError(f"{path} {reason}, so it is left alone: choose another out, or move it away")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists already: choose another out, or pass overwrite=true")
+
+
+def _is_mined(path: Path, statistics: Path) -> bool:
+    if not path.is_file() or not statistics.is_file():
+        return False
+    return Path(str(json.loads(statistics.read_text("utf-8"))["out"])).name == path.name
 
 
 def statistics_path(out: Path) -> Path:
@@ -57,16 +79,14 @@ def mined_rows(
         yield _row(example, problem, negatives, query, keep_negatives)
 
 
-def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> int:
-    """Write the rows, all of them or nothing; how many. Raises InputError as `write_bytes`."""
-    listed = list(rows)
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows, all of them or nothing. Raises InputError as `write_bytes`."""
     if path.name.endswith(".parquet"):
-        write_bytes(path, _parquet(listed))
+        write_bytes(path, _parquet(rows))
     else:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed).encode()
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         # No clock in the header: the same rows are the same bytes.
         write_bytes(path, gzip.compress(text, mtime=0) if path.name.endswith(".gz") else text)
-    return len(listed)
 
 
 def _row(example: Example, problem: Problem, mined: Mined, query: int, keep: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.files import owned
 from embedtrain.files.atomic import UNFINISHED, write_bytes
 from embedtrain.files.reading import reading
 
@@ -62,9 +63,9 @@ def forget_after(folder: Path, step: int) -> None:
     """Remove the files of later steps, and what a process that was killed had not finished."""
     for later in steps_of(folder):
         if later > step:
-            path_of(folder, later).unlink()
+            owned.remove_file(path_of(folder, later), folder)
     for unfinished in folder.glob(f".step_*{UNFINISHED}"):
-        unfinished.unlink()
+        owned.remove_file(unfinished, folder)
 
 
 def read_table(folder: Path, step: int, per_row: int, *, must_exist: bool = False) -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from embedtrain.files.owned import recover
 from embedtrain.types import InputError
 
 DESCRIPTION = ["*.json", "*.txt", "*.model", "README.md"]
@@ -27,6 +28,9 @@ def locate(path: str | Path) -> Path:
         InputError: when neither exists (with the nearest name there is), or the hub cannot be reached.
     """
     local = Path(path).expanduser()
+    if local.is_dir():
+        return local
+    recover(local)
     if local.is_dir():
         return local
     if local.is_file() and local.suffix == ".gguf":

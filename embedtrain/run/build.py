@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from embedtrain.data.module import DataModule
 from embedtrain.files.run_folder import RunFolder, StageFolder
@@ -67,7 +68,7 @@ def make_data(settings: TrainSettings, step: Step, run: RunFolder, folder: Stage
             seed=settings.seed,
             collate=step.collate,
             validation_collate=step.validation_collate,
-            folder=run.path,
+            folder=run.reports.parent,
             stage=folder.name,
         )
     except InputError as error:
@@ -86,6 +87,9 @@ def make_logger(settings: TrainSettings, folder: StageFolder) -> Logger | None:
         raise InputError(
             f"logger: {name} lacks a package ({reason}). Install it, or use logger=files"
         ) from error
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"logger: {reason}. Choose another logger=NAME or other settings of it") from error
     if not settings.overwrite:
         keep_lines(logger)
     return logger

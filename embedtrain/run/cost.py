@@ -35,11 +35,11 @@ def keeping_of(settings: EvaluateSettings, folder: Path) -> Keeping:
     store = settings.store
     place = None if store == "none" else Path(store).expanduser() if store else folder / "vectors"
     if place is not None:
-        _check_folder("store", place)
+        check_folder("store", place)
     return Keeping(place, settings.store_gb, settings.memory_gb, settings.store_dtype)
 
 
-def _check_folder(key: str, place: Path) -> None:
+def check_folder(key: str, place: Path) -> None:
     """Nothing, if this is a folder, or can become one.
 
     Raises:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from embedtrain.evaluation.sweeping.funnel import Measured, funnel_of
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
+from embedtrain.files.locks import taken
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank
 from embedtrain.report.figures import save_heat_map
 from embedtrain.run.artefacts import show_leaderboard
-from embedtrain.run.cost import keeping_of, show_plan
+from embedtrain.run.cost import check_folder, keeping_of, show_plan
 from embedtrain.run.measure import grid, measure
 from embedtrain.run.models import name_of
 from embedtrain.settings.commands import EvaluateSettings
-from embedtrain.types import Score, SubModel
+from embedtrain.types import InputError, Score, SubModel
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
+
+
+PICTURE = "heat_map.png"
 
 
 class Evaluation(NamedTuple):
@@ -50,25 +55,36 @@ def evaluate_encoder(
     folder = Path(settings.output or Path(settings.output_root) / f"evaluation-{run}")
     cells = grid(settings.layers, settings.dims, settings.dtypes, trained)
     measured: list[Measured] = [*cells, *(funnel_of(row) for row in settings.funnels)]
+    _check_output(folder)
     keeping = keeping_of(settings, folder)
     if settings.plan_only:
         show_plan(encoder, settings, cells, keeping, tasks)
         return None
     failed: IncompleteError | None = None
-    try:
-        scores = measure(
-            encoder,
-            settings,
-            measured,
-            run=name_of(name),
-            step=0,
-            folder=folder,
-            tasks=tasks,
-            keeping=keeping,
-        )
-    except IncompleteError as error:
-        scores, failed = list(error.scores), error
-    if rank() == 0 and scores:
-        save_heat_map(folder / "heat_map.png", [], scores, trained=trained)
-        show_leaderboard(folder, scores, encoder)
+    with taken(folder) if rank() == 0 else nullcontext():
+        try:
+            scores = measure(
+                encoder, settings, measured, run=run, step=0, folder=folder, tasks=tasks, keeping=keeping
+            )
+        except IncompleteError as error:
+            scores, failed = list(error.scores), error
+        if rank() == 0 and scores:
+            save_heat_map(folder / PICTURE, [], scores, trained=trained)
+            show_leaderboard(folder, scores, encoder)
     return Evaluation(folder, scores, trained, failed)
+
+
+def _check_output(folder: Path) -> None:
+    """Check that scores can be written there, and that nothing of somebody is replaced.
+
+    Raises:
+        InputError: saying what is in the way.
+    """
+    check_folder("output", folder)
+    if not (folder / "scores.jsonl").is_file():
+        for name in (PICTURE, "leaderboard.csv", "leaderboard.md"):
+            if (folder / name).exists():
+                raise InputError(
+                    f"output={folder} holds {name} and no scores.jsonl, so no evaluation wrote it, and it is "
+                    "left alone. Say another folder"
+                )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from embedtrain.files.atomic import check_free
+from embedtrain.files.owned import recover
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.run.artefacts import index_of
 from embedtrain.run.models import model_folder, run_folder
 from embedtrain.settings.commands import ExportSettings
-from embedtrain.types import SubModel
+from embedtrain.types import InputError, SubModel
 
 
 class Exported(NamedTuple):
@@ -27,10 +29,15 @@ def export(settings: ExportSettings) -> Exported:
     Raises:
         InputError: if there is no such model or cut, or `out` exists already.
     """
-    encoder = load_encoder(model_folder(settings.model))
+    source, out = model_folder(settings.model), Path(settings.out).expanduser()
+    if Path(source).resolve().is_relative_to(out.resolve()):
+        raise InputError(f"out={settings.out} holds the model that is exported: choose another folder")
+    recover(out)
+    check_free(out, overwrite=settings.overwrite)
+    encoder = load_encoder(source)
     layer = encoder.num_layers if settings.layer is None else settings.layer
     dim = encoder.width if settings.dim is None else settings.dim
-    out, cut = Path(settings.out), SubModel(layer, dim)
+    cut = SubModel(layer, dim)
     if settings.onnx:
         from embedtrain.model.folder.onnx import export_onnx
 

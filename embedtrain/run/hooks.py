@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from embedtrain.data.module import DataModule
 from embedtrain.evaluation.catalogue.development import development_tasks
 from embedtrain.evaluation.catalogue.tasks import load
+from embedtrain.files import owned
 from embedtrain.files.run_folder import StageFolder
 from embedtrain.files.scores import main_scores
 from embedtrain.mining.pipeline import check_size
@@ -22,7 +22,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.run.measure import grid, measure
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.training.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
-from embedtrain.training.callbacks.saving import SaveCheckpoints
+from embedtrain.training.callbacks.saving import saves_of
 from embedtrain.types import Cell, Dtype, InputError, Role, Score, SubModel
 
 FOLDER = (
@@ -78,10 +78,10 @@ def measure_while_training(
             encoder, evaluation, cells, run=settings.name, step=step, folder=place, tasks=tasks, show=False
         )
         for folder_name in ("mteb", "items"):  # of weights that are gone with the next step
-            shutil.rmtree(place / folder_name, ignore_errors=True)
+            owned.remove_tree(place / folder_name)
         return by_task(scores)
 
-    saves = next(item for item in trainer.callbacks if isinstance(item, SaveCheckpoints))  # type: ignore[attr-defined]
+    saves = saves_of(trainer)
     saves.keeps_best = False
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(callbacks.index(saves), MeasureWhileTraining(during, take, folder.checkpoints))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from embedtrain.console import Progress
 from embedtrain.evaluation.catalogue.tasks import find_tasks
 from embedtrain.evaluation.sweeping.funnel import Measured
-from embedtrain.evaluation.sweeping.sweep import sweep
+from embedtrain.evaluation.sweeping.sweep import check_cells, sweep
+from embedtrain.evaluation.sweeping.workers import usable_workers
 from embedtrain.evaluation.vectors.storage import IN_MEMORY, Keeping
 from embedtrain.files.scores import add_tasks
 from embedtrain.model.encoder import Encoder
@@ -41,6 +42,24 @@ def grid(
     every_layer = sorted({sub.layer for sub in trained} if layers is None else set(layers))
     every_dim = sorted({sub.dim for sub in trained} if dims is None else set(dims))
     return [Cell(layer, dim, dtype) for layer in every_layer for dim in every_dim for dtype in dtypes]
+
+
+def check_measurement(encoder: Encoder, wanted: Measurement, trained: Sequence[SubModel]) -> None:
+    """Check what would otherwise be known after hours: tasks, layers, dims, dtypes, and how they are scored.
+
+    Raises:
+        InputError: for what cannot be measured; missing data are not looked for.
+    """
+    if wanted.tasks:
+        check_cells(encoder, grid(wanted.layers, wanted.dims, wanted.dtypes, trained))
+        _check_scoring(wanted)
+        find_tasks(wanted.tasks, wanted.data_root, wanted.languages)
+
+
+def _check_scoring(wanted: Measurement) -> None:
+    usable_workers(wanted.scoring_workers)
+    if wanted.rescore_multiplier < 1:
+        raise InputError(f"rescore_multiplier must be at least 1, got {wanted.rescore_multiplier}")
 
 
 def measure(
@@ -76,8 +95,7 @@ def measure(
     from embedtrain.evaluation.catalogue.sources import facts_of
     from embedtrain.evaluation.sweeping.adapter import Serving
 
-    if wanted.rescore_multiplier < 1:
-        raise InputError(f"rescore_multiplier must be at least 1, got {wanted.rescore_multiplier}")
+    _check_scoring(wanted)
     found = tasks or find_tasks(wanted.tasks, wanted.data_root, wanted.languages)
     if rank() == 0:
         add_tasks(folder / TASKS, {task.metadata.name: facts_of(task) for task in found})

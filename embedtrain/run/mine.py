@@ -6,6 +6,7 @@ import json
 import logging
 import resource
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from embedtrain import ranks
 from embedtrain.console import Progress
 from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.files.atomic import write_bytes
+from embedtrain.files.locks import taken
 from embedtrain.mining.backends import check_index
 from embedtrain.mining.output import bad_rows_folder, check_output, mined_rows, statistics_path, write_rows
 from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
@@ -46,7 +48,13 @@ def mine(settings: MineSettings) -> Mined:
         InputError: for what the user can mend.
     """
     shard, shards = shard_of(settings.shard)
-    check_settings(settings)
+    writes = shards == 1 and not ranks.rank()
+    with taken(Path(settings.out)) if writes else nullcontext():
+        check_settings(settings)
+        return _mined(settings, shard, shards)
+
+
+def _mined(settings: MineSettings, shard: int, shards: int) -> Mined:
     run, world = MiningRun(settings, _read(settings)), ranks.world_size()
     run.encode(shard=shard * world + ranks.rank(), shards=shards * world)
     ranks.wait()
@@ -145,13 +153,13 @@ class MiningRun:
                 seed=self.settings.seed,
             )
         found = list(zip(self.problems, mined, strict=True))
-        rows = write_rows(out, mined_rows(self.reading.examples, found, keep_negatives=self.keep))
+        rows = list(mined_rows(self.reading.examples, found, keep_negatives=self.keep))
         self.seconds["mining"] = time.monotonic() - begun
         summary = {
             "out": str(out),
             "read": {name: part._asdict() for name, part in self.reading.parts.items()},
             "rows_in": len(self.reading.examples),
-            "rows_out": rows,
+            "rows_out": len(rows),
             "teacher": {"source": self.teacher.source, "identity": self.teacher.identity},
             "cross_encoder": None if model is None else {"source": path, "identity": model.identity},
             "documents": [len(problem.documents) for problem in self.problems],
@@ -163,7 +171,9 @@ class MiningRun:
             "settings": effective(self.settings),
         }
         beside = statistics_path(out)
+        # First: they say that the rows are ours, should this process be killed between the two.
         write_bytes(beside, (json.dumps(summary, indent=1, ensure_ascii=False) + "\n").encode())
+        write_rows(out, rows)
         lines = [*readable(summary), f"rows: {out}   statistics: {beside}"]
         left_out = self.reading.left_out
         return [*lines, *([f"bad rows: {left_out}, in {bad_rows_folder(out)}"] if left_out else [])]
@@ -176,8 +186,5 @@ class MiningRun:
 
 def check_settings(settings: MineSettings) -> None:
     """Raise InputError for what can be refused before anything is read."""
-    out = Path(settings.out)
-    check_output(out)
-    if out.exists() and not settings.overwrite:
-        raise InputError(f"{out} exists already: choose another out, or pass overwrite=true")
+    check_output(Path(settings.out), (settings.source, settings.corpus), overwrite=settings.overwrite)
     check_index(settings.index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from embedtrain.files.owned import recover
 from embedtrain.types import InputError
 
 
@@ -14,6 +15,7 @@ def model_folder(name: str) -> str:
         InputError: if the run has not finished.
     """
     folder = Path(name)
+    recover(folder)
     if (folder / "config.yaml").exists() and any(
         (folder / name).exists() for name in ("checkpoints", "stages")
     ):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -11,7 +14,7 @@ from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
 from embedtrain.model.folder.adapter import save_adapter
-from embedtrain.model.folder.export import save_encoder
+from embedtrain.model.folder.export import renew_card, save_encoder
 from embedtrain.ranks import alone
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
@@ -32,26 +35,48 @@ def evaluate_before(run: Run) -> IncompleteError | None:
     return _measure(run, "measuring the untouched backbone", step=0) if run.is_main and wanted else None
 
 
-def evaluate_after(run: Run) -> IncompleteError | None:
-    """Score the trained model on the same cells, and show both; what it gives is as before."""
-    if not (run.is_main and run.settings.evaluation.tasks):
-        return None
-    failed = _measure(run, "measuring the trained model", step=run.final_step)
-    _show(run)
-    return failed
+class Published(NamedTuple):
+    """A folder that was written, and whose scores its card gives."""
+
+    folder: Path
+    name: str
+    sub: SubModel
+    step: int  # of its weights
 
 
-def publish(run: Run) -> None:
-    """Write the cuts and, last, the model: a run folder with `model/` is finished."""
+def publish(run: Run) -> list[Published]:
+    """Write the cuts and, last, the model, if it is not there; what was written. Scores come later."""
     if not run.is_main:
-        return
-    for cut in run.cuts:
-        _write_cut(run, cut)
+        return []
+    written = [_write_cut(run, cut) for cut in run.cuts]
     if has_lora(run.encoder.backbone):
         save_adapter(run.encoder, run.folder.path / "adapter", overwrite=True)
     whole = SubModel(run.encoder.num_layers, run.encoder.width)
-    index = index_of(run.folder.path, run.settings.name, whole, run.final_step)
-    save_encoder(run.encoder, run.folder.model, index=index)
+    if not run.folder.model.exists():
+        save_encoder(run.encoder, run.folder.model)
+    run.folder.settle()
+    return [*written, Published(run.folder.model, run.settings.name, whole, run.final_step)]
+
+
+def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError | None:
+    """Score the trained model on the same cells, show both, and put the scores into the cards.
+
+    Returns:
+        As `evaluate_before`.
+    """
+    if not run.is_main:
+        return None
+    failed = None
+    if run.settings.evaluation.tasks:
+        failed = _measure(run, "measuring the trained model", step=run.final_step)
+        _show(run)
+        for each in published:
+            renew_card(each.folder, index_of(run.folder.path, each.name, each.sub, each.step))
+    _say_what_is_there(run)
+    return failed
+
+
+def _say_what_is_there(run: Run) -> None:
     console.log(f"finished in {console.duration(time.monotonic() - run.started)}: {run.folder.model}")
     for cut in run.cuts:
         console.log(f"  cut to {cut.layer} layers, {cut.dim} dims: {run.folder.path / f'cut_{cut}'}")
@@ -63,7 +88,7 @@ def publish(run: Run) -> None:
     )
 
 
-def _write_cut(run: Run, cut: SubModel) -> None:
+def _write_cut(run: Run, cut: SubModel) -> Published:
     """Write one cut into the run folder, of the weights that were best for it, where there are such.
 
     The model has those of the final step, and again afterwards. Scores of other weights are not in the card.
@@ -74,13 +99,14 @@ def _write_cut(run: Run, cut: SubModel) -> None:
     if best:
         step = take_weights(run.stage.module, own)
         console.log(f"cut {cut} has the weights of step {step}, where it was best")
-    index = index_of(folder.path, f"{settings.name}_{cut}", cut, step)
-    save_encoder(run.encoder, folder.path / f"cut_{cut}", cut, overwrite=True, index=index)
+    written = Published(folder.path / f"cut_{cut}", f"{settings.name}_{cut}", cut, step)
+    save_encoder(run.encoder, written.folder, cut, overwrite=True)
     if best:
         checkpoints = folder.checkpoints
         take_weights(
             run.stage.module, checkpoints.best if settings.final_weights == "best" else checkpoints.last
         )
+    return written
 
 
 def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
@@ -105,8 +131,10 @@ def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
 
 def _show(run: Run) -> None:
     scores = read_scores(run.folder.scores)
-    before = [score for score in scores if score.step == 0]
     after = [score for score in scores if score.step == run.final_step]
+    if not after:
+        return
+    before = [score for score in scores if score.step == 0]
     Console().print(comparison(before, after, trained=run.sub_models))
     picture = run.folder.path / "heat_map.png"
     save_heat_map(picture, before, after, trained=run.sub_models)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytorch_lightning as pl
 
 from embedtrain import console
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.describe import identity_of
 from embedtrain.ranks import wait
 from embedtrain.run import build as parts
+from embedtrain.run.measure import check_measurement
 from embedtrain.run.stage import Stage, make_stage
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import effective, given
 from embedtrain.settings.stages import recorded, stages_of
+from embedtrain.training.callbacks.saving import saves_of
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.checkpoints import take_encoder, take_weights
 from embedtrain.training.loggers import begin_loggers, end_loggers
@@ -44,27 +48,47 @@ class Run:
     """
 
     def __init__(self, settings: TrainSettings, stop: StopRequest | None = None) -> None:
-        self.settings, self.started = settings, time.monotonic()
+        self.started = time.monotonic()
         self.stop = StopRequest() if stop is None else stop
         self.is_main = console.is_main_process()
         self.folder = RunFolder(settings.output_root, settings.name)
-        self._stages = stages_of(settings)
+        facts = recorded(settings, effective), recorded(settings, given)
+        try:
+            if self.is_main:
+                self.folder.lock()
+            self._build(settings, anew=settings.overwrite and self.folder.begins_anew(*facts))
+            if settings.overwrite and not self.settings.overwrite and self._is_other(facts):
+                self._build(settings, anew=True)
+            if self.is_main:
+                self.folder.prepare(*facts, self.identity, world_size=self.stage.trainer.world_size)
+            self.folder.replaces = False
+        except BaseException:
+            self.folder.release()
+            raise
+
+    def _build(self, settings: TrainSettings, *, anew: bool) -> None:
+        """All stages, and the next one with its weights; nothing is written."""
+        self.settings = replace(settings, overwrite=anew)
+        self._stages = stages_of(self.settings)
         self._folders = self.folder.stages([stage.name for stage in self._stages])
-        self._number = 0 if settings.overwrite else self._unfinished()
-        self.untouched = not self._number and not self._folders[0].checkpoints.newest_first()
-        last = self.stage = self._begin()
-        for number in range(self._number + 1, len(self._stages)):  # a mistake is worth knowing now
-            last = self._built(number, self._encoder())
+        self._number = 0 if anew else self._unfinished()
+        self.untouched = anew or not (self._number or self._folders[0].checkpoints.newest_first())
+        encoder = self._encoder()
+        named = self.is_main or settings.overwrite  # then every rank must know whether the run is the same
+        self.identity = identity_of(encoder) if named else {}
+        last = self.stage = self._begin(encoder)
+        for number in range(self._number, len(self._stages)):  # a mistake is worth knowing now
+            last = self._built(number, self._encoder()) if number > self._number else last
+            self.identity |= last.identity if named else {}
         self.sub_models = last.plan.sub_models
         self.cuts = [parts.cut_of(self.encoder, pair) for pair in settings.exports]
         self.final_step = self.stage.total_steps
         if self.is_main:
-            self.folder.prepare(
-                recorded(settings, effective),
-                recorded(settings, given),
-                overwrite=settings.overwrite,
-                world_size=self.stage.trainer.world_size,
-            )
+            check_measurement(self.encoder, self.settings.evaluation, self.sub_models)
+
+    def _is_other(self, facts: tuple[dict[str, Any], dict[str, Any]]) -> bool:
+        """Whether a run that was to go on has other rows or weights; the first rank may have replaced it."""
+        return self.folder.begins_anew(*facts, self.identity) or self._number != self._unfinished()
 
     @property
     def encoder(self) -> Encoder:
@@ -109,9 +133,10 @@ class Run:
             name = self._stages[number].name
             raise InputError(f"stage {name}: {error}" if name else str(error)) from error
 
-    def _begin(self) -> Stage:
+    def _begin(self, encoder: Encoder | None = None) -> Stage:
         """The next stage, with the weights that the one before it ended with."""
-        encoder = self._encoder()
+        encoder = self._encoder() if encoder is None else encoder
+        self.identity = identity_of(encoder)
         if self._number:
             before = self._folders[self._number - 1].finished
             assert before is not None
@@ -127,6 +152,7 @@ class Run:
         newest = None if anew else stage.folder.checkpoints.newest_whole(repair=self.is_main)
         if newest is None:
             begin_loggers(stage.trainer, recorded(self.settings, effective))
+        saves_of(stage.trainer).on_save = self.folder.settle
         try:
             stage.trainer.fit(stage.module, datamodule=stage.data, ckpt_path=newest)
         except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word
@@ -142,12 +168,20 @@ class Run:
 
     def _hand_over(self) -> None:
         """Name the weights that the next stage begins with; a stage of which that is known is finished."""
-        folder, settings = self.stage.folder, self.stage.settings
         if self.is_main:
-            best = folder.checkpoints.best
-            weights = best if settings.final_weights == "best" and best.exists() else folder.checkpoints.last
-            folder.finish(weights, self.stage.trainer.global_step)
+            self._finish()
         wait()
+
+    def finish(self) -> None:
+        """Take down that the run is over: published and measured."""
+        if self.is_main:
+            self._finish()
+            self.folder.settle()
+
+    def _finish(self) -> None:
+        folder, best = self.stage.folder, self.stage.folder.checkpoints.best
+        is_best = self.stage.settings.final_weights == "best" and best.exists()
+        folder.finish(best if is_best else folder.checkpoints.last, self.stage.trainer.global_step)
 
     def _take_best(self) -> None:
         best = self.stage.folder.checkpoints.best

@@ -49,6 +49,12 @@ class Stage:
         """Optimiser steps."""
         return self.data.optimiser_steps
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Hashes of the rows, by what they are."""
+        name = f"{self.folder.name}: " * bool(self.folder.name)
+        return {f"{name}{what}": value for what, value in self.data.fingerprints().items()}
+
     @cached_property
     def module(self) -> TrainModule:
         """What Lightning trains."""
@@ -87,8 +93,6 @@ def make_stage(
     data = parts.make_data(settings, step, run, folder)
     trainer = parts.make_trainer(settings, folder, stop)
     data.trainer = trainer  # its ranks and accumulation decide the batches
-    if is_main and settings.overwrite:
-        run.forget_bad_rows()
     data.setup("fit")
     step.check(data, plan, encoder, trainer.world_size)
     check_rows(data, encoder)

@@ -10,7 +10,7 @@ from embedtrain.training.callbacks.stopping import StopRequest
 
 
 def train(settings: TrainSettings, stop: StopRequest | None = None) -> Run:
-    """One run: measure, train, measure again, save, cut. A run that was stopped continues.
+    """One run: measure, train, save, cut, measure again. A run that was stopped continues.
 
     Raises:
         InputError: for what the user can mend.
@@ -23,8 +23,10 @@ def train(settings: TrainSettings, stop: StopRequest | None = None) -> Run:
         with logged(run):
             failed = evaluate_before(run)
             run.fit()
-            failed = evaluate_after(run) or failed
-            publish(run)
+            published = publish(run)
+            failed = evaluate_after(run, published) or failed
+            if not failed:
+                run.finish()
     finally:
         run.folder.release()
     if failed:

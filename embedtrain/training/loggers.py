@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from embedtrain.files import owned
 from embedtrain.files.atomic import write_text
 from embedtrain.settings.component import Component
 from embedtrain.settings.signatures import signature_of
@@ -57,13 +58,13 @@ def keep_lines(logger: Logger) -> None:
     file = Path(logger.log_dir) / "metrics.csv"
     aside = file.with_name(".metrics.csv.kept")  # still there if a run was killed in between
     if file.exists():
-        file.replace(aside)
+        owned.rename(file, aside)
     if not aside.exists():
         return
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*exists and is not empty")
         writer = logger.experiment
-    aside.replace(file)
+    owned.rename(aside, file)
     with file.open(encoding="utf-8") as lines:
         writer.metrics_keys = next(lines, "").strip().split(",")
 

@@ -15,6 +15,15 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from embedtrain.files.atomic import write_text
+from embedtrain.types import InputError
+
+
+def moved(folder: Path) -> InputError:
+    """The error for a run folder that is no longer there: made again, nobody would find what is in it."""
+    return InputError(
+        f"{folder} was renamed or removed while the run trained, so the run ends and writes nothing more. "
+        "Give it its name back and run the same command again, which continues from the last checkpoint"
+    )
 
 
 class FileLogger(Logger):
@@ -49,9 +58,11 @@ class FileLogger(Logger):
             for key, value in metrics.items()
             if key != "epoch"  # the whole run is one Lightning epoch
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **row}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **row}) + "\n")
+        except FileNotFoundError as error:
+            raise moved(self.path.parent) from error
 
     @rank_zero_only
     def save(self) -> None:

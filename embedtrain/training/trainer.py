@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.settings.commands import TrainerSettings
-from embedtrain.training.callbacks.saving import SaveCheckpoints, StepMetrics, TrainingProgress
+from embedtrain.training.callbacks.saving import FolderStays, SaveCheckpoints, StepMetrics, TrainingProgress
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.checkpoints import HashedCheckpointIO
 from embedtrain.training.loggers import KeepVersions
@@ -55,6 +55,7 @@ def make_trainer(
             plugins=[HashedCheckpointIO()],
             callbacks=[
                 TrainingProgress(),
+                FolderStays(folder),
                 StepMetrics(),  # after what notes the speed
                 SaveCheckpoints(
                     CheckpointFolder(folder / "checkpoints", settings.save_total_limit),

@@ -17,13 +17,13 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.files import owned
 from embedtrain.types import InputError
 from embedtrain.vectors.records import (
     AT_ONCE,
@@ -169,7 +169,7 @@ class VectorStore:
         """Whether `count` more vectors fit the limit; stores of other models are deleted where need be."""
         if self.limit is None:
             return True
-        folders = [path for path in self.folder.parent.iterdir() if re.fullmatch(_NAME, path.name)]
+        folders = [path for path in self.folder.parent.iterdir() if path == self.folder or _is_store(path)]
         sizes = {path: sum(file.stat().st_size for file in path.glob("*.vectors")) for path in folders}
         needed = count * self.record.itemsize
         over = sum(sizes.values()) + needed - self.limit
@@ -177,12 +177,11 @@ class VectorStore:
             return False
         since = time.time() - IN_USE_SECONDS
         for folder in sorted(sizes, key=_used):
-            if over > 0 and sizes[folder] and _used(folder) < since and not folder.is_symlink():
+            if over > 0 and sizes[folder] and _used(folder) < since:
                 LOG.warning("%s is deleted: the store is full, and it was unused the longest", folder)
                 for path in folder.glob("*.vectors"):
-                    path.unlink(missing_ok=True)
-                with suppress(OSError):  # somebody keeps more in it
-                    folder.rmdir()
+                    owned.remove_file(path, self.folder.parent)
+                owned.remove_empty(folder)
                 over -= sizes[folder]
         return over <= 0
 
@@ -229,6 +228,19 @@ class VectorStore:
 
 
 _NAME = r"[0-9a-f]{16}-.*float(16|32)"  # of a store's folder, of this format or an older one
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is a store, of any model and format, and holds nothing else."""
+    if not re.fullmatch(_NAME, folder.name) or owned.unknown(folder, re.compile(r"[^/]+\.vectors").fullmatch):
+        return False
+    files = list(folder.glob("*.vectors"))
+    return not any(path.is_symlink() for path in files) and all(map(_is_ours, files))
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(MAGIC))[:-3] in (b"", MAGIC[:-3])  # of any format, or just begun
 
 
 def _used(folder: Path) -> float:

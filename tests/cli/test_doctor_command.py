@@ -6,6 +6,7 @@ import pytest
 from small_runs import command, read_rows
 
 from embedtrain.cli.launch import settings_from
+from embedtrain.files.run_folder import RunFolder
 from embedtrain.types import InputError
 
 LONG = "cat dog bird " * 40  # 122 tokens where 64 are read
@@ -102,12 +103,16 @@ def test_every_planted_defect_is_found(small_run, small_data, defects, tmp_path)
 
 
 def test_a_finished_run_is_named_and_untouched(small_run, tmp_path):
-    (tmp_path / "x" / "model").mkdir(parents=True)
+    folder = RunFolder(tmp_path, "x")
+    folder.prepare({}, {}, world_size=1)
+    folder.release()
+    folder.model.mkdir()
+    before = list((tmp_path / "x").rglob("*"))
     words = [*small_run, "name=x", f"output_root={tmp_path}"]
     assert run(words) == 1
     (first, *_) = report(tmp_path)["findings"]
     assert (first["level"], "finished run" in first["message"]) == ("error", True)
-    assert list((tmp_path / "x").rglob("*")) == [tmp_path / "x" / "model"]
+    assert list((tmp_path / "x").rglob("*")) == before
 
 
 def test_a_run_that_cannot_be_built_is_a_finding(small_run, tmp_path):

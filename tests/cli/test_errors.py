@@ -118,14 +118,6 @@ def test_a_gpu_that_is_not_there(say, words):
     assert "Choose another trainer=NAME" in message
 
 
-def test_the_output_of_an_export_exists(say, tiny_bert, tmp_path):
-    (tmp_path / "cut").mkdir()
-    (tmp_path / "cut/file").touch()
-    message = say("export", f"model={tiny_bert}", "layer=2", "dim=8", "out=cut")
-    assert "cut" in message
-    assert "overwrite=true" in message
-
-
 def test_a_loss_that_is_not_a_number_stops_before_the_weights_change(say, words, tmp_path, monkeypatch):
     honest = InfoNCE.inverse_temperature
     monkeypatch.setattr(

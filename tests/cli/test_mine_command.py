@@ -207,6 +207,8 @@ def test_bad_rows_are_left_out_once_by_shards_and_restarts(error_of, capsys, wor
 
 def test_an_output_that_is_there_is_kept(error_of, words, tmp_path):
     (tmp_path / "mined.jsonl").write_text("mine")
+    statistics = {"out": "mined.jsonl", "rows_in": 1, "rows_out": 1, "teacher": {}}
+    (tmp_path / "mined.statistics.json").write_text(json.dumps(statistics))
     assert "overwrite=true" in error_of("mine", *words)
     assert (tmp_path / "mined.jsonl").read_text() == "mine"
 

@@ -57,7 +57,7 @@ def test_config_says_what_was_run_with_what(finished):
     assert facts["world_size"] == 1
     assert facts["config"]["optim"]["weight_decay"] == AdamW().weight_decay  # which nobody gave
     assert facts["given"]["optim"].keys() == {"_target_", "lr"}
-    assert {"commit", "config", "given", "versions", "world_size"} == facts.keys()
+    assert {"commit", "config", "given", "identity", "versions", "world_size"} == facts.keys()
 
 
 def test_metrics_hold_every_step_and_the_table_is_the_same(finished):
@@ -125,9 +125,10 @@ def test_a_finished_run_is_never_overwritten_unasked(copy, monkeypatch, capsys):
 
 def test_overwrite_replaces_it(copy, monkeypatch):
     folder, words = copy
-    (folder / "left_over").touch()
+    (folder / "checkpoints/best_L1_D8.ckpt").touch()
     command("train", *words, "overwrite=true", "trainer.max_steps=2", "evaluation.tasks=[]")
-    assert not (folder / "left_over").exists()
+    assert not (folder / "checkpoints/best_L1_D8.ckpt").exists()
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
     assert not (folder / "scores.jsonl").exists()
     assert (folder / "metrics.jsonl").read_text("utf-8").count("train/grad_norm") == 2
 

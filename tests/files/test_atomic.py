@@ -6,19 +6,27 @@ import pytest
 from safetensors import SafetensorError
 
 from embedtrain.files.atomic import atomic_file, atomic_folder, is_disk_full, write_text
+from embedtrain.files.owned import MARK
 from embedtrain.types import InputError
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+    """The files of a folder, marks left out."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != MARK]
+    return {str(path.relative_to(folder)): path.read_text() for path in files}
+
+
+def old_folder(folder: Path) -> Path:
+    """A folder of one file."""
+    with atomic_folder(folder) as beside:
+        (beside / "old.txt").write_text("old")
+    return folder
 
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """A folder with something in it."""
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "old.txt").write_text("old")
-    return tmp_path / "model"
+    """A folder that was written before."""
+    return old_folder(tmp_path / "model")
 
 
 def write_half(folder: Path, error: BaseException, *, overwrite: bool = False) -> None:
@@ -55,8 +63,7 @@ def test_files_are_readable_by_whoever_may_read_new_files(tmp_path):
 def test_an_error_leaves_everything_as_it_was(tmp_path, error, overwrite):
     folder = tmp_path / "model"
     if overwrite:
-        folder.mkdir()
-        (folder / "old.txt").write_text("old")
+        old_folder(folder)
     before = content(tmp_path)
     with pytest.raises(type(error)):
         write_half(folder, error, overwrite=overwrite)

@@ -4,7 +4,10 @@ import sys
 import pytest
 import yaml
 
+from embedtrain.files import owned
+from embedtrain.files.atomic import atomic_folder
 from embedtrain.files.run_folder import RunFolder
+from embedtrain.run.models import model_folder
 from embedtrain.types import InputError
 
 CONFIG = {"seed": 0, "data": {"train": "rows.jsonl", "batch_size": 4}, "logger": {}}
@@ -13,8 +16,12 @@ CONFIG = {"seed": 0, "data": {"train": "rows.jsonl", "batch_size": 4}, "logger":
 GIVEN = {"data": {"train": "rows.jsonl", "batch_size": 4}}
 
 
-def prepare(folder, config=CONFIG, overwrite=False, given=GIVEN):
-    return folder.prepare(config, given, overwrite=overwrite, world_size=1)
+def prepare(folder, config=CONFIG, overwrite=False, given=GIVEN, identity=None):
+    config = {**config, "overwrite": overwrite}
+    folder.lock()
+    if overwrite:
+        folder.begins_anew(config, given, identity)
+    return folder.prepare(config, given, identity, world_size=1)
 
 
 @pytest.fixture
@@ -27,7 +34,7 @@ def begun(tmp_path):
 
 def test_a_new_run_writes_what_it_is(begun):
     facts = yaml.safe_load(begun.config.read_text())
-    assert (facts["config"], facts["given"]) == (CONFIG, GIVEN)
+    assert (facts["config"], facts["given"]) == ({**CONFIG, "overwrite": False}, GIVEN)
     assert facts["world_size"] == 1
     assert facts["versions"]["torch"].startswith("2.")
 
@@ -78,6 +85,185 @@ def test_a_finished_run_is_never_overwritten_unasked(begun):
     assert not begun.model.exists()
 
 
+def trained(folder, step=1):
+    """A folder as of a run that has a checkpoint."""
+    folder.checkpoints.at(step).parent.mkdir(exist_ok=True)
+    folder.checkpoints.at(step).write_text(f"step {step}")
+    folder.checkpoints.last.symlink_to(folder.checkpoints.at(step).name)
+    return folder
+
+
+def finished(folder, **more):
+    """A finished run of other settings."""
+    prepare(folder, {**CONFIG, "seed": 7}, **more)
+    with atomic_folder(folder.model) as beside:
+        (beside / "model.safetensors").write_text("precious")
+    folder.release()
+    return trained(folder)
+
+
+def names(root):
+    return sorted(path.name for path in root.iterdir() if not path.name.endswith(".lock"))
+
+
+def web_project(path):
+    path.mkdir()
+    (path / "config.yaml").write_text("server: {port: 80}\n")
+    (path / "model").mkdir()
+    (path / "model/index.html").write_text("mine")
+
+
+def our_config_alone(path):
+    finished(RunFolder(path.parent, path.name))
+    (path / "src").mkdir()
+    (path / "src/app.py").write_text("mine")
+
+
+def notes_beside_the_weights(path):
+    finished(RunFolder(path.parent, path.name))
+    (path / "model/notes.txt").write_text("mine")
+
+
+def another_disk(path):
+    finished(RunFolder(path.parent, path.name))
+    (path / "checkpoints").rename(path.parent / "disk")
+    (path / "checkpoints").symlink_to(path.parent / "disk")
+
+
+def a_link(path):
+    finished(RunFolder(path.parent, "elsewhere"))
+    path.symlink_to(path.parent / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "make", [web_project, our_config_alone, notes_beside_the_weights, another_disk, a_link]
+)
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_what_is_somebodys_is_left_alone_and_overwriting_is_not_advised(tmp_path, make, overwrite):
+    make(tmp_path / "mine")
+    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(InputError) as refused:
+        prepare(RunFolder(tmp_path, "mine"), overwrite=overwrite)
+    assert "overwrite=true" not in str(refused.value)
+    assert {path: path.read_text() for path in before if path.is_file()} == before
+    if overwrite:
+        assert str(refused.value).endswith("so it is left alone: use another name=..., or move it away")
+
+
+def test_the_old_run_stays_until_the_new_one_has_a_checkpoint(tmp_path):
+    old = finished(RunFolder(tmp_path, "mine"))
+    new = RunFolder(tmp_path, "mine")
+    assert prepare(new, overwrite=True) is False
+    assert names(tmp_path) == [".mine.replaced", "mine"]
+    new.settle()
+    assert (tmp_path / ".mine.replaced/model/model.safetensors").read_text() == "precious"
+    trained(new).settle()
+    assert names(tmp_path) == ["mine"]
+    assert not old.model.exists()
+
+
+def test_a_second_attempt_before_the_first_checkpoint_keeps_what_was_there(tmp_path):
+    finished(RunFolder(tmp_path, "mine"))
+    for seed in (1, 2):
+        attempt = RunFolder(tmp_path, "mine")
+        assert prepare(attempt, {**CONFIG, "seed": seed}, overwrite=True) is False
+        attempt.release()
+    assert (tmp_path / ".mine.replaced/model/model.safetensors").read_text() == "precious"
+    assert names(tmp_path) == [".mine.replaced", "mine"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_kill_between_two_renames_leaves_the_old_run(tmp_path, monkeypatch, number):
+    finished(RunFolder(tmp_path, "mine"))
+    with monkeypatch.context() as patch:
+        rename, calls = owned.rename, []
+
+        def ends(path, to):
+            calls.append(path)
+            if len(calls) == number:
+                raise KeyboardInterrupt
+            rename(path, to)
+
+        patch.setattr(owned, "rename", ends)
+        killed = RunFolder(tmp_path, "mine")
+        with pytest.raises(KeyboardInterrupt):
+            prepare(killed, overwrite=True)
+    killed._locked.close()  # as the end of the process does
+    again = RunFolder(tmp_path, "mine")
+    again.lock()
+    assert again.is_finished
+    assert again.stranger() is None
+    assert names(tmp_path) == ["mine"]
+    owned.recover(again.path)
+
+
+def test_whoever_reads_a_run_brings_it_back(tmp_path):
+    path = finished(RunFolder(tmp_path, "mine")).path
+    path.rename(tmp_path / ".mine.replaced")
+    assert model_folder(str(path)) == str(path / "model")
+
+
+def test_overwrite_holds_for_the_first_start_alone(tmp_path):
+    finished(RunFolder(tmp_path, "mine"))
+    first = RunFolder(tmp_path, "mine")
+    prepare(first, overwrite=True)
+    trained(first).release()
+    again = RunFolder(tmp_path, "mine")
+    assert prepare(again, overwrite=True) is True
+    assert again.checkpoints.at(1).exists()
+    again.release()
+    other = RunFolder(tmp_path, "mine")
+    assert prepare(other, {**CONFIG, "seed": 2}, overwrite=True) is False
+    assert not other.checkpoints.at(1).exists()
+
+
+def test_a_finished_run_that_overwrote_another_is_itself_overwritten(tmp_path):
+    finished(RunFolder(tmp_path, "mine"), overwrite=True)
+    assert prepare(RunFolder(tmp_path, "mine"), {**CONFIG, "seed": 7}, overwrite=True) is False
+
+
+def test_copies_that_a_killed_run_was_writing_are_swept(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    for name in (".model.0123abcd", ".cut_L3_D96.0123abcd", ".photos.0123abcd"):
+        (folder.path / name).mkdir()
+        owned.mark(folder.path / name, whole=False)
+    folder.release()
+    RunFolder(tmp_path, "mine").lock()
+    assert names(folder.path) == [".photos.0123abcd", "config.yaml"]
+
+
+IDENTITY = {"training rows of pairs": "a", "validation rows": "b", "tokenizer": "c", "starting weights": "d"}
+
+
+@pytest.mark.parametrize("changed", IDENTITY)
+def test_a_run_on_anything_else_than_it_began_with_is_refused(tmp_path, changed):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder, identity=IDENTITY)
+    now = {**IDENTITY, changed: "other"}
+    with pytest.raises(InputError, match=rf"has changed since it began: {changed}\. Put .*overwrite=true"):
+        prepare(folder, identity=now)
+    assert prepare(folder, identity=IDENTITY) is True
+    assert prepare(folder, identity=now, overwrite=True) is False
+
+
+def test_a_run_that_overwrites_begins_anew_on_other_rows(tmp_path):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder, identity=IDENTITY, overwrite=True)
+    assert prepare(folder, identity=IDENTITY, overwrite=True) is True
+    assert prepare(folder, identity={**IDENTITY, "tokenizer": "other"}, overwrite=True) is False
+
+
+def test_other_versions_are_said(tmp_path, caplog):
+    folder = RunFolder(tmp_path, "mine")
+    prepare(folder)
+    facts = yaml.safe_load(folder.config.read_text())
+    facts["versions"]["torch"] = "1.0"
+    folder.config.write_text(yaml.safe_dump(facts))
+    assert prepare(folder) is True
+    assert "mine goes on with other versions than it began with: torch was 1.0, is " in caplog.text
+
+
 def test_overwrite_never_deletes_what_no_run_has_written(tmp_path):
     folder = RunFolder(tmp_path, "photos")
     folder.path.mkdir()
@@ -97,7 +283,7 @@ HOLDER = """
 import sys, time
 from embedtrain.files.run_folder import RunFolder
 folder = RunFolder(sys.argv[1], "run")
-folder.prepare({"seed": 0}, {}, overwrite=False, world_size=1)
+folder.prepare({"seed": 0}, {}, world_size=1)
 print("ready", flush=True)
 time.sleep(1800)
 """
@@ -108,8 +294,8 @@ def test_one_command_at_a_time(tmp_path):
     try:
         assert holder.stdout.readline() == b"ready\n"
         with pytest.raises(InputError, match="another command is working on"):
-            RunFolder(tmp_path, "run").prepare({"seed": 0}, {}, overwrite=True, world_size=1)
+            RunFolder(tmp_path, "run").prepare({"seed": 0}, {}, world_size=1)
     finally:
         holder.kill()
         holder.wait()
-    assert RunFolder(tmp_path, "run").prepare({"seed": 0}, {}, overwrite=False, world_size=1)
+    assert RunFolder(tmp_path, "run").prepare({"seed": 0}, {}, world_size=1)

@@ -44,19 +44,6 @@ def check_processes(
         )
 
 
-def requires_no_overwrite(settings: TrainSettings, environment: Mapping[str, str]) -> None:
-    """Refuse `overwrite=true` in a job that SLURM has queued again: it would delete what it is to continue.
-
-    Raises:
-        InputError: in such a job.
-    """
-    if settings.overwrite and int(environment.get("SLURM_RESTART_COUNT", "0")) > 0:
-        raise InputError(
-            "overwrite=true would delete the run that this job was queued again to continue: leave it out of "
-            "the script"
-        )
-
-
 def requires_whole_weights(settings: TrainSettings) -> None:
     """Refuse what runs the model in training on some ranks alone, where no rank holds all of its weights.
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
+from embedtrain.files import owned
 from embedtrain.files.locks import locked
 from embedtrain.files.records import BEGIN, MAX_LINE, Raw, parsed
 from embedtrain.types import InputError
@@ -96,7 +97,7 @@ class BadRows:
         """Remove the report and the rows beside it: reading begins again."""
         if self._folder is not None:
             for name in (REPORT, QUARANTINE):
-                (self._folder / name).unlink(missing_ok=True)
+                owned.remove_file(self._folder / name, self._folder)
 
     def summary(self) -> Report:
         """What was left out so far, by any process; logged as a warning when it is anything."""

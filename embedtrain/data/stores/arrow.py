@@ -3,6 +3,7 @@
     CACHE/<hash of the source and of how it is read>/
         rows.arrow   the rows that can be used; its metadata name the state of the source
         bad.jsonl    the other ones: where, why, and what they hold
+        rows.hash    of the rows, whatever file they came from
 
 The file is memory-mapped, so a process holds the rows that it takes and no others. It is Arrow's own format:
 `datasets`, pandas and polars open it too.
@@ -14,7 +15,6 @@ import glob
 import hashlib
 import json
 import logging
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +39,8 @@ from embedtrain.data.read.sources import (
     source_rows,
     task_name,
 )
+from embedtrain.data.stores.fingerprint import Fingerprint
+from embedtrain.data.stores.places import Places
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.files.locks import locked
 from embedtrain.files.records import BEGIN, Raw
@@ -47,8 +49,8 @@ from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
 
-ROWS, BAD = "rows.arrow", "bad.jsonl"
-FORMAT = 2  # raise it when rows are read or checked differently, so that old files are made anew
+ROWS, BAD, HASH = "rows.arrow", "bad.jsonl", "rows.hash"
+FORMAT = 3  # raise it when rows are read or checked differently, so that old files are made anew
 BATCH, BATCH_SIZE = 8192, 1 << 24  # a batch of the file ends at this many rows, or characters of text
 
 Source = str | Path | Sequence[str | Path]
@@ -119,6 +121,10 @@ class ArrowRows:
             examples += map(_example, *(column.to_pylist() for column in rows.columns))
         return [examples[place] for place in places.tolist()]
 
+    def fingerprint(self) -> str:
+        """A hash of all rows, made as they were written."""
+        return (self._folder / HASH).read_text("ascii")
+
     def __getstate__(self) -> dict[str, Any]:
         """The open file stays here."""
         return {"task": self.task, "_folder": self._folder}
@@ -140,7 +146,7 @@ def _write(
     left_out, begun = 0, time.monotonic()
     logger.info("%s: all rows are read and checked once, into %s", source, folder)
     with atomic_folder(folder, overwrite=True) as fresh:
-        with closing(_Places(fresh / "ids")) as places, (fresh / BAD).open("w", encoding="utf-8") as bad:
+        with closing(Places(fresh / "ids")) as places, (fresh / BAD).open("w", encoding="utf-8") as bad:
 
             def refuse(raw: Raw, error: InputError) -> None:
                 nonlocal left_out
@@ -149,15 +155,17 @@ def _write(
                 bad.write(_bad_line(raw, error))
 
             good = examples_of(raws, form, refuse, ids=Ids(places), one_kind=True)
-            count = _write_batches(fresh / ROWS, good, state)
+            found = Fingerprint()
+            count = _write_batches(fresh / ROWS, good, state, found)
+            (fresh / HASH).write_text(found.hex(), "ascii")
         if not count:
             raise InputError(nothing_to_use(source, left_out))
     seconds = time.monotonic() - begun
     logger.info("%s: %d rows written in %.0f s, %d left out", source, count, seconds, left_out)
 
 
-def _write_batches(path: Path, rows: Iterator[Example], state: list[Any]) -> int:
-    """Write an Arrow file, none when there are no rows; gives their number."""
+def _write_batches(path: Path, rows: Iterator[Example], state: list[Any], found: Fingerprint) -> int:
+    """Write an Arrow file, none when there are no rows; gives their number, and their hash to `found`."""
     import pyarrow as pa  # a quarter of a second to import
 
     first, count = next(rows, None), 0
@@ -175,6 +183,8 @@ def _write_batches(path: Path, rows: Iterator[Example], state: list[Any]) -> int
             columns = zip(zip(*batch, strict=True), schema.types, strict=True)
             arrays = [pa.array(list(values), kind) for values, kind in columns]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
+            for row in batch:
+                found.add(row)
             count += len(batch)
     return count
 
@@ -190,27 +200,6 @@ def _batches(rows: Iterable[Example]) -> Iterator[list[Example]]:
             batch, size = [], 0
     if batch:
         yield batch
-
-
-class _Places:
-    """id -> the place of the first row that has it, in a file: memory has no room for all of them."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._base = sqlite3.connect(path, isolation_level=None)
-        self._base.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;"
-                                 "CREATE TABLE ids (id PRIMARY KEY, place) WITHOUT ROWID")  # fmt: skip
-
-    def setdefault(self, key: str, place: str) -> str:
-        """As of a dict."""
-        if self._base.execute("INSERT OR IGNORE INTO ids VALUES (?, ?)", (key, place)).rowcount:
-            return place
-        return str(self._base.execute("SELECT place FROM ids WHERE id = ?", (key,)).fetchone()[0])
-
-    def close(self) -> None:
-        """Remove the file."""
-        self._base.close()
-        self._path.unlink()
 
 
 def _example(*values: Any) -> Example:  # noqa: ANN401  pyarrow has no types
@@ -250,6 +239,7 @@ def _stored_state(folder: Path) -> Any:  # noqa: ANN401
 
     try:
         (folder / BAD).stat()
+        (folder / HASH).stat()
         return json.loads(_opened(folder / ROWS).schema.metadata[b"state"])
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
         return None

@@ -20,6 +20,7 @@ from embedtrain.evaluation.catalogue.official.manifest import (
     write_manifest,
 )
 from embedtrain.evaluation.catalogue.sources import source_of
+from embedtrain.files import owned
 from embedtrain.files.atomic import is_disk_full
 from embedtrain.types import InputError
 
@@ -115,7 +116,7 @@ def _present(root: Path, repo: Repo | None, want: Wanted, *, verify: bool) -> Re
     if not damaged:
         return repo._replace(tasks=tuple(dict.fromkeys((*repo.tasks, *want.tasks))))
     for name in damaged:
-        (root / repo.folder / name).unlink(missing_ok=True)
+        owned.remove_file(root / repo.folder / name, root / repo.folder)
     return None
 
 
@@ -125,7 +126,7 @@ def _fetch(root: Path, want: Wanted) -> Repo:
     folder = root / want.folder
     partial = folder.with_name(f"{folder.name}.partial")
     if folder.is_dir() and not partial.exists():
-        folder.rename(partial)
+        owned.rename(folder, partial)
     huggingface_hub.snapshot_download(
         want.repo,
         repo_type=want.kind,
@@ -136,5 +137,5 @@ def _fetch(root: Path, want: Wanted) -> Repo:
     files = files_of(partial)
     if not files:
         raise InputError(f"{want.repo} at {want.revision} has no file")
-    partial.rename(folder)
+    owned.rename(partial, folder)
     return Repo(want.repo, want.kind, want.revision, want.folder, want.tasks, files)

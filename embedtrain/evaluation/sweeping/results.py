@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
@@ -28,6 +27,7 @@ from embedtrain.evaluation.sweeping.funnel import Funnel, Measured, applies
 from embedtrain.evaluation.sweeping.funnel_cell import funnel_meta
 from embedtrain.evaluation.vectors.bank import Encodes
 from embedtrain.evaluation.vectors.storage import Keeping
+from embedtrain.files import owned
 from embedtrain.files.atomic import write_text
 from embedtrain.types import Cell, InputError, Score
 
@@ -108,14 +108,13 @@ def set_other_weights_apart(shared: Sweep) -> None:
 def _move(revision: Path, model: Path) -> None:
     """Puts the results of a revision under another model, which every model_meta.json then names."""
     target = model / revision.name
-    shutil.rmtree(target, ignore_errors=True)  # older results of the same weights
+    owned.remove_tree(target)  # older results of the same weights
     for meta in revision.rglob("model_meta.json"):
         named = json.loads(meta.read_text("utf-8")) | {"name": model.name.replace("__", "/", 1)}
         write_text(meta, json.dumps(named))
     model.mkdir(exist_ok=True)
-    revision.rename(target)
-    if not any(revision.parent.iterdir()):
-        revision.parent.rmdir()
+    owned.rename(revision, target)
+    owned.remove_empty(revision.parent)
 
 
 def finished(shared: Sweep, task: AbsTask) -> dict[Measured, list[Score]]:
@@ -181,7 +180,7 @@ def store(shared: Sweep, result: TaskResult, meta: ModelMeta) -> None:
         draft.save_to_cache(result, meta)
         target.parent.mkdir(parents=True, exist_ok=True)
         for name in ("model_meta.json", settings.name, target.name):
-            written.with_name(name).replace(target.with_name(name))
+            owned.rename(written.with_name(name), target.with_name(name))
 
 
 def _has_items(shared: Sweep, result: TaskResult, task: AbsTask, cell: Measured) -> bool:

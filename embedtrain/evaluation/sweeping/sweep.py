@@ -12,7 +12,7 @@ again it reads what the tree has and measures the rest. Several ranks share the 
 from __future__ import annotations
 
 import logging
-import shutil
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,6 +23,7 @@ from embedtrain.evaluation.sweeping.funnel import Measured, measured_as, sub_mod
 from embedtrain.evaluation.sweeping.workers import usable_workers
 from embedtrain.evaluation.vectors.bank import Encodes
 from embedtrain.evaluation.vectors.storage import Keeping
+from embedtrain.files import owned
 from embedtrain.files.atomic import is_disk_full
 from embedtrain.files.scores import append_scores, read_scores, write_scores
 from embedtrain.ranks import all_ranks, rank
@@ -89,7 +90,7 @@ def sweep(
         InputError: no task, no cell, a layer, dim or dtype that does not exist, a full disk.
         IncompleteError: tasks failed, their data missing for instance; raised once all others are scored.
     """
-    cells = _checked(encoder, cells)
+    cells = check_cells(encoder, cells)
     workers = usable_workers(workers)
     if not tasks:
         raise InputError("no task to evaluate on; give at least one")
@@ -134,7 +135,8 @@ def _sweep(shared: Sweep, tasks: Sequence[AbsTask], file: Path) -> list[Score]:
     others: list[Score] = []
     if is_first:
         for left in shared.results.glob(f"{DRAFT}*"):  # what a killed sweep was writing
-            shutil.rmtree(left, ignore_errors=True)
+            if owned.unknown(left, re.compile(r".+\.jsonl?").fullmatch) is None:
+                owned.remove_tree(left)
         others = _others(file, shared, {task.metadata.name for task in tasks})
         _write(file, [*others, *_in_order(found, tasks, shared)])
     failures = _measure_missing(shared, tasks, found, file)
@@ -209,7 +211,8 @@ def _write(file: Path, scores: Sequence[Score]) -> None:
         write_scores(file, scores)
 
 
-def _checked(encoder: Encodes, cells: Sequence[Measured]) -> tuple[Measured, ...]:
+def check_cells(encoder: Encodes, cells: Sequence[Measured]) -> tuple[Measured, ...]:
+    """The cells, each once. Raises InputError when there are none, or one that the encoder does not have."""
     if not cells:
         raise InputError("no sub-model to evaluate; give layers and dims")
     for sub in (sub for cell in cells for sub in sub_models_of(cell)):

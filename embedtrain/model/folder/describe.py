@@ -99,3 +99,10 @@ def weights_hash(encoder: Encoder) -> str:
     """40 hexadecimal digits that name these weights and settings, the same in every process."""
     text = f"{tensors_hash(encoder.state_dict())} {deciding(contract_of(encoder))}"
     return text_hash(text)
+
+
+def identity_of(encoder: Encoder) -> dict[str, str]:
+    """Hashes of what a run begins with: weights, those that the seed draws included, and tokenizer."""
+    found = {"starting weights": tensors_hash(encoder.state_dict())[:40]}
+    tokenizer = getattr(encoder.process, "tokenizer", None)  # texts alone have one
+    return found if tokenizer is None else {**found, "tokenizer": tokenizer_hash(tokenizer)}

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from embedtrain.files.atomic import atomic_folder
+from embedtrain.files.atomic import atomic_folder, write_text
 from embedtrain.files.reading import reading
 from embedtrain.model.backbone.attention import Attention
 from embedtrain.model.backbone.backbone import Backbone
@@ -22,7 +22,7 @@ from embedtrain.model.backbone.lora import add_lora, load_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
 from embedtrain.model.folder.card import model_card
-from embedtrain.model.folder.contract import AGAIN, Contract, compare, write_contract
+from embedtrain.model.folder.contract import AGAIN, Contract, compare, read_contract, write_contract
 from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
 from embedtrain.model.folder.layout import Layout, read_layout
 from embedtrain.model.folder.parts import (
@@ -34,6 +34,7 @@ from embedtrain.model.folder.parts import (
     stated_width,
     with_trained_layers,
 )
+from embedtrain.model.folder.shipped_pooling import PREFIX
 from embedtrain.model.folder.st_folder import Shipped, miscounted_prompts, write_dimensions, write_layout
 from embedtrain.model.inputs.tokenizer import Side, TextTokenizer
 from embedtrain.model.locate import locate
@@ -179,6 +180,14 @@ def save_encoder(
         card = model_card(shipped.contract, folder.name, is_plain=shipped.is_plain, index=index)
         (beside / "README.md").write_text(card, encoding="utf-8")
     return folder
+
+
+def renew_card(folder: Path, index: str) -> None:
+    """Write the card of a saved folder again, with its scores."""
+    contract = read_contract(folder)
+    assert contract is not None
+    is_plain = not any(folder.glob(f"{PREFIX}*.py"))
+    write_text(folder / "README.md", model_card(contract, folder.name, is_plain=is_plain, index=index))
 
 
 def check_sub_model(encoder: Encoder, sub: SubModel) -> SubModel:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,7 +16,7 @@ from embedtrain import console
 from embedtrain.files.checkpoint_folder import CheckpointFolder
 from embedtrain.ranks import all_ranks
 from embedtrain.training.callbacks.stopping import Stopped, StopRequest
-from embedtrain.training.metrics import FileLogger
+from embedtrain.training.metrics import FileLogger, moved
 from embedtrain.training.module import TrainModule
 from embedtrain.types import InputError
 from embedtrain.whole_step import whole_step
@@ -37,6 +39,7 @@ class SaveCheckpoints(Checkpoint):
         self.folder, self.every, self.best_value = folder, every, -math.inf
         self.stop = StopRequest() if stop is None else stop
         self.keeps_best = True
+        self.on_save: Callable[[], object] = lambda: None  # after a checkpoint is there
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let validation follow whole optimiser steps only: between two of them nothing can be saved."""
@@ -84,6 +87,7 @@ class SaveCheckpoints(Checkpoint):
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
             self.folder.keep(path)
+            self.on_save()
 
     def on_train_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Save the final state."""
@@ -101,6 +105,55 @@ class SaveCheckpoints(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from `state_dict`."""
         self.best_value = float(state_dict["best_value"])
+
+
+def saves_of(trainer: pl.Trainer) -> SaveCheckpoints:
+    """What saves the checkpoints of a trainer."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next(item for item in callbacks if isinstance(item, SaveCheckpoints))
+
+
+class FolderStays(Callback):
+    """Ends a run whose folder was renamed or removed: it would go on into a folder that nobody finds.
+
+    Args:
+        folder: of the stage; made as training starts.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._known = folder, (0, 0)
+
+    def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
+        """Know the folder."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._known = self._now()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Look again.
+
+        Raises:
+            InputError: if it is not there, or another one is.
+        """
+        if trainer.is_global_zero and whole_step(trainer):
+            self.check()
+
+    def on_validation_end(self, trainer: pl.Trainer, *_: object) -> None:
+        """Look again, before anything is saved."""
+        if trainer.is_global_zero:
+            self.check()
+
+    def check(self) -> None:
+        """Raise InputError if the folder is not what it was as training started."""
+        if self._now() != self._known:
+            raise moved(self.folder)
+
+    def _now(self) -> tuple[int, int]:
+        try:
+            found = self.folder.stat()
+        except OSError:
+            return (0, 0)
+        return found.st_dev, found.st_ino
 
 
 class StepMetrics(Callback):

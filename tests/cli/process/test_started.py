@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from processes import finish
 
-from embedtrain.cli.process.started import check_processes, requires_no_overwrite, requires_whole_weights
+from embedtrain.cli.process.started import check_processes, requires_whole_weights
 from embedtrain.settings.commands import DataSettings, TrainerSettings, TrainSettings
 from embedtrain.settings.component import Component
 from embedtrain.types import InputError
@@ -56,13 +56,6 @@ def test_what_agrees_runs(devices, nodes, environment, launcher):
 def test_what_does_not_agree_is_refused(devices, nodes, environment, launcher, message):
     with pytest.raises(InputError, match=message):
         check_processes(asks_for(devices, nodes), environment, launcher=launcher)
-
-
-def test_a_requeued_job_never_deletes_its_run():
-    requires_no_overwrite(settings(overwrite=True), {})
-    requires_no_overwrite(settings(), {"SLURM_RESTART_COUNT": "1"})
-    with pytest.raises(InputError, match="overwrite=true would delete the run"):
-        requires_no_overwrite(settings(overwrite=True), {"SLURM_RESTART_COUNT": "1"})
 
 
 def test_a_sweep_with_joblib_makes_a_run_of_each_job(processes, small_run, tmp_path):

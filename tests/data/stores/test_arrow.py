@@ -91,7 +91,7 @@ def test_every_field_of_a_row_survives(tmp_path):
 
 def test_rows_may_hold_lists_of_numbers_for_texts(tmp_path):
     rows = [Example((0.5, n), ((1.0, 2.0), (3.0,)), (), None, "t", f"f:{n}", Prompts()) for n in range(25)]
-    assert arrow._write_batches(tmp_path / "rows.arrow", iter(rows), []) == 25
+    assert arrow._write_batches(tmp_path / "rows.arrow", iter(rows), [], arrow.Fingerprint()) == 25
     store = ArrowRows.__new__(ArrowRows)
     store.__setstate__({"task": "t", "_folder": tmp_path})
     assert everything(store) == rows
@@ -241,7 +241,7 @@ def test_a_repeated_id_in_another_file_names_both_places(tmp_path):
 
 
 def test_ids_are_remembered_on_disk_as_a_dict_would(tmp_path):
-    draw, places = np.random.default_rng(0), arrow._Places(tmp_path / "ids")
+    draw, places = np.random.default_rng(0), arrow.Places(tmp_path / "ids")
     expected = {}
     for number, key in enumerate(map(repr, draw.integers(0, 300, 1000).tolist())):
         assert places.setdefault(key, f"f:{number}") == expected.setdefault(key, f"f:{number}")

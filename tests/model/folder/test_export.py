@@ -81,8 +81,8 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
     tokenizer = json.loads((tmp_path / "cut" / "tokenizer.json").read_text())
     assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
     assert json.loads((tmp_path / "cut" / "tokenizer_config.json").read_text())["model_max_length"] == 20
-    files = """1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors README.md config.json
-        config_sentence_transformers.json embedtrain.json model.safetensors modules.json
+    files = """.embedtrain 1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors README.md
+        config.json config_sentence_transformers.json embedtrain.json model.safetensors modules.json
         sentence_bert_config.json tokenizer.json tokenizer_config.json"""
     cut = tmp_path / "cut"
     assert {str(path.relative_to(cut)) for path in cut.rglob("*") if path.is_file()} == {*files.split()}

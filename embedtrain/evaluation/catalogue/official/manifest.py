@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from embedtrain.files.atomic import write_text
@@ -103,6 +103,10 @@ def faults(root: Path, repo: Repo, *, verify: bool = False) -> dict[str, str]:
 
 def _repo(entry: dict[str, Any]) -> Repo:
     files = tuple(File(**file) for file in entry["files"])
+    for name in (entry["folder"], *(file.path for file in files)):
+        parts = PurePosixPath(name).parts
+        if not parts or name != "/".join(parts) or ".." in parts or name.startswith("/"):
+            raise ValueError(f"{name!r} is no path inside of the folder")
     fields = {name: entry[name] for name in ("repo", "kind", "revision", "folder")}
     return Repo(**fields, tasks=tuple(entry["tasks"]), files=files)
 
