@@ -45,7 +45,7 @@ def test_lines_survive_a_kill_before_the_file_is_back(words, tmp_path, monkeypat
     file.rename(file.with_name(".metrics.csv.kept"))
     train(csv_words)
     assert steps_in(file) == [0, 1, 2, 3]
-    assert [path.name for path in file.parent.iterdir()] == ["metrics.csv"]
+    assert {path.name for path in file.parent.iterdir()} == {"metrics.csv", "hparams.yaml"}
 
 
 def test_wandb_goes_on_in_its_run_without_a_network(words, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_wandb_is_told_to_go_on_and_offline(words, tmp_path, monkeypatch):
     told = []
 
     class Run:
-        id = "abc123"
+        id, config = "abc123", {}
 
         def finish(self, exit_code):
             told.append(exit_code)
