@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from embedtrain.settings.checks import Words, at_least_one
+from embedtrain.settings.checks import Checked
 from embedtrain.settings.component import Component
 from embedtrain.types import Dtype, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings(Words):
+class DataSettings(Checked):
     """Which rows train and validate a run, and how batches are made of them.
 
     Args:
@@ -63,9 +63,6 @@ class DataSettings(Words):
     def __post_init__(self) -> None:
         """Refuse what nobody can mean."""
         super().__post_init__()
-        at_least_one(batch_size=self.batch_size, validation_limit=self.validation_limit)
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"alpha must be in 0..1, got {self.alpha}")
         parts = (self.validation is not None, self.validation_fraction != 0, self.validation_rows is not None)
         if sum(parts) > 1:
             raise InputError(
@@ -77,7 +74,7 @@ class DataSettings(Words):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainerSettings:
+class TrainerSettings(Checked):
     """How long a run trains, on what, and what it writes on the way; names as Lightning's Trainer has them.
 
     Args:
@@ -118,11 +115,7 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         """Refuse what nobody can mean."""
-        names = "max_epochs max_steps devices num_nodes accumulate_grad_batches checkpoint_every_n_steps"
-        for name in [*names.split(), "save_total_limit", "log_every_n_steps"]:
-            at_least_one(**{name: getattr(self, name)})
-        if self.val_check_interval <= 0:
-            raise InputError(f"val_check_interval must be above 0, got {self.val_check_interval}")
+        super().__post_init__()
         if self.shard and self.precision == "16-mixed":
             raise InputError(
                 "trainer.shard cannot be used with precision=16-mixed: each rank would scale its share of "
@@ -131,7 +124,7 @@ class TrainerSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement(Words):
+class Measurement(Checked):
     """Which cells are measured on which tasks, and how."""
 
     tasks: list[str]  # "local", local names, mteb names
@@ -156,7 +149,7 @@ class EvaluationSettings(Measurement):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(Words):
+class TrainSettings(Checked):
     """Every key `embedtrain-train` reads."""
 
     name: str
@@ -210,7 +203,7 @@ class EvaluateSettings(Measurement):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportSettings:
+class ExportSettings(Checked):
     """Every key `embedtrain-export` reads."""
 
     model: str
@@ -222,7 +215,7 @@ class ExportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorSettings:
+class DoctorSettings(Checked):
     """Every `doctor.` key of `embedtrain-doctor`, which otherwise reads those of `TrainSettings`."""
 
     rows: int = 100_000  # most training rows that are looked at, over all datasets
@@ -230,12 +223,6 @@ class DoctorSettings:
     overlap: float = 0.01  # share of an evaluation's texts in training above which it is a warning
     memory_gb: float | None = None  # of the device; None: what it says of itself
     out: str | None = None  # the report; None: <output_root>/<name>-doctor.json
-
-    def __post_init__(self) -> None:
-        """Refuse samples of one."""
-        for name in ("rows", "batch_rows"):
-            if getattr(self, name) < 2:
-                raise InputError(f"{name} must be 2 or more, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,7 +233,7 @@ class ExamineSettings(TrainSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MineSettings(Words):
+class MineSettings(Checked):
     """Every key `embedtrain-mine` reads."""
 
     source: str  # rows as of training, or retrieval/NAME in data_root
@@ -271,7 +258,7 @@ class MineSettings(Words):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(Words):
+class CompareSettings(Checked):
     """Every key `embedtrain-compare` reads."""
 
     runs: list[str]  # folders with scores, FOLDER@STEP for another step than the last

@@ -57,7 +57,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
                 f"data_root={small_data}",
                 f"output={folder}/y",
             ],
-            "compare": [f"runs=[{made}]", f"output={folder}/y", "resamples=20"],
+            "compare": [f"runs=[{made}]", f"output={folder}/y", "resamples=100"],
             "export": [f"model={tiny_bert}", "layer=2", "dim=8", f"out={folder}/y"],
             "mine": [*mined.split(), "teacher._target_=embedtrain.model.guides.guide.load_guide"],
         }[name]
