@@ -69,7 +69,9 @@ class DataModule(pl.LightningDataModule):
         draw = Draw(settings.max_negatives, settings.draw_negatives, seed).checked("data: ")
         self._entries = entries_of(settings.train, settings.columns, draw)
         self._bad_rows = BadRows(
-            settings.on_bad_row, None if folder is None else Path(folder) / "bad_rows" / stage
+            settings.on_bad_row,
+            None if folder is None else Path(folder) / "bad_rows" / stage,
+            setting="data.on_bad_row",
         )
         beside = None if folder is None else Path(folder).parent / ".rows"
         self._cache = beside if settings.cache is None else Path(settings.cache)

@@ -42,7 +42,7 @@ GOOD = [json.dumps({"query": f"cat {n}", "positive": f"dog {n}"}) for n in range
 @pytest.mark.parametrize(
     ("lines", "parts"),
     [
-        ([*GOOD, '{"query": "cat", '], ["rows.jsonl:9", "JSON"]),
+        ([*GOOD, '{"query": "cat", '], ["rows.jsonl:9", "JSON", "data.on_bad_row=skip leaves such rows out"]),
         ([*GOOD, '{"query": "cat"}'], ["rows.jsonl:9", "positive"]),
         ([*GOOD, '{"query": " ", "positive": "dog"}'], ["rows.jsonl:9", "query", "empty"]),
     ],

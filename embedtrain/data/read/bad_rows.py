@@ -46,13 +46,19 @@ class BadRows:
         folder: where the report is; needed unless the policy is "error". What it reports already is not
             reported again.
         max_line: most bytes of a line; a longer one is a bad row and is not read into memory.
+        setting: the key that chooses the policy; with a folder, the error of a row names it.
 
     Raises:
         InputError: for an unknown policy, a missing folder, a limit below 1.
     """
 
     def __init__(
-        self, policy: Policy = "error", folder: str | Path | None = None, *, max_line: int = MAX_LINE
+        self,
+        policy: Policy = "error",
+        folder: str | Path | None = None,
+        *,
+        max_line: int = MAX_LINE,
+        setting: str = "on_bad_row",
     ) -> None:
         if policy not in get_args(Policy):
             raise InputError(f"on_bad_row must be one of {', '.join(get_args(Policy))}, got {policy!r}.")
@@ -62,6 +68,7 @@ class BadRows:
             raise InputError(f"max_line must be 1 byte or more, got {max_line}.")
         self.policy = policy
         self.max_line = max_line
+        self._cure = "" if folder is None else f". {setting}=skip leaves such rows out and reports them"
         self._folder = None if folder is None or policy == "error" else Path(folder)
         self.left_out = 0  # rows that this object let pass, those that others reported before too
         self._met: set[str] = set()  # their places
@@ -77,7 +84,7 @@ class BadRows:
             InputError: `error`, under the policy that stops at it.
         """
         if self._folder is None:
-            raise error
+            raise InputError(f"{str(error).rstrip('.')}{self._cure}") if self._cure else error
         if raw.where not in self._met:
             self._met.add(raw.where)
             self.left_out += raw.rows
