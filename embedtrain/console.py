@@ -10,6 +10,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich import progress as rich_progress
 from rich.console import Console
 
+from embedtrain.escaping import terminal
+
 LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
 
 console = Console(stderr=True)
@@ -23,7 +25,7 @@ def is_main_process() -> bool:
 def log(text: str) -> None:
     """Print `text`, once for all processes."""
     if is_main_process():
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(terminal(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -64,6 +66,7 @@ class Progress:
 
     def __call__(self, name: str, done: int, total: int, facts: str = "") -> None:
         """Note that `done` parts of `total` of the work `name` are done; `facts` are shown beside that."""
+        name, facts = terminal(name), terminal(facts)
         before = self._works.get(name)
         if before is None:
             bar = rich_progress.TaskID(0) if self._bars is None else self._bars.add_task(name, facts="")
@@ -82,10 +85,10 @@ class Progress:
         if console.is_terminal:
             left = (rich_progress.TextColumn("left"), rich_progress.TimeRemainingColumn())
             self._bars = rich_progress.Progress(
-                rich_progress.TextColumn("{task.description}"),
+                rich_progress.TextColumn("{task.description}", markup=False),
                 rich_progress.BarColumn(),
                 rich_progress.MofNCompleteColumn(),
-                rich_progress.TextColumn("{task.fields[facts]}"),
+                rich_progress.TextColumn("{task.fields[facts]}", markup=False),
                 rich_progress.TimeElapsedColumn(),
                 *(left if self._steady else ()),
                 console=console,

@@ -22,6 +22,7 @@ def run(settings: CompareSettings) -> None:
 
     from rich.console import Console
 
+    from embedtrain.escaping import terminal
     from embedtrain.files.atomic import write_text
     from embedtrain.files.owned import require_own_json
     from embedtrain.report.verdicts import smallest_table, subset_table, tasks_table, verdict_table
@@ -42,7 +43,7 @@ def run(settings: CompareSettings) -> None:
         if result["smallest"]:
             console.print(smallest_table(result["smallest"]))
     write_text(file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print(f"comparison: {file}")
+    print(terminal(f"comparison: {file}"))
 
 
 if __name__ == "__main__":

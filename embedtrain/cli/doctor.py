@@ -63,25 +63,20 @@ def run(settings: ExamineSettings) -> None:
 
 def show(findings: Sequence[Finding], console: Console) -> None:
     """All findings in their order, examples and cures below each; last how many there are of each level."""
-    from rich.markup import escape
-
     from embedtrain.doctor.findings import counted
+    from embedtrain.escaping import styled
 
     check = ""
     for finding in findings:
         if finding.check != check:
             check = finding.check
-            console.print(f"\n[bold]{check}[/bold]", highlight=False)
-        colour = COLOURS[finding.level]
-        console.print(
-            f"  [{colour}]{finding.level:7}[/{colour}] {escape(finding.message)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+            console.print("\n", styled(check, "bold"), sep="", highlight=False)
+        level = styled(f"  {finding.level:7}", COLOURS[finding.level])
+        console.print(level, styled(finding.message), highlight=False, soft_wrap=True)
         for example in finding.examples:
-            console.print(f"            {escape(example)}", style="dim", highlight=False, soft_wrap=True)
+            console.print(styled(f"            {example}", "dim"), highlight=False, soft_wrap=True)
         if finding.cure:
-            console.print(f"          → {escape(finding.cure)}", highlight=False, soft_wrap=True)
+            console.print(styled(f"          → {finding.cure}"), highlight=False, soft_wrap=True)
     counts = ", ".join(f"{count} {level}" for level, count in counted(findings).items() if count)
     console.print(f"\n{counts}", highlight=False)
 

@@ -73,13 +73,14 @@ def _evaluate(settings: EvaluateSettings) -> None:
 def _show(folder: Path, scores: list[Score], trained: Sequence[SubModel], rescore_multiplier: int) -> None:
     from rich.console import Console
 
+    from embedtrain.escaping import terminal
     from embedtrain.report.funnels import funnel_table
     from embedtrain.report.table import comparison
 
     Console().print(comparison([], scores, trained=trained, rescore_multiplier=rescore_multiplier))
     if (table := funnel_table(scores)) is not None:
         Console().print(table)
-    print(f"scores: {folder / 'scores.jsonl'}   picture: {folder / 'heat_map.png'}")
+    print(terminal(f"scores: {folder / 'scores.jsonl'}   picture: {folder / 'heat_map.png'}"))
 
 
 if __name__ == "__main__":

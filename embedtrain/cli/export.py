@@ -20,21 +20,24 @@ def main() -> None:
 
 def run(settings: ExportSettings) -> None:
     """Load a model, cut it, write it."""
+    from embedtrain.escaping import terminal
     from embedtrain.run.export import export
 
     out, cut, encoder = export(settings)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
-    print(f"{out}: {cut.layer} layers, {cut.dim} dims, {size:.1f} MiB")
-    print(f"use it: {_how_to_use(settings, encoder, out)}")
+    print(terminal(f"{out}: {cut.layer} layers, {cut.dim} dims, {size:.1f} MiB"))
+    print(terminal(f"use it: {_how_to_use(settings, encoder, out)}"))
 
 
 def _how_to_use(settings: ExportSettings, encoder: Encoder, out: Path) -> str:
     """One line of Python."""
+    from embedtrain.escaping import python_string
+
     if settings.onnx:
-        return f'onnxruntime.InferenceSession("{out}/model.onnx")   (see docs/models.md)'
+        return f"onnxruntime.InferenceSession({python_string(f'{out}/model.onnx')})   (see docs/models.md)"
     trust = ", trust_remote_code=True" if list(out.glob("embedtrain_*.py")) else ""
     call = "encode_query" if encoder.process.prompts else "encode"
-    return f'SentenceTransformer("{out}"{trust}).{call}(["a text"])'
+    return f'SentenceTransformer({python_string(str(out))}{trust}).{call}(["a text"])'
 
 
 if __name__ == "__main__":

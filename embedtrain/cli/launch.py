@@ -25,6 +25,7 @@ from embedtrain.cli.line.wandb_environment import with_wandb
 from embedtrain.cli.process.interruption import INTERRUPTION
 from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.cli.process.started import check_processes, requires_whole_weights
+from embedtrain.escaping import terminal
 from embedtrain.files.atomic import is_disk_full
 from embedtrain.files.reading import cure_of, reason_of
 from embedtrain.settings.commands import TrainSettings
@@ -145,7 +146,7 @@ def _launcher() -> str | None:
 
 def fail(error: InputError) -> NoReturn:
     """Print the error alone and leave with status 1."""
-    print(f"error: {error}", file=sys.stderr)
+    print(terminal(f"error: {error}"), file=sys.stderr)
     sys.exit(1)
 
 

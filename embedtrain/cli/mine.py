@@ -24,9 +24,10 @@ def run(settings: MineSettings) -> None:
 
 
 def _mine(settings: MineSettings) -> None:
+    from embedtrain.escaping import terminal
     from embedtrain.run.mine import mine
 
-    print("\n".join(mine(settings).lines))
+    print(terminal("\n".join(mine(settings).lines)))
 
 
 def _ranks() -> AbstractContextManager[None]:

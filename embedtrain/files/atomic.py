@@ -53,9 +53,9 @@ def atomic_file(path: Path, *, mark: str = "") -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Let `path` hold that text in UTF-8; see `atomic_file`."""
+    r"""Let `path` hold that text in UTF-8; see `atomic_file`. Half a character is written as `\ud800`."""
     with atomic_file(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:

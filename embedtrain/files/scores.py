@@ -52,7 +52,7 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
     """Adds rows at the end of the file; they are on disk when it returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.write("".join(_line(score) for score in scores))
         file.flush()
         os.fsync(file.fileno())

@@ -13,6 +13,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from embedtrain.escaping import picture
 from embedtrain.report.cells import Cells, dtypes_of, name_of_metric, paired
 from embedtrain.types import InputError, Score, SubModel
 
@@ -64,7 +65,7 @@ def heat_map(
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8)
     heading = title or name_of_metric([*before, *(after or ())], metric)
-    figure.suptitle(heading, fontsize=11)
+    figure.suptitle(picture(heading), fontsize=11)
     if outlined:
         square = Rectangle((0, 0), 1, 1, fill=False, edgecolor=OUTLINE, linewidth=2, label="trained")
         figure.legend(handles=[square], loc="outside lower left", fontsize=9, frameon=False, handlelength=1.2)

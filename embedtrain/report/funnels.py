@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from embedtrain.escaping import add_row
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Score
 
@@ -37,7 +38,8 @@ def funnel_table(scores: Sequence[Score]) -> Table | None:
         for score in [*singles, *funnels]:
             cost = costs.get(_place(score), documents * score.dim)
             numbers = f"{100 * score.value:.2f}", f"{cost:,.0f}", f"{cost / full:.1%}"
-            table.add_row(task, _name(score) if score in singles else score.dtype, *numbers)
+            name = _name(score) if score in singles else score.dtype
+            add_row(table, task, name, *numbers)
     return table
 
 

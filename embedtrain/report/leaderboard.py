@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from embedtrain.escaping import csv_cell, markdown
+from embedtrain.files.atomic import write_text
 from embedtrain.files.scores import TaskFacts, main_scores
 from embedtrain.types import DTYPES, Cell, Score
 
@@ -42,14 +45,14 @@ def write_leaderboard(folder: Path, rows: Sequence[Row]) -> None:
     """Writes leaderboard.csv (four decimals) and leaderboard.md (two); nothing without rows."""
     if not rows:
         return
-    with (folder / "leaderboard.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(rows[0])
-        writer.writerows([_text(value, 4) for value in row.values()] for row in rows)
-    lines = [list(rows[0]), ["---:"] * len(rows[0])]
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(map(csv_cell, rows[0]))
+    writer.writerows([_text(value, 4) for value in row.values()] for row in rows)
+    write_text(folder / "leaderboard.csv", table.getvalue())
+    lines = [list(map(markdown, rows[0])), ["---:"] * len(rows[0])]
     lines += [[_text(value, 2) for value in row.values()] for row in rows]
-    text = "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-    (folder / "leaderboard.md").write_text(text, encoding="utf-8")
+    write_text(folder / "leaderboard.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 
 def _row(

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from embedtrain.escaping import styled
 from embedtrain.report.cells import Cells, dtypes_of, means, name_of_metric, paired
 from embedtrain.types import Cell, Dtype, Score, SubModel
 
@@ -45,7 +46,7 @@ def comparison(
     if len(dtypes) > 1:
         captions += [f"{dtype}: {_cost(dtype, rescore_multiplier)}" for dtype in dtypes]
     table = Table(
-        title=title,
+        title=styled(title, "table.title"),
         caption="\n".join(captions),
         min_width=2 + max(map(len, [title, *captions])),  # a narrow table would fold them
         box=box.SIMPLE_HEAD,

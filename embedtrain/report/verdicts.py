@@ -9,15 +9,21 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from embedtrain.escaping import add_row, styled
 from embedtrain.report.table import BETTER, WORSE
 
 Row = Mapping[str, Any]
 _STYLES = {"better": BETTER, "worse": WORSE}
 
 
-def _table(title: str, left: str, right: str = "", last: str = "", caption: str | None = None) -> Table:
+def _table(title: str, left: str, right: str = "", last: str = "", caption: str = "") -> Table:
     """A table of columns, named by words: texts at the left, then numbers at the right, then a verdict."""
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title,
+        caption=styled(caption, "table.caption") if caption else None,
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for name in filter(None, left.split(", ")):
         table.add_column(name, overflow="fold")
     for name in filter(None, right.split(", ")):
@@ -42,7 +48,8 @@ def verdict_table(rows: Sequence[Row], *, alpha: float, correction: str) -> Tabl
         ]
         chance = "" if row["p"] is None else f"\np {row['corrected']:.3g}"
         judged = Text(row["verdict"] or "no items kept", _STYLES.get(row["verdict"], "dim"))
-        table.add_row(
+        add_row(
+            table,
             f"{row['task']}\n{row['metric']}",
             *sides,
             f"{100 * row['difference']:+.2f}\n{_interval(row['low'], row['high'])}",
@@ -56,7 +63,8 @@ def tasks_table(rows: Sequence[Row]) -> Table:
     numbers = "tasks, mean difference, p, least p possible"
     table = _table("over tasks (Wilcoxon signed rank)", "first, second", numbers, "verdict")
     for row in rows:
-        table.add_row(
+        add_row(
+            table,
             row["first"],
             row["second"],
             str(row["tasks"]),
@@ -73,10 +81,10 @@ def smallest_table(rows: Sequence[Row]) -> Table:
     table = _table("smallest cut that is not worse", "task, cut", "difference, loss not excluded")
     for row in rows:
         if row["cell"] is None:
-            table.add_row(row["task"], Text("all are worse", "dim"), "", "")
+            add_row(table, row["task"], Text("all are worse", "dim"), "", "")
         else:
             loss = max(0.0, -row["low"])
-            table.add_row(row["task"], row["cell"], f"{100 * row['difference']:+.2f}", f"{100 * loss:.2f}")
+            add_row(table, row["task"], row["cell"], f"{100 * row['difference']:+.2f}", f"{100 * loss:.2f}")
     return table
 
 
@@ -89,7 +97,7 @@ def subset_table(result: Row) -> Table:
     table = _table(title, "dropped", "predictability, Spearman, Kendall", caption=caption)
     for step in result["steps"]:
         numbers = (step[name] for name in ("predictability", "spearman", "kendall"))
-        table.add_row(step["dropped"], *(f"{number:.3f}" for number in numbers))
+        add_row(table, step["dropped"], *(f"{number:.3f}" for number in numbers))
     return table
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from embedtrain.console import duration
+from embedtrain.escaping import add_row
 from embedtrain.evaluation.catalogue.tasks import find_tasks
 from embedtrain.evaluation.sweeping.cost import Cost, costs
 from embedtrain.evaluation.vectors.storage import GIB, Keeping
@@ -71,7 +72,8 @@ def plan_table(found: Sequence[Cost]) -> Table:
     table = Table("task", "texts", "tokens", "vectors", "TFLOP", "encoding", "vectors will be in")
     for item in found:
         about = "" if item.exact else "~"
-        table.add_row(
+        add_row(
+            table,
             item.task,
             f"{about}{item.texts:,}",
             f"{about}{item.tokens:,}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from embedtrain.escaping import csv_cell
 from embedtrain.files.atomic import write_text
 from embedtrain.types import InputError
 
@@ -86,10 +88,15 @@ class FileLogger(Logger):
             return
         rows = [json.loads(line) for line in self.path.read_text("utf-8").splitlines()]
         columns = list(dict.fromkeys(key for row in rows for key in row))
-        with self.path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(map(csv_cell, columns))
+        writer.writerows([_cell(row.get(column, "")) for column in columns] for row in rows)
+        write_text(self.path.with_suffix(".csv"), table.getvalue())
+
+
+def _cell(value: object) -> object:
+    return csv_cell(value) if isinstance(value, str) and value != "-inf" else value
 
 
 def _step_of(line: str) -> float:

@@ -6,6 +6,8 @@ import logging
 import sys
 import warnings
 
+from embedtrain.escaping import terminal
+
 LIBRARIES = ("pytorch_lightning", "sentence_transformers", "transformers", "httpx", "datasets", "faiss")
 ANSWERED = (  # Lightning's warnings to which the design already is the answer
     ".*does not have many workers.*",
@@ -20,9 +22,18 @@ def set_up_logs() -> None:
     import pytorch_lightning  # noqa: F401 - sets its own level on import, which the loop below undoes
     from transformers.utils.logging import disable_progress_bar
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Escaped("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in ANSWERED:
         warnings.filterwarnings("ignore", message)
+
+
+class _Escaped(logging.Formatter):
+    """Messages in which the control characters of a row or a name are written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return terminal(super().format(record))

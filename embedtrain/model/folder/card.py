@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
+from embedtrain.escaping import markdown, python_string
 from embedtrain.files.scores import TaskFacts, main_scores
 from embedtrain.model.folder.contract import Contract
 from embedtrain.types import Score
@@ -26,6 +29,7 @@ def model_card(contract: Contract, name: str, *, is_plain: bool = True, index: s
     """
     unit = "unit vectors" if contract.normalize else "vectors (not normalised)"
     trained = ", ".join(f"({sub.layer}, {sub.dim})" for sub in contract.trained)
+    pooling, source = markdown(contract.pooling), markdown(contract.source or "not recorded")
     lines = [
         "---",
         "library_name: sentence-transformers",
@@ -34,20 +38,20 @@ def model_card(contract: Contract, name: str, *, is_plain: bool = True, index: s
         *([index] if index else []),
         "---",
         "",
-        f"# {name}",
+        f"# {markdown(name)}",
         "",
         f"A text-embedding model of {contract.num_layers} transformer blocks that gives {unit} of "
         f"{contract.width} coordinates.",
         "",
-        f"- Pooling: {contract.pooling}; texts longer than {contract.max_length} tokens are cut off.",
+        f"- Pooling: {pooling}; texts longer than {contract.max_length} tokens are cut off.",
         *_prompts(contract),
-        f"- Starting model: {contract.source or 'not recorded'}.",
+        f"- Starting model: {source}.",
         f"- Trained sub-models (layer, dim): {trained or 'none recorded'}.",
         "",
         "```python",
         "from sentence_transformers import SentenceTransformer",
         "",
-        f'model = SentenceTransformer("{name}"{"" if is_plain else ", trust_remote_code=True"})',
+        f"model = SentenceTransformer({python_string(name)}{'' if is_plain else ', trust_remote_code=True'})",
         *_calls(contract),
         "```",
         "",
@@ -64,7 +68,7 @@ def _prompts(contract: Contract) -> list[str]:
         return []
     said = ", ".join(f"{name} {prompt!r}" for name, prompt in sorted(contract.prompts.items()))
     pooled = "" if contract.pool_prompt else "; their tokens are not pooled"
-    return [f"- Prompts: {said}{pooled}."]
+    return [f"- Prompts: {markdown(said)}{pooled}."]
 
 
 def _calls(contract: Contract) -> list[str]:
@@ -88,8 +92,9 @@ def model_index(name: str, scores: Sequence[Score], tasks: Mapping[str, TaskFact
     results = [_result(score, tasks[score.task]) for score in main_scores(scores) if score.task in tasks]
     if not results:
         return ""
-    text: str = ModelCardData(model_name=name, eval_results=results).to_yaml()
-    return text[text.index("model-index:") :].rstrip("\n")
+    facts = ModelCardData(model_name=name, eval_results=results).to_dict()  # type: ignore[no-untyped-call]
+    part = {"model-index": facts["model-index"]}
+    return yaml.safe_dump(part, sort_keys=False, width=math.inf).rstrip("\n")  # escapes what is not ASCII
 
 
 def _result(score: Score, task: TaskFacts) -> EvalResult:

@@ -65,7 +65,8 @@ def write_contract(folder: Path, contract: Contract) -> None:
     """Write `embedtrain.json` into a folder."""
     fields = {"format": FORMAT, **contract._asdict()}
     fields["base"] = None if contract.base is None else contract.base._asdict()
-    (folder / FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+    (folder / FILE).write_text(text, encoding="utf-8", errors="backslashreplace")  # half a character: \ud800
 
 
 def read_contract(folder: Path) -> Contract | None:
