@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from pytorch_lightning.utilities import rank_zero_only
@@ -13,8 +16,10 @@ from rich.console import Console
 from embedtrain.escaping import terminal
 
 LINE_SECONDS = 30.0  # between lines of progress where there is no terminal
+FEW = 20  # pieces of work whose ends are a line each, or a bar that stays; of more, a line every LINE_SECONDS
 
 console = Console(stderr=True)
+_last: deque[tuple[float, str]] = deque(maxlen=1)  # when something was printed here, and what
 
 
 def is_main_process() -> bool:
@@ -25,7 +30,29 @@ def is_main_process() -> bool:
 def log(text: str) -> None:
     """Print `text`, once for all processes."""
     if is_main_process():
+        _last.append((time.monotonic(), text))
         console.print(terminal(text), highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def signs_of_life() -> Iterator[None]:
+    """Inside, where there is no terminal, a line breaks every silence of `LINE_SECONDS`."""
+    begun, stopped = time.monotonic(), threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(LINE_SECONDS / 6):
+            when, text = _last[0]
+            if time.monotonic() - when >= LINE_SECONDS:
+                first = text.partition("\n")[0].partition(": still at work")[0]
+                log(f"{first}: still at work, {duration(time.monotonic() - begun)} in all")
+
+    if not console.is_terminal:
+        _last.append((begun, "starting"))
+        threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        stopped.set()
 
 
 def duration(seconds: float) -> str:
@@ -51,6 +78,8 @@ class _Work(NamedTuple):
 class Progress:
     """A bar a piece of work on a terminal; elsewhere a line every 30 seconds and one when a piece ends.
 
+    Of more than `FEW` pieces, not every end has a line, nor every piece a bar.
+
     Use it as a context, or between `start` and `stop`, and call it with how far the work is.
 
     Args:
@@ -63,6 +92,8 @@ class Progress:
         self._last: _Work | None = None
         self._bars: rich_progress.Progress | None = None
         self._stopped = threading.Event()
+        self._ended: list[_Work] = []
+        self._unsaid, self._said_at = 0, 0.0  # ends without a line, and when the last one had one
 
     def __call__(self, name: str, done: int, total: int, facts: str = "") -> None:
         """Note that `done` parts of `total` of the work `name` are done; `facts` are shown beside that."""
@@ -75,8 +106,21 @@ class Progress:
         self._works[name] = self._last = now
         if self._bars is not None:
             self._bars.update(now.bar, completed=done, total=total, facts=facts)
-        elif done == total != before.done:
-            log(f"{_so_far(now)}, in {duration(now.updated - now.begun)}")
+        if done == total != before.done:
+            self._end(now)
+
+    def _end(self, work: _Work) -> None:
+        """Show the end of a piece, unless many have ended: then some of them, and how many there were."""
+        self._ended.append(work)
+        if self._bars is not None:
+            if len(self._ended) > FEW:
+                self._bars.remove_task(self._ended[-FEW - 1].bar)
+        elif len(self._ended) <= FEW or work.updated - self._said_at >= LINE_SECONDS:
+            more = f"; {self._unsaid:,} others before" if self._unsaid else ""
+            log(f"{_so_far(work)}, in {duration(work.updated - work.begun)}{more}")
+            self._unsaid, self._said_at = 0, work.updated
+        else:
+            self._unsaid += 1
 
     def start(self) -> Progress:
         """Open the bars, or begin to print lines."""
@@ -101,6 +145,9 @@ class Progress:
     def stop(self) -> None:
         """Close the bars, or end the lines."""
         self._stopped.set()
+        if self._unsaid:
+            log(f"{self._unsaid:,} others done, the last {_so_far(self._ended[-1])}")
+            self._unsaid = 0
         if self._bars is not None:
             self._bars.stop()
 

@@ -74,3 +74,48 @@ def test_other_processes_than_the_first_show_nothing(shown, monkeypatch):
         progress("mine", 6, 6)
         console.log("text")
     assert out.getvalue() == ""
+
+
+def test_ten_thousand_pieces_are_some_lines(shown):
+    out = shown(False)
+    with Progress() as progress:
+        for number in range(10_000):
+            progress(f"task {number}", 0, 1)
+            progress(f"task {number}", 1, 1)
+    lines = out.getvalue().splitlines()
+    assert len(lines) < 100
+    assert lines[0] == "task 0: 1/1, in 0.0 s"
+    assert lines[-1] == f"{10_000 - console.FEW:,} others done, the last task 9999: 1/1"
+
+
+def test_ten_thousand_pieces_leave_few_bars(shown):
+    shown(True)
+    progress = Progress().start()
+    for number in range(1_000):
+        progress(f"task {number}", 1, 1)
+    assert len(progress._bars.tasks) == console.FEW
+    progress.stop()
+
+
+def test_a_long_silence_is_broken(shown, monkeypatch):
+    out = shown(False)
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.01)
+    with console.signs_of_life():
+        console.log("reading rows\nand more")
+        for _ in range(500):
+            if out.getvalue().count("still at work") >= 2:
+                break
+            time.sleep(0.01)
+    lines = out.getvalue().splitlines()
+    assert lines[2].startswith("reading rows: still at work, 0.")
+    assert lines[3].startswith("reading rows: still at work, 0.")
+
+
+def test_a_terminal_and_other_processes_need_no_sign(shown, monkeypatch):
+    monkeypatch.setattr(console, "LINE_SECONDS", 0.001)
+    for terminal, rank in ((True, 0), (False, 1)):
+        out = shown(terminal)
+        monkeypatch.setattr(rank_zero_only, "rank", rank)
+        with console.signs_of_life():
+            time.sleep(0.02)
+        assert out.getvalue() == ""

@@ -73,7 +73,9 @@ def launch(name: str, command: Command) -> None:
                 _check_surroundings(settings)
             task = importlib.import_module(f"embedtrain.cli.{name}").run
             set_up_logs()
-            with INTERRUPTION.working():
+            from embedtrain.console import signs_of_life  # with Lightning
+
+            with INTERRUPTION.working(), signs_of_life():
                 result: float | None = task(settings)
         return result
 
