@@ -47,7 +47,7 @@ def find_tasks(
         sets of languages.
     """
     if not names:
-        raise InputError("no task given; give task names, or tasks=local with data_root=DIR")
+        raise InputError("no task given; give task names, or tasks=[local] with data_root=DIR")
     root = None if data_root is None else Path(data_root).expanduser()
     sets = [] if root is None else local_sets(root)
     own: dict[str, list[str | None]] = {}  # splits by path of a local set, None for the set's usual one
@@ -166,7 +166,7 @@ def _placed(task: AbsTask, root: Path | None, sets: Sequence[LocalSet]) -> AbsTa
 def _evaluable(root: Path | None, sets: Sequence[LocalSet]) -> list[LocalSet]:
     """The sets that have something to evaluate; the others are named in a warning."""
     if root is None:
-        raise InputError("tasks=local needs data_root=DIR, the folder of the local data sets")
+        raise InputError("tasks=[local] needs data_root=DIR, the folder of the local data sets")
     if not sets:
         raise InputError(
             f"data_root {root} has no data set such as sts/mine/test.jsonl or retrieval/mine/corpus.jsonl"

@@ -55,7 +55,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(data_root, wanted, message
 
 
 def test_missing_roots_are_said(tmp_path, data_root):
-    with pytest.raises(InputError, match="tasks=local needs data_root"):
+    with pytest.raises(InputError, match=r"tasks=\[local\] needs data_root"):
         find_tasks(["local"])
     with pytest.raises(InputError, match="nowhere is not a folder"):
         local_tasks(tmp_path / "nowhere")
