@@ -111,7 +111,7 @@ def test_rows_are_mined(keys, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"optimizer": "adamw"}, "unknown setting 'optimizer'; did you mean 'optim'"),
+        ({"optimizer": "adamw"}, "unknown setting 'optimizer'; here it is 'optim'"),
         ({"loss": "infonc"}, "did you mean 'infonce'"),
         ({"plan": {"pears": []}}, "has no setting 'pears'; did you mean 'pairs'"),
         ({"trainer": {"devices": 2}}, "use the command embedtrain-train"),

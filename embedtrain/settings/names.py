@@ -37,6 +37,7 @@ ELSEWHERE = {  # names of sentence-transformers, transformers and Lightning -> w
     "per_device_eval_batch_size": "data.batch_size",
     "gradient_accumulation_steps": "trainer.accumulate_grad_batches",
     "learning_rate": "optim.lr",
+    "optimizer": "optim",
     "adam_beta1": "optim.betas",
     "adam_beta2": "optim.betas",
     "adam_epsilon": "optim.eps",
