@@ -107,7 +107,7 @@ def test_rows_take_the_newest_negatives_that_are_old_enough(rows, teacher, tmp_p
         texts_left = sorted(own)
         scores = teacher.embed(texts_left, "document").astype(np.float16).astype(float) @ query.astype(float)
         assert list(new.negatives) == [texts_left[n] for n in np.argsort(-scores)[:3]]
-    with pytest.raises(InputError, match=r"step_20.npz cannot be read .*It holds the negatives mined at step 20"):
+    with pytest.raises(InputError, match=r"step_20.npz cannot be read .*It holds the negatives mined at"):
         revise(44, [3], [rows[3]])
 
 
