@@ -23,9 +23,12 @@ def run(settings: ExportSettings) -> None:
     from embedtrain.escaping import terminal
     from embedtrain.run.export import export
 
-    out, cut, encoder = export(settings)
-    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 2**20
+    out, cut, encoder, int8 = export(settings)
+    files = [path.stat() for path in out.rglob("*") if path.is_file()]
+    size = sum({file.st_ino: file.st_size for file in files}.values()) / 2**20  # a file may have two names
     print(terminal(f"{out}: {cut.layer} layers, {cut.dim} dims, {size:.1f} MiB"))
+    if int8 is not None:
+        print(terminal(f"{out}/onnx/model_quantized.onnx has int8 weights: vectors have {int8}"))
     print(terminal(f"use it: {_how_to_use(settings, encoder, out)}"))
 
 
@@ -34,7 +37,9 @@ def _how_to_use(settings: ExportSettings, encoder: Encoder, out: Path) -> str:
     from embedtrain.escaping import python_string
 
     if settings.onnx:
-        return f"onnxruntime.InferenceSession({python_string(f'{out}/model.onnx')})   (see docs/models.md)"
+        return (
+            f"onnxruntime.InferenceSession({python_string(f'{out}/onnx/model.onnx')})   (see docs/models.md)"
+        )
     trust = ", trust_remote_code=True" if list(out.glob("embedtrain_*.py")) else ""
     call = "encode_query" if encoder.process.prompts else "encode"
     return f'SentenceTransformer({python_string(str(out))}{trust}).{call}(["a text"])'

@@ -1,4 +1,4 @@
-"""A cut of a saved model, written as a folder or as an ONNX graph."""
+"""A cut of a saved model, written as a folder, with ONNX graphs in it or without."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from embedtrain.files.atomic import check_free
 from embedtrain.files.owned import recover
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.model.folder.quantize import Quantized
 from embedtrain.run.artefacts import index_of
 from embedtrain.run.models import model_folder, run_folder
 from embedtrain.settings.commands import ExportSettings
@@ -21,6 +22,7 @@ class Exported(NamedTuple):
     folder: Path
     cut: SubModel
     encoder: Encoder  # the whole model
+    int8: Quantized | None  # the loss of the graph in int8, where there are graphs
 
 
 def export(settings: ExportSettings) -> Exported:
@@ -38,11 +40,11 @@ def export(settings: ExportSettings) -> Exported:
     layer = encoder.num_layers if settings.layer is None else settings.layer
     dim = encoder.width if settings.dim is None else settings.dim
     cut = SubModel(layer, dim)
+    index = index_of(run_folder(settings.model), out.name, cut)
     if settings.onnx:
         from embedtrain.model.folder.onnx import export_onnx
 
-        export_onnx(encoder, out, cut, overwrite=settings.overwrite)
-    else:
-        index = index_of(run_folder(settings.model), out.name, cut)
-        save_encoder(encoder, out, cut, overwrite=settings.overwrite, index=index)
-    return Exported(out, cut, encoder)
+        loss = export_onnx(encoder, out, cut, overwrite=settings.overwrite, index=index)
+        return Exported(out, cut, encoder, loss)
+    save_encoder(encoder, out, cut, overwrite=settings.overwrite, index=index)
+    return Exported(out, cut, encoder, None)

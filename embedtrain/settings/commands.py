@@ -210,7 +210,7 @@ class ExportSettings(Checked):
     out: str
     layer: int | None = None  # None: full depth
     dim: int | None = None  # None: full width
-    onnx: bool = False  # an ONNX graph instead of a sentence-transformers folder
+    onnx: bool = False  # ONNX graphs in the folder too
     overwrite: bool = False
 
 

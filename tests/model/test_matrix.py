@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
-from embedtrain.model.folder.onnx import FILE, export_onnx, run
+from embedtrain.model.folder.onnx import FILE, FOLDER, export_onnx, run
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.pooling import POOLINGS, named_pooling
 from embedtrain.types import Inputs, SubModel
@@ -216,11 +216,11 @@ def check_onnx(made: Made, pooled: str, sub: SubModel, folder: Path) -> None:
 
     encoder = encoder_of(made, pooled)
     export_onnx(encoder, folder, sub)
-    session = onnxruntime.InferenceSession(str(folder / FILE), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(folder / FOLDER / FILE), providers=["CPUExecutionProvider"])
     for role, side in itertools.product(("query", "document"), SIDES):
         tokens: Inputs = encoder_of(made, pooled, side).process(TEXTS, role)
         given = {"input_ids": tokens.values, "attention_mask": tokens.mask.to(torch.int64)}
-        found = run(session, given | {"prompt_len": tokens.prompt_len})
+        _, found = run(session, given | {"prompt_len": tokens.prompt_len})
         expected = encoder.encode(TEXTS, (sub.layer,), role).at(sub)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 

@@ -21,11 +21,13 @@ SOURCE = (
 )
 
 
-def model_card(contract: Contract, name: str, *, is_plain: bool = True, index: str = "") -> str:
+def model_card(
+    contract: Contract, name: str, *, is_plain: bool = True, index: str = "", notes: Sequence[str] = ()
+) -> str:
     """A short model card: what the model is, how to load it, which sub-models were trained.
 
     `is_plain` says that sentence-transformers loads it without code from the folder; `index` is what
-    `model_index` made of its scores.
+    `model_index` made of its scores; `notes` are lines of the list.
     """
     unit = "unit vectors" if contract.normalize else "vectors (not normalised)"
     trained = ", ".join(f"({sub.layer}, {sub.dim})" for sub in contract.trained)
@@ -47,6 +49,7 @@ def model_card(contract: Contract, name: str, *, is_plain: bool = True, index: s
         *_prompts(contract),
         f"- Starting model: {source}.",
         f"- Trained sub-models (layer, dim): {trained or 'none recorded'}.",
+        *(f"- {note}" for note in notes),
         "",
         "```python",
         "from sentence_transformers import SentenceTransformer",

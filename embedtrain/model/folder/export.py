@@ -7,7 +7,7 @@ sentence-transformers, gives `Embeddings.at(SubModel(layer, dim))`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -161,25 +161,35 @@ def save_encoder(
             is full.
     """
     folder = Path(folder).expanduser()
+    shipped = shipped_parts(encoder, sub)
+    with atomic_folder(folder, overwrite=overwrite) as beside:
+        write_model(encoder, shipped, beside, folder.name, index=index)
+    return folder
+
+
+def shipped_parts(encoder: Encoder, sub: SubModel | None) -> Shipped:
+    """What the folder of an encoder, or of one sub-model of it, is written from. Raises as `save_encoder`."""
     chosen = check_sub_model(encoder, sub) if sub is not None else SubModel(encoder.num_layers, encoder.width)
-    backbone = encoder.backbone
-    shipped = Shipped(
+    return Shipped(
         contract=contract_of(encoder, chosen, normalize=encoder.normalize or sub is not None),
-        hidden_size=backbone.hidden_size,
+        hidden_size=encoder.backbone.hidden_size,
         pooling=encoder.pooling.cut(chosen.layer),
-        norm=backbone.final_norm,
+        norm=encoder.backbone.final_norm,
         prompt_lengths=miscounted_prompts(encoder.process),
     )
-    tokenizer = shipped_tokenizer(encoder)
-    with atomic_folder(folder, overwrite=overwrite) as beside:
-        backbone.save(beside, chosen.layer)
-        write_dimensions(beside / "config.json", shipped.contract)
-        tokenizer.save_pretrained(beside)
-        write_layout(beside, shipped)
-        write_contract(beside, shipped.contract)
-        card = model_card(shipped.contract, folder.name, is_plain=shipped.is_plain, index=index)
-        (beside / "README.md").write_text(card, encoding="utf-8")
-    return folder
+
+
+def write_model(
+    encoder: Encoder, shipped: Shipped, folder: Path, name: str, *, index: str = "", notes: Sequence[str] = ()
+) -> None:
+    """Write the files of `save_encoder` into a folder that is there; `notes` are lines for the card."""
+    encoder.backbone.save(folder, shipped.contract.num_layers)
+    write_dimensions(folder / "config.json", shipped.contract)
+    shipped_tokenizer(encoder).save_pretrained(folder)
+    write_layout(folder, shipped)
+    write_contract(folder, shipped.contract)
+    card = model_card(shipped.contract, name, is_plain=shipped.is_plain, index=index, notes=notes)
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def renew_card(folder: Path, index: str) -> None:

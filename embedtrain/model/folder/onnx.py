@@ -1,9 +1,14 @@
-"""The whole embedding model as one ONNX graph: backbone cut, pooling, truncation, unit length.
+"""The whole embedding model as ONNX graphs in its folder: backbone cut, pooling, truncation, unit length.
 
-    model.onnx        input_ids, attention_mask (M, T) and, where prompts are not pooled, prompt_len (M,), all
-                      int64, to sentence_embedding (M, dim); M and T are free, padding on either side
-    model.onnx.data   its weights, where they are large
-    embedtrain.json   what decides an embedding, `tokenizer.json` how to get the ids
+    onnx/model.onnx             input_ids, attention_mask (batch_size, sequence_length) and, where prompts are
+                                not pooled, prompt_len (batch_size), all int64, padding on either side, to
+                                token_embeddings (batch_size, sequence_length, dim): the last states, cut to
+                                the first dim coordinates, for clients that pool by themselves, and
+                                sentence_embedding (batch_size, dim)
+    onnx/model.onnx.data        its weights, where they are large
+    onnx/model_quantized.onnx   the same with weights in int8, its loss measured
+    model.onnx                  another name of onnx/model.onnx, for clients that look there
+    embedtrain.json, ...        all that `save_encoder` writes
 
 The graph is compared with torch in onnxruntime before the folder appears.
 """
@@ -12,6 +17,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,20 +32,20 @@ from torch import Tensor, nn
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.contract import write_contract
-from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
-from embedtrain.model.folder.export import check_sub_model
+from embedtrain.model.folder.describe import shipped_tokenizer
+from embedtrain.model.folder.export import shipped_parts, write_model
+from embedtrain.model.folder.quantize import PROBE, Quantized, quantize
 from embedtrain.model.pooling import Pooling, pool_mask
 from embedtrain.types import InputError, Inputs, SubModel
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-FILE = "model.onnx"
+FOLDER, FILE, INT8 = "onnx", "model.onnx", "model_quantized.onnx"
+OUTPUTS = ("token_embeddings", "sentence_embedding")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of a coordinate of a unit vector
-INLINE = 2**27  # bytes of weights that stay inside model.onnx, whose own limit is 2 GiB
-PROBE = ("a cat", "the quick brown fox jumps over the lazy dog and runs away", "Is it 42?")
+INLINE = 2**30  # bytes of weights that stay inside model.onnx, whose own limit is 2 GiB
 
 
 class Graph(nn.Module):
@@ -59,15 +66,17 @@ class Graph(nn.Module):
         self.backbone, self.pooling = backbone, pooling
         self.dim, self.normalize, self.skips = dim, normalize, skips
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, prompt_len: Tensor | None = None) -> Tensor:
-        """(M, dim) float32 from ids and mask (M, T) and prompt lengths (M,), all int64."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, prompt_len: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """(M, T, dim) and (M, dim) float32 from ids and mask (M, T) and prompt lengths (M,), all int64."""
         mask = attention_mask > 0
         skipped = input_ids.new_zeros(input_ids.shape[0]) if prompt_len is None else prompt_len
         layer = self.backbone.num_layers
         layers = tuple(range(1, layer + 1)) if self.pooling.needs_all_layers else (layer,)
         states = self.backbone(Inputs(input_ids, mask, skipped), layers)
         pooled = self.pooling(states, pool_mask(mask, skipped) if self.skips else mask, layer)[:, : self.dim]
-        return F.normalize(pooled, dim=-1) if self.normalize else pooled
+        return states[-1][..., : self.dim], F.normalize(pooled, dim=-1) if self.normalize else pooled
 
     def inputs(self, tokens: Inputs) -> tuple[Tensor, ...]:
         """The arguments of `forward` for some texts."""
@@ -76,39 +85,65 @@ class Graph(nn.Module):
 
 
 def export_onnx(
-    encoder: Encoder, folder: str | Path, sub: SubModel | None = None, *, overwrite: bool = False
-) -> Path:
-    """Write an encoder, or one sub-model of it, as an ONNX graph with tokenizer and contract.
+    encoder: Encoder,
+    folder: str | Path,
+    sub: SubModel | None = None,
+    *,
+    overwrite: bool = False,
+    index: str = "",
+) -> Quantized:
+    """The loss of the int8 graph; writes the folder of an encoder, or one sub-model of it, with graphs.
 
-    LoRA adapters are merged, weights are float32. The folder appears whole or not at all.
+    LoRA adapters are merged, weights of the graph are float32. The folder appears whole or not at all.
 
     Raises:
-        InputError: for a sub-model out of range, a folder that exists (unless `overwrite`), or packages that
-            are missing.
+        InputError: as `save_encoder`, or for packages that are missing.
         RuntimeError: when onnxruntime computes something else than torch.
     """
     check_packages()
     folder = Path(folder).expanduser()
-    chosen = check_sub_model(encoder, sub) if sub is not None else SubModel(encoder.num_layers, encoder.width)
-    contract = contract_of(encoder, chosen, normalize=encoder.normalize or sub is not None)
+    shipped = shipped_parts(encoder, sub)
+    contract = shipped.contract
     graph = Graph(
-        Backbone(encoder.backbone.cut(chosen.layer)),
-        encoder.pooling.cut(chosen.layer),
-        dim=chosen.dim,
+        Backbone(encoder.backbone.cut(contract.num_layers)),
+        shipped.pooling,
+        dim=contract.width,
         normalize=contract.normalize,
         skips=not encoder.process.include_prompt,
     )
     graph = graph.float().cpu().eval()
     samples = _samples(encoder)
     with atomic_folder(folder, overwrite=overwrite) as beside:
-        _write_graph(graph, graph.inputs(samples[0]), beside / FILE)
-        _check(graph, samples, beside / FILE)
+        (beside / FOLDER).mkdir()
+        path = beside / FOLDER / FILE
+        _write_graph(graph, graph.inputs(samples[0]), path)
+        _check(graph, samples, path)
+        with _quiet():
+            plain = encoder.process.pad(encoder.process.read(PROBE, "query", [""] * len(PROBE)))
+            loss = quantize(path, path.with_name(INT8), _feeds(graph, plain))
+        write_model(encoder, shipped, beside, folder.name, index=index, notes=[_note(loss)])
         tokenizer = shipped_tokenizer(encoder)
         tokenizer.model_input_names = ["input_ids", "attention_mask"]  # all that the graph takes of it
         tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # is saved where it is there
         tokenizer.save_pretrained(beside)
-        write_contract(beside, contract._replace(dtype="float32"))
-    return folder
+        for file in path.parent.glob(f"{FILE}*"):
+            _name_again(file, beside / file.name)
+    return loss
+
+
+def _note(loss: Quantized) -> str:
+    return (
+        f"ONNX: `{FOLDER}/{FILE}` gives the same vectors as `{OUTPUTS[1]}`; `{FOLDER}/{INT8}`, with int8 "
+        f"weights, {loss}."
+    )
+
+
+def _name_again(file: Path, link: Path) -> None:
+    """Give a file a second name, without a second copy where the disk can."""
+    try:
+        os.link(file, link)
+    except OSError:
+        shutil.copyfile(file, link)
 
 
 def check_packages() -> None:
@@ -125,8 +160,8 @@ def names_of(graph: Graph) -> tuple[str, ...]:
 
 
 def _samples(encoder: Encoder) -> list[Inputs]:
-    """A padded batch, the same padded on the other side, and one text alone."""
-    read = encoder.process.read(PROBE, "query", ["a "] * len(PROBE))
+    """A padded batch with prompts, the same padded on the other side, and one text alone."""
+    read = encoder.process.read(PROBE[:3], "query", ["a "] * 3)
     batch = encoder.process.pad(read)
     return [batch, _other_side(batch), encoder.process.pad(read[:1])]
 
@@ -139,8 +174,8 @@ def _other_side(tokens: Inputs) -> Inputs:
 
 
 def _write_graph(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
-    free: dict[int, Any] = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    shapes = ({**free}, {**free}, {0: torch.export.Dim.DYNAMIC})[: len(inputs)]
+    free: dict[int, Any] = {0: "batch_size", 1: "sequence_length"}
+    shapes = ({**free}, {**free}, {0: "batch_size"})[: len(inputs)]
     with torch.no_grad(), warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")  # of the exporter, about names of its own
         program = torch.onnx.export(
@@ -149,7 +184,7 @@ def _write_graph(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
             dynamo=True,
             verbose=False,
             input_names=list(names_of(graph)),
-            output_names=["sentence_embedding"],
+            output_names=list(OUTPUTS),
             dynamic_shapes=shapes,
         )
     assert program is not None
@@ -163,12 +198,12 @@ def _check(graph: Graph, samples: Sequence[Inputs], path: Path) -> None:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for tokens in samples:
-        inputs = graph.inputs(tokens)
         with torch.no_grad():
-            expected = graph(*inputs)  # (M, dim)
-        found = run(session, dict(zip(names_of(graph), inputs, strict=True)))
-        largest = 1.0 if graph.normalize else float(expected.abs().max().clamp(min=1))
-        off = float((found - expected).abs().max()) / largest
+            expected = graph(*graph.inputs(tokens))  # (M, T, dim), (M, dim)
+        found = run(session, _feeds(graph, tokens))
+        real = tokens.mask.unsqueeze(-1)  # what a state of padding is does not matter
+        pairs = zip((found[0] * real, found[1]), (expected[0] * real, expected[1]), strict=True)
+        off = max(float((one - two).abs().max() / two.abs().max().clamp(min=1)) for one, two in pairs)
         if not off <= TOLERANCE:  # NaN too
             raise RuntimeError(
                 f"the ONNX graph is off by {off:.1e} from torch for tokens {tuple(tokens.mask.shape)}, more "
@@ -177,16 +212,21 @@ def _check(graph: Graph, samples: Sequence[Inputs], path: Path) -> None:
             )
 
 
-def run(session: InferenceSession, inputs: dict[str, Tensor]) -> Tensor:
-    """The vectors (M, dim) that onnxruntime computes for the inputs of a graph."""
-    (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    return torch.from_numpy(cast(Any, found))
+def _feeds(graph: Graph, tokens: Inputs) -> dict[str, Tensor]:
+    return dict(zip(names_of(graph), graph.inputs(tokens), strict=True))
+
+
+def run(session: InferenceSession, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What onnxruntime computes for the inputs of a graph: states (M, T, dim) and vectors (M, dim)."""
+    tokens, vectors = session.run(OUTPUTS, {name: value.numpy() for name, value in inputs.items()})
+    return torch.from_numpy(cast(Any, tokens)), torch.from_numpy(cast(Any, vectors))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """While open, the exporter's loggers say errors only."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    """While open, loggers of the exporter and of quantisation say errors only."""
+    names = ("", "torch.onnx", "onnxscript", "onnx_ir", "torch.export")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -1,5 +1,9 @@
+import re
+
 import pytest
 import torch
+import torch.nn.functional as F
+from transformers import AutoTokenizer
 
 from embedtrain.model.folder import onnx
 from embedtrain.model.folder.contract import read_contract
@@ -9,6 +13,7 @@ from embedtrain.types import InputError, SubModel
 
 for name in onnx.NEEDED:
     pytest.importorskip(name)
+import onnxruntime  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -17,32 +22,75 @@ def exported(tiny_bert, tmp_path_factory):
     small = save_encoder(load_encoder(tiny_bert, pooling="cls", max_length=20), root / "cut", SubModel(1, 32))
     encoder, folder = load_encoder(small, normalize=False), root / "model"
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    assert onnx.export_onnx(encoder, folder) == folder
+    assert onnx.export_onnx(encoder, folder).texts == len(onnx.PROBE)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     return encoder, folder
 
 
-def test_the_folder_has_graph_tokenizer_and_contract(exported):
+def session_of(folder, file="model.onnx"):
+    return onnxruntime.InferenceSession(str(folder / "onnx" / file), providers=["CPUExecutionProvider"])
+
+
+def given_by(folder, texts):
+    read = AutoTokenizer.from_pretrained(folder)
+    return dict(read(list(texts), padding=True, truncation=True, return_tensors="pt"))
+
+
+def test_the_folder_is_the_model_with_graphs_in_it(exported, tmp_path):
+    encoder, folder = exported
+    plain = save_encoder(encoder, tmp_path / "model")
+    graphs = {"model.onnx", "onnx", "onnx/model.onnx", "onnx/model_quantized.onnx"}
+    names = [{str(path.relative_to(root)) for path in root.rglob("*")} for root in (folder, plain)]
+    assert names[0] - names[1] == graphs
+    assert not names[1] - names[0]
+    assert (folder / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    assert (folder / "model.onnx").samefile(folder / "onnx" / "model.onnx")
+    assert read_contract(folder) == read_contract(plain)
+    assert load_encoder(folder).normalize is False
+
+
+def test_the_card_says_what_int8_costs(exported):
     _, folder = exported
-    files = ["embedtrain.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"]
-    assert sorted(path.name for path in folder.iterdir()) == files
-    contract = read_contract(folder)
-    assert contract is not None
-    found = contract.pooling, contract.num_layers, contract.width, contract.normalize
-    assert found == ("cls", 1, 32, False)
+    (said,) = re.findall(
+        r"cosine to float32 ([0-9.]+) on average, ([0-9.]+) at least", (folder / "README.md").read_text()
+    )
+    vectors = []
+    for file in ("model.onnx", "model_quantized.onnx"):
+        _, found = onnx.run(session_of(folder, file), given_by(folder, onnx.PROBE))
+        vectors.append(F.normalize(found, dim=-1))
+    cosines = (vectors[0] * vectors[1]).sum(1)
+    assert said == (f"{cosines.mean():.4f}", f"{cosines.min():.4f}")
+    assert cosines.min() > 0.9
+
+
+@pytest.mark.parametrize("pooled", ["mean", "cls"])
+def test_states_that_a_client_pools_and_normalises_are_the_vectors(tiny_bert, tmp_path, pooled):
+    onnx.export_onnx(load_encoder(tiny_bert, pooling=pooled), tmp_path / "m", SubModel(1, 8))
+    given, session = given_by(tmp_path / "m", ["a cat", "the big bird"]), session_of(tmp_path / "m")
+    axes = [(item.name, item.shape) for item in (*session.get_inputs(), *session.get_outputs())]
+    free = ["batch_size", "sequence_length"]
+    assert axes == [
+        ("input_ids", free),
+        ("attention_mask", free),
+        ("token_embeddings", [*free, 8]),
+        ("sentence_embedding", ["batch_size", 8]),
+    ]
+    states, vectors = onnx.run(session, given)
+    mask = given["attention_mask"].unsqueeze(-1)
+    own = states[:, 0] if pooled == "cls" else (states * mask).sum(1) / mask.sum(1)
+    torch.testing.assert_close(F.normalize(own, dim=-1), vectors, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_any_number_of_texts_of_any_length_on_either_side(exported, sentences, side):
-    import onnxruntime
-
     encoder, folder = exported
     process = TextTokenizer(encoder.process.tokenizer, 20, padding_side=side)
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = session_of(folder)
     assert [item.name for item in session.get_inputs()] == ["input_ids", "attention_mask"]
     for texts in (sentences, sentences[:1], sentences[2:5]):
         tokens = process(texts, "document")
-        found = onnx.run(session, {"input_ids": tokens.values, "attention_mask": tokens.mask.to(torch.int64)})
+        given = {"input_ids": tokens.values, "attention_mask": tokens.mask.to(torch.int64)}
+        _, found = onnx.run(session, given)
         expected = encoder.encode(texts, (1,)).values[0]  # not of unit length
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
@@ -59,7 +107,8 @@ def test_a_graph_that_is_off_is_not_kept(exported, tmp_path, monkeypatch):
     encoder, _ = exported
     monkeypatch.setattr(onnx, "_write_graph", lambda *_: None)
     monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: None)
-    monkeypatch.setattr(onnx, "run", lambda _, inputs: torch.full((len(inputs["input_ids"]), 16), 0.5))
+    wrong = torch.full((1, 16), 0.5)
+    monkeypatch.setattr(onnx, "run", lambda *_: (wrong, wrong))
     with pytest.raises(RuntimeError, match=r"the ONNX graph is off by .* from torch .*: nothing was written"):
         onnx.export_onnx(encoder, tmp_path / "model", SubModel(1, 16))
     assert list(tmp_path.iterdir()) == []
@@ -73,9 +122,5 @@ def test_what_cannot_be_written_is_refused_before_the_export(exported, tmp_path)
         onnx.export_onnx(encoder, folder)
 
 
-def test_the_tokenizer_beside_a_graph_gives_its_inputs(tiny_bert, tmp_path):
-    from transformers import AutoTokenizer
-
-    onnx.export_onnx(load_encoder(tiny_bert), tmp_path / "onnx", SubModel(1, 8))
-    given = AutoTokenizer.from_pretrained(tmp_path / "onnx")(["a cat", "bird"], padding=True)
-    assert list(given) == ["input_ids", "attention_mask"]
+def test_the_tokenizer_beside_a_graph_gives_its_inputs(exported):
+    assert list(given_by(exported[1], ["a cat", "bird"])) == ["input_ids", "attention_mask"]
