@@ -18,6 +18,7 @@ from embedtrain.files.reading import read_json, reading
 from embedtrain.files.run_record import (
     STAGES,
     changes,
+    how_to_train_on,
     other_identity,
     read_record,
     require_same_identity,
@@ -188,8 +189,7 @@ class RunFolder:
             world_size: ranks.
 
         Raises:
-            InputError: if another command works on this folder, or it holds a finished run, an unfinished
-                one with other settings or on other data, or anything else.
+            InputError: if another command works here, or the folder holds what this run cannot continue.
         """
         self.lock()
         identity = {} if identity is None else identity
@@ -202,7 +202,8 @@ class RunFolder:
         if record is not None:
             if self.is_finished:
                 advice = ", or overwrite=true to replace it" if self.stranger() is None else ""
-                raise InputError(f"{self.path} holds a finished run. Use another name=...{advice}")
+                on = how_to_train_on(self.path, record, config)
+                raise InputError(f"{self.path} holds a finished run. {on}Use another name=...{advice}")
             require_same_settings(self.path, record, config, given)
             require_same_identity(self.path, record, identity)
             return True

@@ -74,6 +74,21 @@ def read_record(path: Path) -> Record | None:
     return Record(config, given, versions, identity)
 
 
+def how_to_train_on(folder: Path, record: Record, config: Mapping[str, Any]) -> str:
+    """The words that train a finished run on, for settings that ask for more steps; "" for others.
+
+    Its learning rate has decayed to the end of its steps, so more of them are another run.
+    """
+    now = config.get("trainer")
+    longer = [
+        f"{key} was {record.part('trainer').get(key)}, is {now.get(key)}"
+        for key in ("max_steps", "max_epochs")
+        if isinstance(now, Mapping) and now.get(key) != record.part("trainer").get(key)
+    ]
+    words = f"name={folder.name}-more backbone.path={folder / 'model'}"
+    return f"{', '.join(longer)}: to train on from its weights, give {words}. " if longer else ""
+
+
 def write_record(
     path: Path,
     config: Mapping[str, Any],

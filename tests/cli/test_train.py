@@ -123,6 +123,16 @@ def test_a_finished_run_is_never_overwritten_unasked(copy, monkeypatch, capsys):
     assert (folder / "model/model.safetensors").stat().st_mtime_ns == before
 
 
+def test_more_steps_of_a_finished_run_say_how_to_train_on(copy, error_of, tmp_path, monkeypatch):
+    folder, words = copy
+    said = error_of("train", *words, "trainer.max_steps=20")
+    advice = f"name=whole-more backbone.path={folder}/model"
+    assert f"max_steps was None, is 20: to train on from its weights, give {advice}." in said
+    more = [word for word in words if not word.startswith(("name=", "backbone.path=", "evaluation."))]
+    command("train", *more, *advice.split(), "trainer.max_steps=2")
+    assert (tmp_path / "whole-more/model").exists()
+
+
 def test_overwrite_replaces_it(copy, monkeypatch):
     folder, words = copy
     (folder / "checkpoints/best_L1_D8.ckpt").touch()
