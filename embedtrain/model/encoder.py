@@ -97,6 +97,7 @@ class Encoder(nn.Module, Generic[B, P]):
             backbone.expect_packing()
         self.trained = tuple(trained)
         self.source, self.origin = source, origin
+        self.license, self.datasets = "", tuple[str, ...]()  # for the card
         self.agree: Callable[[int], int] | None = None
 
     @property

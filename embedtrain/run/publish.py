@@ -10,6 +10,8 @@ from typing import NamedTuple
 from rich.console import Console
 
 from embedtrain import console
+from embedtrain.data.entries import entries_of
+from embedtrain.data.read.hub import is_hub_name
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
@@ -48,6 +50,7 @@ def publish(run: Run) -> list[Published]:
     """Write the cuts and, last, the model, if it is not there; what was written. Scores come later."""
     if not run.is_main:
         return []
+    run.encoder.datasets = _hub_datasets(run)
     written = [_write_cut(run, cut) for cut in run.cuts]
     if has_lora(run.encoder.backbone):
         save_adapter(run.encoder, run.folder.path / "adapter", overwrite=True)
@@ -74,6 +77,13 @@ def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError 
             renew_card(each.folder, index_of(run.folder.path, each.name, each.sub, each.step))
     _say_what_is_there(run)
     return failed
+
+
+def _hub_datasets(run: Run) -> tuple[str, ...]:
+    """The hub's names of what the starting model and this run were trained on, each once."""
+    sources = (entry.read["source"] for entry in entries_of(run.settings.data.train))
+    own = (str(source).partition(":")[0] for source in sources if is_hub_name(source))
+    return tuple(dict.fromkeys((*run.encoder.datasets, *own)))
 
 
 def _say_what_is_there(run: Run) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from embedtrain.escaping import markdown, python_string
 from embedtrain.files.scores import TaskFacts, main_scores
@@ -21,8 +24,34 @@ SOURCE = (
 )
 
 
+class Lineage(NamedTuple):
+    """What a card says of where a model comes from."""
+
+    license: str = ""
+    datasets: tuple[str, ...] = ()  # of the hub, that it was trained on
+
+
+def read_lineage(folder: Path) -> Lineage:
+    """What the card in a folder says; empty where there is none that can be read."""
+    try:
+        data = ModelCard.load(folder / "README.md", ignore_metadata_errors=True).data
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+        return Lineage()
+    named = data.datasets if isinstance(data.datasets, list) else [data.datasets]
+    return Lineage(
+        data.license if isinstance(data.license, str) else "",
+        tuple(name for name in named if isinstance(name, str)),
+    )
+
+
 def model_card(
-    contract: Contract, name: str, *, is_plain: bool = True, index: str = "", notes: Sequence[str] = ()
+    contract: Contract,
+    name: str,
+    lineage: Lineage,
+    *,
+    is_plain: bool = True,
+    index: str = "",
+    notes: Sequence[str] = (),
 ) -> str:
     """A short model card: what the model is, how to load it, which sub-models were trained.
 
@@ -37,6 +66,7 @@ def model_card(
         "library_name: sentence-transformers",
         "pipeline_tag: sentence-similarity",
         "tags: [sentence-transformers, feature-extraction, sentence-similarity, embedtrain]",
+        *_origin(contract, lineage),
         *([index] if index else []),
         "---",
         "",
@@ -58,11 +88,51 @@ def model_card(
         *_calls(contract),
         "```",
         "",
+        *_clients(contract, name, is_plain=is_plain),
         *([] if is_plain else [SOURCE, ""]),
         "`embedtrain.json` holds the settings that decide an embedding.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _origin(contract: Contract, lineage: Lineage) -> list[str]:
+    """The YAML of base_model, license and datasets, as far as they are known."""
+    base = contract.source if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", contract.source) else ""
+    facts = {"base_model": base, "license": lineage.license, "datasets": list(lineage.datasets)}
+    known = {key: value for key, value in facts.items() if value}
+    return yaml.safe_dump(known, sort_keys=False, width=math.inf).splitlines() if known else []
+
+
+def _clients(contract: Contract, name: str, *, is_plain: bool) -> list[str]:
+    """How to give prompts to programs that call plain `encode`; none where there are no prompts."""
+    query, document = (contract.prompts.get(role, "") for role in ("query", "document"))
+    if not (query or document):
+        return []
+    model, one, two = (python_string(text) for text in (name, query, document))
+    trust = (
+        ("", "", "")
+        if is_plain
+        else (
+            ', model_kwargs={"trust_remote_code": True}',
+            *(", trust_remote_code=True",) * 2,
+        )
+    )
+    default = ', default_prompt_name="document"' if document else ""
+    return [
+        "LangChain, LlamaIndex and Chroma call `encode` without a role. Give them the prompts:",
+        "",
+        "```python",
+        f"HuggingFaceEmbeddings(model_name={model}{trust[0]},  # langchain_huggingface",
+        f'    encode_kwargs={{"prompt": {two}}}, query_encode_kwargs={{"prompt": {one}}})',
+        f"HuggingFaceEmbedding({model}{trust[1]},  # llama_index.embeddings.huggingface",
+        f"    query_instruction={one}, text_instruction={two})",
+        "# chromadb.utils.embedding_functions",
+        f"SentenceTransformerEmbeddingFunction({model}{default}{trust[2]})",
+        'collection.query(query_embeddings=model.encode_query(["a question"]))',
+        "```",
+        "",
+    ]
 
 
 def _prompts(contract: Contract) -> list[str]:

@@ -21,7 +21,7 @@ from embedtrain.model.backbone.freezing import freeze
 from embedtrain.model.backbone.lora import add_lora, load_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
-from embedtrain.model.folder.card import model_card
+from embedtrain.model.folder.card import Lineage, model_card, read_lineage
 from embedtrain.model.folder.contract import AGAIN, Contract, compare, read_contract, write_contract
 from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
 from embedtrain.model.folder.layout import Layout, read_layout
@@ -138,6 +138,9 @@ def load_encoder(
         source=_source(path) if contract is None else contract.source,
         origin=_origin(layout, path, base),
     )
+    lineage = read_lineage(layout.weights if layout.adapter is not None else folder)
+    encoder.license = lineage.license
+    encoder.datasets = () if contract is None else lineage.datasets  # those of a base are not ours
     return encoder.eval()
 
 
@@ -188,7 +191,8 @@ def write_model(
     shipped_tokenizer(encoder).save_pretrained(folder)
     write_layout(folder, shipped)
     write_contract(folder, shipped.contract)
-    card = model_card(shipped.contract, name, is_plain=shipped.is_plain, index=index, notes=notes)
+    lineage = Lineage(encoder.license, encoder.datasets)
+    card = model_card(shipped.contract, name, lineage, is_plain=shipped.is_plain, index=index, notes=notes)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -197,7 +201,8 @@ def renew_card(folder: Path, index: str) -> None:
     contract = read_contract(folder)
     assert contract is not None
     is_plain = not any(folder.glob(f"{PREFIX}*.py"))
-    write_text(folder / "README.md", model_card(contract, folder.name, is_plain=is_plain, index=index))
+    card = model_card(contract, folder.name, read_lineage(folder), is_plain=is_plain, index=index)
+    write_text(folder / "README.md", card)
 
 
 def check_sub_model(encoder: Encoder, sub: SubModel) -> SubModel:
