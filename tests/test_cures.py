@@ -31,7 +31,12 @@ NEEDED = {  # words without which a command is refused
     "export": ["model=m", "out=o"],
     "mine": ["source=s", "out=o.jsonl", "teacher=minilm", "selection=naive"],
 }
-TAKEN_BEFORE = {"recipe", "show", "plan"}  # by the command line itself; `plan` of embedtrain-evaluate
+TAKEN_BEFORE = {
+    "recipe",
+    "show",
+    "plan",
+    "for",
+}  # by the command line, or a command, itself
 NO_SETTINGS = {  # what looks like one: names in sentences and patterns, and keywords of Python and Hydra
     "key", "group", "object_type", "trust_remote_code", "output_hidden_states", "n", "base",
     "corpus_words", "train_words", "device", "scale", "attention", "num_layers", "width", "dtype",
@@ -42,6 +47,7 @@ PREFIXED = ("hydra.",)
 def texts():
     """(text with {} for what is filled in, place) of every string of the package that is no docstring."""
     for path in sorted(PACKAGE.rglob("*.py")):
+        templates = path.parent.name == "deploy"  # whose strings of several lines are files, not messages
         tree = ast.parse(path.read_text("utf-8"))
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
         docs = {
@@ -58,6 +64,8 @@ def texts():
                 parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
                 yield "".join(parts), f"{path.relative_to(ROOT)}:{node.lineno}"
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                if templates and "\n" in node.value:
+                    continue
                 yield node.value, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 

@@ -66,12 +66,12 @@ COMMANDS = {
     ),
     "export": Command(
         "Cut a model to a layer and a dimension.",
-        "A run or model folder in; a smaller sentence-transformers folder, or an ONNX graph, out.",
+        "A model in; a smaller sentence-transformers folder, with files for stores, or an ONNX graph, out.",
         ExportSettings,
         (
             "model=runs/mine out=small layer=3 dim=64",
-            "model=runs/mine out=copy",
             "model=runs/mine out=graph onnx=true",
+            "model=runs/mine out=served layer=3 dim=64 for=pgvector,qdrant",
         ),
         "export",
         "the folder is written whole or not at all; where it is not, the same command makes it",

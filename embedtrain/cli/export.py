@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from typing import TYPE_CHECKING
 
 from embedtrain.cli.start import start
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Entry point of `embedtrain-export`."""
+    sys.argv[1:] = [re.sub(r"^for=\[?([^\[\]]*)\]?$", r"stores=[\1]", word) for word in sys.argv[1:]]
     start("export")
 
 
@@ -29,6 +32,8 @@ def run(settings: ExportSettings) -> None:
     print(terminal(f"{out}: {cut.layer} layers, {cut.dim} dims, {size:.1f} MiB"))
     if int8 is not None:
         print(terminal(f"{out}/onnx/model_quantized.onnx has int8 weights: vectors have {int8}"))
+    if settings.stores:
+        print(terminal(f"{out / 'for'}: {', '.join(settings.stores)}   (see the README.md of each)"))
     print(terminal(f"use it: {_how_to_use(settings, encoder, out)}"))
 
 

@@ -211,6 +211,8 @@ class ExportSettings(Checked):
     layer: int | None = None  # None: full depth
     dim: int | None = None  # None: full width
     onnx: bool = False  # ONNX graphs in the folder too
+    funnel: dict[str, Any] | None = None  # {cells: [[layer, dim], ...], keep: [k, ...]}: how stores search
+    stores: list[str] = field(default_factory=list)  # which get files under for/; `for=a,b` says the same
     overwrite: bool = False
 
 

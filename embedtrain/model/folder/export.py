@@ -7,7 +7,7 @@ sentence-transformers, gives `Embeddings.at(SubModel(layer, dim))`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -151,13 +151,14 @@ def save_encoder(
     *,
     overwrite: bool = False,
     index: str = "",
+    more: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a folder that sentence-transformers loads: the whole encoder, or one sub-model of it.
 
     A sub-model has blocks 1..layer only and gives unit vectors of `dim` coordinates. LoRA adapters are
     merged. The folder appears whole or not at all; weights are safetensors. Where sentence-transformers has
     no such pooling, the folder has its source, and `trust_remote_code=True` loads it. `index` is what
-    `model_index` made of its scores, for the card.
+    `model_index` made of its scores, for the card; `more` writes further files into the folder.
 
     Raises:
         InputError: for a sub-model out of range, a folder that exists (unless `overwrite`), or a disk that
@@ -167,6 +168,8 @@ def save_encoder(
     shipped = shipped_parts(encoder, sub)
     with atomic_folder(folder, overwrite=overwrite) as beside:
         write_model(encoder, shipped, beside, folder.name, index=index)
+        if more is not None:
+            more(beside)
     return folder
 
 

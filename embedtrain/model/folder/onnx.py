@@ -20,7 +20,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -91,6 +91,7 @@ def export_onnx(
     *,
     overwrite: bool = False,
     index: str = "",
+    more: Callable[[Path], object] | None = None,
 ) -> Quantized:
     """The loss of the int8 graph; writes the folder of an encoder, or one sub-model of it, with graphs.
 
@@ -128,6 +129,8 @@ def export_onnx(
         tokenizer.save_pretrained(beside)
         for file in path.parent.glob(f"{FILE}*"):
             _name_again(file, beside / file.name)
+        if more is not None:
+            more(beside)
     return loss
 
 
