@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "ranks": set(),
     "whole_step": set(),
     "files": {"types"},
-    "settings": {"types"},
+    "settings": {"types", "files"},
     "vectors": {"types", "files"},
     "rules": {"types", "objective"},
     "data": {"types", "files", "settings", "console"},

@@ -1,4 +1,4 @@
-"""The rows of one file, unread: bounded lines, arrays, parquet.
+"""The rows of one file, unread: bounded lines and arrays.
 
 Damage is a row of its own, so that a reader can count it: a line that is too long, the place where a
 compressed file breaks off, a part of a parquet file. Lines and rows count from 1; blank lines are no rows.
@@ -7,14 +7,17 @@ A row that is a list of texts has the columns column_1, column_2, ...
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
-from io import BufferedReader
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from embedtrain.files.unpacked import open_unpacked
 from embedtrain.types import InputError
 
 MAX_LINE = 16 << 20  # bytes; a longer line is a bad row and never in memory as a whole
@@ -22,6 +25,7 @@ BEGIN = 64 << 10  # bytes of damage that are shown
 BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 18
 MAX_DIGITS = 4000  # of a whole number; Python itself converts up to 4300
+BLANK = re.compile(r"[ \t\n\r]*")
 CUT = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
@@ -63,7 +67,7 @@ def lines(path: Path, *, max_line: int, blank: bool = False) -> Iterator[Raw]:
     """The lines of a plain or packed file, at most `max_line` bytes of one; blank ones if asked for."""
     number = 0
     try:
-        with _open(path) as stream:
+        with open_unpacked(path) as stream:
             while part := stream.readline(max_line + 1):
                 number += 1
                 size, whole = len(part), part.endswith(b"\n")
@@ -85,17 +89,13 @@ def lines(path: Path, *, max_line: int, blank: bool = False) -> Iterator[Raw]:
         yield Raw(f"{path}:{number + 1}", number + 1, _broken(path, number, error))
 
 
-def _broken(path: Path, number: int, error: Exception) -> InputError:
+def _broken(path: Path, number: int, error: Exception, unit: str = "line") -> InputError:
     if isinstance(error, CUT):
         return InputError(
-            f"{path}: damaged or cut short after line {number} ({error}). Copy or download it again."
+            f"{path}: damaged or cut short after {unit} {number} ({error}). Copy or download it again."
         )
     reason = error.strerror if isinstance(error, OSError) else None
-    return InputError(f"{path}: cannot be read after line {number} ({reason or error}).")
-
-
-def _open(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path) if path.name.endswith(".gz") else path.open("rb")
+    return InputError(f"{path}: cannot be read after {unit} {number} ({reason or error}).")
 
 
 def parse_line(line: bytes, where: str) -> dict[str, Any]:
@@ -158,81 +158,118 @@ def _refusal(error: Exception) -> str:
     return "objects or arrays are nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def array_rows(path: Path) -> Iterator[Raw]:
-    """Rows of a .json file that is one array; it is read whole."""
+def array_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
+    """Rows of a .json file that is one array, a part of the file in memory at a time.
+
+    What is no JSON, or longer than `max_line` characters, takes the place of all rows after it.
+    """
+    number = 0
     try:
-        with _open(path) as stream:
-            text = stream.read().removeprefix(BOM).decode("utf-8")
-        rows = DECODER.decode(text)
-    except UnicodeDecodeError as error:
-        wrong = f"{path}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8."
-    except json.JSONDecodeError as error:
-        wrong = (
-            f"{path}:{error.lineno}: not valid JSON ({error.msg} at character {error.colno}). "
-            "The file must hold one array of objects, or one object a line."
-        )
+        with open_unpacked(path) as stream:
+            for row in _Elements(stream, max_line):
+                number += 1
+                where = f"{path}: row {number}"
+                if isinstance(row, dict) or is_texts(row):
+                    yield Raw(where, number, row if isinstance(row, dict) else by_position(row))
+                else:  # half a character may be in it
+                    begin = str(row)[:BEGIN].encode(errors="backslashreplace")
+                    yield Raw(where, number, _no_object(row, where), begin)
+        return
+    except _ArrayError as error:
+        wrong = f"{path}{error}"
     except (RecursionError, _RefusedError) as error:
         wrong = f"{path}: {_refusal(error)}. Repair the file."
     except (*CUT, OSError) as error:
-        wrong = str(_broken(path, 0, error))
-    else:
-        for number, row in enumerate(rows, 1):
-            where = f"{path}: row {number}"
-            if isinstance(row, dict) or is_texts(row):
-                yield Raw(where, number, row if isinstance(row, dict) else by_position(row))
-            else:  # half a character may be in it
-                begin = str(row)[:BEGIN].encode(errors="backslashreplace")
-                yield Raw(where, number, _no_object(row, where), begin)
-        return
-    yield Raw(f"{path}: row 1", 1, InputError(wrong))
+        wrong = str(_broken(path, number, error, "row"))
+    yield Raw(f"{path}: row {number + 1}", number + 1, InputError(wrong))
 
 
-def parquet_rows(path: Path) -> Iterator[Raw]:
-    """The rows of a parquet file; damage takes the place of the rest of its row group."""
-    import pyarrow as pa  # half a second to import
-    import pyarrow.parquet as pq
-
-    wrong = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError)
-    number = 0
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            for group in range(file.num_row_groups):
-                end = number + file.metadata.row_group(group).num_rows
-                try:
-                    for part in file.iter_batches(1024, row_groups=[group]):
-                        for value in _values(part):
-                            number += 1
-                            yield _parquet_row(path, number, value)
-                except wrong as error:
-                    yield _parquet_row(path, number + 1, error, rows=max(1, end - number))
-                number = end
-    except wrong as error:
-        yield _parquet_row(path, number + 1, error)
+class _ArrayError(ValueError):
+    """What is wrong with an array, and where; it follows the path of the file."""
 
 
-def _values(part: Any) -> Iterator[dict[str, Any] | Exception]:  # noqa: ANN401  pyarrow has no types
-    """The rows of a batch; where it cannot be taken as a whole (text that is not UTF-8), one by one."""
-    try:
-        yield from part.to_pylist()
-        return
-    except (ValueError, OverflowError) as error:
-        first = error
-    for row in range(part.num_rows):
+class _Elements:
+    """Iterates over the values of a JSON array, of which it holds what it has not yet given."""
+
+    def __init__(self, stream: BufferedIOBase, longest: int) -> None:
+        self._stream, self._longest = stream, longest
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._text, self._place, self._bytes, self._ended = "", 0, 0, False
+        self._line, self._column = 1, 1  # of the first character held
+
+    def __iter__(self) -> Iterator[Any]:
+        self._read(CHUNK)
+        self._text = self._text.removeprefix("\ufeff")
+        self._expect("[")
+        if self._next() == "]":
+            self._place += 1
+        else:
+            while True:
+                yield self._value()
+                if self._expect(",]") == "]":
+                    break
+        if self._next():
+            raise self._wrong("Extra data", self._place)
+
+    def _value(self) -> Any:  # noqa: ANN401 - whatever the file says
+        """The value at the place; it is read on until the value is whole, its end seen."""
+        self._next()
+        while True:
+            try:
+                value, end = DECODER.raw_decode(self._text, self._place)
+                if end < len(self._text) or self._ended:
+                    self._place = end
+                    return value
+            except json.JSONDecodeError as error:
+                if self._ended:
+                    raise self._wrong(error.msg, error.pos) from error
+            if len(self._text) - self._place > self._longest:
+                raise self._wrong(f"a row has more than {self._longest:,} characters", self._place)
+            self._forget()
+            self._read(max(CHUNK, len(self._text)))
+
+    def _expect(self, signs: str) -> str:
+        found = self._next()
+        if not found or found not in signs:
+            raise self._wrong(f"Expecting {' or '.join(map(repr, signs))}", self._place)
+        self._place += 1
+        return found
+
+    def _next(self) -> str:
+        """The next character that is no white space, at the place now; "" at the end."""
+        while True:
+            found = BLANK.match(self._text, self._place)
+            self._place = found.end() if found else self._place
+            if self._place < len(self._text) or self._ended:
+                return self._text[self._place : self._place + 1]
+            self._forget()
+            self._read(CHUNK)
+
+    def _forget(self) -> None:
+        gone, self._text = self._text[: self._place], self._text[self._place :]
+        self._line, self._column = self._at(gone, len(gone))
+        self._place = 0
+
+    def _at(self, text: str, place: int) -> tuple[int, int]:
+        lines = text.count("\n", 0, place)
+        return self._line + lines, place - text.rfind("\n", 0, place) if lines else self._column + place
+
+    def _read(self, size: int) -> None:
+        part, held = self._stream.read(size), len(self._decoder.getstate()[0])
+        self._ended = not part
         try:
-            yield part.slice(row, 1).to_pylist()[0]
-        except (ValueError, OverflowError) as error:
-            yield error if part.num_rows > 1 else first
+            self._text += self._decoder.decode(part, final=self._ended)
+        except UnicodeDecodeError as error:
+            number = self._bytes - held + error.start + 1
+            raise _ArrayError(f": byte {number} is not UTF-8. Save the file as UTF-8.") from error
+        self._bytes += len(part)
 
-
-def _parquet_row(path: Path, number: int, value: dict[str, Any] | Exception, rows: int = 1) -> Raw:
-    if isinstance(value, Exception):
-        reason = str(value).partition(chr(10))[0]
-        value = InputError(
-            f"{path}: not a readable parquet file after row {number - 1} ({reason}). Copy or download it "
-            "again."
+    def _wrong(self, reason: str, place: int) -> _ArrayError:
+        line, column = self._at(self._text, place)
+        return _ArrayError(
+            f":{line}: not valid JSON ({reason} at character {column}). "
+            "The file must hold one array of objects, or one object a line."
         )
-    place = f"row {number}" if rows == 1 else f"rows {number}-{number + rows - 1}"
-    return Raw(f"{path}: {place}", number, value, rows=rows)
 
 
 def _short(line: bytes, most: int = 60) -> str:

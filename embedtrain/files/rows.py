@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from embedtrain.files.delimited import delimited_rows
+from embedtrain.files.parquet import parquet_rows
 from embedtrain.files.records import (
     MAX_LINE,
     Raw,
     array_rows,
     is_texts,
     lines,
-    parquet_rows,
     parse_line,
     parsed,
 )
@@ -79,7 +79,7 @@ def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
     if ".json" in path.suffixes[-2:]:
         start = list(islice(lines(path, max_line=max_line), 2))
         if start and _is_array(*start):
-            return array_rows(path)
+            return array_rows(path, max_line=max_line)
     return lines(path, max_line=max_line)
 
 

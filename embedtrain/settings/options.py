@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-import yaml
-
+from embedtrain.files.reading import read_yaml
 from embedtrain.settings.component import TARGET, Component
 from embedtrain.settings.compose import effective, from_node, without_none
 from embedtrain.settings.names import nearest
@@ -128,5 +127,5 @@ def _is_group(kind: type, key: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text("utf-8"))
+    content = read_yaml(path, "Write it again")
     return content if isinstance(content, dict) else {}

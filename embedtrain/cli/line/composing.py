@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.cli.commands import Command
 from embedtrain.cli.line.explain import explained
-from embedtrain.cli.line.hydra_node import check_hydra
+from embedtrain.cli.line.hydra_node import check_files, check_hydra
 from embedtrain.cli.line.quoting import check_readable
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import settings_of
@@ -59,6 +59,7 @@ def check(command: Command, words: Sequence[str]) -> None:
     """
     given = parsed(words)
     check_readable(given.overrides)
+    check_files([given.config_dir, given.config_path])
     with _composer(command, given):
         try:
             jobs, swept = _jobs(command, given)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from embedtrain.files.reading import DEPTH, read_yaml
 from embedtrain.types import InputError
 
 OWN = ("hydra.", "hydra_plugins.", "hydra._internal.", "optuna.samplers.")
 ENVIRONMENT = ("env_set", "env_copy")
+SHORT = 16 << 10  # bytes of a file whose lines alone nest little
 
 
 def check_hydra(config: DictConfig, words: Sequence[str]) -> None:
@@ -44,6 +47,22 @@ def check_hydra(config: DictConfig, words: Sequence[str]) -> None:
     for key in ENVIRONMENT:
         if node["job"].get(key) and not is_typed(f"hydra.job.{key}"):
             raise InputError(f"hydra.job.{key} may be set on the command line, not by a recipe")
+
+
+def check_files(folders: Sequence[str | None]) -> None:
+    """Refuse YAML of others that unfolds, or goes deeper, than any option does: Hydra would take the memory.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for folder in filter(None, folders):
+        for path in Path(folder).rglob("*.yaml"):
+            if path.is_file() and (path.stat().st_size > SHORT or _is_odd(path.read_bytes())):
+                read_yaml(path, "Write it without aliases")
+
+
+def _is_odd(content: bytes) -> bool:
+    return b"&" in content or content.count(b"[") + content.count(b"{") > DEPTH
 
 
 def _values(node: Any, place: str) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
