@@ -26,7 +26,7 @@ from embedtrain.model.folder.contract import (
     tensors_hash,
     write_contract,
 )
-from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
+from embedtrain.model.folder.describe import contract_of, write_tokenizer
 from embedtrain.model.folder.layout import TOKENIZER, Layout, read_layout
 from embedtrain.model.folder.modules import MODULES, FoundPooling, Stored
 from embedtrain.model.locate import locate
@@ -46,7 +46,7 @@ def save_adapter(encoder: Encoder, folder: str | Path, *, overwrite: bool = Fals
     base = Base(encoder.origin, base_hash(encoder.backbone))
     with atomic_folder(folder, overwrite=overwrite) as beside:
         lora.save_adapter(encoder.backbone, beside, encoder.origin)
-        shipped_tokenizer(encoder).save_pretrained(beside)
+        write_tokenizer(encoder, beside)
         write_contract(beside, contract_of(encoder, base=base))
         if state := pooling_state(encoder):
             save_file(state, beside / POOLING)

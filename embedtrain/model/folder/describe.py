@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 from torch import nn
@@ -14,6 +17,7 @@ from embedtrain.model.folder.contract import (
     Contract,
     deciding,
     package_versions,
+    read_object,
     special_tokens,
     tensors_hash,
     text_hash,
@@ -73,16 +77,43 @@ def shipped_side(encoder: Encoder) -> str:
 
 
 def shipped_tokenizer(encoder: Encoder) -> PreTrainedTokenizerBase:
-    """A copy that says our maximum length and no other, and carries none left over from its last call."""
+    """A copy that says our maximum length and no other, and truncates and pads by itself as we do."""
     tokenizer = copy.deepcopy(encoder.process.tokenizer)
     for name in LEFT_OVER:
         tokenizer.init_kwargs.pop(name, None)
     tokenizer.model_max_length = encoder.max_length
     tokenizer.padding_side = shipped_side(encoder)
     if tokenizer.is_fast:
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
+        alone = tokenizer.backend_tokenizer  # what programs read that know tokenizer.json only
+        alone.enable_truncation(encoder.max_length, direction=tokenizer.truncation_side)
+        alone.enable_padding(
+            direction=tokenizer.padding_side, pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token
+        )
     return tokenizer
+
+
+def write_tokenizer(encoder: Encoder, folder: Path, inputs: Sequence[str] = ()) -> None:
+    """Write the tokenizer's files, as transformers 4 and 5 read them.
+
+    Args:
+        encoder: whose tokenizer it is.
+        folder: where.
+        inputs: names of what the model takes of the tokenizer; those that it has when none.
+    """
+    tokenizer = shipped_tokenizer(encoder)
+    if inputs:
+        tokenizer.model_input_names = list(inputs)
+        tokenizer.init_kwargs["model_input_names"] = list(inputs)  # is saved where it is there
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    said = read_object(file)
+    own = {key: value for key, value in said.items() if key not in LEFT_OVER}
+    if own.get("tokenizer_class") == "TokenizersBackend":
+        own["tokenizer_class"] = "PreTrainedTokenizerFast"  # its name in transformers 4, known to 5
+    if isinstance(own.get("extra_special_tokens"), list):
+        own["additional_special_tokens"] = own.pop("extra_special_tokens")  # likewise
+    if own != said:
+        file.write_text(json.dumps(own, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def parameter_count(encoder: Encoder, layer: int) -> int:

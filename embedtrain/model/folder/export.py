@@ -23,7 +23,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
 from embedtrain.model.folder.card import Lineage, model_card, read_lineage
 from embedtrain.model.folder.contract import AGAIN, Contract, compare, read_contract, write_contract
-from embedtrain.model.folder.describe import contract_of, shipped_tokenizer
+from embedtrain.model.folder.describe import contract_of, write_tokenizer
 from embedtrain.model.folder.layout import Layout, read_layout
 from embedtrain.model.folder.parts import (
     Given,
@@ -191,7 +191,7 @@ def write_model(
     """Write the files of `save_encoder` into a folder that is there; `notes` are lines for the card."""
     encoder.backbone.save(folder, shipped.contract.num_layers)
     write_dimensions(folder / "config.json", shipped.contract)
-    shipped_tokenizer(encoder).save_pretrained(folder)
+    write_tokenizer(encoder, folder)
     write_layout(folder, shipped)
     write_contract(folder, shipped.contract)
     lineage = Lineage(encoder.license, encoder.datasets)

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.describe import shipped_tokenizer
+from embedtrain.model.folder.describe import write_tokenizer
 from embedtrain.model.folder.export import shipped_parts, write_model
 from embedtrain.model.folder.quantize import PROBE, Quantized, quantize
 from embedtrain.model.pooling import Pooling, pool_mask
@@ -123,10 +123,7 @@ def export_onnx(
             plain = encoder.process.pad(encoder.process.read(PROBE, "query", [""] * len(PROBE)))
             loss = quantize(path, path.with_name(INT8), _feeds(graph, plain))
         write_model(encoder, shipped, beside, folder.name, index=index, notes=[_note(loss)])
-        tokenizer = shipped_tokenizer(encoder)
-        tokenizer.model_input_names = ["input_ids", "attention_mask"]  # all that the graph takes of it
-        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # is saved where it is there
-        tokenizer.save_pretrained(beside)
+        write_tokenizer(encoder, beside, names_of(graph)[:2])  # of the tokenizer
         for file in path.parent.glob(f"{FILE}*"):
             _name_again(file, beside / file.name)
         if more is not None:

@@ -230,22 +230,24 @@ def _write_state_pooling(shipped: Shipped, folder: Path) -> None:
     module.pooling, module.norm = cast(nn.Module, inner), norm
     folder.mkdir()
     module.save(str(folder))
-    for name, text in _sources(inner.name).items():
+    for name, text in _sources().items():
         (folder.parent / name).write_text(text, encoding="utf-8")
 
 
-def _sources(pooling: str) -> dict[str, str]:
+def _sources() -> dict[str, str]:
     """The files of `StatePooling` and the poolings, as one family that imports nothing of embedtrain.
 
-    The file that registers `pooling` is imported, so that sentence-transformers fetches and runs it.
+    The first imports all others: that registers their poolings, and transformers 4 copies only files that it
+    sees imported there.
     """
-    kind, package = POOLINGS[pooling], "from embedtrain.model.pooling."
+    package = "from embedtrain.model.pooling."
+    texts = pooling_sources()
+    every = "".join(f"from .{name.removesuffix('.py')} import __name__ as _\n" for name in sorted(texts))
     own = Path(shipped_pooling.__file__).read_text("utf-8")
-    used = f"from {kind.__module__} import {kind.__name__} as _  # registers it\n"
-    texts = {f"{PREFIX}{name}": text for name, text in pooling_sources().items()}
-    own = own.replace(package, f"{used}{package}", 1).replace(package, "from .")
-    texts[f"{STATE_POOLING.partition('.')[0]}.py"] = own
-    return {name: re.sub(r"(?m)^from \.", f"from .{PREFIX}", text) for name, text in texts.items()}
+    own = own.replace(package, f"{every}{package}", 1).replace(package, "from .")
+    family = {f"{PREFIX}{name}": text for name, text in texts.items()}
+    family[f"{STATE_POOLING.partition('.')[0]}.py"] = own
+    return {name: re.sub(r"(?m)^from \.", f"from .{PREFIX}", text) for name, text in family.items()}
 
 
 def _truncation(shipped: Shipped) -> Dense:

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from shipped import assert_shipped, shipped
+from tokenizers import Tokenizer
 
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import Contract, read_contract
@@ -78,8 +79,12 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
     encoder = trained(tiny_bert)
     encoder.process(["a cat"], "query")  # leaves its truncation behind in the tokenizer
     save_encoder(encoder, tmp_path / "cut", SubModel(2, 16))
-    tokenizer = json.loads((tmp_path / "cut" / "tokenizer.json").read_text())
-    assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
+    alone = Tokenizer.from_file(str(tmp_path / "cut" / "tokenizer.json"))
+    texts = ["a cat", "a bird " * 30]
+    read = alone.encode_batch(texts)
+    expected = encoder.process(texts, "document")
+    assert [row.ids for row in read] == expected.values.tolist()
+    assert [row.attention_mask for row in read] == expected.mask.int().tolist()
     assert json.loads((tmp_path / "cut" / "tokenizer_config.json").read_text())["model_max_length"] == 20
     files = """.embedtrain 1_Pooling/config.json 2_Dense/config.json 2_Dense/model.safetensors README.md
         config.json config_sentence_transformers.json embedtrain.json model.safetensors modules.json

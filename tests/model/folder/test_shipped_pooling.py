@@ -1,6 +1,7 @@
 """Exported folders whose pooling sentence-transformers does not have."""
 
 import json
+import re
 import shutil
 import string
 import subprocess
@@ -181,3 +182,15 @@ def test_a_prompt_that_would_be_miscounted_is_shipped_with_its_right_number(byte
         InputError, match="would skip 6 tokens for two prompts, of which one has 5 and 'finds:' has 6"
     ):
         save_encoder(two, tmp_path / "two")
+
+
+def test_transformers_4_finds_all_sources_and_the_tokenizer(tiny_bert, tmp_path):
+    """Of files in a folder, transformers 4 copies only those that this expression finds in the first."""
+    save_encoder(load_encoder(tiny_bert, pooling="multi_layer"), tmp_path / "model", SubModel(2, 16))
+    files = {path.stem for path in (tmp_path / "model").glob("embedtrain_*.py")}
+    first = (tmp_path / "model" / "embedtrain_pooling.py").read_text()
+    found = re.findall(r"^\s*from\s+\.(\S+)\s+import", first, flags=re.MULTILINE)
+    assert {*found} == files - {"embedtrain_pooling"}
+    said = json.loads((tmp_path / "model" / "tokenizer_config.json").read_text())
+    assert said["tokenizer_class"] in ("PreTrainedTokenizerFast", "BertTokenizer")
+    assert not isinstance(said.get("extra_special_tokens"), list)
