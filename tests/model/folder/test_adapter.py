@@ -78,7 +78,7 @@ def test_an_adapter_folder_comes_back_whole_and_trainable(encoder, adapter, base
 
 
 def test_an_adapter_folder_has_no_weights_of_the_base(adapter):
-    files = """adapter_config.json adapter_model.safetensors embedtrain.json pooling.safetensors
+    files = """.embedtrain adapter_config.json adapter_model.safetensors embedtrain.json pooling.safetensors
         tokenizer.json tokenizer_config.json"""
     assert sorted(path.name for path in adapter.iterdir()) == files.split()
     assert all("lora_" in name for name in load_file(adapter / "adapter_model.safetensors"))
