@@ -3,8 +3,13 @@
 import json
 import shutil
 
+import datasets
+import numpy as np
 import pytest
 import yaml
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+from torch import nn
 
 from embedtrain.evaluation.catalogue.official.manifest import read_manifest
 from embedtrain.evaluation.per_item.stored import read_items
@@ -16,8 +21,10 @@ from embedtrain.mining.tables import path_of, read_table
 from embedtrain.model.backbone.lora import CONFIG, WEIGHTS, load_adapter
 from embedtrain.model.folder.contract import read_contract, read_object
 from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.guides.guide import load_guide
 from embedtrain.training.checkpoints import HashedCheckpointIO
 from embedtrain.types import InputError
+from embedtrain.vectors.store import VectorStore, key_of
 
 DEEP, LOOP = "[" * 100_000, "a: &a\n  b: *a\n"
 ALIASES = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
@@ -136,3 +143,58 @@ def test_a_damaged_adapter_is_named(name, kind, tiny_bert, tmp_path):
 def test_aliases_that_unfold_to_little_are_read(tmp_path):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump({"a": [1, 2], "b": [1, 2]}) + "c: &c [3]\nd: *c\n")
     assert read_yaml(tmp_path / "a.yaml", "")["d"] == [3]
+
+
+SAVED = {
+    "state.json": ["empty", "null", "an array", "another object", "bytes", "deep"],
+    "dataset_info.json": ["empty", "an array", "bytes", "deep"],
+    "data-00000-of-00001.arrow": ["empty", "null", "bytes", "a zip"],
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_saved_data_set_with_a_damaged_file_is_named(name, tmp_path):
+    whole = tmp_path / "whole"
+    datasets.Dataset.from_list([{"query": "a", "positive": "b"}]).save_to_disk(str(whole))
+    for kind in SAVED[name]:
+        folder = shutil.copytree(whole, tmp_path / kind)
+        (folder / name).write_bytes(CONTENTS[kind])
+        with pytest.raises(InputError, match=str(folder)) as refused:
+            list(read_rows(folder))
+        assert "\n" not in str(refused.value)
+
+
+GUIDE = {
+    "modules.json": ["empty", "null", "bytes", "deep"],
+    "1_Pooling/config.json": ["empty", "null", "bytes", "deep"],
+    "model.safetensors": ["empty", "bytes"],
+}
+
+
+@pytest.mark.parametrize("name", GUIDE)
+def test_a_guide_with_a_damaged_file_is_named(name, tiny_bert, tmp_path):
+    modules = [Transformer(str(tiny_bert)), Pooling(32, "mean"), Dense(32, 8, activation_function=nn.Tanh())]
+    whole = tmp_path / "whole"
+    SentenceTransformer(modules=modules, device="cpu").save(str(whole), create_model_card=False)
+    for kind in GUIDE[name]:
+        folder = shutil.copytree(whole, tmp_path / kind)
+        assert (folder / name).exists()
+        (folder / name).write_bytes(CONTENTS[kind])
+        with pytest.raises(InputError, match=str(folder)) as refused:
+            load_guide(str(folder))
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", CONTENTS)
+def test_a_damaged_file_of_a_store_is_left_alone(kind, tmp_path):
+    key = key_of("a text")
+    store = VectorStore(tmp_path / "store", identity="a" * 40, width=4)
+    store.add([key], np.ones((1, 4), dtype=np.float32))
+    (file,) = (path for path in (tmp_path / "store").rglob("*") if path.is_file())
+    hostile = file.with_name(f"other{file.suffix}")
+    hostile.write_bytes(CONTENTS[kind])
+    again = VectorStore(tmp_path / "store", identity="a" * 40, width=4)
+    there, vectors = again.find([key])
+    assert there.tolist() == [True]
+    assert vectors.tolist() == [[1, 1, 1, 1]]
+    assert hostile.read_bytes() == CONTENTS[kind]

@@ -16,6 +16,7 @@ from typing import Any
 
 from embedtrain.files.delimited import delimited_rows
 from embedtrain.files.parquet import parquet_rows
+from embedtrain.files.reading import reading
 from embedtrain.files.records import (
     MAX_LINE,
     Raw,
@@ -181,10 +182,10 @@ def _split_of(file: Path) -> str:
 def _saved_rows(folder: Path) -> Iterator[Raw]:
     import datasets  # seconds to import, and only saved datasets need it
 
-    try:
+    with reading(folder, "Save the data set again"):
         saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: not a dataset that can be loaded ({error}). Save it again.") from error
+    if not isinstance(saved, datasets.Dataset):
+        raise InputError(f"{folder} is not one split of a data set. Save it again")
     return (Raw(f"{folder}: row {number}", number, dict(row)) for number, row in enumerate(saved, 1))
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedtrain.files.reading import reason_of
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import text_hash
 from embedtrain.model.folder.describe import weights_hash
@@ -240,5 +241,5 @@ def _sentence_model(
         raise
     except Exception as error:  # whatever a library of many authors' modules raises
         raise InputError(
-            f"{folder} is no guide: {refused}; sentence-transformers says {type(error).__name__}: {error}"
+            f"{folder} is no guide: {refused}; sentence-transformers says {reason_of(error)}"
         ) from error
