@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from embedtrain.escaping import picture
+from embedtrain.files.atomic import atomic_file
 from embedtrain.report.cells import Cells, dtypes_of, name_of_metric, paired
 from embedtrain.types import InputError, Score, SubModel
 
@@ -81,7 +82,9 @@ def save_heat_map(
     metric: str | None = None,
 ) -> None:
     """Writes `heat_map` of the same arguments to a file, by its suffix a PNG, SVG or PDF."""
-    heat_map(before, after, trained, title, metric).savefig(path)
+    figure = heat_map(before, after, trained, title, metric)
+    with atomic_file(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix("."))
 
 
 def _panel(axis: Axes, values: Cells, layers: list[int], dims: list[int], scale: Normalize) -> None:

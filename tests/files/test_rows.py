@@ -57,7 +57,7 @@ def test_saved_dataset_and_its_splits_are_read(tmp_path):
 
 def test_damaged_saved_dataset_is_named(tmp_path):
     (tmp_path / "state.json").write_text("{}")
-    with pytest.raises(InputError, match="cannot be read .* Save the data set again"):
+    with pytest.raises(InputError, match=r"cannot be read .* Save the data set again"):
         read_rows(tmp_path)
 
 
