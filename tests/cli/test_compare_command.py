@@ -69,7 +69,7 @@ def test_a_subset_keeps_the_ranking(run, tmp_path):
         ("correction=fdr", "correction must be one of holm, bh, bonferroni, none, got 'fdr'"),
         ("interval=t", "interval must be one of bca, percentile, got 't'"),
         ("alpha=1.5", "alpha must be between 0 and 1"),
-        ("resamples=10", "resamples must be at least 100"),
+        ("resamples=10", "resamples must be 100 or more"),
         ("cells=[[6,384]]", "only the cell L6_D384 to compare"),
         ("cells=[[6]]", "cells must be [layer, dim] or [layer, dim, dtype]"),
         ("tasks=[four]", "no scores of four"),

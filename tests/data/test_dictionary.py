@@ -140,7 +140,7 @@ def test_folder_without_words_and_damaged_words_are_named(tmp_path):
     with pytest.raises(InputError, match=r"holds no words_\*\.json"):
         dictionary.prepare(tmp_path / "out", entries=tmp_path)
     (tmp_path / "words_A.json").write_text("{")
-    with pytest.raises(InputError, match=r"words_A\.json: not valid JSON"):
+    with pytest.raises(InputError, match=r"words_A\.json cannot be read"):
         dictionary.prepare(tmp_path / "out", entries=tmp_path)
 
 

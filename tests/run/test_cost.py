@@ -34,8 +34,8 @@ def test_keys_say_where_vectors_are(changes, expected):
     ("changes", "message"),
     [
         ({"store_dtype": "int8"}, "store_dtype must be one of float32, float16, got 'int8'"),
-        ({"store_gb": -1}, "store_gb must not be negative, got -1"),
-        ({"memory_gb": -0.5}, "memory_gb must not be negative, got -0.5"),
+        ({"store_gb": -1}, "store_gb must be 0 or more, got -1"),
+        ({"memory_gb": -0.5}, "memory_gb must be 0 or more, got -0.5"),
     ],
 )
 def test_other_values_are_refused(changes, message):
@@ -87,5 +87,5 @@ def test_what_the_store_gave_is_said(run, tmp_path, capsys):
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("find: ")]
     assert [line.rpartition(", in ")[0] for line in said] == [
         "find: 1/1, 32 texts encoded",
-        "find: 1/1, 32 found in the store",
+        "find: 1/1, 32 texts found in the store",
     ]

@@ -48,8 +48,7 @@ def same(one, other):
 def test_the_best_weights_are_measured_and_published(words, tmp_path):
     run = Run(compose([*words, "name=run"]))
     run.fit()
-    evaluate_after(run)
-    publish(run)
+    evaluate_after(run, publish(run))
     published, kept = load_file(tmp_path / "run/model/model.safetensors"), tmp_path / "run/checkpoints"
     assert torch.load(kept / "best.ckpt", weights_only=True)["global_step"] == 4
     assert len(published.keys() & backbone_of(kept / "best.ckpt").keys()) > 50

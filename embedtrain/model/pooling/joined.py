@@ -158,7 +158,7 @@ class Projected(nn.Module):
             raise ValueError(f"pooling must name another pooling, got {pooling!r}")
         size = {"hidden_size": hidden_size, "num_layers": num_layers}
         self.pooling: nn.Module = built(pooling, dict(settings or {}), **size)
-        self.described = [dict(step) for step in steps]
+        self.described = [_whole(step) for step in steps]
         self.steps = nn.ModuleList(_step(step) for step in self.described)
         self.width = int(getattr(self.pooling, "width", hidden_size))
         for step in self.described:
@@ -199,6 +199,11 @@ class Projected(nn.Module):
     def restrict(self, layers: Collection[int], *, varying: bool) -> None:
         """Freeze what the pooling has for other layers; the steps serve all of them."""
         cast(Any, self.pooling).restrict(layers, varying=varying)
+
+
+def _whole(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step with the defaults of its kind, so that equal steps have equal descriptions."""
+    return {"residual": False, **step} if step.get("kind") == Dense.kind else dict(step)
 
 
 def _step(described: Mapping[str, Any]) -> nn.Module:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from embedtrain.data.read import sources
 from embedtrain.data.read.bad_rows import BadRows
 from embedtrain.data.read.sources import Example, Prompts, read_examples
 from embedtrain.data.stores import arrow
@@ -157,7 +158,7 @@ def test_damaged_missing_or_outdated_rows_are_read_again(tmp_path, name):
 
 def test_a_start_that_is_stopped_leaves_nothing(tmp_path, monkeypatch):
     path = write(tmp_path / "a.jsonl", rows_of(0, 30))
-    monkeypatch.setattr(arrow, "raw_rows", lambda *_, **__: (1 // 0 for _ in range(1)))
+    monkeypatch.setattr(sources, "raw_rows", lambda *_, **__: (1 // 0 for _ in range(1)))
     with pytest.raises(ZeroDivisionError):
         stream(path, tmp_path)
     assert not list((tmp_path / "cache").glob("*/"))
@@ -176,13 +177,13 @@ def test_blank_lines_a_byte_order_mark_and_crlf_are_as_in_memory(tmp_path):
 
 def test_a_file_that_changes_while_it_is_read_is_named(tmp_path, monkeypatch):
     path = write(tmp_path / "a.jsonl", rows_of(0, 30))
-    real = arrow.raw_rows
+    real = sources.raw_rows
 
     def changing(*arguments, **options):
         yield from real(*arguments, **options)
         write(path, rows_of(1, 31))
 
-    monkeypatch.setattr(arrow, "raw_rows", changing)
+    monkeypatch.setattr(sources, "raw_rows", changing)
     with pytest.raises(InputError, match=r"a\.jsonl: was changed while it was read"):
         stream(path, tmp_path)
 
