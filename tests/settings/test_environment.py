@@ -50,7 +50,7 @@ def test_nothing_but_places_comes_from_the_environment(keys):
         (
             EvaluateSettings,
             "evaluate",
-            {"tasks": [], "data_root": "${oc.env:SCRATCH}", "store": "${oc.env:SCRATCH}/v"},
+            {"tasks": ["local"], "data_root": "${oc.env:SCRATCH}", "store": "${oc.env:SCRATCH}/v"},
         ),
         (
             MineSettings,

@@ -45,12 +45,15 @@ class Quantized(NamedTuple):
 
 def quantize(source: Path, target: Path, feeds: Mapping[str, Tensor]) -> Quantized:
     """The loss over the texts in `feeds`; writes the graph `source` as `target` with int8 weights."""
+    import onnx
     import onnxruntime
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     size = sum(file.stat().st_size for file in source.parent.glob(f"{source.name}*"))
+    graph = onnx.load(str(source))
+    del graph.graph.value_info[:]  # the exporter's shapes of folded weights are those before the folding
     quantize_dynamic(
-        source,
+        graph,
         target,
         per_channel=True,
         reduce_range=True,  # older CPUs overflow with all 8 bits
