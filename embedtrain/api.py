@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,16 +78,36 @@ class Model:
         Raises:
             InputError: if the model has no such layer or dim.
         """
+        if role not in ("query", "document"):
+            raise InputError(f"role must be query or document, got {role!r}")
+        asked: dict[str, object] = {"layer": layer, "dim": dim}
+        for name, value in asked.items():
+            if not isinstance(value, Integral | None):
+                raise InputError(f"{name} must be a whole number, got {value!r}")
+        if not isinstance(prompt, str | None):
+            raise InputError(f"prompt must be a text, got {prompt!r}")
         whole = SubModel(self.num_layers, self.width)
         sub = SubModel(whole.layer if layer is None else layer, whole.dim if dim is None else dim)
         check_sub_model(self.encoder, sub)
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        listed = _listed(texts)
         vectors = self.encoder.encode(listed, (sub.layer,), role, prompt=prompt).at(sub)
         result: NDArray[np.float32] = vectors.float().numpy()
         return result[0] if isinstance(texts, str) else result
 
     def __repr__(self) -> str:
         return f"Model({self.source!r}, {self.num_layers} layers x {self.width} dims)"
+
+
+def _listed(texts: object) -> list[str]:
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a text or a list of texts, got {texts!r}")
+    listed = list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{number}] must be a text, got {text!r}")
+    return listed
 
 
 class Run:

@@ -145,3 +145,20 @@ def test_importing_is_cheap():
     code = "import sys, embedtrain; print([m for m in ('torch', 'transformers', 'mteb') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings", "message"),
+    [
+        ("a", {"role": "querry"}, "role must be query or document"),
+        ("a", {"layer": 1.0}, "layer must be a whole number"),
+        ("a", {"dim": "8"}, "dim must be a whole number"),
+        ("a", {"prompt": 3}, "prompt must be a text"),
+        (None, {}, "texts must be a text or a list"),
+        (b"a", {}, "texts must be a text or a list"),
+        (["a", None], {}, r"texts\[1\] must be a text"),
+    ],
+)
+def test_encode_refuses_what_it_cannot_mean(run, texts, settings, message):
+    with pytest.raises(embedtrain.InputError, match=message):
+        run.model.encode(texts, **settings)

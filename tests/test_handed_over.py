@@ -13,9 +13,10 @@ from torch import nn
 
 from embedtrain.evaluation.catalogue.official.manifest import read_manifest
 from embedtrain.evaluation.per_item.stored import read_items
+from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.reading import read_yaml
 from embedtrain.files.rows import read_rows
-from embedtrain.files.run_folder import RunFolder, StageFolder
+from embedtrain.files.run_folder import RunFolder
 from embedtrain.files.scores import read_scores, read_tasks
 from embedtrain.mining.tables import path_of, read_table
 from embedtrain.model.backbone.lora import CONFIG, WEIGHTS, load_adapter

@@ -48,7 +48,7 @@ def entries_of(
         InputError: for an unknown key, a value out of range, two sources that would be one task by accident,
             or no source at all.
     """
-    listed = [sources] if isinstance(sources, str | Mapping) else list(sources)
+    listed = [sources] if isinstance(sources, str | Mapping) else list(sources or ())
     if not listed:
         raise InputError("train: the list of datasets is empty. Give a path or a hub name.")
     entries = [_entry(source, columns, draw) for source in listed]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from embedtrain.files import owned
+from embedtrain.files.atomic import write_text
 from embedtrain.files.checksum import fault_of
+from embedtrain.files.reading import read_json, reading
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
@@ -103,3 +107,37 @@ class CheckpointFolder:
 def _step(path: Path) -> int:
     match = NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
+
+
+class Finished(NamedTuple):
+    """What a finished stage hands on."""
+
+    weights: Path  # the checkpoint that the next stage begins with
+    steps: int  # optimiser steps of the stage
+
+
+class StageFolder:
+    """Where a stage writes: `stages/<number>_<name>` of the run folder, the last one the run folder itself.
+
+    Args:
+        path: the folder.
+        name: of a stage that is not the last.
+    """
+
+    def __init__(self, path: Path, name: str = "") -> None:
+        self.path, self.name, self.checkpoints = path, name, CheckpointFolder(path / "checkpoints")
+        self._end = path / "finished.json"
+
+    @property
+    def finished(self) -> Finished | None:
+        """What the stage ended with; None while it has not."""
+        if not self._end.exists():
+            return None
+        cure = "Put back a copy, or start anew with overwrite=true"
+        facts = read_json(self._end, cure)
+        with reading(self._end, cure):
+            return Finished(self.checkpoints.path / Path(facts["weights"]).name, int(facts["steps"]))
+
+    def finish(self, weights: Path, steps: int) -> None:
+        """Take down what the next stage begins with, or that a run is over, at once or not at all."""
+        write_text(self._end, json.dumps({"weights": weights.resolve().name, "steps": steps}) + "\n")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 from embedtrain.files import owned
-from embedtrain.files.atomic import sync, write_text
-from embedtrain.files.checkpoint_folder import CheckpointFolder
+from embedtrain.files.atomic import sync
+from embedtrain.files.checkpoint_folder import CheckpointFolder, StageFolder
 from embedtrain.files.locks import take
-from embedtrain.files.reading import read_json, reading
 from embedtrain.files.run_record import (
     STAGES,
     changes,
@@ -29,6 +27,8 @@ from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
 
+LONGEST = 200  # bytes of a name; folders beside the run add to it, and 255 is the limit of file systems
+BESIDE = re.compile(rf"\..+\.(anew|dropped|{owned.REPLACED[1:]})")  # folders beside a run, see `RunFolder`
 LEFT_OVER = ".config.yaml.tmp"  # of a run that was killed as it began
 BAD_ROWS = "bad_rows"  # written as the data is read, before the folder is prepared
 WHOLE = re.compile(r"(model|adapter|cut_L\d+_D\d+)/")  # folders in it that bear a mark of their own
@@ -40,42 +40,8 @@ ENTRIES = re.compile(
     r"|loggers\.json|finished\.json|comparison\.json|\.[^/]+\.tmp"
     r"|checkpoints/(\.?(step_\d+|last|best(_\w+)?)\.ckpt(\.damaged|\.tmp|\.link)?)"
     r"|mteb/.+\.jsonl?|items/.+\.npz(\.tmp)?|vectors/[^/]+/[^/]+\.vectors|mined/\.?(step|rank)_\d+\.npz(.*\.tmp)?"
-    r"|bad_rows/.+|(wandb|lightning_logs)/.+)"
+    r"|bad_rows/([^/]+/)?[^/]+\.jsonl|wandb/(debug|(offline-)?run|latest|settings).*|lightning_logs/version_\d+/.+)"
 )
-
-
-class Finished(NamedTuple):
-    """What a finished stage hands on."""
-
-    weights: Path  # the checkpoint that the next stage begins with
-    steps: int  # optimiser steps of the stage
-
-
-class StageFolder:
-    """Where a stage writes: `stages/<number>_<name>` of the run folder, the last one the run folder itself.
-
-    Args:
-        path: the folder.
-        name: of a stage that is not the last.
-    """
-
-    def __init__(self, path: Path, name: str = "") -> None:
-        self.path, self.name, self.checkpoints = path, name, CheckpointFolder(path / "checkpoints")
-        self._end = path / "finished.json"
-
-    @property
-    def finished(self) -> Finished | None:
-        """What the stage ended with; None while it has not."""
-        if not self._end.exists():
-            return None
-        cure = "Put back a copy, or start anew with overwrite=true"
-        facts = read_json(self._end, cure)
-        with reading(self._end, cure):
-            return Finished(self.checkpoints.path / Path(facts["weights"]).name, int(facts["steps"]))
-
-    def finish(self, weights: Path, steps: int) -> None:
-        """Take down what the next stage begins with, or that a run is over, at once or not at all."""
-        write_text(self._end, json.dumps({"weights": weights.resolve().name, "steps": steps}) + "\n")
 
 
 class RunFolder:
@@ -93,8 +59,10 @@ class RunFolder:
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
-        if not name or name in (".", "..") or "/" in name or "\\" in name:
-            raise InputError(f"name must be a plain folder name, got '{name}'")
+        if not name or name in (".", "..") or set("/\\\0") & set(name) or len(os.fsencode(name)) > LONGEST:
+            raise InputError(f"name must be a plain folder name of at most {LONGEST} bytes, got {name!r}")
+        if BESIDE.fullmatch(name):
+            raise InputError(f"name={name} is what a folder beside a run is called: use another name")
         self.path = Path(root) / name
         self.config, self.scores = self.path / "config.yaml", self.path / "scores.jsonl"
         self.checkpoints, self.model = CheckpointFolder(self.path / "checkpoints"), self.path / "model"
@@ -103,6 +71,13 @@ class RunFolder:
         self._dropped = self.path.with_name(f".{name}.dropped")
         self._locked: IO[bytes] | None = None
         self.replaces = False
+
+    @classmethod
+    def beside(cls, path: Path) -> RunFolder:
+        """The run in a folder that bears no name of a run."""
+        folder = cls(path.parent, "beside")
+        folder.path, folder.config, folder.model = path, path / "config.yaml", path / "model"
+        return folder
 
     @property
     def reports(self) -> Path:
@@ -168,7 +143,7 @@ class RunFolder:
     def forget_reports(self) -> None:
         """Remove the reports that a killed attempt to begin anew has left."""
         if self.replaces:
-            owned.remove_tree(self._draft)
+            _clear(self._draft)
 
     def prepare(
         self,
@@ -220,7 +195,7 @@ class RunFolder:
     def settle(self) -> None:
         """Remove the run that this one replaces, once this one has a checkpoint or a model."""
         if self._replaced.is_dir() and self._has_product():
-            reason = RunFolder(self.path.parent, self._replaced.name).stranger()
+            reason = RunFolder.beside(self._replaced).stranger()
             if reason is None:
                 self._drop(self._replaced)
             else:
@@ -241,12 +216,15 @@ class RunFolder:
 
     def _recover(self) -> None:
         """What a killed command has left: the run that it had set aside comes back, or goes."""
-        if self._replaced.is_dir() and not self.path.exists():
+        if os.path.lexists(self._replaced) and not self.path.exists():
+            reason = RunFolder.beside(self._replaced).stranger()
+            if reason is not None:
+                raise owned.refusal(self._replaced, reason)
             owned.rename(self._replaced, self.path)
             log.warning("%s is back: a command was killed while it replaced it", self.path)
         self.settle()
         for folder in (self._draft, self._dropped):
-            owned.remove_tree(folder)
+            _clear(folder)
         copies = (COPY.match(path.name) for path in self.path.glob(".*"))
         for name in {found[1] for found in copies if found}:
             owned.recover(self.path / name)
@@ -267,16 +245,16 @@ class RunFolder:
             log.info("%s is set aside as %s until this run has a checkpoint", self.path, self._replaced)
         owned.rename(self._draft, self.path)
         sync(self.path.parent)
-        owned.remove_tree(self._dropped)
+        _clear(self._dropped)
         self.replaces = False
         if self.reports.exists():
             log.info("the report of rows that are left out is in %s", self.reports)
 
     def _drop(self, folder: Path) -> None:
         """Remove a run at once: a half of it would be nobody's."""
-        owned.remove_tree(self._dropped)
+        _clear(self._dropped)
         owned.rename(folder, self._dropped)
-        owned.remove_tree(self._dropped)
+        _clear(self._dropped)
 
     def _require_own(self) -> None:
         """Refuse to replace what no run has written."""
@@ -294,6 +272,15 @@ class RunFolder:
             raise InputError(
                 f"{self.path} is not empty and holds no run: use another name=..., or empty it yourself"
             )
+
+
+def _clear(folder: Path) -> None:
+    """Remove a draft, or what is left of a run that went; an error if it holds anything else."""
+    if os.path.lexists(folder):
+        reason = owned.unknown(folder, lambda path: ENTRIES.fullmatch(path) or WHOLE.match(path))
+        if reason is not None:
+            raise owned.refusal(folder, reason)
+        owned.remove_tree(folder)
 
 
 def _has_contract(folder: Path) -> bool:

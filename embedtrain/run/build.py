@@ -10,7 +10,8 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
 from embedtrain.data.module import DataModule
-from embedtrain.files.run_folder import RunFolder, StageFolder
+from embedtrain.files.checkpoint_folder import StageFolder
+from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
 from embedtrain.objective.plan import Plan

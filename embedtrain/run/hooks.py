@@ -14,7 +14,7 @@ from embedtrain.data.module import DataModule
 from embedtrain.evaluation.catalogue.development import development_tasks
 from embedtrain.evaluation.catalogue.tasks import load
 from embedtrain.files import owned
-from embedtrain.files.run_folder import StageFolder
+from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.scores import main_scores
 from embedtrain.mining.pipeline import check_size
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of

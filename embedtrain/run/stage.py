@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 
 from embedtrain import console
 from embedtrain.data.module import DataModule
-from embedtrain.files.run_folder import RunFolder, StageFolder
+from embedtrain.files.checkpoint_folder import StageFolder
+from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.run import build as parts

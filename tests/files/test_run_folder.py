@@ -299,3 +299,29 @@ def test_one_command_at_a_time(tmp_path):
         holder.kill()
         holder.wait()
     assert RunFolder(tmp_path, "run").prepare({"seed": 0}, {}, world_size=1)
+
+
+@pytest.mark.parametrize("suffix", ["anew", "dropped", "replaced"])
+def test_a_folder_beside_a_run_that_is_not_ours_is_left_alone(tmp_path, suffix):
+    """Names that commands use for drafts and runs set aside prove nothing: what is in them does."""
+    theirs = tmp_path / f".mine.{suffix}" / "thesis.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("years of work")
+    with pytest.raises(InputError, match="left alone"):
+        RunFolder(tmp_path, "mine").lock()
+    assert theirs.read_text() == "years of work"
+    assert not (tmp_path / "mine").exists()
+    with pytest.raises(InputError, match="use another name"):
+        RunFolder(tmp_path, f".mine.{suffix}")
+
+
+@pytest.mark.parametrize(
+    "theirs", ["bad_rows/thesis.txt", "wandb/notes.txt", "lightning_logs/my.txt", "checkpoints/notes.txt"]
+)
+def test_a_file_among_those_of_loggers_and_reports_makes_a_run_somebodys(tmp_path, theirs):
+    folder = RunFolder(tmp_path, "mine")
+    folder.prepare({"name": "mine"}, {}, world_size=1)
+    assert folder.stranger() is None
+    (folder.path / theirs).parent.mkdir(exist_ok=True)
+    (folder.path / theirs).write_text("mine")
+    assert theirs in folder.stranger()

@@ -20,7 +20,7 @@ from small_runs import (
     weights,
 )  # fmt: skip
 
-from embedtrain.files.run_folder import StageFolder
+from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.scores import read_scores
 from embedtrain.run.run import Run
 from embedtrain.types import InputError

@@ -100,14 +100,24 @@ def check_scores(task: str, rows: Sequence[Example]) -> None:
         )  # fmt: skip
 
 
+READ_LABELS = frozenset({"scores", "guide", "teacher"})
+
+
 def _check_kinds(loss: BatchLoss, tasks: Mapping[str, bool]) -> None:
-    """Refuse one loss for rows with scores and rows without."""
+    """Refuse one loss for rows with scores and rows without, and scores that no loss reads."""
     for term in loss.objective.terms:
         kinds = {tasks[name]: name for name in term.tasks or tasks if name in tasks}
         if len(kinds) == 2:
             raise InputError(
                 f"one loss for {kinds[True]!r}, whose rows have scores, and {kinds[False]!r}, whose rows "
                 "have none: use loss=weighted_sum with a term for each kind, its `tasks` named"
+            )
+    for name in (name for name, scored in tasks.items() if scored):
+        losses = [term.loss for term in loss.objective.terms if term.tasks is None or name in term.tasks]
+        if not any(READ_LABELS & getattr(part, "needs", frozenset()) for part in losses):
+            raise InputError(
+                f"the rows of {name!r} have scores or labels and no loss reads them, so a pair scored 0 "
+                "would count as a positive one: use loss=cosent, or rows without scores"
             )
 
 

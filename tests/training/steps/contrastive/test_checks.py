@@ -70,6 +70,7 @@ REFUSED = {  # what will do, what will not, its further settings, the message
         "loss has a loss for the data set 'tow', which the data does not"),
     "one loss with and without scores": (plain(), plain(), {"tasks": TASKS},
         "one loss for 'one', whose rows have scores, and 'two', whose rows"),
+    "scores that no loss reads": (plain(CoSENT()), plain(), {"tasks": {"one": True}}, "no loss reads them"),
     "halves of an odd dim": (plain(AnglE()), plain(AnglE()), {"plan": Dims([3, 8], **SIZE)},
         "needs even dims, the plan has L3_D3"),
     "random2d under a queue": (plain(), plain(queue=Queue(5)), {"plan": Random2d([2, 8], **SIZE)},
