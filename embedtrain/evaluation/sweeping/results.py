@@ -7,6 +7,7 @@ this data revision AND this mteb version; mteb alone would also serve the result
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,6 +46,7 @@ FURTHER: dict[str, tuple[str, ...]] = {
 }
 Progress = Callable[[str, int, int, str], object]  # task, cells done, cells in all, where vectors came from
 IN_MEMORY = Keeping()
+log = logging.getLogger(__name__)
 DRAFT = ".writing-"  # folders of results that are being written; what a killed sweep left of them is removed
 
 
@@ -99,7 +101,9 @@ def set_other_weights_apart(shared: Sweep) -> None:
     own = shared.results / "results" / name
     for other in own.glob("*/"):
         if other.name != shared.revision:
-            _move(other, own.with_name(f"{name}_{other.name[:8]}"))
+            apart = own.with_name(f"{name}_{other.name[:8]}")
+            log.warning("%s: scores of other weights move to %s and leave scores.jsonl", own, apart.name)
+            _move(other, apart)
     before = own.with_name(f"{name}_{shared.revision[:8]}") / shared.revision
     if before.is_dir() and not (own / shared.revision).exists():
         _move(before, own)
