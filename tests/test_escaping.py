@@ -20,7 +20,7 @@ from embedtrain.doctor.findings import Finding
 from embedtrain.escaping import UNSHOWN, csv_cell, markdown, python_string, terminal
 from embedtrain.evaluation.sweeping.cost import Cost
 from embedtrain.files.scores import TaskFacts, append_scores, read_scores, write_scores
-from embedtrain.model.folder.card import model_card, model_index
+from embedtrain.model.folder.card import Lineage, model_card, model_index
 from embedtrain.model.folder.contract import read_contract, write_contract
 from embedtrain.model.folder.describe import contract_of
 from embedtrain.model.folder.export import load_encoder
@@ -82,9 +82,11 @@ def tokens_of(source):
 
 def test_a_card_says_texts_and_does_nothing_else(text, tiny_bert, tmp_path):
     contract = contract_of(load_encoder(tiny_bert))
-    plain = model_card(contract._replace(source="s", prompts={"query": "q"}), "name")
+    plain = model_card(contract._replace(source="s", prompts={"query": "q"}), "name", Lineage("", ()))
     index = model_index(text, [score(text)], {text: facts(text)})
-    card = model_card(contract._replace(source=text, prompts={text: text}), text, index=index)
+    card = model_card(
+        contract._replace(source=text, prompts={text: text}), text, Lineage("", ()), index=index
+    )
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
     read = ModelCard.load(tmp_path / "README.md")
     assert read.data.license is None

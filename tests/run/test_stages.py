@@ -123,6 +123,6 @@ def test_config_yaml_holds_the_settings_of_each_stage(words, tmp_path):
 
 def test_a_mistake_of_a_later_stage_is_found_before_anything_is_written(words, tmp_path):
     wrong = f"stages=[{MASKED}, {{name: pairs, data: {{batch_size: 1000}}}}]"
-    with pytest.raises(InputError, match="stage pairs: batch_size=1000 is more than the 56 training rows"):
+    with pytest.raises(InputError, match=r"stage pairs: data\.batch_size=1000 is more than the 56"):
         Run(compose([*words, wrong, "name=wrong"]))
     assert not (tmp_path / "wrong").exists()

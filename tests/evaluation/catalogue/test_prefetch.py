@@ -256,6 +256,6 @@ def test_a_split_that_the_data_lack_is_named(hub, tmp_path):
 def test_a_damaged_manifest_is_said(tmp_path):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(
-        InputError, match=r"manifest\.json is damaged .* remove it and run the prefetch again"
+        InputError, match=r"manifest\.json cannot be read .* Remove it and run the prefetch again"
     ):
         read_manifest(tmp_path)

@@ -72,7 +72,7 @@ def test_clustering_cells_draw_the_samples_and_seeds_of_mteb(tiny_bert, root, tm
 def test_cells_of_a_decoder_with_adapters_and_latent_attention_equal_their_cut_exports(
     tiny_qwen3, root, tmp_path
 ):
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # with 0 one text lies between two clusters, and 1e-6 of rounding moves it
     encoder = load_encoder(
         tiny_qwen3,
         pooling=partial(LatentAttention, latents=8, heads=2, shared=False),

@@ -92,9 +92,9 @@ def test_grids_do_not_show_funnels_and_their_table_does(make_encoder, data_root,
     scores = swept(make_encoder(), data_root, [*SINGLE, FUNNEL], tmp_path, names=("mine", "find"))
     assert set(cells(scores)) == set(SINGLE)
     table = funnel_table(scores)
-    assert list(table.columns[1].cells) == ["L1_D4", "L3_D16", str(FUNNEL)]
-    assert list(table.columns[3].cells) == ["160", "640", "352"]
-    assert list(table.columns[4].cells) == ["25.0%", "100.0%", "55.0%"]
+    assert [str(name) for name in table.columns[1].cells] == ["L1_D4", "L3_D16", str(FUNNEL)]
+    assert [str(cost) for cost in table.columns[3].cells] == ["160", "640", "352"]
+    assert [str(share) for share in table.columns[4].cells] == ["25.0%", "100.0%", "55.0%"]
     assert funnel_table([score for score in scores if score.dtype == "float32"]) is None
 
 

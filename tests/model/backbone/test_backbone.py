@@ -211,7 +211,7 @@ def test_missing_weights_are_refused(tiny_bert, tmp_path):
 def test_a_broken_weights_file_is_refused(tiny_bert, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     (tmp_path / "config.json").write_text((tiny_bert / "config.json").read_text())
-    with pytest.raises(InputError, match="cannot load the Hugging Face model"):
+    with pytest.raises(InputError, match="the weights beside it have 11 bytes"):
         Backbone.load(tmp_path)
 
 
