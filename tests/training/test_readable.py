@@ -39,8 +39,9 @@ def test_scores_that_float32_makes_equal_are_counted(small_run, tmp_path, caplog
     assert "of 3 different scores looked at 2 are left in float32" in caplog.text
 
 
-def test_equal_scores_that_no_loss_ranks_are_fine(small_run, tmp_path):
-    build(small_run, tmp_path, scored(1.0))
+def test_scores_that_no_loss_reads_are_refused(small_run, tmp_path):
+    with pytest.raises(InputError, match="have scores or labels and no loss reads them.*use loss=cosent"):
+        build(small_run, tmp_path, scored(1.0))
 
 
 @pytest.mark.parametrize("text", ["\u200b\u200b", " \u2060\ufeff ", "\u00ad"])
