@@ -40,7 +40,7 @@ def test_scores_that_float32_makes_equal_are_counted(small_run, tmp_path, caplog
 
 
 def test_scores_that_no_loss_reads_are_refused(small_run, tmp_path):
-    with pytest.raises(InputError, match="have scores or labels and no loss reads them.*use loss=cosent"):
+    with pytest.raises(InputError, match=r"have scores or labels and no loss reads them.*use loss=cosent"):
         build(small_run, tmp_path, scored(1.0))
 
 
