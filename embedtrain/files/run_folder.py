@@ -72,13 +72,6 @@ class RunFolder:
         self._locked: IO[bytes] | None = None
         self.replaces = False
 
-    @classmethod
-    def beside(cls, path: Path) -> RunFolder:
-        """The run in a folder that bears no name of a run."""
-        folder = cls(path.parent, "beside")
-        folder.path, folder.config, folder.model = path, path / "config.yaml", path / "model"
-        return folder
-
     @property
     def reports(self) -> Path:
         """The folder of the reports of bad rows, which may be written before the run folder is prepared."""
@@ -100,21 +93,7 @@ class RunFolder:
 
     def stranger(self) -> str | None:
         """Why the folder is not one that a run wrote, in words; None if it is."""
-        record = read_record(self.config)
-        if record is None or self.path.is_symlink():
-            return "is a link" if self.path.is_symlink() else "was not written by a run"
-        named = record.part("logger").get("name")  # a folder that some loggers make
-        # Versions before marks wrote a contract only.
-        for folder in [*self.path.glob("cut_*"), self.path / "adapter", self.model]:
-            marked = (folder / owned.MARK).exists() or not _has_contract(folder)
-            if marked and any(owned.entries(folder)) and (reason := owned.stranger(folder)) is not None:
-                return f"holds {folder.name}, which {reason}"
-        return owned.unknown(
-            self.path,
-            lambda path: (
-                ENTRIES.fullmatch(path) or WHOLE.match(path) or (named and path.startswith(f"{named}/"))
-            ),
-        )
+        return _stranger(self.path)
 
     def begins_anew(
         self, config: Mapping[str, Any], given: Mapping[str, Any], identity: Mapping[str, str] | None = None
@@ -195,7 +174,7 @@ class RunFolder:
     def settle(self) -> None:
         """Remove the run that this one replaces, once this one has a checkpoint or a model."""
         if self._replaced.is_dir() and self._has_product():
-            reason = RunFolder.beside(self._replaced).stranger()
+            reason = _stranger(self._replaced)
             if reason is None:
                 self._drop(self._replaced)
             else:
@@ -217,9 +196,7 @@ class RunFolder:
     def _recover(self) -> None:
         """What a killed command has left: the run that it had set aside comes back, or goes."""
         if os.path.lexists(self._replaced) and not self.path.exists():
-            reason = RunFolder.beside(self._replaced).stranger()
-            if reason is not None:
-                raise owned.refusal(self._replaced, reason)
+            _require_run(self._replaced)
             owned.rename(self._replaced, self.path)
             log.warning("%s is back: a command was killed while it replaced it", self.path)
         self.settle()
@@ -238,14 +215,15 @@ class RunFolder:
 
         One that has no checkpoint yet goes, and what it was to replace stays set aside.
         """
-        if self._replaced.is_dir():
+        if os.path.lexists(self._replaced):
+            _require_run(self._replaced)
             owned.rename(self.path, self._dropped)
         else:
             owned.rename(self.path, self._replaced)
             log.info("%s is set aside as %s until this run has a checkpoint", self.path, self._replaced)
         owned.rename(self._draft, self.path)
         sync(self.path.parent)
-        _clear(self._dropped)
+        owned.remove_tree(self._dropped)
         self.replaces = False
         if self.reports.exists():
             log.info("the report of rows that are left out is in %s", self.reports)
@@ -254,7 +232,7 @@ class RunFolder:
         """Remove a run at once: a half of it would be nobody's."""
         _clear(self._dropped)
         owned.rename(folder, self._dropped)
-        _clear(self._dropped)
+        owned.remove_tree(self._dropped)
 
     def _require_own(self) -> None:
         """Refuse to replace what no run has written."""
@@ -274,11 +252,38 @@ class RunFolder:
             )
 
 
+def _stranger(folder: Path) -> str | None:
+    """Why a folder is not one that a run wrote, in words; None if it is."""
+    if folder.is_symlink() or read_record(folder / "config.yaml") is None:
+        return "is a link" if folder.is_symlink() else "was not written by a run"
+    # Versions before marks wrote a contract only.
+    for whole in [*folder.glob("cut_*"), folder / "adapter", folder / "model"]:
+        marked = (whole / owned.MARK).exists() or not _has_contract(whole)
+        if marked and any(owned.entries(whole)) and (reason := owned.stranger(whole)) is not None:
+            return f"holds {whole.name}, which {reason}"
+    return _unknown(folder)
+
+
+def _unknown(folder: Path) -> str | None:
+    """Which file of a folder no run writes there, in words; some loggers make a folder of their name."""
+    record = read_record(folder / "config.yaml")
+    named = None if record is None else record.part("logger").get("name")
+    return owned.unknown(
+        folder,
+        lambda path: ENTRIES.fullmatch(path) or WHOLE.match(path) or (named and path.startswith(f"{named}/")),
+    )
+
+
+def _require_run(folder: Path) -> None:
+    """Refuse a folder that bears the name of a run set aside and is none."""
+    if (reason := _stranger(folder)) is not None:
+        raise owned.refusal(folder, reason)
+
+
 def _clear(folder: Path) -> None:
-    """Remove a draft, or what is left of a run that went; an error if it holds anything else."""
+    """Remove a draft, or what a killed command has left of a run; an error if it holds anything else."""
     if os.path.lexists(folder):
-        reason = owned.unknown(folder, lambda path: ENTRIES.fullmatch(path) or WHOLE.match(path))
-        if reason is not None:
+        if (reason := _unknown(folder)) is not None:
             raise owned.refusal(folder, reason)
         owned.remove_tree(folder)
 

@@ -325,3 +325,42 @@ def test_a_file_among_those_of_loggers_and_reports_makes_a_run_somebodys(tmp_pat
     (folder.path / theirs).parent.mkdir(exist_ok=True)
     (folder.path / theirs).write_text("mine")
     assert theirs in folder.stranger()
+
+
+def test_a_run_with_the_folder_of_its_logger_is_replaced_and_dropped(tmp_path):
+    """Some loggers make a folder of their name: it is the run's, until the last step of its removal."""
+    config = {"name": "mine", "logger": {"name": "curves"}, "overwrite": True}
+    old = RunFolder(tmp_path, "mine")
+    old.prepare(config, {}, world_size=1)
+    (old.path / "curves").mkdir()
+    (old.path / "curves/a.csv").write_text("1")
+    (old.path / "model").mkdir()
+    old.release()
+    new = RunFolder(tmp_path, "mine")
+    new.lock()
+    assert new.begins_anew(config, {})
+    assert new.prepare(config, {}, world_size=1) is False
+    (new.path / "checkpoints").mkdir()
+    (new.path / "checkpoints/step_000000001.ckpt").write_bytes(b"")
+    new.settle()
+    assert not list(tmp_path.glob(".mine.*d"))
+    assert not (new.path / "curves").exists()
+
+
+def test_a_folder_of_somebody_is_not_taken_for_the_run_set_aside(tmp_path):
+    """With it there, the finished run would go before the new one has anything."""
+    config = {"name": "mine", "overwrite": True}
+    old = RunFolder(tmp_path, "mine")
+    old.prepare(config, {}, world_size=1)
+    (old.path / "model").mkdir()
+    old.release()
+    theirs = tmp_path / ".mine.replaced/notes.txt"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    new = RunFolder(tmp_path, "mine")
+    new.lock()
+    assert new.begins_anew(config, {})
+    with pytest.raises(InputError, match="left alone"):
+        new.prepare(config, {}, world_size=1)
+    assert theirs.exists()
+    assert (new.path / "model").exists()
