@@ -119,7 +119,7 @@ class Links(NamedTuple):
     teacher: Tensor | None = None  # (N,) float32 a teacher's score of a document for its owner; NaN likewise
 
     def shifted(self, contents: int, queries: int, docs: int) -> Links:
-        """The same as part of a larger batch, after so many contents, queries and documents of others."""
+        """The same links in a larger batch, behind the contents, queries and documents of others."""
         return self._replace(
             query=self.query + contents,
             docs=self.docs + contents,

@@ -77,10 +77,6 @@ def subset_of(settings: CompareSettings) -> dict[str, Any]:
 def _judgement(settings: CompareSettings) -> Judgement:
     if not settings.runs:
         raise InputError("runs names no folder; give one or more")
-    if not 0 < settings.alpha < 1:
-        raise InputError(f"alpha must be between 0 and 1, got {settings.alpha}")
-    if settings.resamples < 100:
-        raise InputError(f"resamples must be at least 100, got {settings.resamples}")
     resampling = Resampling(settings.resamples, 1 - settings.alpha, settings.interval, settings.seed)
     return Judgement(resampling, settings.alpha, settings.correction, settings.metric)
 

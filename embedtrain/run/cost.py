@@ -28,11 +28,8 @@ def keeping_of(settings: EvaluateSettings, folder: Path) -> Keeping:
     """Where vectors are kept, by `store`, `store_gb`, `memory_gb` and `store_dtype`.
 
     Raises:
-        InputError: a budget below zero, a store that is no folder or cannot be one.
+        InputError: a store that is no folder or cannot be one.
     """
-    for key, value in {"store_gb": settings.store_gb, "memory_gb": settings.memory_gb}.items():
-        if value < 0:
-            raise InputError(f"{key} must not be negative, got {value}")
     store = settings.store
     place = None if store == "none" else Path(store).expanduser() if store else folder / "vectors"
     if place is not None:

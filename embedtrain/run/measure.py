@@ -19,7 +19,7 @@ from embedtrain.model.folder.describe import weights_hash
 from embedtrain.ranks import rank
 from embedtrain.run.artefacts import TASKS
 from embedtrain.settings.commands import Measurement
-from embedtrain.types import Cell, Dtype, InputError, Score, SubModel
+from embedtrain.types import Cell, Dtype, Score, SubModel
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -52,14 +52,8 @@ def check_measurement(encoder: Encoder, wanted: Measurement, trained: Sequence[S
     """
     if wanted.tasks:
         check_cells(encoder, grid(wanted.layers, wanted.dims, wanted.dtypes, trained))
-        _check_scoring(wanted)
+        usable_workers(wanted.scoring_workers)
         find_tasks(wanted.tasks, wanted.data_root, wanted.languages)
-
-
-def _check_scoring(wanted: Measurement) -> None:
-    usable_workers(wanted.scoring_workers)
-    if wanted.rescore_multiplier < 1:
-        raise InputError(f"rescore_multiplier must be at least 1, got {wanted.rescore_multiplier}")
 
 
 def measure(
@@ -95,7 +89,7 @@ def measure(
     from embedtrain.evaluation.catalogue.sources import facts_of
     from embedtrain.evaluation.sweeping.adapter import Serving
 
-    _check_scoring(wanted)
+    usable_workers(wanted.scoring_workers)
     found = tasks or find_tasks(wanted.tasks, wanted.data_root, wanted.languages)
     if rank() == 0:
         add_tasks(folder / TASKS, {task.metadata.name: facts_of(task) for task in found})

@@ -5,7 +5,6 @@ Names of modules and keys are those of sentence-transformers 2 to 6.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from embedtrain.files.reading import reading
+from embedtrain.files.reading import read_json, reading
 from embedtrain.model.folder.contract import AGAIN, read_object
 from embedtrain.model.pooling import Setting, sentence_transformers_keys
 from embedtrain.types import InputError
@@ -122,10 +121,10 @@ def _listed(folder: Path) -> list[_Module]:
     path = folder / MODULES
     if not path.is_file():
         return []
+    entries = read_json(path, AGAIN)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
         modules = [(str(entry["type"]), folder / str(entry["path"])) for entry in entries]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path} is not a list of modules ({error}): fetch the model again") from error
     known = ("Transformer", "Pooling", *STEPS)
     for kind, _ in modules:
