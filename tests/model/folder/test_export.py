@@ -309,7 +309,8 @@ def test_a_missing_file_is_named(saved, tmp_path, name, message):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("modules.json", "{oops", r"modules\.json is not a list of modules"),
+        ("modules.json", "{oops", r"modules\.json cannot be read .JSONDecodeError"),
+        ("modules.json", "[{}]", r"modules\.json is not a list of modules"),
         ("embedtrain.json", "{oops", r"embedtrain\.json cannot be read .JSONDecodeError: .*line 1"),
         ("embedtrain.json", "[]", r"embedtrain\.json must hold a JSON object"),
         ("embedtrain.json", "{}", r"embedtrain\.json is not a contract this version of embedtrain reads"),
