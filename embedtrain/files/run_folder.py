@@ -36,8 +36,8 @@ COPY = re.compile(r"\.(model|adapter|cut_L\d+_D\d+)\.")  # of them, unfinished o
 # What a run or an evaluation writes, by its path in the run folder or in a stage's.
 ENTRIES = re.compile(
     r"(stages/[^/]+/)?(eval_during/)?"
-    r"(config\.yaml|metrics\.(jsonl|csv)|scores\.jsonl|tasks\.json|leaderboard\.(csv|md)|heat_map\.png"
-    r"|loggers\.json|finished\.json|comparison\.json|\.[^/]+\.tmp"
+    r"(config\.yaml|metrics\.(jsonl|csv)|(scores|health|cost)\.jsonl|(tasks|weights|verdict)\.json"
+    r"|leaderboard\.(csv|md)|heat_map\.png|loggers\.json|finished\.json|comparison\.json|\.[^/]+\.tmp"
     r"|checkpoints/(\.?(step_\d+|last|best(_\w+)?)\.ckpt(\.damaged|\.tmp|\.link)?)"
     r"|mteb/.+\.jsonl?|items/.+\.npz(\.tmp)?|vectors/[^/]+/[^/]+\.vectors|mined/\.?(step|rank)_\d+\.npz(.*\.tmp)?"
     r"|bad_rows/([^/]+/)?[^/]+\.jsonl|wandb/(debug|(offline-)?run|latest|settings).*|lightning_logs/version_\d+/.+)"

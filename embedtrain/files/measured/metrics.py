@@ -1,0 +1,40 @@
+"""metrics.jsonl: what training logged, a line a logged step and a line a validation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from embedtrain.files.measured.lines import CURE
+from embedtrain.files.reading import read_text
+from embedtrain.types import InputError
+
+METRICS = "metrics.jsonl"
+
+
+class Logged(NamedTuple):
+    """One line."""
+
+    step: int  # the optimiser step that was taken, from 0
+    values: dict[str, float]  # by name: train/loss, train/lr, val/mean, ...; nan and inf as such
+
+
+def read_metrics(path: Path) -> list[Logged]:
+    """The lines in file order; an absent file has none. A line that a killed writer cut off is left out.
+
+    Raises:
+        InputError: a line is not what training writes; names file and line.
+    """
+    if not path.exists():
+        return []
+    lines = read_text(path, CURE).split("\n")[:-1]
+    return [_logged(line, f"{path.name}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _logged(line: str, where: str) -> Logged:
+    try:
+        row = json.loads(line)
+        return Logged(int(row.pop("step")), {str(name): float(value) for name, value in row.items()})
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{where} is not a line of metrics. {CURE}") from error
