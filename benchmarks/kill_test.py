@@ -167,6 +167,7 @@ def contents(run: Path) -> dict[str, bytes]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
     for row in rows:
         row.pop("train/pairs_per_second", None)
+        row.pop("train/seconds_per_step", None)
     parts = {
         "weights": state["state_dict"],
         "optimizer": state["optimizer_states"],

@@ -65,7 +65,8 @@ def test_metrics_hold_every_step_and_the_table_is_the_same(finished):
     rows = read_rows(folder / "metrics.jsonl")
     trained = [row for row in rows if "train/loss" in row]
     assert [row["step"] for row in trained] == list(range(STEPS))
-    expected = {f"train/{name}" for name in ("loss", "grad_norm", "lr", "pairs_per_second")}
+    names = ("loss", "grad_norm", "lr", "pairs_per_second", "seconds_per_step")
+    expected = {f"train/{name}" for name in names}
     assert {"step", *expected, *(f"train/loss_{sub}" for sub in TRAINED)} == trained[0].keys()
     validated = [row for row in rows if "val/mean" in row]
     assert {"step", "val/mean", *(f"val/ndcg_at_10_{sub}" for sub in TRAINED)} == validated[0].keys()

@@ -163,6 +163,10 @@ class StepMetrics(Callback):
     last of all callbacks, must not be ahead of the lines of its steps.
     """
 
+    def __init__(self) -> None:
+        self._begun = self._spent = 0.0  # seconds
+        self._steps = 0  # since the line before
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop lines of steps that will be taken again.
 
@@ -181,11 +185,20 @@ class StepMetrics(Callback):
         if trainer.global_step:
             log.info("resuming at step %d", trainer.global_step)
 
+    def on_train_batch_start(self, *_: object) -> None:
+        """Take the time: loading, validation and saving are between batches."""
+        self._begun = time.monotonic()
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Write the line of a whole step, if it is one of those that are written."""
+        self._spent += time.monotonic() - self._begun
+        if not whole_step(trainer):
+            return
+        self._steps += 1
         due = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        if whole_step(trainer) and due and isinstance(pl_module, TrainModule):
-            facts = pl_module.facts()
+        if due and isinstance(pl_module, TrainModule):
+            facts = pl_module.facts() | {"train/seconds_per_step": self._spent / self._steps}
+            self._spent, self._steps = 0.0, 0
             for logger in trainer.loggers:
                 logger.log_metrics(facts, trainer.global_step - 1)
 
