@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model, load_encoder
-from embedtrain.run.models import model_folder, name_of
+from embedtrain.run.models import model_folder
 from embedtrain.settings.commands import (
     CompareSettings,
     EvaluateSettings,
@@ -183,8 +183,9 @@ def train(**settings: Any) -> Run:  # noqa: ANN401 - as many types as there are 
 
     Raises:
         InputError: for what can be mended; nothing has been written then.
+        KeyboardInterrupt: after Ctrl-C in the main thread; the last whole step is saved.
     """
-    from embedtrain.run.train import train as run_training
+    from embedtrain.run.train import train_here as run_training
 
     made = settings_from(TrainSettings, "train", settings)
     if made.trainer.devices * made.trainer.num_nodes > 1:
@@ -204,7 +205,7 @@ def evaluate(model: Model | Run | str | Path, **settings: Any) -> Evaluation:  #
 
     loaded = model if isinstance(model, Model) else load(model)
     made = settings_from(EvaluateSettings, "evaluate", {"model": loaded.source, **settings})
-    result = evaluate_encoder(made, loaded.encoder, name_of(loaded.source))
+    result = evaluate_encoder(made, loaded.encoder, loaded.source)
     if result is None:
         raise InputError("plan_only prints what an evaluation costs: use the command embedtrain-evaluate")
     if result.failed is not None:

@@ -1,8 +1,11 @@
 """The Python door: what the commands do, as functions that return objects."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from safetensors.torch import load_file
 import embedtrain
 from embedtrain.settings.commands import TrainerSettings, TrainSettings
 from embedtrain.settings.options import settings_from
+from embedtrain.training.callbacks.saving import TrainingProgress
+from embedtrain.types import InputError
 
 TRAINER = {"precision": "32-true", "log_every_n_steps": 1, "max_steps": 3}
 
@@ -162,3 +167,52 @@ def test_importing_is_cheap():
 def test_encode_refuses_what_it_cannot_mean(run, texts, settings, message):
     with pytest.raises(embedtrain.InputError, match=message):
         run.model.encode(texts, **settings)
+
+
+def test_ctrl_c_saves_the_step_and_the_same_call_continues(run, keys, tmp_path, monkeypatch):
+    """In the process that calls, without the command's own handlers."""
+    listening, progress = signal.getsignal(signal.SIGINT), TrainingProgress.on_train_batch_end
+
+    def press(self, trainer, *given):
+        progress(self, trainer, *given)
+        if trainer.global_step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    settings = {**keys, "name": "door", "output_root": tmp_path}
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "on_train_batch_end", press)
+        with pytest.raises(KeyboardInterrupt, match="step 2 is saved; the same call continues"):
+            embedtrain.train(**settings)
+    assert signal.getsignal(signal.SIGINT) is listening
+    assert (tmp_path / "door/checkpoints/step_000000002.ckpt").exists()
+    again = embedtrain.train(**settings)
+    one, other = (load_file(each.folder / "model/model.safetensors") for each in (run, again))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", ["first", "second"])
+def test_two_threads_never_train_at_once(run, keys, tmp_path, monkeypatch, name):
+    """They would share the random numbers of the process; the first ends as if it were alone."""
+    progress, errors = TrainingProgress.on_train_batch_end, []
+
+    def train_second():
+        try:
+            embedtrain.train(**keys, name=name, output_root=tmp_path)
+        except Exception as error:
+            errors.append(error)
+
+    def meet(self, trainer, *given):
+        progress(self, trainer, *given)
+        if trainer.global_step == 2:
+            second = threading.Thread(target=train_second)
+            second.start()
+            second.join()
+
+    monkeypatch.setattr(TrainingProgress, "on_train_batch_end", meet)
+    first = embedtrain.train(**keys, name="first", output_root=tmp_path)
+    (error,) = errors
+    assert isinstance(error, InputError)
+    assert f"begin the run {name} when that has ended, or in a process of its own" in str(error)
+    one, other = (load_file(each.folder / "model/model.safetensors") for each in (run, first))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert not (tmp_path / "second").exists()

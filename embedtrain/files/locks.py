@@ -1,9 +1,10 @@
-"""One process at a time; whether another one still lives."""
+"""One process, or one thread of it, at a time; whether another one still lives."""
 
 from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,37 @@ from typing import IO
 from embedtrain.types import InputError
 
 BUSY = (errno.EACCES, errno.EAGAIN)
+_held: set[tuple[int, str]] = set()  # (process, lock): POSIX lets a process have its own lock twice
+_working = threading.RLock()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Inside, an error of the disk names the file: calls on open files do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def only_thread(what: str) -> Iterator[None]:
+    """Inside, no other thread of this process does such work: both would draw from the same random numbers.
+
+    Raises:
+        InputError: naming `what`, if another thread does.
+    """
+    if not _working.acquire(blocking=False):
+        raise InputError(
+            "another thread of this process trains or measures, and both would draw from the same "
+            f"random numbers: begin {what} when that has ended, or in a process of its own"
+        )
+    try:
+        yield
+    finally:
+        _working.release()
 
 
 @contextmanager
@@ -27,7 +59,8 @@ def locked(path: Path) -> Iterator[None]:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with naming(path):
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -36,43 +69,66 @@ def lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 
 
-def take(path: Path) -> IO[bytes]:
-    """The lock of `path`, open until it is closed or this process ends in whatever way.
+class Lock:
+    """The lock of `path`, held until `close` or until this process ends in whatever way; see `take`."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = (os.getpid(), os.path.realpath(path))
+        if self._name in _held:
+            raise BlockingIOError(errno.EAGAIN, "another thread has it", str(path))
+        self._file = path.open("ab")
+        try:
+            with naming(path):
+                _take(self._file)
+        except OSError as error:
+            self._file.close()
+            if error.errno in BUSY:
+                raise BlockingIOError(errno.EAGAIN, "another process has it", str(path)) from error
+            raise
+        _held.add(self._name)
+
+    def close(self) -> None:
+        """Let it go."""
+        self._file.close()
+        _held.discard(self._name)
+
+
+def take(path: Path) -> Lock:
+    """The lock of `path`.
 
     A POSIX lock: no forked worker of a killed command holds it.
 
     Raises:
-        InputError: if another command has it.
+        InputError: if another command, or another thread of this process, has it.
         OSError: if the disk has no locks.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return Lock(lock_of(path))
+    except BlockingIOError as error:
+        raise InputError(
+            f"another command is working on {path}: wait for its end, stop it, or choose another name"
+        ) from error
+
+
+def _take(file: IO[bytes]) -> None:
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = lock_of(path).open("ab")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        if error.errno in BUSY:
-            raise InputError(
-                f"another command is working on {path}: wait for its end, stop it, or choose another name"
-            ) from error
-        raise
-    return file
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
 def taken(path: Path) -> Iterator[None]:
     """Inside, no other command works on `path`; see `take`."""
-    file = take(path)
+    lock = take(path)
     try:
         yield
     finally:
-        file.close()
+        lock.close()
 
 
 def is_taken(path: Path) -> bool:
-    """Whether a command works on `path`. Never ask for a lock that this process has: that lets it go."""
+    """Whether a command works on `path`."""
     if not lock_of(path).exists():
         return False
     try:

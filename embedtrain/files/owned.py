@@ -60,6 +60,34 @@ def unknown(folder: Path, ours: Callable[[str], object]) -> str | None:
     return None if other is None else f"holds {other}, which embedtrain did not write"
 
 
+class Place:
+    """A folder as it is now: one that is renamed, removed or replaced is found out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._known = folder, _device_and_number(folder)
+
+    def check(self) -> None:
+        """Raise InputError if the folder is not there, or another one is."""
+        if _device_and_number(self.folder) != self._known:
+            raise moved(self.folder)
+
+
+def _device_and_number(folder: Path) -> tuple[int, int]:
+    try:
+        found = folder.stat()
+    except OSError:
+        return (0, 0)
+    return found.st_dev, found.st_ino
+
+
+def moved(folder: Path) -> InputError:
+    """The error for a run folder that is no longer there: made again, nobody would find what is in it."""
+    return InputError(
+        f"{folder} was renamed or removed while the run trained, so the run ends and writes nothing more. "
+        "Give it its name back and run the same command again, which continues from the last checkpoint"
+    )
+
+
 def refusal(folder: Path, reason: str) -> InputError:
     """The error for a folder that is somebody's."""
     return InputError(f"{folder} {reason}, so it is left alone: choose another folder, or move it away")

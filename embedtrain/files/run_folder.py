@@ -7,12 +7,12 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from embedtrain.files import owned
 from embedtrain.files.atomic import sync
 from embedtrain.files.checkpoint_folder import CheckpointFolder, StageFolder
-from embedtrain.files.locks import take
+from embedtrain.files.locks import Lock, take
 from embedtrain.files.run_record import (
     STAGES,
     changes,
@@ -69,7 +69,7 @@ class RunFolder:
         self._draft = self.path.with_name(f".{name}.anew")  # of a run that is to take the place of another
         self._replaced = self.path.with_name(f".{name}{owned.REPLACED}")
         self._dropped = self.path.with_name(f".{name}.dropped")
-        self._locked: IO[bytes] | None = None
+        self._locked: Lock | None = None
         self.replaces = False
 
     @property

@@ -1,4 +1,4 @@
-"""scores.jsonl: one `Score` a line, written by evaluation and read by reports; tasks.json: of what tasks.
+"""scores.jsonl: one `Score` a line, written by evaluation and read by reports; tasks.json, models.json beside.
 
 Order carries one fact: of the lines that share (run, step, task, split, layer, dim, dtype) the first holds
 the task's main metric, the others its further ones. `main_scores` reads it back. A line without a dtype is of
@@ -87,6 +87,35 @@ def add_tasks(path: Path, tasks: Mapping[str, TaskFacts]) -> None:
     every = read_tasks(path) | dict(tasks)
     rows = {name: facts._asdict() for name, facts in every.items()}
     write_text(path, json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+
+
+class ModelFacts(NamedTuple):
+    """Which model the lines of a name are of."""
+
+    source: str  # its folder, whole, or hub name
+    weights: str  # their hash
+
+
+def claim_name(path: Path, name: str, model: ModelFacts) -> None:
+    """Puts a model into a models.json file under the name that its scores have.
+
+    The same folder with other weights, or the same weights elsewhere, is the same model.
+
+    Raises:
+        InputError: another model has the name there, whose scores would go.
+    """
+    cure = "Remove it and evaluate again"
+    every = read_json(path, cure) if path.exists() else {}
+    with reading(path, cure):
+        before = ModelFacts(**every[name]) if name in every else model
+    if before.source != model.source and before.weights != model.weights:
+        raise InputError(
+            f"{path.parent} holds scores of {before.source}, which has the name {name} too: "
+            f"give {model.source} a folder of its own, e.g. output={path.parent}-2"
+        )
+    if every.get(name) != model._asdict():
+        every[name] = model._asdict()
+        write_text(path, json.dumps(every, ensure_ascii=False, indent=1) + "\n")
 
 
 def main_scores(scores: Sequence[Score]) -> list[Score]:

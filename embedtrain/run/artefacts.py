@@ -12,7 +12,7 @@ from embedtrain.model.folder.describe import parameter_count
 from embedtrain.report.leaderboard import leaderboard, write_leaderboard
 from embedtrain.types import Score, SubModel
 
-TASKS = "tasks.json"  # beside scores.jsonl
+TASKS, MODELS = "tasks.json", "models.json"  # beside scores.jsonl
 
 
 def show_leaderboard(folder: Path, scores: Sequence[Score], encoder: Encoder) -> None:

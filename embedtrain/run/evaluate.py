@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from embedtrain.evaluation.sweeping.funnel import Measured, funnel_of
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
-from embedtrain.files.locks import taken
+from embedtrain.files.locks import only_thread, taken
+from embedtrain.files.run_record import read_record
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank
 from embedtrain.report.figures import save_heat_map
 from embedtrain.run.artefacts import show_leaderboard
 from embedtrain.run.cost import check_folder, keeping_of, show_plan
 from embedtrain.run.measure import grid, measure
-from embedtrain.run.models import name_of
+from embedtrain.run.models import name_of, source_of
 from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError, Score, SubModel
 
@@ -44,7 +45,7 @@ def evaluate_encoder(
     Args:
         settings: of the command.
         encoder: what is measured.
-        name: what its lines are called, and its folder where `output` is None.
+        name: folder or hub name of the model, which names its lines, and their folder if `output` is None.
         tasks: what it is measured on; None for those that the settings name.
 
     Raises:
@@ -61,11 +62,12 @@ def evaluate_encoder(
         show_plan(encoder, settings, cells, keeping, tasks)
         return None
     failed: IncompleteError | None = None
-    with taken(folder) if rank() == 0 else nullcontext():
+    with only_thread(f"the evaluation {folder}"), taken(folder) if rank() == 0 else nullcontext():
         try:
             scores = measure(
-                encoder, settings, measured, run=run, step=0, folder=folder, tasks=tasks, keeping=keeping
-            )
+                encoder, settings, measured, run=run, step=0, folder=folder, tasks=tasks, keeping=keeping,
+                source=source_of(name),
+            )  # fmt: skip
         except IncompleteError as error:
             scores, failed = list(error.scores), error
         if rank() == 0 and scores:
@@ -81,6 +83,11 @@ def _check_output(folder: Path) -> None:
         InputError: saying what is in the way.
     """
     check_folder("output", folder)
+    if read_record(folder / "config.yaml") is not None:
+        raise InputError(
+            f"output={folder} is the folder of a run, whose scores.jsonl has what it measured: give another "
+            f"folder, e.g. output={folder.with_name(f'evaluation-{folder.name}')}"
+        )
     if not (folder / "scores.jsonl").is_file():
         for name in (PICTURE, "leaderboard.csv", "leaderboard.md"):
             if (folder / name).exists():

@@ -13,11 +13,11 @@ from embedtrain.evaluation.sweeping.funnel import Measured
 from embedtrain.evaluation.sweeping.sweep import check_cells, sweep
 from embedtrain.evaluation.sweeping.workers import usable_workers
 from embedtrain.evaluation.vectors.storage import IN_MEMORY, Keeping
-from embedtrain.files.scores import add_tasks
+from embedtrain.files.scores import ModelFacts, add_tasks, claim_name
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.ranks import rank
-from embedtrain.run.artefacts import TASKS
+from embedtrain.run.artefacts import MODELS, TASKS
 from embedtrain.settings.commands import Measurement
 from embedtrain.types import Cell, Dtype, Score, SubModel
 
@@ -67,6 +67,7 @@ def measure(
     tasks: Sequence[AbsTask] | None = None,
     keeping: Keeping = IN_MEMORY,
     mteb_name: str | None = None,
+    source: str | None = None,
     show: bool = True,
 ) -> list[Score]:
     """The sweep's scores, with a bar on a terminal and a line per task elsewhere.
@@ -81,17 +82,22 @@ def measure(
         tasks: what it is measured on; None for those that `wanted` names.
         keeping: where vectors are; in memory by default.
         mteb_name: of the model in mteb's tree; `run` when None.
+        source: where the model comes from, of a folder that measures any; None in a run's own.
         show: whether the bar and the lines are wanted.
 
     Raises:
-        InputError: if a task, a layer or a dim does not exist, or tasks failed (`IncompleteError`).
+        InputError: if a task, a layer or a dim does not exist, another model has the name in the
+            folder, or tasks failed (`IncompleteError`).
     """
     from embedtrain.evaluation.catalogue.sources import facts_of
     from embedtrain.evaluation.sweeping.adapter import Serving
 
     usable_workers(wanted.scoring_workers)
     found = tasks or find_tasks(wanted.tasks, wanted.data_root, wanted.languages)
+    revision = weights_hash(encoder)
     if rank() == 0:
+        if source is not None:
+            claim_name(folder / MODELS, run, ModelFacts(source, revision))
         add_tasks(folder / TASKS, {task.metadata.name: facts_of(task) for task in found})
     with Progress() if show else nullcontext() as progress:
         return sweep(
@@ -100,7 +106,7 @@ def measure(
             cells,
             run=run,
             step=step,
-            revision=weights_hash(encoder),
+            revision=revision,
             folder=folder,
             progress=progress,
             serving=Serving(wanted.normalize, wanted.rescore_multiplier),

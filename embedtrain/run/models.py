@@ -31,6 +31,12 @@ def run_folder(name: str) -> Path:
     return folder.parent if folder.name == "model" else folder
 
 
+def source_of(name: str) -> str:
+    """The whole path of the run or folder that `model=` names, or the hub name."""
+    folder = run_folder(name)
+    return str(folder.resolve()) if folder.exists() else name
+
+
 def name_of(name: str) -> str:
     """A short name for score rows: the run's or the folder's."""
     path = Path(name)

@@ -50,6 +50,7 @@ def publish(run: Run) -> list[Published]:
     """Write the cuts and, last, the model, if it is not there; what was written. Scores come later."""
     if not run.is_main:
         return []
+    run.check_folder()
     run.encoder.datasets = _hub_datasets(run)
     written = [_write_cut(run, cut) for cut in run.cuts]
     if has_lora(run.encoder.backbone):
@@ -124,6 +125,7 @@ def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
     if not wanted.tasks:
         return None
     begun, failed, name = time.monotonic(), None, run.settings.name
+    run.check_folder()
     console.log(what)
     cells = grid(wanted.layers, wanted.dims, wanted.dtypes, run.sub_models)
     try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from embedtrain import console
+from embedtrain.files.owned import Place
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import identity_of
@@ -19,7 +20,7 @@ from embedtrain.run.stage import Stage, make_stage
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import effective, given
 from embedtrain.settings.stages import recorded, stages_of
-from embedtrain.training.callbacks.saving import saves_of
+from embedtrain.training.callbacks.saving import saves_of, stays_of
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.checkpoints import take_encoder, take_weights
 from embedtrain.training.loggers import begin_loggers, end_loggers
@@ -62,6 +63,7 @@ class Run:
             if self.is_main:
                 self.folder.prepare(*facts, self.identity, world_size=self.stage.trainer.world_size)
             self.folder.replaces = False
+            self._place = Place(self.folder.path)
         except BaseException:
             self.folder.release()
             raise
@@ -116,6 +118,11 @@ class Run:
             self._take_best()
         console.log(f"trained in {console.duration(time.monotonic() - begun)}")
 
+    def check_folder(self) -> None:
+        """Raise InputError if the folder was renamed or replaced since the run began."""
+        if self.is_main:
+            self._place.check()
+
     def _unfinished(self) -> int:
         """The first stage that is to be trained, or trained on."""
         finished = [folder.finished is not None for folder in self._folders[:-1]]
@@ -148,11 +155,13 @@ class Run:
         stage, name = self.stage, self._stages[self._number].name
         sizes = " ".join(map(str, stage.plan.sub_models))
         console.log(f"training {name}{' ' * bool(name)}{stage.total_steps} steps, sub-models {sizes}")
+        self.check_folder()
         anew = self.settings.overwrite  # another rank may yet be deleting
         newest = None if anew else stage.folder.checkpoints.newest_whole(repair=self.is_main)
         if newest is None:
             begin_loggers(stage.trainer, recorded(self.settings, effective))
         saves_of(stage.trainer).on_save = self.folder.settle
+        stays_of(stage.trainer).places = [self._place] if self.is_main else []
         try:
             stage.trainer.fit(stage.module, datamodule=stage.data, ckpt_path=newest)
         except SystemExit as ended:  # Lightning's answer to Ctrl-C is to exit without a word

@@ -17,15 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from embedtrain.escaping import csv_cell
 from embedtrain.files.atomic import write_text
-from embedtrain.types import InputError
-
-
-def moved(folder: Path) -> InputError:
-    """The error for a run folder that is no longer there: made again, nobody would find what is in it."""
-    return InputError(
-        f"{folder} was renamed or removed while the run trained, so the run ends and writes nothing more. "
-        "Give it its name back and run the same command again, which continues from the last checkpoint"
-    )
+from embedtrain.files.owned import moved
 
 
 class FileLogger(Logger):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import command, write_rows
+from small_runs import command, flip, write_rows
 
 from embedtrain.evaluation.catalogue.official import manifest
 from embedtrain.files.locks import taken
@@ -213,3 +213,35 @@ def test_two_models_evaluated_into_one_output_keep_their_rows(model, small_data,
     for each in (one, other):
         command("evaluate", f"model={each}", *words)
     assert {score.run for score in read_scores(tmp_path / "out/scores.jsonl")} == {"one", "other"}
+
+
+EVALUATE = "tasks=[find] layers=[1] dims=[8]".split()
+
+
+def test_two_models_of_one_name_never_share_a_folder_of_scores(model, small_data, tmp_path, error_of):
+    one, other = (Path(shutil.copytree(model, tmp_path / place / "bert")) for place in "ab")
+    flip(other / "model.safetensors", -1)
+    words = [*EVALUATE, f"data_root={small_data}", f"output_root={tmp_path}/runs"]
+    out = tmp_path / "runs/evaluation-bert"
+    command("evaluate", f"model={one}", *words)
+    before = everything(tmp_path)
+    message = error_of("evaluate", f"model={other}", *words)
+    assert message.startswith(f"error: {out} holds scores of {one}, which has the name bert too: ")
+    assert everything(tmp_path) == before
+    command("evaluate", f"model={other}", *words, message.rpartition(" ")[2])  # the cure
+    moved = shutil.move(one, tmp_path / "c/bert")  # the same weights elsewhere
+    command("evaluate", f"model={moved}", *words)
+    assert everything(out)["scores.jsonl"] == before["runs/evaluation-bert/scores.jsonl"]
+
+
+def test_an_evaluation_never_writes_into_the_folder_of_a_run(
+    small_run, model, small_data, tmp_path, error_of
+):
+    words = [*small_run, "trainer.max_steps=1", f"output_root={tmp_path}", "evaluation.tasks=[find]"]
+    command("train", *words, f"evaluation.data_root={small_data}", "name=x")
+    before = everything(tmp_path)
+    words = [*EVALUATE, f"data_root={small_data}", f"model={tmp_path}/x"]
+    message = error_of("evaluate", *words, f"output={tmp_path}/x")
+    assert "is the folder of a run" in message
+    assert everything(tmp_path) == before
+    command("evaluate", *words, message.rpartition(" ")[2])

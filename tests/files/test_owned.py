@@ -7,7 +7,7 @@ import pytest
 
 from embedtrain.files import owned
 from embedtrain.files.atomic import atomic_folder, write_text
-from embedtrain.files.locks import alive, taken
+from embedtrain.files.locks import alive, is_taken, taken
 from embedtrain.types import InputError
 
 
@@ -199,3 +199,14 @@ def test_a_file_of_somebody_is_not_replaced(tmp_path):
     file.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InputError, match="is a link"):
         owned.require_own_json(file, "name", "findings")
+
+
+def test_a_process_has_a_lock_once_and_asking_lets_it_not_go(tmp_path, processes):
+    """POSIX gives a process its own lock again, and takes it away as any file of the lock is closed."""
+    with taken(tmp_path / "x"):
+        for _ in range(2):
+            assert is_taken(tmp_path / "x")
+            with pytest.raises(InputError, match="another command is working on"), taken(tmp_path / "x"):
+                pass
+        assert processes.result(Path(__file__), "is_taken", tmp_path / "x")
+    assert not is_taken(tmp_path / "x")

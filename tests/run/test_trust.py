@@ -22,6 +22,7 @@ from small_runs import (
 
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.files.scores import read_scores
+from embedtrain.run import publish
 from embedtrain.run import train as training
 from embedtrain.run.run import Run
 from embedtrain.types import InputError
@@ -172,12 +173,25 @@ def replaced(folder):
     folder.mkdir()
 
 
-@pytest.mark.parametrize(
-    "how", [shutil.rmtree, lambda folder: folder.rename(folder.with_name("moved")), replaced]
-)
+MOVES = [shutil.rmtree, lambda folder: folder.rename(folder.with_name("moved")), replaced]
+
+
+@pytest.mark.parametrize("how", MOVES)
 def test_a_run_whose_folder_is_gone_ends_and_makes_no_other(words, tmp_path, how):
     with pytest.raises(InputError, match=r"x was renamed or removed while the run trained.*the same command"):
         train([*words, "name=x"], Move(tmp_path / "x", how))
+    assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
+
+
+@pytest.mark.parametrize("how", MOVES)
+@pytest.mark.parametrize("begin", [Run.fit, publish.evaluate_before, publish.publish])
+def test_a_folder_that_is_moved_before_the_first_step_is_noticed(words, small_data, tmp_path, how, begin):
+    more = ["name=x", "evaluation.tasks=[find]", f"evaluation.data_root={small_data}"]
+    run = Run(compose([*words, *more]))
+    how(tmp_path / "x")
+    with pytest.raises(InputError, match="x was renamed or removed while the run trained"):
+        begin(run)
+    run.folder.release()
     assert not (tmp_path / "x").exists() or not any((tmp_path / "x").iterdir())
 
 

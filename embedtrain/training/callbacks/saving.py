@@ -14,9 +14,10 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 
 from embedtrain import console
 from embedtrain.files.checkpoint_folder import CheckpointFolder
+from embedtrain.files.owned import Place
 from embedtrain.ranks import all_ranks
 from embedtrain.training.callbacks.stopping import Stopped, StopRequest
-from embedtrain.training.metrics import FileLogger, moved
+from embedtrain.training.metrics import FileLogger
 from embedtrain.training.module import TrainModule
 from embedtrain.types import InputError
 from embedtrain.whole_step import whole_step
@@ -118,16 +119,21 @@ class FolderStays(Callback):
 
     Args:
         folder: of the stage; made as training starts.
+
+    Attributes:
+        places: folders that must stay.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._known = folder, (0, 0)
+        self.folder = folder
+        self.places: list[Place] = []
 
     def on_train_start(self, trainer: pl.Trainer, *_: object) -> None:
         """Know the folder."""
         if trainer.is_global_zero:
+            self.check()
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._known = self._now()
+            self.places.append(Place(self.folder))
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         """Look again.
@@ -144,16 +150,15 @@ class FolderStays(Callback):
             self.check()
 
     def check(self) -> None:
-        """Raise InputError if the folder is not what it was as training started."""
-        if self._now() != self._known:
-            raise moved(self.folder)
+        """Raise InputError if a folder is not what it was."""
+        for place in self.places:
+            place.check()
 
-    def _now(self) -> tuple[int, int]:
-        try:
-            found = self.folder.stat()
-        except OSError:
-            return (0, 0)
-        return found.st_dev, found.st_ino
+
+def stays_of(trainer: pl.Trainer) -> FolderStays:
+    """What watches the folder of a trainer."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next(item for item in callbacks if isinstance(item, FolderStays))
 
 
 class StepMetrics(Callback):

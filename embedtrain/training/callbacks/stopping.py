@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -33,17 +34,21 @@ class StopRequest:
     Between steps (`defer` false) a signal raises `Stopped` where it finds the main thread. During steps it is
     noted, and whoever takes the steps asks `agreed` at their ends. A second Ctrl-C does not wait.
 
+    Args:
+        signals: which of them, the same on all ranks.
+
     Attributes:
         noted: the last signal that came.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+        self.signals = signals
         self.defer = False
         self.noted: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in self.signals}
         self.listen()
         return self
 
@@ -56,7 +61,7 @@ class StopRequest:
     def listen(self) -> None:
         """Take the signals. Once more when a library has taken them: Lightning does as it begins to train."""
         if self._before and _in_main_thread():
-            for number in SIGNALS:
+            for number in self.signals:
                 signal.signal(number, self._note)
 
     def agreed(self, device: torch.device) -> signal.Signals | None:
