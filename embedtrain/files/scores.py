@@ -1,4 +1,4 @@
-"""scores.jsonl: one `Score` a line, written by evaluation and read by reports; tasks.json, models.json beside.
+"""scores.jsonl: one `Score` a line, written by evaluation, read by reports; tasks.json, models.json by it.
 
 Order carries one fact: of the lines that share (run, step, task, split, layer, dim, dtype) the first holds
 the task's main metric, the others its further ones. `main_scores` reads it back. A line without a dtype is of
