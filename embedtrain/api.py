@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.devices import device_of
 from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model, load_encoder
@@ -162,15 +163,20 @@ class Mined(NamedTuple):
     statistics: dict[str, Any]
 
 
-def load(model: str | Path | Run) -> Model:
+def load(model: str | Path | Run, *, device: str = "auto") -> Model:
     """The model of a run folder, a model folder, `package:NAME/folder` or a hub name.
 
+    Args:
+        model: what is loaded.
+        device: "auto" is a GPU where there is one, else MPS, else the CPU; "cpu", "cuda", "cuda:1", "mps".
+
     Raises:
-        InputError: if there is none, or its run has not finished.
+        InputError: if there is none, its run has not finished, or the device is not there.
     """
     source = str(model.folder if isinstance(model, Run) else model)
     located = package_path(source) if source.startswith("package:") else source
-    return Model(load_encoder(model_folder(located)), source)
+    place = device_of(device)
+    return Model(load_encoder(model_folder(located)).to(place), source)
 
 
 def train(**settings: Any) -> Run:  # noqa: ANN401 - as many types as there are settings
@@ -203,7 +209,7 @@ def evaluate(model: Model | Run | str | Path, **settings: Any) -> Evaluation:  #
     """
     from embedtrain.run.evaluate import evaluate_encoder
 
-    loaded = model if isinstance(model, Model) else load(model)
+    loaded = model if isinstance(model, Model) else load(model, device="cpu")  # `device` moves it
     made = settings_from(EvaluateSettings, "evaluate", {"model": loaded.source, **settings})
     result = evaluate_encoder(made, loaded.encoder, loaded.source)
     if result is None:

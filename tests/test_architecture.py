@@ -14,7 +14,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BELOW_CLI = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] != "cli"]
 
 # What each part may import besides itself. The bottom row knows only types.
-BOTTOM = {"types", "escaping", "files", "settings", "console", "ranks", "whole_step", "vectors", "rules"}
+BOTTOM = {
+    "types", "escaping", "files", "settings", "console", "ranks", "devices", "whole_step", "vectors", "rules",
+}  # fmt: skip
 PARTS = {"data", "model", "objective"}
 MAY_IMPORT = {
     "__init__": {"types", "api"},
@@ -22,6 +24,7 @@ MAY_IMPORT = {
     "console": {"escaping"},
     "escaping": set(),
     "ranks": set(),
+    "devices": {"types", "ranks"},
     "whole_step": set(),
     "files": {"types"},
     "settings": {"types", "files"},
@@ -32,7 +35,7 @@ MAY_IMPORT = {
     "objective": {"types", "files", "rules"},
     "training": {"types", "escaping", "files", "settings", "console", "ranks", "whole_step"} | PARTS,
     "evaluation": {"types", "files", "ranks", "vectors"} | PARTS,
-    "mining": {"types", "files", "console", "ranks", "whole_step", "rules", "vectors"} | PARTS,
+    "mining": {"types", "files", "console", "ranks", "devices", "whole_step", "rules", "vectors"} | PARTS,
     "report": {"types", "escaping", "files"},
     "deploy": {"types", "escaping", "settings", "model"},
     "run": BOTTOM | PARTS | {"training", "evaluation", "mining", "report", "deploy"},

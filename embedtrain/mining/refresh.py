@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Callback
 
@@ -33,6 +34,7 @@ from embedtrain.vectors.topk import in_memory
 from embedtrain.whole_step import whole_step
 
 log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
 WINDOW = 1_024  # texts between two looks at the clock
 
 Encode = Callable[[Sequence[str], Role, str | None], NDArray[np.float32]]  # texts, role, prompt: (n, G) unit
@@ -103,11 +105,21 @@ class RefreshNegatives(Callback):
         encode: the model in training.
         folder: of the files.
         seed: of draws.
+        device: where documents are searched.
     """
 
-    def __init__(self, refresh: Refresh, texts: Texts, encode: Encode, folder: Path, *, seed: int) -> None:
+    def __init__(
+        self,
+        refresh: Refresh,
+        texts: Texts,
+        encode: Encode,
+        folder: Path,
+        *,
+        seed: int,
+        device: torch.device = CPU,
+    ) -> None:
         self.refresh, self.texts, self.encode = refresh, texts, encode
-        self.folder, self.seed = folder, seed
+        self.folder, self.seed, self.device = folder, seed, device
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget what was mined after the step that a run continues from, and make up for what is missing."""
@@ -201,7 +213,7 @@ class RefreshNegatives(Callback):
             every = np.zeros((len(problem.queries), queries.shape[1]), dtype=np.float16)
             every[numbers] = queries[own]
             kept = in_memory(documents[place])
-            fetch = backend(self.refresh.index, kept, problem.pool)
+            fetch = backend(self.refresh.index, kept, problem.pool, device=self.device)
             miner = Miner(
                 problem, in_memory(every), kept, fetch, self.refresh.selection, seed=self.seed, step=step
             )

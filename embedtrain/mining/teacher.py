@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from embedtrain import ranks
+from embedtrain.devices import device_of
 from embedtrain.model.folder.contract import text_hash, tokenizer_hash
 from embedtrain.model.guides.guide import GuideModel, load_guide
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.types import InputError, Role
+from embedtrain.types import Role
 
 
 class Embeds(Protocol):
@@ -80,20 +80,13 @@ def load_teacher(
         max_length: longest text in tokens; the model's own when none.
         dtype: float32, bfloat16 or float16, of its weights.
         prompts: text put before every text, by role; the model's own when none.
-        device: "auto" (a GPU where there is one, each rank its own), "cpu", "cuda", "cuda:1", "mps".
+        device: as `device_of`.
 
     Raises:
         InputError: as `load_guide`; for a device that the machine does not have.
     """
     guide = load_guide(path, layer=layer, dim=dim, max_length=max_length, dtype=dtype, prompts=prompts)
-    own = f"cuda:{ranks.local_rank()}" if torch.cuda.is_available() else "cpu"  # a GPU for each rank
-    wanted = own if device == "auto" else device
-    try:
-        place = torch.device(wanted)
-        torch.empty(1, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={device} is not there ({str(error).splitlines()[0]}): use cpu") from error
-    return Teacher(guide, str(path), place)
+    return Teacher(guide, str(path), device_of(device))
 
 
 def _identity(guide: GuideModel) -> str:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from embedtrain.devices import device_of, placed
 from embedtrain.evaluation.sweeping.funnel import Measured, funnel_of
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.files.locks import only_thread, taken
@@ -57,12 +58,14 @@ def evaluate_encoder(
     cells = grid(settings.layers, settings.dims, settings.dtypes, trained)
     measured: list[Measured] = [*cells, *(funnel_of(row) for row in settings.funnels)]
     _check_output(folder)
-    keeping = keeping_of(settings, folder)
+    keeping, device = keeping_of(settings, folder), device_of(settings.device)
     if settings.plan_only:
-        show_plan(encoder, settings, cells, keeping, tasks)
+        with placed(encoder, device):
+            show_plan(encoder, settings, cells, keeping, tasks)
         return None
     failed: IncompleteError | None = None
-    with only_thread(f"the evaluation {folder}"), taken(folder) if rank() == 0 else nullcontext():
+    only, lock = only_thread(f"the evaluation {folder}"), taken(folder) if rank() == 0 else nullcontext()
+    with only, lock, placed(encoder, device):
         try:
             scores = measure(
                 encoder, settings, measured, run=run, step=0, folder=folder, tasks=tasks, keeping=keeping,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from embedtrain.deploy.beside import for_stores
 from embedtrain.deploy.stores import check_stores
+from embedtrain.devices import device_of
 from embedtrain.evaluation.sweeping.funnel import Funnel, funnel_of
 from embedtrain.files.atomic import check_free
 from embedtrain.files.owned import recover
@@ -37,12 +38,13 @@ def export(settings: ExportSettings) -> Exported:
     """
     funnel = _funnel(settings)
     check_stores(settings.stores)
+    device = device_of(settings.device)
     source, out = model_folder(settings.model), Path(settings.out).expanduser()
     if Path(source).resolve().is_relative_to(out.resolve()):
         raise InputError(f"out={settings.out} holds the model that is exported: choose another folder")
     recover(out)
     check_free(out, overwrite=settings.overwrite)
-    encoder = load_encoder(source)
+    encoder = load_encoder(source).to(device)
     layer = encoder.num_layers if settings.layer is None else settings.layer
     dim = encoder.width if settings.dim is None else settings.dim
     run, more = run_folder(settings.model), None

@@ -139,4 +139,6 @@ def mine_while_training(
     mined, accumulate = folder / "mined", trainer.accumulate_grad_batches
     data.revise = Revised(mined, refresh, texts, accumulate=accumulate, ahead=data.ahead)
     # First of all callbacks: what is mined at a step is on disk before a checkpoint of that step can be.
-    trainer.callbacks.insert(0, RefreshNegatives(refresh, texts, encode, mined, seed=seed))  # type: ignore[attr-defined]
+    device = trainer.strategy.root_device
+    mines = RefreshNegatives(refresh, texts, encode, mined, seed=seed, device=device)
+    trainer.callbacks.insert(0, mines)  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from embedtrain import ranks
 from embedtrain.console import Progress
 from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.devices import device_of
 from embedtrain.files.atomic import write_bytes
 from embedtrain.files.locks import taken
 from embedtrain.mining.backends import check_index
@@ -121,7 +122,7 @@ class MiningRun:
         )
         check_size(self.problems, self.selection)
         located = settings.teacher.mapped(path=lambda path: model_folder(str(path)))  # a finished run, too
-        self.teacher: Teacher = located.build()
+        self.teacher: Teacher = located.build(device=settings.device)
         self.store = self.out.parent / "vectors" if settings.store is None else Path(settings.store)
         self.stores = stores_of(self.problems, self.teacher, self.store)
         self.seconds: dict[str, float] = {}
@@ -188,3 +189,4 @@ def check_settings(settings: MineSettings) -> None:
     """Raise InputError for what can be refused before anything is read."""
     check_output(Path(settings.out), (settings.source, settings.corpus), overwrite=settings.overwrite)
     check_index(settings.index)
+    device_of(settings.device)

@@ -12,6 +12,7 @@ from rich.console import Console
 from embedtrain import console
 from embedtrain.data.entries import entries_of
 from embedtrain.data.read.hub import is_hub_name
+from embedtrain.devices import placed
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
@@ -129,7 +130,8 @@ def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
     console.log(what)
     cells = grid(wanted.layers, wanted.dims, wanted.dtypes, run.sub_models)
     try:
-        with alone():  # other ranks wait
+        # Lightning brings a model back to the CPU as training ends. Other ranks wait.
+        with alone(), placed(run.encoder, run.stage.trainer.strategy.root_device):
             measure(
                 run.encoder, wanted, cells, run=name, step=step, folder=run.folder.path,
                 mteb_name=name if step else f"{name}_untouched",  # mteb shows one revision of a name alone

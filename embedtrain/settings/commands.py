@@ -80,7 +80,7 @@ class TrainerSettings(Checked):
     Args:
         max_epochs: passes over the rows; the data module lays them end to end in one epoch of Lightning.
         max_steps: optimiser steps; when given it alone decides the length, `max_epochs` only the proportions.
-        accelerator: "cpu", "gpu" or "auto".
+        accelerator: "cpu", "gpu" or "auto": where the run trains, is measured and mines.
         devices: processes per node; more than one trains with DDP, or with FSDP2 if `shard`.
         num_nodes: machines.
         precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it, else 32-true.
@@ -192,6 +192,7 @@ class EvaluateSettings(Measurement):
     prefetch: bool = False  # fill data_root with the data of the tasks (and a hub model), evaluate nothing
     offline: bool = False  # ask nothing of the internet, and prove first that nothing is missing
     verify: bool = False  # offline, prefetch: also compare the hashes of all files, and load every task
+    device: str = "auto"  # auto: the GPU of this rank, else MPS, else the CPU; cpu, cuda, cuda:1, mps
     funnels: list[Any] = field(default_factory=list)  # {cells: [[layer, dim], ...], keep: [k, ...]}
     plan_only: bool = False  # print what each task costs, and stop; `plan=true` says the same
     store: str | None = None  # folder of vectors; None: vectors/ in the output folder; "none": no store
@@ -213,6 +214,7 @@ class ExportSettings(Checked):
     onnx: bool = False  # ONNX graphs in the folder too
     funnel: dict[str, Any] | None = None  # {cells: [[layer, dim], ...], keep: [k, ...]}: how stores search
     stores: list[str] = field(default_factory=list)  # which get files under for/; `for=a,b` says the same
+    device: str = "auto"  # as of `EvaluateSettings`
     overwrite: bool = False
 
 
@@ -250,6 +252,7 @@ class MineSettings(Checked):
     teacher: Component
     selection: Component
     index: Literal["exact", "ivf", "hnsw"] = "exact"
+    device: str = "auto"  # as of `EvaluateSettings`: where the teacher runs and documents are searched
     cross_encoder: str | None = None  # folder or hub name; its scores replace the teacher's
     own_negatives: Literal["drop", "keep"] = "drop"  # a row's own
     use_instructions: bool = False  # rows' instructions come before queries, instead of the teacher's prompt

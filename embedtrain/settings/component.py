@@ -20,7 +20,7 @@ HOMES = ("embedtrain.", "pytorch_lightning.loggers.")  # where what the list nam
 TARGET = "_target_"
 # What a run gives to the parts that it builds, so nobody sets it.
 GIVEN_BY_THE_RUN = frozenset(
-    "folder save_dir num_layers hidden_size width guide_width seed pooling loss distill".split()
+    "folder save_dir num_layers hidden_size width guide_width seed pooling loss distill device".split()
 )
 
 

@@ -21,6 +21,7 @@ OLD_NAMES = {  # ours -> what they are now
     "backbone.pool_prompt": "backbone.include_prompt",
     "gradcache.rows": "gradcache.mini_batch_size",
     "scale": "temperature=1/scale",
+    "teacher.device": "device",
 }
 _GROUPS = {  # settings whose names are the same elsewhere, without their group
     "backbone": "max_length prompts include_prompt gradient_checkpointing",

@@ -1,0 +1,43 @@
+"""Where a command computes, and how modules get there and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import nn
+
+from embedtrain import ranks
+from embedtrain.types import InputError
+
+
+def device_of(name: str = "auto") -> torch.device:
+    """The device that a setting names; "auto" is the GPU of this rank, else MPS, else the CPU.
+
+    Raises:
+        InputError: for a device that the machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", ranks.local_rank() % torch.cuda.device_count())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device={name} is not there ({reason}): use device=auto or device=cpu") from error
+    return device
+
+
+@contextmanager
+def placed(module: nn.Module, device: torch.device) -> Iterator[None]:
+    """While open, a module is on a device; afterwards it is where it was before."""
+    before = next((item.device for item in chain(module.parameters(), module.buffers())), device)
+    module.to(device)
+    try:
+        yield
+    finally:
+        module.to(before)
