@@ -9,6 +9,7 @@ help:
 	@echo "make quickstart   train a 2D-Matryoshka model on dictionary data, table and picture of every cut (~6 min)"
 	@echo "make test         the tests (6-10 min)         make test-slow   also the ones that take minutes"
 	@echo "make check        ruff, format, mypy            make format      let ruff rewrite"
+	@echo "make docs         the documentation site, in build/docs"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +43,10 @@ check: $(INSTALLED)
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)
+	$(BIN)/python docs/site/make_site.py build/docs
+	@echo "open build/docs/docs/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

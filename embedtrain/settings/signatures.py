@@ -35,7 +35,7 @@ def names_in_source(target: str) -> tuple[str, ...] | None:
     Torch is not imported for it, so a mistyped setting is answered at once.
     """
     module, _, name = target.rpartition(".")
-    definition = _definition(module, name)
+    definition = definition_of(module, name)
     if isinstance(definition, ast.ClassDef):
         methods = [item for item in definition.body if isinstance(item, ast.FunctionDef)]
         definition = next((item for item in methods if item.name == "__init__"), None)
@@ -49,10 +49,10 @@ def names_in_source(target: str) -> tuple[str, ...] | None:
 def is_class(target: str) -> bool:
     """Whether a dotted name is a public class of embedtrain; nothing is imported."""
     module, _, name = target.rpartition(".")
-    return not name.startswith("_") and isinstance(_definition(module, name), ast.ClassDef)
+    return not name.startswith("_") and isinstance(definition_of(module, name), ast.ClassDef)
 
 
-def _definition(module: str, name: str) -> ast.stmt | None:
+def definition_of(module: str, name: str) -> ast.stmt | None:
     """Where a module, or what it imports the name from, defines it."""
     place = ROOT.joinpath(*module.split("."))
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
@@ -62,5 +62,5 @@ def _definition(module: str, name: str) -> ast.stmt | None:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return node
         if isinstance(node, ast.ImportFrom) and node.module and any(item.name == name for item in node.names):
-            return _definition(node.module, name)
+            return definition_of(node.module, name)
     return None
