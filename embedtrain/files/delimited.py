@@ -1,11 +1,12 @@
 """Rows of CSV and TSV files.
 
-    .csv   quoted as spreadsheets do; commas between cells, or ; or tabs if the first line has no comma
+    .csv   quoted as spreadsheets do; commas between cells, or ; or tabs if the first line has no comma, or
+           what a first line `sep=;` says
     .tsv   a line a row, tabs between cells; quotes around a whole cell are no part of it
 
 The first line holds names if each of its cells is one word and either one of them is a usual name of a column
-or every column has longer texts below. Without names, columns are column_1, column_2, ...; an empty cell is
-null.
+or every column has longer texts below. Without names, columns are column_1, column_2, ..., as is one whose
+name is empty; an empty cell is null. Of a bad row of several lines, each line is a bad row.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from embedtrain.files.records import BEGIN, MAX_LINE, Raw, by_position, lines
 from embedtrain.types import InputError
@@ -28,7 +29,15 @@ USUAL = frozenset(
     "query_id query-id corpus_id corpus-id docid doc_id instruction prompt text1 text2".split()
 )
 LOOKED_AT = 20  # rows that show whether the first one is of names
-Record = tuple[str, int, list[str] | InputError, bytes]  # place, number, cells
+SEPARATOR = re.compile(r"sep=(.)")  # Excel's first line
+
+
+class Record(NamedTuple):
+    """A row of cells, or what is wrong with it."""
+
+    where: str
+    cells: list[str] | InputError
+    lines: list[tuple[int, bytes]]  # that it was read from, with their numbers
 
 
 def delimited_rows(path: Path, *, max_line: int) -> Iterator[Raw]:
@@ -36,36 +45,56 @@ def delimited_rows(path: Path, *, max_line: int) -> Iterator[Raw]:
     name = path.name.removesuffix(".gz")
     records = _quoted(path, max_line) if name.endswith(".csv") else _plain(path, max_line)
     start = list(islice(records, LOOKED_AT + 1))
-    rows = [cells for _, _, cells, _ in start if not isinstance(cells, InputError)]
-    names = _names(rows)
+    rows = [record.cells for record in start if not isinstance(record.cells, InputError)]
+    if rows and isinstance(start[0].cells, InputError):
+        raise InputError(f"{start[0].cells} Nothing is read without the first line, which may hold names.")
+    try:
+        names = _names(rows)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if names is not None:
         start = start[1:]
     width = len(rows[0]) if rows else 0
-    for where, number, cells, begin in chain(start, records):
+    for where, cells, raw in chain(start, records):
         if not isinstance(cells, InputError) and len(cells) != width:
             cells = InputError(
                 f"{where}: has {len(cells)} cells, the first row has {width}. Quote a cell that holds the "
                 "separator or a line break, or repair the row."
             )
         if isinstance(cells, InputError):
-            yield Raw(where, number, cells, begin)
+            yield from _bad(path, raw, cells)
             continue
         values: list[Any] = [cell or None for cell in cells]
-        yield Raw(where, number, dict(zip(names, values, strict=True)) if names else by_position(values))
+        yield Raw(where, raw[0][0], dict(zip(names, values, strict=True)) if names else by_position(values))
+
+
+def _bad(path: Path, raw: Sequence[tuple[int, bytes]], error: InputError) -> Iterator[Raw]:
+    """A bad row for each line of one, so that none is lost without a word."""
+    (first, line), *others = raw
+    yield Raw(f"{path}:{first}", first, error, line[:BEGIN])
+    for number, line in others:
+        if line.strip():
+            where = f"{path}:{number}"
+            part = f"{where}: was read as a part of the bad row of line {first}. Repair that one."
+            yield Raw(where, number, InputError(part), line[:BEGIN])
 
 
 def _names(rows: Sequence[list[str]]) -> list[str] | None:
-    """The names in the first row; None if it is a row of values."""
+    """The names in the first row; None if it is a row of values. Raises InputError for a name given twice."""
     if not rows:
         return None
-    first = [cell.strip() for cell in rows[0]]
-    if len(set(first)) != len(first) or not all(NAME.fullmatch(cell) for cell in first):
+    first = [cell.strip() or f"column_{number}" for number, cell in enumerate(rows[0], 1)]
+    if not all(NAME.fullmatch(cell) for cell in first):
         return None
+    twice = next((cell for cell in first if first.count(cell) > 1), None)
+    named = any(cell.lower() in USUAL for cell in first)
+    if twice is not None and named:
+        raise InputError(f"the first line names the column {twice!r} twice. Give each a name of its own.")
     below = [row for row in rows[1:] if len(row) == len(first)]
     longer = below and all(
         any(row[column] and not WORD.fullmatch(row[column]) for row in below) for column in range(len(first))
     )
-    return first if longer or any(cell.lower() in USUAL for cell in first) else None
+    return first if named or (longer and twice is None) else None
 
 
 def _plain(path: Path, max_line: int) -> Iterator[Record]:
@@ -73,37 +102,42 @@ def _plain(path: Path, max_line: int) -> Iterator[Record]:
         if isinstance(raw.value, bytes):
             text = raw.value.removesuffix(b"\r").decode(errors="surrogateescape")
             cells = [_unquoted(cell) for cell in text.split("\t")]
-            yield _record(raw.where, raw.number, cells, raw.value)
+            yield _record(raw.where, cells, [(raw.number, raw.value)])
         elif isinstance(raw.value, InputError):
-            yield raw.where, raw.number, raw.value, raw.begin
+            yield Record(raw.where, raw.value, [(raw.number, raw.begin)])
 
 
 def _quoted(path: Path, max_line: int) -> Iterator[Record]:
-    number = 0  # of the last line that the reader of CSV took
+    taken: list[tuple[int, bytes]] = []  # lines of the row that the reader of CSV reads
     damage: list[Record] = []
 
     def texts() -> Iterator[str]:
-        nonlocal number
         for raw in lines(path, max_line=max_line, blank=True):
             if isinstance(raw.value, InputError):
-                damage.append((raw.where, raw.number, raw.value, raw.begin))
+                damage.append(Record(raw.where, raw.value, [(raw.number, raw.begin)]))
             elif isinstance(raw.value, bytes):
-                number = raw.number
+                taken.append((raw.number, raw.value))
                 yield raw.value.decode(errors="surrogateescape") + "\n"
 
     source = texts()
     first = next(source, "")
     separator = "," if "," in first else max(";\t", key=first.count)
+    if said := SEPARATOR.fullmatch(first.rstrip("\r\n")):
+        separator = said[1]
+        taken.clear()
+        first = next(source, "")
     csv.field_size_limit(MAX_LINE)
-    begun = 1
     for cells in _parsed(chain([first], source), separator):
         yield from damage
         damage.clear()
-        where, begun = f"{path}:{begun}", number + 1
+        raw = taken.copy()
+        taken.clear()
+        where = f"{path}:{raw[0][0]}" if raw else str(path)
         if isinstance(cells, InputError):
-            yield where, number, InputError(f"{where}: {cells}"), b""
+            as_one = f"{len(raw)} lines were read as one: " if len(raw) > 1 else ""
+            yield Record(where, InputError(f"{where}: {as_one}{cells}"), raw)
         elif any(cells):
-            yield _record(where, number, cells, "\n".join(cells).encode(errors="surrogateescape"))
+            yield _record(where, cells, raw)
     yield from damage
 
 
@@ -118,10 +152,10 @@ def _parsed(texts: Iterable[str], separator: str) -> Iterator[list[str] | InputE
             yield InputError(f"no row of a CSV file ({error}). Repair the quotes of the row.")
 
 
-def _record(where: str, number: int, cells: list[str], raw: bytes) -> Record:
+def _record(where: str, cells: list[str], raw: list[tuple[int, bytes]]) -> Record:
     if not all(cell.isascii() or _is_utf8(cell) for cell in cells):
-        return where, number, InputError(f"{where}: is not UTF-8. Save the file as UTF-8."), raw[:BEGIN]
-    return where, number, cells, b""
+        return Record(where, InputError(f"{where}: is not UTF-8. Save the file as UTF-8."), raw)
+    return Record(where, cells, raw)
 
 
 def _is_utf8(cell: str) -> bool:

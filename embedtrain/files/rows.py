@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
+import os
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ from embedtrain.files.records import (
 )
 from embedtrain.types import InputError
 
+log = logging.getLogger(__name__)
 Row = tuple[str, dict[str, Any]]
 
 LINES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -110,6 +114,7 @@ def row_files(path: str | Path, *, split: str | None = None) -> list[Path]:
             raise InputError(f"{path}: what is inside? Its name must end in {', '.join(SUFFIXES)}.")
         return [path]
     files = _files(path)
+    _warn_of_unread(path, frozenset(files))
     if not files:
         raise InputError(
             f"{path}: no rows here: neither a saved dataset nor files ending in {', '.join(SUFFIXES)}."
@@ -163,6 +168,20 @@ def _files(folder: Path) -> list[Path]:
     """Row files of a folder, sorted; of its subfolders when it has none itself (the hub's own layout)."""
     found = sorted(file for file in folder.iterdir() if file.is_file() and _has_rows(file))
     return found or sorted(file for file in folder.glob("*/*") if _has_rows(file))
+
+
+@lru_cache(maxsize=1024)  # a folder is read more than once
+def _warn_of_unread(folder: Path, files: frozenset[Path]) -> None:
+    below = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    other = next((file for file in below if files and file not in files and _has_rows(file)), None)
+    if other is not None:
+        log.warning(
+            "%s: rows are read from %s and other files beside it alone, not from %s. Give that folder as a "
+            "data set of its own if it is one",
+            folder,
+            min(files),
+            other,
+        )
 
 
 def _has_rows(file: Path) -> bool:

@@ -168,7 +168,7 @@ def test_quotes_and_line_breaks_in_cells(tmp_path):
         ("a.csv", b"query,positive\nq,p\nq,p,n\n", r"a\.csv:3: has 3 cells, the first row has 2"),
         ("a.tsv", b"query\tpositive\nq\xff\tp\n", r"a\.tsv:2: is not UTF-8"),
         ("a.csv", b"query,positive\nq,p\nq\xff,p\n", r"a\.csv:3: is not UTF-8"),
-        ("a.csv", b'query,positive\nq,"p\nq,p\n', r"a\.csv:2: no row of a CSV file .unexpected end"),
+        ("a.csv", b'query,positive\nq,"p\nq,p\n', r"a\.csv:2: 2 lines were read as one.*unexpected end"),
     ],
 )
 def test_bad_rows_of_tables_are_named(tmp_path, name, text, message):
