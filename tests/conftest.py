@@ -49,6 +49,12 @@ def code_of_saved_folders():
     shutil.rmtree(os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def plotly() -> None:
+    """Skips where the extra `report` is not installed."""
+    pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[report]'")
+
+
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[Processes]:
     """Processes in the folder of the test; none outlives it."""

@@ -28,6 +28,7 @@ NEEDED = {  # words without which a command is refused
     "doctor": ["name=x", "data.train=y"],
     "evaluate": ["tasks=[x]"],
     "compare": ["runs=[x]"],
+    "report": ["runs=[x]"],
     "export": ["model=m", "out=o"],
     "mine": ["source=s", "out=o.jsonl", "teacher=minilm", "selection=naive"],
 }
@@ -39,7 +40,7 @@ TAKEN_BEFORE = {
 }  # by the command line, or a command, itself
 NO_SETTINGS = {  # what looks like one: names in sentences and patterns, and keywords of Python and Hydra
     "key", "group", "object_type", "trust_remote_code", "output_hidden_states", "n", "base",
-    "corpus_words", "train_words", "device", "scale", "attention", "num_layers", "width", "dtype",
+    "corpus_words", "train_words", "device", "charset", "scale", "attention", "num_layers", "width", "dtype",
 }  # fmt: skip
 PREFIXED = ("hydra.",)
 

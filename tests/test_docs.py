@@ -17,6 +17,7 @@ from embedtrain.settings.commands import (
     EvaluationSettings,
     ExportSettings,
     MineSettings,
+    ReportSettings,
     TrainerSettings,
     TrainSettings,
 )
@@ -39,6 +40,7 @@ SCHEMAS = {
     "## `trainer`": TrainerSettings,
     "## `embedtrain-evaluate`": EvaluateSettings,
     "## `embedtrain-compare`": CompareSettings,
+    "## `embedtrain-report`": ReportSettings,
     "## `embedtrain-export`": ExportSettings,
     "## `embedtrain-mine`": MineSettings,
     "## `embedtrain-doctor`": DoctorSettings,

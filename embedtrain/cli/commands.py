@@ -11,6 +11,7 @@ from embedtrain.settings.commands import (
     ExamineSettings,
     ExportSettings,
     MineSettings,
+    ReportSettings,
     TrainSettings,
 )
 from embedtrain.settings.places import config_dir
@@ -63,6 +64,15 @@ COMMANDS = {
         ("'runs=[runs/one,runs/two]'", "'runs=[runs/one]'", "'runs=[runs/one,runs/two]' seeds=_s*"),
         "compare",
         "the same command begins anew",
+    ),
+    "report": Command(
+        "Show runs as one interactive page: which cut to ship, and why.",
+        "Run folders in, finished or not; report.html, a page that needs no network, out.",
+        ReportSettings,
+        ("runs/mine", "runs/one runs/two output=pages", "runs/mine --serve"),
+        "report",
+        "the same command makes the page anew",
+        ("output",),
     ),
     "export": Command(
         "Cut a model to a layer and a dimension.",

@@ -110,6 +110,24 @@ def require_own_json(path: Path, *keys: str) -> None:
         raise InputError(f"{path} {reason}, so it is left alone: choose another place, or move it away")
 
 
+def require_own_text(path: Path, begin: str) -> None:
+    """Check that a page that we are to write replaces none but ours.
+
+    Raises:
+        InputError: if there is a file that does not begin so, or a link.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        with path.open("rb") as file:
+            ours = file.read(len(begin.encode())) == begin.encode()
+    except OSError:
+        ours = False
+    if path.is_symlink() or not ours:
+        reason = "is a link" if path.is_symlink() else "was not written by embedtrain"
+        raise InputError(f"{path} {reason}, so it is left alone: choose another place, or move it away")
+
+
 def remove_empty(folder: Path) -> None:
     """Remove a folder that holds nothing."""
     with suppress(OSError):

@@ -111,8 +111,8 @@ def write_record(
 
 def changes(record: Record, config: Mapping[str, Any], given: Mapping[str, Any]) -> Changes:
     """How settings differ from those of a record, but for those that may."""
-    before, now = _flat(record.config), _flat(config)
-    said = _flat(record.given or {}).keys() | _flat(given).keys()
+    before, now = flat(record.config), flat(config)
+    said = flat(record.given or {}).keys() | flat(given).keys()
     found = Changes([], [], [])
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) == now.get(key) or _is_unchecked(key):
@@ -221,14 +221,14 @@ def commit() -> str | None:
     return described.stdout.strip() or None
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of all values; parts in lists by their number, as `negatives.rules.0.margin`."""
-    flat: dict[str, Any] = {}
+    dotted: dict[str, Any] = {}
     for key, value in node.items():
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             value = {str(number): item for number, item in enumerate(value)}
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            dotted |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            dotted[f"{prefix}{key}"] = value
+    return dotted

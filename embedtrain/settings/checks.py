@@ -65,6 +65,7 @@ RANGES = {
     "overlap": SHARE,
     "CompareSettings.alpha": Range(0, 1, ends=False),
     "resamples": Range(100),
+    "port": Range(0, 65535),
     "floor": SHARE,
 }
 FILLED = {"layers", "dims", "dtypes", "runs", "languages", "EvaluateSettings.tasks"}  # lists of one or more

@@ -280,3 +280,15 @@ class CompareSettings(Checked):
     floor: float = 0.95  # Spearman correlation that the chosen tasks must keep
     output: str | None = None  # folder for comparison.json; None: comparison-<runs> in output_root
     output_root: str = "runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings(Checked):
+    """Every key `embedtrain-report` reads."""
+
+    runs: list[str]  # run folders, or what `embedtrain-evaluate` wrote; the page also takes unfinished ones
+    output: str | None = None  # folder for report.html; None: report-<runs> in output_root
+    output_root: str = "runs"
+    serve: bool = False  # show the page at 127.0.0.1 and keep it up to date, instead of writing it
+    port: int = 8765  # of that address; 0 takes a free one
+    resamples: int = 1000  # of the bootstrap, for runs whose items are compared

@@ -45,6 +45,11 @@ def report(place):
     place.write_text('{"mine": 1}')
 
 
+def webpage(place):
+    place.parent.mkdir(parents=True)
+    place.write_text("<!doctype html><title>mine</title>")
+
+
 def picture(place):
     place.mkdir()
     (place / "heat_map.png").write_bytes(b"mine")
@@ -66,6 +71,7 @@ NAMED = {
     "evaluate": ("out", picture, "evaluate model=MODEL tasks=[find] data_root=DATA output=ROOT/out"),
     "evaluate to a file": ("out", report, "evaluate model=MODEL tasks=[find] data_root=DATA output=ROOT/out"),
     "doctor": ("out.json", report, "doctor name=x doctor.out=ROOT/out.json"),
+    "report": ("out/report.html", webpage, "report runs=[ROOT/model] output=ROOT/out"),
     "compare": ("out/comparison.json", report, "compare runs=[nowhere] output=ROOT/out"),
 }
 

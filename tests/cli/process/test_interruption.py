@@ -45,7 +45,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
 
     def of(name, folder):
         run = [*small_run, "name=y", f"output_root={folder}", "trainer.max_steps=30"]
-        if name == "compare" and not made.exists():
+        if name in ("compare", "report") and not made.exists():
             command("train", *words, f"evaluation.data_root={small_data}", "name=x")
         mined = f"source={small_data}/train.jsonl out={folder}/y.jsonl teacher=model teacher.path={tiny_bert}"
         return {
@@ -58,6 +58,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
                 f"output={folder}/y",
             ],
             "compare": [f"runs=[{made}]", f"output={folder}/y", "resamples=100"],
+            "report": [f"runs=[{made}]", f"output={folder}/y"],
             "export": [f"model={tiny_bert}", "layer=2", "dim=8", f"out={folder}/y"],
             "mine": [*mined.split(), "selection.depth=8", "selection.per_row=2"],
         }[name]

@@ -1,0 +1,102 @@
+"""What `embedtrain-report` writes or serves, from its settings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import embedtrain
+from embedtrain.files.atomic import write_text
+from embedtrain.files.owned import require_own_text
+from embedtrain.report.page.facts import Facts, run_facts
+from embedtrain.report.page.html import BEGIN, page_data, page_html, plotly_script
+from embedtrain.report.page.serve import PageServer
+from embedtrain.run.report.significance import add_tests
+from embedtrain.settings.commands import ReportSettings
+from embedtrain.settings.names import nearest
+from embedtrain.types import InputError
+
+NAMED = 3  # runs whose names make that of the folder
+
+
+class Written(NamedTuple):
+    """What a report left on the disk."""
+
+    page: Path
+    maps: list[Path]  # parquet files for embedding-atlas
+    notes: list[str]  # what could not be read, a line each
+
+
+def write_report(settings: ReportSettings) -> Written:
+    """The page of the runs as one file, and a file a map.
+
+    Raises:
+        InputError: a folder that does not exist, a file in the place that is not ours, plotly is missing.
+    """
+    folders = _folders(settings.runs)
+    page = _place(settings, folders) / "report.html"
+    require_own_text(page, BEGIN)
+    plotly_script()
+    data = _data(settings, folders)
+    write_text(page, page_html(data))
+    notes = [f"{run['name']}: {text}" for run in data["runs"] for text in run["problems"]]
+    return Written(page, [], notes)
+
+
+@contextmanager
+def serving(settings: ReportSettings) -> Iterator[PageServer]:
+    """A server of the page; whoever asks it gets what the folders hold then.
+
+    Raises:
+        InputError: a folder that does not exist, a port in use, plotly is missing.
+    """
+    folders = _folders(settings.runs)
+    plotly_script()
+
+    def data(state: str) -> Facts:
+        return _data(settings, folders, live=True, state=state)
+
+    with PageServer(settings.port, lambda: _state(folders), data) as server:
+        yield server
+
+
+def _data(settings: ReportSettings, folders: Sequence[Path], *, live: bool = False, state: str = "") -> Facts:
+    runs = [facts for folder in folders for facts in run_facts(folder)]
+    add_tests(runs, settings.resamples)
+    return page_data(runs, embedtrain.__version__, live=live, state=state)
+
+
+def _folders(texts: Sequence[str]) -> list[Path]:
+    """The folders, each once. Raises InputError naming the nearest, if one does not exist."""
+    found: dict[Path, Path] = {}
+    for text in texts:
+        path = Path(text).expanduser()
+        if not path.is_dir():
+            there = [str(each) for each in path.parent.glob("*/")]
+            raise InputError(f"{text}: there is no such folder{nearest(text, there)}")
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _place(settings: ReportSettings, folders: Sequence[Path]) -> Path:
+    if settings.output is not None:
+        return Path(settings.output).expanduser()
+    names = [folder.resolve().name[:60] for folder in folders]
+    rest = [f"{len(names) - NAMED}-more"] if len(names) > NAMED else []
+    return Path(settings.output_root) / "-".join(["report", *names[:NAMED], *rest])
+
+
+def _state(folders: Sequence[Path]) -> str:
+    """Changes whenever a file that the page reads does."""
+    seen = []
+    for folder in folders:
+        for path in sorted([*folder.glob("*.*"), *folder.glob("stages/*/*.*"), *folder.glob("model/*.json")]):
+            try:
+                facts = path.stat()
+            except OSError:
+                continue  # it was replaced just now: its successor is seen the next time
+            seen.append((str(path), facts.st_mtime_ns, facts.st_size))
+    return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]

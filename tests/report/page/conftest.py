@@ -1,0 +1,89 @@
+"""Pages of made-up runs, and the browser that shows them."""
+
+import shutil
+
+import pytest
+from report_runs import write_report_run
+
+from embedtrain.report.page.facts import run_facts
+from embedtrain.report.page.html import page_data, page_html
+
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Three finished runs of eight tasks; the second is the best."""
+    root = tmp_path_factory.mktemp("runs")
+    gains = {"small": 0.02, "best": 0.08, "third": 0.05}
+    return [
+        write_report_run(root / name, seed=seed, gain=gain) for seed, (name, gain) in enumerate(gains.items())
+    ]
+
+
+@pytest.fixture(scope="session")
+def page_file(plotly, tmp_path_factory):
+    """(folders) -> the file of their page."""
+
+    def write(*folders):
+        path = tmp_path_factory.mktemp("pages") / "report.html"
+        facts = [one for folder in folders for one in run_facts(folder)]
+        path.write_text(page_html(page_data(facts, "1.2.3")), "utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def browser(plotly):
+    """The chromium of the system."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+class Shown:
+    """A page in a tab, and what it said and asked for."""
+
+    def __init__(self, browser, address, width=1280, theme="light"):
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        self.tab = self.context.new_page()
+        self.complaints, self.requests = [], []
+        self.tab.on(
+            "console", lambda said: self.complaints.append(said.text) if said.type == "error" else None
+        )
+        self.tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.tab.on("request", lambda asked: self.requests.append(asked.url))
+        self.tab.goto(address)
+        self.tab.wait_for_selector("section#setup", state="attached")
+
+    def all_plots(self):
+        """Draw what is further down too."""
+        self.tab.evaluate("for (const host of [...waiting.keys()]) drawNow(host)")
+        return self.tab.locator(".plot").count()
+
+    def close(self):
+        self.context.close()
+
+
+@pytest.fixture
+def show(browser):
+    """(file or address, width, theme) -> a tab with it."""
+    tabs = []
+
+    def open_tab(place, **more):
+        address = place if isinstance(place, str) else place.resolve().as_uri()
+        tabs.append(Shown(browser, address, **more))
+        return tabs[-1]
+
+    yield open_tab
+    for tab in tabs:
+        tab.close()
