@@ -15,10 +15,10 @@ from embedtrain.files.run_record import read_record
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank
 from embedtrain.report.figures import save_heat_map
-from embedtrain.run.artefacts import show_leaderboard
 from embedtrain.run.cost import check_folder, keeping_of, show_plan
-from embedtrain.run.measure import grid, measure
+from embedtrain.run.measure import grid, measure, measure_speed
 from embedtrain.run.models import name_of, source_of
+from embedtrain.run.results.artefacts import show_leaderboard
 from embedtrain.settings.commands import EvaluateSettings
 from embedtrain.types import InputError, Score, SubModel
 
@@ -74,6 +74,7 @@ def evaluate_encoder(
         except IncompleteError as error:
             scores, failed = list(error.scores), error
         if rank() == 0 and scores:
+            measure_speed(encoder, measured, run=run, folder=folder)
             save_heat_map(folder / PICTURE, [], scores, trained=trained)
             show_leaderboard(folder, scores, encoder)
     return Evaluation(folder, scores, trained, failed)

@@ -15,8 +15,8 @@ from embedtrain.files.scores import read_scores
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.folder.quantize import Quantized
-from embedtrain.run.artefacts import index_of
 from embedtrain.run.models import model_folder, run_folder
+from embedtrain.run.results.artefacts import index_of
 from embedtrain.settings.commands import ExportSettings
 from embedtrain.types import InputError, SubModel
 

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING
 
 from embedtrain.console import Progress
 from embedtrain.evaluation.catalogue.tasks import find_tasks
-from embedtrain.evaluation.sweeping.funnel import Measured
+from embedtrain.evaluation.speed import BATCH, speeds
+from embedtrain.evaluation.sweeping.funnel import Measured, sub_models_of
 from embedtrain.evaluation.sweeping.sweep import check_cells, sweep
 from embedtrain.evaluation.sweeping.workers import usable_workers
 from embedtrain.evaluation.vectors.storage import IN_MEMORY, Keeping
+from embedtrain.files.measured.cost import add_cost, read_cost
 from embedtrain.files.scores import ModelFacts, add_tasks, claim_name
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.ranks import rank
-from embedtrain.run.artefacts import MODELS, TASKS
+from embedtrain.run.results.artefacts import MODELS, TASKS
 from embedtrain.settings.commands import Measurement
 from embedtrain.types import Cell, Dtype, Score, SubModel
 
@@ -114,3 +116,12 @@ def measure(
             keeping=keeping,
             mteb_name=mteb_name,
         )
+
+
+def measure_speed(encoder: Encoder, cells: Sequence[Measured], *, run: str, folder: Path) -> None:
+    """Write cost.jsonl: milliseconds a text of each layer of the cells; what is there already stays."""
+    layers = sorted({sub.layer for cell in cells for sub in sub_models_of(cell)})
+    there = {(line.layer, line.texts) for line in read_cost(folder) if line.run == run}
+    lacking = [layer for layer in layers if not {(layer, 1), (layer, BATCH)} <= there]
+    if rank() == 0 and lacking:
+        add_cost(folder, speeds(encoder, lacking, run))

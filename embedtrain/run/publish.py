@@ -21,11 +21,12 @@ from embedtrain.model.folder.export import renew_card, save_encoder
 from embedtrain.ranks import alone
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
-from embedtrain.run.artefacts import index_of, show_leaderboard
-from embedtrain.run.measure import grid, measure
+from embedtrain.run.measure import grid, measure, measure_speed
+from embedtrain.run.results.artefacts import index_of, show_leaderboard
+from embedtrain.run.results.moved import take_down_moved
 from embedtrain.run.run import Run
 from embedtrain.training.checkpoints import take_weights
-from embedtrain.types import SubModel
+from embedtrain.types import Cell, SubModel
 
 
 def evaluate_before(run: Run) -> IncompleteError | None:
@@ -60,6 +61,7 @@ def publish(run: Run) -> list[Published]:
     if not run.folder.model.exists():
         save_encoder(run.encoder, run.folder.model)
     run.folder.settle()
+    take_down_moved(run)
     return [*written, Published(run.folder.model, run.settings.name, whole, run.final_step)]
 
 
@@ -74,6 +76,7 @@ def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError 
     failed = None
     if run.settings.evaluation.tasks:
         failed = _measure(run, "measuring the trained model", step=run.final_step)
+        measure_speed(run.encoder, _cells(run), run=run.settings.name, folder=run.folder.path)
         _show(run)
         for each in published:
             renew_card(each.folder, index_of(run.folder.path, each.name, each.sub, each.step))
@@ -128,12 +131,11 @@ def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
     begun, failed, name = time.monotonic(), None, run.settings.name
     run.check_folder()
     console.log(what)
-    cells = grid(wanted.layers, wanted.dims, wanted.dtypes, run.sub_models)
     try:
         # Lightning brings a model back to the CPU as training ends. Other ranks wait.
         with alone(), placed(run.encoder, run.stage.trainer.strategy.root_device):
             measure(
-                run.encoder, wanted, cells, run=name, step=step, folder=run.folder.path,
+                run.encoder, wanted, _cells(run), run=name, step=step, folder=run.folder.path,
                 mteb_name=name if step else f"{name}_untouched",  # mteb shows one revision of a name alone
             )  # fmt: skip
     except IncompleteError as error:
@@ -141,6 +143,11 @@ def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
         console.log(str(error))
     console.log(f"measured in {console.duration(time.monotonic() - begun)}")
     return failed
+
+
+def _cells(run: Run) -> list[Cell]:
+    wanted = run.settings.evaluation
+    return grid(wanted.layers, wanted.dims, wanted.dtypes, run.sub_models)
 
 
 def _show(run: Run) -> None:

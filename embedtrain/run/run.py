@@ -75,12 +75,12 @@ class Run:
         self._folders = self.folder.stages([stage.name for stage in self._stages])
         self._number = 0 if anew else self._unfinished()
         self.untouched = anew or not (self._number or self._folders[0].checkpoints.newest_first())
-        encoder = self._encoder()
+        encoder = self.starting_encoder()
         named = self.is_main or settings.overwrite  # then every rank must know whether the run is the same
         self.identity = identity_of(encoder) if named else {}
         last = self.stage = self._begin(encoder)
         for number in range(self._number, len(self._stages)):  # a mistake is worth knowing now
-            last = self._built(number, self._encoder()) if number > self._number else last
+            last = self._built(number, self.starting_encoder()) if number > self._number else last
             self.identity |= last.identity if named else {}
         self.sub_models = last.plan.sub_models
         self.cuts = [parts.cut_of(self.encoder, pair) for pair in settings.exports]
@@ -128,7 +128,8 @@ class Run:
         finished = [folder.finished is not None for folder in self._folders[:-1]]
         return [*finished, False].index(False)
 
-    def _encoder(self) -> Encoder:
+    def starting_encoder(self) -> Encoder:
+        """What the run began with, built anew; sets the seed of everything."""
         pl.seed_everything(self.settings.seed, verbose=False)
         return parts.make_encoder(self.settings)
 
@@ -142,7 +143,7 @@ class Run:
 
     def _begin(self, encoder: Encoder | None = None) -> Stage:
         """The next stage, with the weights that the one before it ended with."""
-        encoder = self._encoder() if encoder is None else encoder
+        encoder = self.starting_encoder() if encoder is None else encoder
         self.identity = identity_of(encoder)
         if self._number:
             before = self._folders[self._number - 1].finished
@@ -203,7 +204,7 @@ class Run:
 
     def _make_whole(self) -> None:
         """Build the model again, with the last weights: those that were trained are spread over ranks."""
-        encoder = self._encoder()
+        encoder = self.starting_encoder()
         parts.restrict(encoder, self.stage.plan)
         self.stage = replace(self.stage, encoder=encoder)
         take_weights(self.stage.module, self.stage.folder.checkpoints.last)

@@ -11,6 +11,9 @@ import yaml
 from shipped import assert_shipped
 from small_runs import command, read_rows
 
+from embedtrain.files.measured.cost import read_cost
+from embedtrain.files.measured.health import read_health
+from embedtrain.files.measured.weights import read_weights
 from embedtrain.files.scores import read_scores
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.training.optim import AdamW
@@ -43,7 +46,8 @@ def test_the_run_folder_holds_what_was_promised(finished):
     folder, _ = finished
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     expected = "config.yaml metrics.jsonl metrics.csv checkpoints/last.ckpt checkpoints/best.ckpt model mteb "
-    expected += "model/model.safetensors cut_L2_D16/model.safetensors scores.jsonl heat_map.png"
+    expected += "model/model.safetensors cut_L2_D16/model.safetensors scores.jsonl heat_map.png "
+    expected += "health.jsonl cost.jsonl weights.json"
     assert set(expected.split()) <= names
     assert not {name for name in names if name.endswith((".tmp", ".bin"))}
     assert (folder / "heat_map.png").read_bytes().startswith(b"\x89PNG")
@@ -86,6 +90,26 @@ def test_every_cell_is_scored_before_and_after(finished):
         assert {(score.layer, score.dim) for score in found} == cells
         assert {(score.run, score.task) for score in found} == {("whole", "find")}
     assert {score.step for score in scores} == {0, STEPS}
+
+
+def test_what_a_report_needs_is_measured_of_every_cell(finished):
+    folder, _ = finished
+    cells = {(layer, dim) for layer in (1, 2, 4) for dim in (8, 16, 32)}
+    for step in (0, STEPS):
+        lines = [line for line in read_health(folder) if line.step == step]
+        assert {(line.layer, line.dim) for line in lines} == cells
+        assert len(lines) == len(cells)
+        assert all(line.pairs == 16 for line in lines)
+    assert {(line.layer, line.texts > 1) for line in read_cost(folder)} == {
+        (layer, batch) for layer in (1, 2, 4) for batch in (False, True)
+    }
+    weights = read_weights(folder)
+    assert (weights.run, weights.step, weights.adapters) == ("whole", STEPS, None)
+    assert weights.moved > 0.5
+    assert {(cut.layer, cut.dim) for cut in weights.cuts} == set(TRAINED)
+    assert all(-1 <= cut.least <= cut.cosine < 1 for cut in weights.cuts)
+    assert weights.rows.rows == 32
+    assert weights.rows.nearest >= weights.rows.nearest_before
 
 
 def test_best_checkpoint_holds_weights(finished):

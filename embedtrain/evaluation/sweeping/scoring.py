@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from embedtrain.evaluation import mteb_private
 from embedtrain.evaluation.catalogue.tasks import load
+from embedtrain.evaluation.health.measured import health_of
 from embedtrain.evaluation.per_item.collect import WRITES_NOTHING, Collector
 from embedtrain.evaluation.sweeping.adapter import ServedCell
 from embedtrain.evaluation.sweeping.funnel import Funnel, Measured, sub_models_of
@@ -22,6 +23,7 @@ from embedtrain.evaluation.sweeping.funnel_cell import FunnelCell
 from embedtrain.evaluation.sweeping.results import Sweep, keep_items, rows_of, store
 from embedtrain.evaluation.sweeping.workers import forked
 from embedtrain.evaluation.vectors.bank import GridBank, NotHeldError
+from embedtrain.files.measured.health import add_health
 from embedtrain.ranks import all_ranks, rank, world_size
 from embedtrain.types import Cell, Score
 
@@ -39,7 +41,7 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
     layers = [sub.layer for cell in shared.cells for sub in sub_models_of(cell)]
     bank = GridBank(shared.encoder, layers, counter.encoded, shared.keeping, shared.revision, counter.stored)
     collector = Collector(task)
-    loaded_before = task.data_loaded
+    loaded_before, looked_at = task.data_loaded, False
     _load_everywhere(task)
     try:
         while pending:
@@ -47,6 +49,8 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
             bank.closed, bank.cells = False, tuple(cell for cell in pending if isinstance(cell, Cell))
             yield first, _measure(shared, collector, bank, first, keep=rank() == 0)
             counter.cells(1)
+            if rank() == 0 and not looked_at:
+                looked_at = _look_at_vectors(shared, task, bank)
             pending = []
             for cell, scores in _lookups(shared, collector, bank, rest):
                 if scores is None:
@@ -57,6 +61,14 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
     finally:
         if task.data_loaded and not loaded_before:
             task.unload_data()
+
+
+def _look_at_vectors(shared: Sweep, task: AbsTask, bank: GridBank) -> bool:
+    """Write health.jsonl of a task whose texts are encoded."""
+    subs = list(dict.fromkeys(sub for cell in shared.cells for sub in sub_models_of(cell)))
+    lines = health_of(task, bank, subs, run=shared.run, step=shared.step, weights=shared.revision)
+    add_health(shared.results.parent, lines)
+    return True
 
 
 def _lookups(

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -51,6 +52,15 @@ class Encodes(Protocol):
         prompt: str | None = None,
     ) -> Embeddings:
         """Un-normalised vectors (L, M, D) on the CPU, texts in input order; `prompt` None is the role's."""
+
+
+class Held(NamedTuple):
+    """A text whose vectors a bank has."""
+
+    role: Role
+    prompt: str | None
+    text: str
+    handle: int  # of its vectors
 
 
 class NotHeldError(Exception):
@@ -126,6 +136,33 @@ class GridBank:
         handles = np.fromiter(map(known.__getitem__, texts), np.int64, len(texts))
         picked = self.storage.read(handles, sub.layer, sub.dim)  # (M, sub.dim)
         return Embeddings(picked[None], (sub.layer,)).at(sub)
+
+    def held(self, text: str, role: Role) -> Held | None:
+        """A text of that role, whatever its prompt; of any role where that one has no texts."""
+        groups = [where for where in self._handles if where[0] == role] or list(self._handles)
+        for where in groups:
+            if (handle := self._handles[where].get(text)) is not None:
+                return Held(*where, text, handle)
+        return None
+
+    def some(self, most: int) -> list[Held]:
+        """At most about `most` texts that the bank holds, at equal distances."""
+        step = max(1, len(self) // max(1, most))
+        return [
+            Held(*where, text, handle)
+            for where, known in self._handles.items()
+            for text, handle in islice(known.items(), 0, None, step)
+        ]
+
+    def of(self, texts: Sequence[Held], sub: SubModel) -> Tensor:
+        """Unit rows of one sub-model of texts that the bank holds, (M, sub.dim) float32."""
+        handles = np.array([one.handle for one in texts], dtype=np.int64)
+        return Embeddings(self.storage.read(handles, sub.layer, sub.dim)[None], (sub.layer,)).at(sub)
+
+    @property
+    def corpus_read(self) -> tuple[list[str], list[str]]:
+        """The ids and texts of the corpus that was last read; empty where none was."""
+        return self._corpus[1]
 
     def corpus(
         self, corpus: object, read: Callable[[Any], tuple[list[str], list[str]]]

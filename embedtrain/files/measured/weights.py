@@ -37,6 +37,14 @@ class Adapters(NamedTuple):
     changed: float  # share of the numbers of these layers that merging changes, in the dtype of the model
 
 
+class Rows(NamedTuple):
+    """Some training rows: whether a positive is nearer than the row's negatives and other rows' positives."""
+
+    rows: int
+    nearest_before: float  # share of the rows whose positive is the nearest, 0..1
+    nearest: float  # the same after training
+
+
 class Weights(NamedTuple):
     """How far the published weights are from those that the run began with."""
 
@@ -46,6 +54,7 @@ class Weights(NamedTuple):
     cuts: tuple[MovedCut, ...]  # those that were trained
     texts: int  # that `cuts` are measured on
     adapters: Adapters | None = None  # None: of a run without
+    rows: Rows | None = None  # None: of rows that are no pairs
 
     @property
     def moved(self) -> float:
