@@ -6,12 +6,15 @@
 
 The first line holds names if each of its cells is one word and either one of them is a usual name of a column
 or every column has longer texts below. Without names, columns are column_1, column_2, ..., as is one whose
-name is empty; an empty cell is null. Of a bad row of several lines, each line is a bad row.
+name is empty; an empty cell is null, and one that holds a list of texts or numbers, as JSON, Python and numpy
+write it, is that list. Of a bad row of several lines, each line is a bad row.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
+import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embedtrain.files.records import BEGIN, MAX_LINE, Raw, by_position, lines
+from embedtrain.files.unpacked import without_packing
 from embedtrain.types import InputError
 
 NAME = re.compile(r"[^\W\d][\w.:-]{0,60}( [\w.-]{1,20})?")
@@ -28,6 +32,10 @@ USUAL = frozenset(
     "sentence sent0 sent1 premise hypothesis score label labels answer document passage id _id qid pid "
     "query_id query-id corpus_id corpus-id docid doc_id instruction prompt text1 text2".split()
 )
+_TEXT = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+LIST = re.compile(rf"\[\s*(?:(?:{_TEXT}|{_NUMBER})(?:\s*,\s*|\s+|(?=\])))*\]", re.DOTALL)
+PART = re.compile(rf"{_TEXT}|{_NUMBER}", re.DOTALL)
 LOOKED_AT = 20  # rows that show whether the first one is of names
 SEPARATOR = re.compile(r"sep=(.)")  # Excel's first line
 
@@ -42,8 +50,8 @@ class Record(NamedTuple):
 
 def delimited_rows(path: Path, *, max_line: int) -> Iterator[Raw]:
     """The rows of a .csv or .tsv file, packed or not; one with too many or too few cells is a bad row."""
-    name = path.name.removesuffix(".gz")
-    records = _quoted(path, max_line) if name.endswith(".csv") else _plain(path, max_line)
+    is_csv = without_packing(path.name).endswith(".csv")
+    records = _quoted(path, max_line) if is_csv else _plain(path, max_line)
     start = list(islice(records, LOOKED_AT + 1))
     rows = [record.cells for record in start if not isinstance(record.cells, InputError)]
     if rows and isinstance(start[0].cells, InputError):
@@ -64,7 +72,7 @@ def delimited_rows(path: Path, *, max_line: int) -> Iterator[Raw]:
         if isinstance(cells, InputError):
             yield from _bad(path, raw, cells)
             continue
-        values: list[Any] = [cell or None for cell in cells]
+        values: list[Any] = [(cell or None) if (many := listed(cell)) is None else many for cell in cells]
         yield Raw(where, raw[0][0], dict(zip(names, values, strict=True)) if names else by_position(values))
 
 
@@ -77,6 +85,23 @@ def _bad(path: Path, raw: Sequence[tuple[int, bytes]], error: InputError) -> Ite
             where = f"{path}:{number}"
             part = f"{where}: was read as a part of the bad row of line {first}. Repair that one."
             yield Raw(where, number, InputError(part), line[:BEGIN])
+
+
+def listed(cell: str) -> list[str] | list[float] | None:
+    """The list that a cell holds: of texts, or of two numbers or more; None for any other cell."""
+    if not cell.startswith("[") or LIST.fullmatch(cell := cell.strip()) is None:
+        return None
+    try:
+        parts: list[Any] = json.loads(cell)
+    except ValueError:  # as Python and numpy write it
+        try:
+            parts = [ast.literal_eval(part) for part in PART.findall(cell)]
+        except (ValueError, SyntaxError):
+            return None
+    if all(isinstance(part, str) for part in parts):
+        return parts
+    numbers = [float(part) for part in parts if not isinstance(part, str)]
+    return numbers if len(numbers) == len(parts) > 1 else None
 
 
 def _names(rows: Sequence[list[str]]) -> list[str] | None:

@@ -8,25 +8,21 @@ A row that is a list of texts has the columns column_1, column_2, ...
 from __future__ import annotations
 
 import codecs
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embedtrain.files.unpacked import open_unpacked
+from embedtrain.files.unpacked import CHUNK, CUT, open_unpacked
 from embedtrain.types import InputError
 
 MAX_LINE = 16 << 20  # bytes; a longer line is a bad row and never in memory as a whole
 BEGIN = 64 << 10  # bytes of damage that are shown
 BOM = b"\xef\xbb\xbf"
-CHUNK = 1 << 18
 MAX_DIGITS = 4000  # of a whole number; Python itself converts up to 4300
 BLANK = re.compile(r"[ \t\n\r]*")
-CUT = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Raw(NamedTuple):

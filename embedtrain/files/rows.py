@@ -1,7 +1,8 @@
 """Rows of any file or folder a person may have, one at a time, each with the place it came from.
 
-Read are .jsonl, .ndjson, .json (one object a line, or one array), .csv and .tsv, the same with .gz, .parquet,
-a folder written by `datasets.save_to_disk`, and a folder of such files. Lines and rows are counted from 1.
+Read are .jsonl, .ndjson, .json (one object a line, one array, or one object that holds the rows), .csv and
+.tsv, the same with .gz, .bz2, .xz or .zst, .parquet, a folder written by `datasets.save_to_disk`, and a
+folder of such files. Lines and rows are counted from 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtrain.files.delimited import delimited_rows
+from embedtrain.files.json_objects import object_rows
 from embedtrain.files.parquet import parquet_rows
 from embedtrain.files.reading import reading
 from embedtrain.files.records import (
@@ -29,13 +31,14 @@ from embedtrain.files.records import (
     parse_line,
     parsed,
 )
+from embedtrain.files.unpacked import PACKED, without_packing
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
 Row = tuple[str, dict[str, Any]]
 
 LINES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
-SUFFIXES = (*(f"{name}{packed}" for name in LINES for packed in ("", ".gz")), ".parquet")
+SUFFIXES = (*(f"{name}{packed}" for name in LINES for packed in ("", *PACKED)), ".parquet")
 NO_ROWS = {
     "dataset_info.json",
     "dataset_infos.json",
@@ -79,12 +82,14 @@ def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
     """The rows of a file in their order; its name says what is inside."""
     if path.name.endswith(".parquet"):
         return parquet_rows(path)
-    if path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
+    if without_packing(path.name).endswith((".csv", ".tsv")):
         return delimited_rows(path, max_line=max_line)
     if ".json" in path.suffixes[-2:]:
         start = list(islice(lines(path, max_line=max_line), 2))
         if start and _is_array(*start):
             return array_rows(path, max_line=max_line)
+        if start and (rows := object_rows(path, *start)) is not None:
+            return rows
     return lines(path, max_line=max_line)
 
 
@@ -121,8 +126,8 @@ def row_files(path: str | Path, *, split: str | None = None) -> list[Path]:
         )
     names = sorted({name for name in map(_split_of, files) if name})
     if split is not None or len(names) > 1:
-        wanted = _one_split(path, names or sorted({_stem(file) for file in files}), split)
-        files = [file for file in files if wanted in (_split_of(file), _stem(file))]
+        wanted = _one_split(path, names or sorted({stem(file) for file in files}), split)
+        files = [file for file in files if wanted in (_split_of(file), stem(file))]
     return files
 
 
@@ -137,9 +142,9 @@ def split_files(folder: Path) -> dict[str, tuple[Path, ...]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         if _has_rows(path) or (path / "state.json").is_file():
-            found.setdefault(SHARD.sub("", _stem(path) if path.is_file() else path.name), []).append(path)
+            found.setdefault(SHARD.sub("", stem(path) if path.is_file() else path.name), []).append(path)
     for paths in found.values():
-        if len(paths) > 1 and not all(SHARD.search(_stem(path)) for path in paths):
+        if len(paths) > 1 and not all(SHARD.search(stem(path)) for path in paths):
             raise InputError(
                 f"{folder}: {paths[0].name} and {paths[1].name} are one split twice; keep one of them"
             )
@@ -165,9 +170,11 @@ def _one_split(folder: Path, names: list[str], split: str | None) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Row files of a folder, sorted; of its subfolders when it has none itself (the hub's own layout)."""
-    found = sorted(file for file in folder.iterdir() if file.is_file() and _has_rows(file))
-    return found or sorted(file for file in folder.glob("*/*") if _has_rows(file))
+    """Row files of a folder, sorted; of its subfolders when it has none itself (the hub's own layouts)."""
+    found: list[Path] = []
+    for depth in ("*", "*/*", "*/*/*"):
+        found = found or sorted(file for file in folder.glob(depth) if file.is_file() and _has_rows(file))
+    return found
 
 
 @lru_cache(maxsize=1024)  # a folder is read more than once
@@ -188,13 +195,14 @@ def _has_rows(file: Path) -> bool:
     return file.name.endswith(SUFFIXES) and file.name not in NO_ROWS
 
 
-def _stem(file: Path) -> str:
-    return file.name[: -len(max((s for s in SUFFIXES if file.name.endswith(s)), key=len))]
+def stem(file: Path) -> str:
+    """The name of a file of rows without its suffix: train of train.jsonl.gz."""
+    return file.name.removesuffix(max((s for s in SUFFIXES if file.name.endswith(s)), key=len, default=""))
 
 
 def _split_of(file: Path) -> str:
     """'train' of train.jsonl, train-00000-of-00002.parquet and train/part.jsonl; '' when nothing says so."""
-    head = _stem(file).split("-")[0].split(".")[0]
+    head = stem(file).split("-")[0].split(".")[0]
     return next((name for name in (head, file.parent.name) if name in SPLITS), "")
 
 

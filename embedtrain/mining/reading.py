@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from embedtrain.data.read.bad_rows import BadRows, usable
 from embedtrain.data.read.fields import read_fields
-from embedtrain.data.read.ranking import of_split, ranking_files
+from embedtrain.data.read.ranking import of_split, part_rows, ranking_files
 from embedtrain.data.read.retrieval import DOCUMENT, QUERY, ById, Judgements
 from embedtrain.data.read.sources import Example, read_examples
-from embedtrain.files.rows import raw_rows
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ def read_retrieval(
     files = of_split(ranking_files(folder) if folder.is_dir() else {}, split, ("train",), folder)
     for name, rows in (("corpus", corpus_rows), ("queries", queries), ("qrels", judgements)):
         for path in files.get(name) or (_file(folder, name),):
-            part = _read(path, rows.add, bad)[1]
+            part = _read(path, rows.add, bad, name)[1]
             parts[name] = Part(*map(sum, zip(part, parts[name], strict=True))) if name in parts else part
     judgements.warn_of_missing()
     missing, judged = judgements.missing, parts["qrels"]
@@ -131,10 +130,11 @@ def read_corpus(path: str | Path, bad: Bad = BadRows) -> tuple[list[str], Part]:
 
 
 def _read(
-    path: str | Path, read: Callable[[str, dict[str, Any]], Value], bad: Bad
+    path: str | Path, read: Callable[[str, dict[str, Any]], Value], bad: Bad, part: str = "corpus"
 ) -> tuple[list[Value], Part]:
     bad_rows = bad()
-    found = list(usable(raw_rows(path, max_line=bad_rows.max_line), read, bad_rows.add))
+    raws = part_rows(Path(path).expanduser(), part, max_line=bad_rows.max_line)
+    found = list(usable(raws, read, bad_rows.add))
     return found, Part(len(found) + bad_rows.left_out, len(found), bad_rows.left_out)
 
 

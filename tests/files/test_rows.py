@@ -1,6 +1,10 @@
+import bz2
 import gzip
 import json
+import lzma
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedtrain.files.rows import read_rows
@@ -32,6 +36,63 @@ def test_json_array_is_read(tmp_path, opener):
     with opener(path, "wt") as file:
         file.write(json.dumps(ROWS, indent=2))
     assert list(read_rows(path))[2] == (f"{path}: row 3", ROWS[2])
+
+
+@pytest.mark.parametrize("packing", ["gz", "bz2", "xz", "zst"])
+def test_packed_files_are_read_and_their_damage_is_named(tmp_path, packing):
+    path = tmp_path / f"a.jsonl.{packing}"
+    text = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    if packing == "zst":
+        with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, "zstd") as out:
+            out.write(text)
+    else:
+        path.write_bytes({"gz": gzip, "bz2": bz2, "xz": lzma}[packing].compress(text))
+    assert contents(path) == ROWS
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(InputError, match=rf"a\.jsonl\.{packing}: (damaged|cannot be read)"):
+        contents(path)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.tsv", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-8-sig"])
+def test_files_with_a_byte_order_mark_are_read(tmp_path, name, encoding):
+    cut = {"csv": ",", "tsv": "\t"}.get(name[2:])
+    lines = [json.dumps(row, ensure_ascii=False) for row in ROWS]
+    if name == "a.json":
+        lines = [json.dumps(ROWS, indent=1, ensure_ascii=False)]
+    if cut:
+        lines = [cut.join(row) for row in [ROWS[0], *(row.values() for row in ROWS)]]
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / name).write_bytes((mark + "\r\n".join(lines)).encode(encoding))
+    assert contents(tmp_path / name) == ROWS
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"version": "1.0", "data": ROWS},
+        {name: [row[name] for row in ROWS] for name in ROWS[0]},
+        {name: {str(place): row[name] for place, row in enumerate(ROWS)} for name in ROWS[0]},
+    ],
+)
+def test_rows_inside_one_object_are_read(tmp_path, value, indent):
+    (tmp_path / "a.json").write_text(json.dumps(value, indent=indent))
+    assert contents(tmp_path / "a.json") == ROWS
+
+
+@pytest.mark.parametrize("row", [{"query": ["i", "q"], "pos": ["p", "r"]}, {"query": "q", "data": "p"}])
+def test_an_object_that_is_a_row_stays_one(tmp_path, row):
+    (tmp_path / "a.json").write_text(json.dumps(row))
+    assert contents(tmp_path / "a.json") == [row]
+
+
+def test_parquet_of_the_hubs_own_conversion_is_read(tmp_path):
+    for split in ("train", "test"):
+        place = tmp_path / "default" / split / "0000.parquet"
+        place.parent.mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(ROWS if split == "train" else ROWS[:1]), place)
+    assert contents(tmp_path) == ROWS
 
 
 def test_parquet_is_read(tmp_path):

@@ -1,5 +1,6 @@
 """Commands and training runs of tests: started, ended early, compared."""
 
+import csv
 import importlib
 import json
 import sys
@@ -26,6 +27,16 @@ def write_rows(path, rows):
     """Lines of JSON at `path`, which is returned; its folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def write_table(path, rows, separator=","):
+    """A CSV or TSV file with a header at `path`, which is returned; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.DictWriter(file, list(rows[0]), delimiter=separator)
+        lines.writeheader()
+        lines.writerows(rows)
     return path
 
 

@@ -140,6 +140,13 @@ def passage(where: str, field: str, value: Mapping[str, Any]) -> str:
     return f"{title} {any_text(where, f'{field}.{name}', value[name])}".strip()
 
 
+def documents(value: Any) -> list[Any]:  # noqa: ANN401 - whatever the row has
+    """One document, or those of an object of lists, as `datasets` writes it: {"title": [], "text": []}."""
+    if isinstance(value, Mapping) and value and all(isinstance(part, list) for part in value.values()):
+        return [dict(zip(value, one, strict=False)) for one in zip(*value.values(), strict=False)]
+    return [value]
+
+
 def list_of(check: Check, plural: str, *, least: int = 1) -> Check:
     """The check of a list of a least length whose values are checked."""
     return partial(_list, check, plural, least)

@@ -17,6 +17,7 @@ from embedtrain.data.read.fields import (
     text,
     whole_number,
 )
+from embedtrain.data.read.triplets import Triplet, triplet_of
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -103,12 +104,29 @@ class Judgements:
 
     def add(self, where: str, row: Mapping[str, Any]) -> None:
         """Note a row; an unknown query or document is counted. Raises InputError for a wrong field."""
+        if (triplet := triplet_of(where, row)) is not None:
+            judged = self.known(where, triplet)
+            if judged is not None:
+                scores = self.scores.setdefault(judged.query, {})
+                scores |= dict.fromkeys(judged.negatives, 0) | scores | dict.fromkeys(judged.positives, 1)
+            return
         query, document, score = read_fields(where, _judgement(row), _JUDGEMENT).values()
         if query not in self._queries.rows or document not in self._corpus.rows:
-            self.missing += 1
-            self.first_missing = self.first_missing or where
+            self._miss(where)
         if query in self._queries.rows:
             self.scores.setdefault(query, {})[document] = score
+
+    def known(self, where: str, triplet: Triplet) -> Triplet | None:
+        """A triplet with the documents that are there; None where the query or every positive is not."""
+        parts = [[one for one in part if one in self._corpus.rows] for part in triplet[1:3]]
+        if triplet.query not in self._queries.rows or not parts[0]:
+            self._miss(where)
+            return None
+        return triplet._replace(positives=tuple(parts[0]), negatives=tuple(parts[1]))
+
+    def _miss(self, where: str) -> None:
+        self.missing += 1
+        self.first_missing = self.first_missing or where
 
     def warn_of_missing(self) -> None:
         """Log how many judgements are of queries or documents that the set does not have."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from embedtrain.data.read.fields import Check, any_text, list_of, missing, number, passage, text
+from embedtrain.data.read.fields import Check, any_text, documents, list_of, missing, number, passage, text
 from embedtrain.data.read.forms import Reading, describe
 from embedtrain.data.read.readings import reading_of
 from embedtrain.files.rows import nearest
@@ -164,7 +164,7 @@ class TrainingRows:
             None
             if negative and (one is None or (isinstance(one, str) and not one.strip()))
             else self._one(where, field, one)
-            for one in (value if isinstance(value, list | tuple) else (value,))
+            for one in (value if isinstance(value, list | tuple) else documents(value))
         ]
 
     def _teacher(self, where: str, row: Mapping[str, Any], reading: Reading) -> list[float]:

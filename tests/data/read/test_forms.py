@@ -4,7 +4,7 @@ import gzip
 import json
 
 import pytest
-from small_runs import write_rows
+from small_runs import write_rows, write_table
 
 from embedtrain import console
 from embedtrain.data.read.forms import FORMS
@@ -124,6 +124,8 @@ def test_pairs_of_instruction_and_text(tmp_path, instruction, prompt):
     "row",
     [
         {"query": "q", "positive_passages": [PASSAGE], "negative_passages": [{"title": "", "text": "n"}]},
+        {"query": "q", "positive_passages": {"title": ["T"], "text": ["p one"]},
+         "negative_passages": {"title": [""], "text": ["n"]}},
         {"question": "q", "answers": ["a"], "positive_ctxs": [PASSAGE], "negative_ctxs": [{"text": "random"}],
          "hard_negative_ctxs": [{"title": None, "text": "n", "score": 3}]},
     ],
@@ -153,6 +155,28 @@ def test_rows_without_names_and_tables(tmp_path, name, text, expected):
     examples = read(path, tmp_path)
     assert len(examples) == 2
     assert examples[0][:4] == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "negatives"),
+    [
+        ('["n, one", "m"]', ("n, one", "m")),
+        ("['n, one', \"m's\"]", ("n, one", "m's")),
+        ("['n, one' 'm'\n 'o']", ("n, one", "m", "o")),
+        ("[]", ()),
+        ("[music] plays", ("[music] plays",)),
+        ("[1]", ("[1]",)),
+    ],
+)
+def test_cells_may_hold_lists(tmp_path, cell, negatives):
+    path = write_table(tmp_path / "a.csv", [{"query": "q one", "pos": '["p one"]', "neg": cell}])
+    (example,) = read(path, tmp_path)
+    assert example[:3] == ("q one", ("p one",), negatives)
+
+
+def test_scores_in_cells(tmp_path):
+    row = {"query": "q", "pos": '["p"]', "neg": '["n", "m"]', "score": "[0.5, 0.25, 0.125]"}
+    assert read(write_table(tmp_path / "a.csv", [row]), tmp_path)[0].teacher == (0.5, 0.25, 0.125)
 
 
 def test_quotes_and_line_breaks_in_cells(tmp_path):

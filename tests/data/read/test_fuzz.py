@@ -39,7 +39,7 @@ LINES = (
     b'"query"',
     b"null",
     b"\x00" * 40,
-    b"\xff\xfe{\x00}\x00",
+    b"{\xff\xfe\x00}\x00",
     b"",
     b" \t ",
     b" " * 3000,

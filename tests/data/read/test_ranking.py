@@ -65,7 +65,56 @@ def saved(folder):
     DatasetDict({name: Dataset.from_list(rows) for name, rows in parts.items()}).save_to_disk(folder)
 
 
+def flag_embedding(folder):
+    write_rows(folder / "corpus.jsonl", CORPUS)
+    write_rows(folder / "test_queries.jsonl", QUERIES)
+    write_rows(folder / "test_qrels.jsonl", judged(("qid", "docid", "relevance")))
+
+
+def ms_marco(folder):
+    trec(folder)
+    for old, new in (("corpus", "collection"), ("queries", "queries.test"), ("qrels", "qrels.test")):
+        (folder / f"{old}.tsv").rename(folder / f"{new}.tsv")
+
+
+def llama_index(folder, name="dataset"):
+    texts = {row["id"]: f"{row['title']} {row['text']}".strip() for row in CORPUS}
+    relevant = {}
+    for query, doc, score in QRELS:
+        relevant.setdefault(query, {})[doc] = score
+    whole = {
+        "queries": {row["id"]: row["text"] for row in QUERIES},
+        "corpus": texts | {"d1": {"title": "t", "text": "document 1"}},
+        "relevant_docs": relevant | {"q2": ["d2"]},
+        "mode": "text",
+    }
+    (folder / f"{name}.json").write_text(json.dumps(whole, indent=4))
+
+
+def triplets(folder):
+    ours(folder)
+    (folder / "qrels.jsonl").unlink()
+    rows = [
+        {"query-id": "q0", "positive-id": "d0", "negative-id-1": "d3"},
+        {"query-id": "q1", "positive-id": "d1"},
+        {"query-id": "q2", "positive-id": "d2"},
+    ]
+    write_rows(folder / "triplets.jsonl", rows)
+
+
+def triplets_in_lists(folder):
+    triplets(folder)
+    rows = [{"qid": query, "pos": [doc], "neg": {}} for query, doc, score in QRELS if score]
+    rows[0]["neg"] = {"bm25": ["d3"], "other": ["d3"]}
+    write_rows(folder / "triplets.jsonl", rows)
+
+
 LAYOUTS = {
+    "FlagEmbedding": flag_embedding,
+    "MS MARCO": ms_marco,
+    "LlamaIndex": llama_index,
+    "triplets of ids": triplets,
+    "lists of ids": triplets_in_lists,
     "ours": ours,
     "BEIR": beir,
     "BEIR without a header": lambda folder: beir(folder, header=False),
@@ -107,6 +156,53 @@ def test_every_layout_is_read_alike_by_training_mining_and_evaluation(folder, la
     assert ranking["relevant_docs"]["q0"] == {"d0": 1, "d3": 0}
     assert ranking["corpus"]["id"][:] == [row["id"] for row in CORPUS]
     assert ranking["queries"]["text"][:] == [row["text"] for row in QUERIES]
+
+
+def test_a_row_of_ids_is_a_row_of_training(folder):
+    ours(folder)
+    (folder / "qrels.jsonl").unlink()
+    (folder / "triplets.tsv").write_text("q0\td0\td3\nq0\td1\td2\nq1\tgone\td2\nq1\td1\tgone\n")
+    rows = [example[:3] for example in read_examples(folder)]
+    assert rows == [
+        ("query 0", ("document 0",), ("t document 3",)),
+        ("query 0", ("t document 1",), ("t document 2",)),
+        ("query 1", ("t document 1",), ()),
+    ]
+    named = [{"query": "q0", "positive": "d0", "negative": "d3", "score": 2.5}]
+    (folder / "triplets.tsv").unlink()
+    write_rows(folder / "train.jsonl", named)
+    assert read_examples(folder)[0].teacher == (2.5, 0.0)
+
+
+def test_a_file_of_judgements_is_a_source(folder):
+    beir(folder)
+    assert read_examples(folder / "qrels/test.tsv", task="shop") == read_examples(folder)
+    llama = folder.parent / "llama"
+    llama.mkdir()
+    llama_index(llama)
+    assert [row[:3] for row in read_examples(llama / "dataset.json")] == [
+        row[:3] for row in read_examples(folder)
+    ]
+
+
+def test_rankings_that_are_each_one_file(folder):
+    llama_index(folder, "train_dataset")
+    whole = json.loads((folder / "train_dataset.json").read_text())
+    whole["corpus"] |= {"d9": "one more"}
+    (folder / "val_dataset.json").write_text(json.dumps(whole))
+    assert read_examples(folder)[0].where.startswith(f"{folder}/train_dataset.json")
+    splits, ranking = evaluated(folder)
+    assert (splits, len(ranking["corpus"])) == (["val"], 7)
+
+
+def test_rows_as_of_training_are_a_ranking_of_their_documents(folder):
+    rows = [{"query": "q one", "pos": ["a b"], "neg": ["c d"]}, {"query": "q two", "pos": ["c d"], "neg": []}]
+    write_rows(folder / "test.jsonl", rows)
+    splits, ranking = evaluated(folder)
+    assert splits == ["test"]
+    assert ranking["corpus"]["text"][:] == ["c d", "a b"]
+    assert ranking["relevant_docs"] == {"q0": {"d0": 0, "d1": 1}, "q1": {"d0": 1}}
+    assert ranking["top_ranked"] is None, "all documents are ranked, not each query's own"
 
 
 def test_judgements_by_split(folder):

@@ -43,6 +43,12 @@ class LocalSet(NamedTuple):
     files: dict[str, tuple[Path, ...]]
 
     @property
+    def is_ranking(self) -> bool:
+        """Whether it has a corpus and queries, or lacks them; a ranking may also be rows as of training."""
+        of_rows = set(self.files) & {*PREFERRED, "train"} and not set(self.files) & {"corpus", "queries"}
+        return self.kind in RANKINGS and not of_rows
+
+    @property
     def path(self) -> str:
         """Where it is under the root, sts/stsbenchmark."""
         return f"{self.kind}/{self.name}"
@@ -84,9 +90,9 @@ def evaluated_splits(local: LocalSet, splits: Sequence[str] | None) -> list[str]
         InputError: a split, or what its kind needs beside it, is not there.
     """
     there = ", ".join(local.files) or "no file"
-    if local.kind in RANKINGS:
+    if local.is_ranking:
         judged = judged_splits(local.files)
-        there_now = {*local.files, *(["qrels"] if judged else [])}
+        there_now = {name.split("/")[0] for name in local.files}
         missing = [file for file in RANKINGS[local.kind] if file not in there_now]
         if missing:
             raise InputError(f"{local.path} lacks {', '.join(missing)}; it has {there}")
@@ -102,7 +108,7 @@ def evaluated_splits(local: LocalSet, splits: Sequence[str] | None) -> list[str]
         missing = [split for split in splits if split not in local.files]
         if missing:
             raise InputError(f"{local.path} has no split {', '.join(missing)}; it has {there}")
-        return list(splits)
+        return list(splits)[: 1 if local.kind in RANKINGS else None]
     first = next((split for split in PREFERRED if split in local.files), None)
     if first is None and local.kind != "classification":
         raise InputError(f"{local.path} has no split to evaluate ({', '.join(PREFERRED)}); it has {there}")
@@ -111,7 +117,7 @@ def evaluated_splits(local: LocalSet, splits: Sequence[str] | None) -> list[str]
 
 def used_files(local: LocalSet, evaluated: Sequence[str]) -> dict[str, tuple[Path, ...]]:
     """The files that an evaluation of these splits reads."""
-    if local.kind in RANKINGS:
+    if local.is_ranking:
         parts = of_split(local.files, evaluated[0], (), local.path)
         return {name: paths for name, paths in parts.items() if name in RANKINGS[local.kind]}
     wanted = set(evaluated)

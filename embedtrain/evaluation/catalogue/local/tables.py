@@ -27,8 +27,11 @@ from embedtrain.data.read.fields import (
     text,
     zero_or_one,
 )
+from embedtrain.data.read.ranking import part_rows
 from embedtrain.data.read.retrieval import DOCUMENT, QUERY, ById, Judgements
-from embedtrain.files.rows import raw_rows
+from embedtrain.data.read.sources import read_examples
+from embedtrain.evaluation.catalogue.local.columns import columns_of
+from embedtrain.files.rows import stem
 from embedtrain.types import InputError
 
 logger = logging.getLogger(__name__)
@@ -67,20 +70,24 @@ def read_tables(kind: str, files: Files, splits: Sequence[str]) -> DatasetDict:
     return DatasetDict({split: _table(kind, files[split]).rename_columns(names) for split in splits})
 
 
-def read_ranking(files: Files) -> dict[str, Any]:
+def read_ranking(files: Files, kind: str = "retrieval") -> dict[str, Any]:
     """Corpus, queries, relevant_docs and, where there is such a file, top_ranked, as mteb's retrieval has.
+
+    Rows as of training are a ranking too: of all their documents, or of each query's own in reranking.
 
     Raises:
         InputError: a malformed row, an unknown or repeated id, no relevant document at all.
     """
+    if "corpus" not in files:
+        return _ranking_of_rows(files, kind)
     corpus, queries = ById(DOCUMENT), ById(QUERY)
     judgements = Judgements(queries, corpus)
     for name, rows in (("corpus", corpus), ("queries", queries)):
-        _rows(files[name], rows.add)
-    _rows(files["qrels"], judgements.add, may_be_empty=True)
+        _rows(files[name], rows.add, name)
+    _rows(files["qrels"], judgements.add, "qrels", may_be_empty=True)
     judgements.warn_of_missing()
     relevant = judgements.scores
-    if all(path.parent.name != files["corpus"][0].parent.name for path in files["qrels"]):  # of one split
+    if any(stem(path) != "qrels" for path in files["qrels"]):  # of one split
         queries.rows = {name: row for name, row in queries.rows.items() if name in relevant}
     if not any(score > 0 for docs in relevant.values() for score in docs.values()):
         raise InputError(f"{files['qrels'][0]}: no query has a relevant document (a score above 0)")
@@ -101,6 +108,28 @@ def read_ranking(files: Files) -> dict[str, Any]:
     }
 
 
+def _ranking_of_rows(files: Files, kind: str) -> dict[str, Any]:
+    relevant: dict[str, dict[str, int]] = {}
+    queries: dict[str, str] = {}
+    corpus: dict[str, str] = {}
+    for path in (path for paths in files.values() for path in paths):
+        for example in read_examples(path):
+            if not example.positives:
+                raise InputError(f"{example.where}: is a text alone, and a ranking needs positives too")
+            query = queries.setdefault(example.query, f"q{len(queries)}")
+            judged = {one: 0 for one in example.negatives} | {one: 1 for one in example.positives}
+            for text_, score in judged.items():
+                name = corpus.setdefault(text_, f"d{len(corpus)}")
+                scores = relevant.setdefault(query, {})
+                scores[name] = max(score, scores.get(name, 0))
+    return {
+        "corpus": Dataset.from_list([{"id": name, "title": "", "text": one} for one, name in corpus.items()]),
+        "queries": Dataset.from_list([{"id": name, "text": one} for one, name in queries.items()]),
+        "relevant_docs": relevant,
+        "top_ranked": {query: list(own) for query, own in relevant.items()} if kind == "reranking" else None,
+    }
+
+
 def hold_out(rows: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
     """(train, test) of one table: of each label one row in `HELD_OUT` goes to the test; the order is kept."""
     by_label: dict[Any, list[int]] = {}
@@ -116,17 +145,26 @@ def hold_out(rows: Dataset, seed: int = 0) -> tuple[Dataset, Dataset]:
 
 
 def _rows(
-    files: Sequence[Path], read: Callable[[str, dict[str, Any]], Value], *, may_be_empty: bool = False
+    files: Sequence[Path],
+    read: Callable[[str, dict[str, Any]], Value],
+    part: str = "",
+    *,
+    may_be_empty: bool = False,
 ) -> list[Value]:
-    """What `read` makes of all rows. The first bad row is an error: a score is of the  whole set."""
-    found = [value for file in files for value in usable(raw_rows(file), read, BadRows("error").add)]
+    """What `read` makes of all rows. The first bad row is an error: a score is of the whole set."""
+    found = [value for file in files for value in usable(part_rows(file, part), read, BadRows("error").add)]
     if not found and not may_be_empty:
         raise InputError(f"{', '.join(map(str, files))}: no rows; add some or remove the file")
     return found
 
 
 def _table(kind: str, files: Sequence[Path]) -> Dataset:
-    def read(where: str, row: dict[str, Any]) -> dict[str, Any]:
+    ours = columns_of(kind, tuple(FORMS[kind]))
+
+    def read(where: str, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [checked(where, one) for one in ours(where, row)]
+
+    def checked(where: str, row: dict[str, Any]) -> dict[str, Any]:
         found = read_fields(where, row, FORMS[kind])
         if kind == "summarization" and len(found["relevance"]) != len(found["machine_summaries"]):
             raise InputError(
@@ -135,7 +173,7 @@ def _table(kind: str, files: Sequence[Path]) -> Dataset:
             )
         return found
 
-    return Dataset.from_list(_rows(files, read))
+    return Dataset.from_list([row for rows in _rows(files, read) for row in rows])
 
 
 def _classification(files: Files, splits: Sequence[str]) -> dict[str, Dataset]:

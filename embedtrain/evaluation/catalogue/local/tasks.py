@@ -40,7 +40,7 @@ class LocalFiles:
     def load_data(self, num_proc: int | None = None, **_: Any) -> None:  # noqa: ANN401 (mteb's signature)
         """Reads what is evaluated; raises InputError for a malformed row or an empty split."""
         if self.kind in RANKINGS:
-            self.dataset = {"default": {self.eval_splits[0]: read_ranking(self.files)}}
+            self.dataset = {"default": {self.eval_splits[0]: read_ranking(self.files, self.kind)}}
         else:
             self.dataset = read_tables(self.kind, self.files, self.eval_splits)
         self.data_loaded = True

@@ -5,6 +5,7 @@ import re
 import pytest
 from tasks import swept
 
+from embedtrain.evaluation.catalogue.local.tables import read_tables
 from embedtrain.evaluation.catalogue.tasks import find_tasks, load
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
@@ -110,3 +111,49 @@ def test_judged_queries_need_candidates(root, write):
     (root / "reranking/best/top_ranked.jsonl").unlink()
     with pytest.raises(InputError, match="reranking/best lacks top_ranked"):
         find_tasks(["best"], root)
+
+
+PAIRS = [("a cat", "a dog", 0), ("a bird", "a bird", 1), ("the sun", "the rain", 0)]
+LISTS = dict(zip(("sent1", "sent2", "labels"), map(list, zip(*PAIRS, strict=True)), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "rows"),
+    [
+        ("sts", "score", [{"sentence_A": a, "sentence_B": b, "relatedness_score": c} for a, b, c in PAIRS]),
+        ("sts", "score", [{"text1": a, "text2": b, "label": str(c)} for a, b, c in PAIRS]),
+        ("pairs", "labels", [{"question1": a, "question2": b, "is_duplicate": c} for a, b, c in PAIRS]),
+        ("pairs", "labels", [LISTS]),
+    ],
+)
+def test_pairs_are_read_under_the_names_that_others_give(tmp_path, write, kind, name, rows):
+    path = tmp_path / "test.jsonl"
+    write(path, rows)
+    table = read_tables(kind, {"test": (path,)}, ["test"])["test"].to_list()
+    assert [(row["sentence1"], row["sentence2"], row[name]) for row in table] == PAIRS
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"sentences": ["a cat", "a dog"], "labels": [1, 0]}],
+        [{"text": "a cat", "intent": 1}, {"text": "a dog", "intent": 0}],
+        [{"sentence": "a cat", "label": 1}, {"sentence": "a dog", "label": 0}],
+    ],
+)
+def test_labelled_texts_are_read_under_the_names_that_others_give(tmp_path, write, rows):
+    path = tmp_path / "test.jsonl"
+    write(path, rows)
+    table = read_tables("clustering", {"test": (path,)}, ["test"])["test"].to_list()
+    assert [(row["sentences"], row["labels"]) for row in table] == [("a cat", "1"), ("a dog", "0")]
+
+
+def test_rows_of_a_query_with_its_documents_are_ranked(tmp_path, write, make_encoder):
+    rows = [
+        {"query": f"word{n}", "positive": [f"word{n}"], "negative": [f"other{n}", f"more{n}"]}
+        for n in range(3)
+    ]
+    for kind in ("reranking", "retrieval"):
+        write(tmp_path / kind / f"{kind}-rows" / "test.jsonl", rows)
+    scores = swept(make_encoder(), find_tasks(["local"], tmp_path), [Cell(1, 16)], tmp_path / "out")
+    assert [score.value for score in main_scores(scores)] == [1.0, 1.0]
