@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedtrain.devices import device_of
+from embedtrain.files.measured.verdict import Verdict, read_verdict
 from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model, load_encoder
@@ -136,6 +137,11 @@ class Run:
         """All that was measured: step 0 is the untouched backbone. Empty without evaluation."""
         file = self.folder / "scores.jsonl"
         return read_scores(file) if file.exists() else []
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What it is worth and which cut to ship; None before it is published."""
+        return read_verdict(self.folder)
 
     def table(self) -> pd.DataFrame:
         """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""

@@ -21,6 +21,7 @@ def run(settings: TrainSettings) -> float | None:
     Raises:
         IncompleteError: once all is written, if a task could not be scored.
     """
+    from embedtrain.cli.line.job import job_words
     from embedtrain.cli.process.stopping import again, leave
     from embedtrain.console import is_main_process
     from embedtrain.run.numbers import optimized
@@ -29,7 +30,7 @@ def run(settings: TrainSettings) -> float | None:
 
     try:
         with StopRequest() as stop:
-            trained = train(settings, stop)
+            trained = train(settings, stop, job_words())
         return optimized(trained) if is_main_process() else None
     except Stopped as stopped:
         leave(stopped, again(settings), leads=is_main_process())

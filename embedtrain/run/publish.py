@@ -14,6 +14,7 @@ from embedtrain.data.entries import entries_of
 from embedtrain.data.read.hub import is_hub_name
 from embedtrain.devices import placed
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
+from embedtrain.files.measured.verdict import Verdict
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
 from embedtrain.model.folder.adapter import save_adapter
@@ -24,6 +25,7 @@ from embedtrain.report.table import comparison
 from embedtrain.run.measure import grid, measure, measure_speed
 from embedtrain.run.results.artefacts import index_of, show_leaderboard
 from embedtrain.run.results.moved import take_down_moved
+from embedtrain.run.results.verdict import judge
 from embedtrain.run.run import Run
 from embedtrain.training.checkpoints import take_weights
 from embedtrain.types import Cell, SubModel
@@ -66,7 +68,7 @@ def publish(run: Run) -> list[Published]:
 
 
 def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError | None:
-    """Score the trained model on the same cells, show both, and put the scores into the cards.
+    """Score the trained model on the same cells, show both, put the scores into the cards, and judge.
 
     Returns:
         As `evaluate_before`.
@@ -80,7 +82,7 @@ def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError 
         _show(run)
         for each in published:
             renew_card(each.folder, index_of(run.folder.path, each.name, each.sub, each.step))
-    _say_what_is_there(run)
+    _say_what_is_there(run, judge(run))
     return failed
 
 
@@ -91,12 +93,13 @@ def _hub_datasets(run: Run) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*run.encoder.datasets, *own)))
 
 
-def _say_what_is_there(run: Run) -> None:
+def _say_what_is_there(run: Run, verdict: Verdict) -> None:
     console.log(f"finished in {console.duration(time.monotonic() - run.started)}: {run.folder.model}")
     for cut in run.cuts:
         console.log(f"  cut to {cut.layer} layers, {cut.dim} dims: {run.folder.path / f'cut_{cut}'}")
     smaller = run.sub_models[:-1] or run.sub_models
-    sub = smaller[len(smaller) // 2]
+    ship = verdict.cut
+    sub = smaller[len(smaller) // 2] if ship is None else SubModel(ship.layer, ship.dim)
     console.log(
         f"next: cut it to any size   embedtrain-export model={run.folder.path} layer={sub.layer} "
         f"dim={sub.dim} out={run.settings.name}-{sub}"

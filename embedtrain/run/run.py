@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +37,7 @@ class Run:
     Args:
         settings: of the command.
         stop: what signals ask for; left out, nobody listens to them.
+        words: of the command line that started it, for advice that can be typed; none from Python.
 
     Attributes:
         stage: the one that trains next, or trained last.
@@ -48,8 +50,10 @@ class Run:
         InputError: if a part refuses its settings; nothing has been written then.
     """
 
-    def __init__(self, settings: TrainSettings, stop: StopRequest | None = None) -> None:
-        self.started = time.monotonic()
+    def __init__(
+        self, settings: TrainSettings, stop: StopRequest | None = None, words: Sequence[str] = ()
+    ) -> None:
+        self.started, self.words = time.monotonic(), tuple(words)
         self.stop = StopRequest() if stop is None else stop
         self.is_main = console.is_main_process()
         self.folder = RunFolder(settings.output_root, settings.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 
 from embedtrain.files.locks import only_thread
 from embedtrain.run.numbers import check_optimized, logged
@@ -12,8 +13,13 @@ from embedtrain.settings.commands import TrainSettings
 from embedtrain.training.callbacks.stopping import Stopped, StopRequest
 
 
-def train(settings: TrainSettings, stop: StopRequest | None = None) -> Run:
-    """One run: measure, train, save, cut, measure again. A run that was stopped continues.
+def train(settings: TrainSettings, stop: StopRequest | None = None, words: Sequence[str] = ()) -> Run:
+    """One run: measure, train, save, cut, measure again, judge. A run that was stopped continues.
+
+    Args:
+        settings: of the command.
+        stop: what signals ask for.
+        words: of the command line, for advice that can be typed.
 
     Raises:
         InputError: for what the user can mend.
@@ -21,7 +27,7 @@ def train(settings: TrainSettings, stop: StopRequest | None = None) -> Run:
         Stopped: if a signal ended it; the last whole step is saved.
     """
     with only_thread(f"the run {settings.name}"):
-        return _trained(settings, stop)
+        return _trained(settings, stop, words)
 
 
 def train_here(settings: TrainSettings) -> Run:
@@ -40,9 +46,9 @@ def train_here(settings: TrainSettings) -> Run:
         raise KeyboardInterrupt(f"{saved}the same call continues from the last checkpoint, if any") from None
 
 
-def _trained(settings: TrainSettings, stop: StopRequest | None) -> Run:
+def _trained(settings: TrainSettings, stop: StopRequest | None, words: Sequence[str]) -> Run:
     check_optimized(settings)
-    run = Run(settings, stop)
+    run = Run(settings, stop, words)
     try:
         with logged(run):
             failed = evaluate_before(run)

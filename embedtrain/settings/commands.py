@@ -146,6 +146,9 @@ class EvaluationSettings(Measurement):
 
     tasks: list[str] = field(default_factory=list)  # empty: no evaluation
     before: bool = True  # also measure the untouched backbone
+    tolerance: float = 0.02  # share of the whole model's score that the recommended cut may lose
+    max_bytes: int | None = None  # of a vector: recommend the best cut within it
+    max_ms: float | None = None  # milliseconds a text in a batch: likewise
 
 
 @dataclass(frozen=True, kw_only=True)

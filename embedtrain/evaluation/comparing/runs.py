@@ -62,15 +62,28 @@ def read_run(text: str) -> Run:
     steps = sorted({score.step for score in scores})
     if step and (not step.isdigit() or int(step) not in steps):
         raise InputError(f"{name}: no scores of step {step}; there are {', '.join(map(str, steps))}")
-    chosen = int(step) if step else steps[-1]
-    rows = main_scores([score for score in scores if score.step == chosen])
+    return at_step(Path(name), int(step) if step else steps[-1], text)
+
+
+def at_step(folder: Path, step: int, name: str | None = None) -> Run:
+    """One step of a folder; `name` is what it is called, by default FOLDER@STEP.
+
+    Raises:
+        InputError: no scores of that step, or of several models.
+    """
+    name = f"{folder}@{step}" if name is None else name
+    rows = main_scores([score for score in read_scores(folder / "scores.jsonl") if score.step == step])
     models = sorted({row.run for row in rows})
     if len(models) > 1:
-        raise InputError(f"{name}: scores of several models ({', '.join(models)}); give each its own folder")
+        raise InputError(
+            f"{folder}: scores of several models ({', '.join(models)}); give each its own folder"
+        )
+    if not rows:
+        raise InputError(f"{folder}: no scores of step {step}")
     table: dict[TaskSplit, dict[Cell, Score]] = {}
     for row in rows:
         table.setdefault((row.task, row.split), {})[row.cell] = row
-    return Run(text, Path(name), chosen, table)
+    return Run(name, folder, step, table)
 
 
 def read_seeds(text: str, pattern: str) -> dict[str, Run]:

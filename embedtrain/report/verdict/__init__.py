@@ -1,0 +1,1 @@
+"""What a run is worth: how far it moved, what it gained, which cut to ship, what went wrong."""

@@ -1,0 +1,51 @@
+"""The command of a cure: the run's own with other settings."""
+
+import pytest
+
+from embedtrain.files.measured.metrics import Logged
+from embedtrain.report.verdict.facts import Facts, next_name
+
+WORDS = [
+    "recipe=mine",
+    "data.train='my rows.jsonl'",
+    "name=a",
+    "optim.lr=1e-3",
+    "plan=dims",
+    "plan.dims=[8,16]",
+]
+
+
+def command(words=WORDS, **changes):
+    return Facts("a", 1, words=words).again({key.replace("__", "."): value for key, value in changes.items()})
+
+
+def test_a_cure_is_the_command_with_what_changes_at_its_end():
+    start = """embedtrain-train recipe=mine 'data.train='"'"'my rows.jsonl'"'"''"""
+    assert command(optim__lr=2e-5) == f"{start} plan=dims 'plan.dims=[8,16]' name=a-2 optim.lr=2e-05"
+
+
+def test_settings_of_an_option_that_is_exchanged_go():
+    words = command(plan="fixed_pairs", plan__pairs=[[1, 8], [2, 16]])
+    assert "plan=dims" not in words
+    assert "plan.dims" not in words
+    assert words.endswith("optim.lr=1e-3 name=a-2 plan=fixed_pairs 'plan.pairs=[[1,8],[2,16]]'")
+
+
+def test_from_python_a_cure_is_keywords():
+    said = command(words=(), optim__lr=2e-5, plan="fixed_pairs", plan__weights=[1, 2])
+    assert said == (
+        "embedtrain.train with the same keywords and name='a-2', optim={'lr': 2e-05}, "
+        "plan={'option': 'fixed_pairs', 'weights': [1, 2]}"
+    )
+
+
+@pytest.mark.parametrize(("name", "after"), [("a", "a-2"), ("a-2", "a-3"), ("-1", "-1-2"), ("a-b", "a-b-2")])
+def test_names_count_on(name, after):
+    assert next_name(name) == after
+
+
+def test_a_curve_is_the_first_and_last_quarter():
+    facts = Facts("a", 1, metrics=[Logged(n, {"train/loss": float(8 - n)}) for n in range(8)])
+    assert facts.curve("train/loss") == (7.5, 1.5)
+    assert facts.curve("train/loss").fall == 6 / 7.5
+    assert facts.curve("val/mean") is None
