@@ -71,10 +71,10 @@ def _graphs(encoder: Encoder, subs: Sequence[SubModel], max_length: int) -> dict
             "vespa and opensearch pool the tokens of prompts, and this model leaves them out: choose "
             "pgvector, qdrant, elasticsearch, faiss or usearch, where sentence-transformers embeds"
         )
-    from embedtrain.model.folder.onnx import export_onnx
+    from embedtrain.model.folder.onnx import write_graph
 
-    with TemporaryDirectory() as place:
-        folders = {sub: Path(place, str(sub)) for sub in subs}
-        for sub, folder in folders.items():
-            export_onnx(encoder, folder, sub)
-        return {sub: read_graph(folder, max_length) for sub, folder in folders.items()}
+    graphs: dict[SubModel, Graph] = {}
+    for sub in subs:
+        with TemporaryDirectory() as place:
+            graphs[sub] = read_graph(write_graph(encoder, Path(place), sub), max_length)
+    return graphs

@@ -19,8 +19,8 @@ class Graph(NamedTuple):
     token_types: bool  # whether it also reads token_type_ids
 
 
-def read_graph(folder: Path, max_length: int) -> Graph:
-    """What `export_onnx` wrote into a folder.
+def read_graph(file: Path, max_length: int) -> Graph:
+    """What `write_graph` wrote: the file of the graph, and its tokenizer beside it.
 
     Raises:
         InputError: for a graph that is too large for one file.
@@ -28,14 +28,13 @@ def read_graph(folder: Path, max_length: int) -> Graph:
     import onnx
     from tokenizers import Tokenizer
 
-    file = next(folder.rglob("model.onnx"))
-    if sum(path.stat().st_size for path in file.parent.glob("model.onnx*")) > LARGEST:
+    if sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*")) > LARGEST:
         raise InputError("an ONNX file holds at most 2 GiB: give vespa and opensearch fewer layers")
     model = onnx.load(str(file))
     inputs = [item.name for item in model.graph.input]
     for item in [item for item in model.graph.output if item.name != OUTPUT]:
         model.graph.output.remove(item)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(file.with_name("tokenizer.json")))
     tokenizer.enable_truncation(max_length)
     tokenizer.no_padding()
     return Graph(model.SerializeToString(), tokenizer.to_str().encode(), "token_type_ids" in inputs)

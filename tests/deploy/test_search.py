@@ -138,10 +138,13 @@ def vectors_of(graph, tokenizer, texts):
     return torch.tensor(np.array(found))
 
 
-def test_graphs_for_vespa_and_opensearch_give_our_vectors(measured, texts, tmp_path):
+def test_graphs_for_vespa_and_opensearch_give_our_vectors(measured, texts, tmp_path, monkeypatch):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name)
+    from embedtrain.model.folder import onnx
+
     words = ["layer=2", "dim=8", "for=[vespa,opensearch]"]
+    monkeypatch.setattr(onnx, "quantize", None)  # stores have no use for it
     command("export", f"model={measured}/model", f"out={tmp_path}/out", *words)
     encoder, documents = load_encoder(measured / "model"), [*texts[0][:3], " ".join(texts[0])]  # one too long
     expected = encoder.encode(documents, (2,), "document").at(SubModel(2, 8))

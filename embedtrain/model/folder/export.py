@@ -269,9 +269,9 @@ def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
 
 
 def _source(path: str | Path) -> str:
-    """A hub name as it is; of a local folder the last two names, which say little about the machine."""
+    """A hub name as it is; .../ and the last two names of a local folder, which say little of the machine."""
     local = Path(path).expanduser()
-    return "/".join(local.resolve().parts[-2:]) if local.exists() else str(path)
+    return "/".join(["...", *local.resolve().parts[-2:]]) if local.exists() else str(path)
 
 
 def _origin(layout: Layout, path: str | Path, base: str | Path | None) -> str:

@@ -35,6 +35,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import write_tokenizer
 from embedtrain.model.folder.export import shipped_parts, write_model
 from embedtrain.model.folder.quantize import PROBE, Quantized, quantize
+from embedtrain.model.folder.st_folder import Shipped
 from embedtrain.model.pooling import Pooling, pool_mask
 from embedtrain.types import InputError, Inputs, SubModel
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 FOLDER, FILE, INT8 = "onnx", "model.onnx", "model_quantized.onnx"
+TOKENS = ("input_ids", "attention_mask")  # of the inputs, those that a tokenizer gives
 OUTPUTS = ("token_embeddings", "sentence_embedding")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of a coordinate of a unit vector
@@ -104,6 +106,37 @@ def export_onnx(
     check_packages()
     folder = Path(folder).expanduser()
     shipped = shipped_parts(encoder, sub)
+    with atomic_folder(folder, overwrite=overwrite) as beside:
+        (beside / FOLDER).mkdir()
+        path = beside / FOLDER / FILE
+        graph = _checked_graph(encoder, shipped, path)
+        with _quiet():
+            plain = encoder.process.pad(encoder.process.read(PROBE, "query", [""] * len(PROBE)))
+            loss = quantize(path, path.with_name(INT8), _feeds(graph, plain))
+        write_model(encoder, shipped, beside, folder.name, index=index, notes=[_note(loss)])
+        write_tokenizer(encoder, beside, TOKENS)
+        for file in path.parent.glob(f"{FILE}*"):
+            _name_again(file, beside / file.name)
+        if more is not None:
+            more(beside)
+    return loss
+
+
+def write_graph(encoder: Encoder, folder: Path, sub: SubModel) -> Path:
+    """The graph of a sub-model, model.onnx in a folder that is there, and beside it its tokenizer.
+
+    Raises:
+        InputError: for packages that are missing.
+        RuntimeError: when onnxruntime computes something else than torch.
+    """
+    check_packages()
+    path = folder / FILE
+    _checked_graph(encoder, shipped_parts(encoder, sub), path)
+    write_tokenizer(encoder, folder, TOKENS)
+    return path
+
+
+def _checked_graph(encoder: Encoder, shipped: Shipped, path: Path) -> Graph:
     contract = shipped.contract
     graph = Graph(
         Backbone(encoder.backbone.cut(contract.num_layers)),
@@ -114,21 +147,9 @@ def export_onnx(
     )
     graph = graph.float().cpu().eval()
     samples = _samples(encoder)
-    with atomic_folder(folder, overwrite=overwrite) as beside:
-        (beside / FOLDER).mkdir()
-        path = beside / FOLDER / FILE
-        _write_graph(graph, graph.inputs(samples[0]), path)
-        _check(graph, samples, path)
-        with _quiet():
-            plain = encoder.process.pad(encoder.process.read(PROBE, "query", [""] * len(PROBE)))
-            loss = quantize(path, path.with_name(INT8), _feeds(graph, plain))
-        write_model(encoder, shipped, beside, folder.name, index=index, notes=[_note(loss)])
-        write_tokenizer(encoder, beside, names_of(graph)[:2])  # of the tokenizer
-        for file in path.parent.glob(f"{FILE}*"):
-            _name_again(file, beside / file.name)
-        if more is not None:
-            more(beside)
-    return loss
+    _write_graph(graph, graph.inputs(samples[0]), path)
+    _check(graph, samples, path)
+    return graph
 
 
 def _note(loss: Quantized) -> str:
@@ -155,8 +176,7 @@ def check_packages() -> None:
 
 def names_of(graph: Graph) -> tuple[str, ...]:
     """The graph's inputs, in order."""
-    every = ("input_ids", "attention_mask", "prompt_len")
-    return every if graph.skips else every[:2]
+    return (*TOKENS, "prompt_len") if graph.skips else TOKENS
 
 
 def _samples(encoder: Encoder) -> list[Inputs]:

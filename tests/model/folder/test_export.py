@@ -55,7 +55,7 @@ def test_a_whole_encoder_comes_back_bit_for_bit(folder, tmp_path, sentences, poo
     again = load_encoder(tmp_path / "whole")
     assert torch.equal(again.encode(sentences, EVERY).values, expected)
     assert again.trained == encoder.trained
-    assert again.source == encoder.source == "/".join(folder.parts[-2:])
+    assert again.source == encoder.source == "/".join(["...", *folder.parts[-2:]])
     assert weights_hash(again) == weights_hash(encoder)
     assert_shipped(tmp_path / "whole", encoder, sentences, SubModel(4, 32))
 
@@ -100,7 +100,7 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
         attention="bidirectional",
         special_tokens=(("[CLS]",), ("[SEP]",)), padding_side="right", max_length=20, normalize=True,
         num_layers=2, width=16, dtype="float32", tokenizer_hash="", trained=(SubModel(1, 8), SubModel(2, 16)),
-        source="/".join(tiny_bert.parts[-2:]), base=None, versions={},
+        source="/".join(["...", *tiny_bert.parts[-2:]]), base=None, versions={},
     )  # fmt: skip
     assert set(contract.versions) == {"embedtrain", "torch", "transformers", "sentence-transformers"}
     card = (tmp_path / "cut" / "README.md").read_text()
