@@ -19,7 +19,7 @@ from sphinx.cmd.build import build_main
 SITE = Path(__file__).resolve().parent
 ROOT = SITE.parents[1]
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(#[^)\s]*)?\)")
-TARGET = re.compile(r"^### .*`(embedtrain\.[\w.]+)`$")
+TARGET = re.compile(r"^(### .*): `(embedtrain\.[\w.]+)`$")
 
 
 def main(out: Path) -> int:
@@ -81,9 +81,10 @@ def documented(section: str, group: str) -> str:
     """The section with the docstring of each class and the file of each option."""
     lines = []
     for line in section.splitlines():
-        lines.append(line)
-        if target := TARGET.match(line):
-            lines += ["", *docstring(target[1]), ""]
+        if named := TARGET.match(line):
+            lines += [named[1], "", f"Class `{named[2]}`", "", *docstring(named[2])]
+        else:
+            lines.append(line)
     for path in sorted((ROOT / "conf" / group).glob("*.yaml")):
         lines += ["", f"### `{group}={path.stem}`", "", "```yaml", path.read_text("utf-8").strip(), "```"]
     return "\n".join(lines) + "\n"
