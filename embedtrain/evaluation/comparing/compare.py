@@ -26,6 +26,8 @@ from embedtrain.evaluation.comparing.statistics import Comparison, Settings, Ver
 from embedtrain.evaluation.per_item.stored import ItemValues, items_file, paired, read_items
 from embedtrain.types import Cell, InputError
 
+NEAR = 6  # cells that a message lists of those that there are
+
 Pairs = Sequence[tuple[Cell, Cell]]
 
 
@@ -218,9 +220,10 @@ def _side(run: Run, key: TaskSplit, cell: Cell) -> Side:
     """The main score of a run's cell."""
     cells = run.scores[key]
     if cell not in cells:
-        raise InputError(
-            f"{run.name}: {key[0]} was not measured at {cell}; there are {', '.join(map(str, sorted(cells)))}"
-        )
+        near = sorted(cells, key=lambda one: (one.dtype != cell.dtype, abs(one.layer - cell.layer), one))
+        more = f" and {len(near) - NEAR} more" if len(near) > NEAR else ""
+        there = ", ".join(map(str, near[:NEAR])) + more
+        raise InputError(f"{run.name}: {key[0]} was not measured at {cell}; there are {there}")
     return Side(run.name, run.step, cell, cells[cell].value)
 
 
