@@ -13,11 +13,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embedtrain.api import Evaluation, Mined, Model, Run, compare, evaluate, export, load, mine, train
+    from embedtrain.api import (
+        Evaluation,
+        Mined,
+        Model,
+        Run,
+        compare,
+        evaluate,
+        export,
+        load,
+        mine,
+        report,
+        train,
+    )
     from embedtrain.types import Cell, InputError, Score, SubModel
 
 __version__ = "0.1.0"
-_API = ("Evaluation", "Mined", "Model", "Run", "compare", "evaluate", "export", "load", "mine", "train")
+_API = (
+    "Evaluation",
+    "Mined",
+    "Model",
+    "Run",
+    "compare",
+    "evaluate",
+    "export",
+    "load",
+    "mine",
+    "report",
+    "train",
+)
 _TYPES = ("Cell", "InputError", "Score", "SubModel")
 __all__ = [
     "Cell",
@@ -33,6 +57,7 @@ __all__ = [
     "export",
     "load",
     "mine",
+    "report",
     "train",
 ]
 

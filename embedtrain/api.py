@@ -23,6 +23,7 @@ from embedtrain.settings.commands import (
     EvaluateSettings,
     ExportSettings,
     MineSettings,
+    ReportSettings,
     TrainSettings,
 )
 from embedtrain.settings.options import settings_from
@@ -265,6 +266,24 @@ def compare(runs: Sequence[Run | Evaluation | str | Path], **settings: Any) -> d
     folders = [str(run.folder if isinstance(run, Run | Evaluation) else run) for run in runs]
     made = settings_from(CompareSettings, "compare", {"runs": folders, **settings})
     return subset_of(made) if made.subset else comparison_of(made)
+
+
+def report(
+    runs: Run | Evaluation | str | Path | Sequence[Run | Evaluation | str | Path],
+    **settings: Any,  # noqa: ANN401
+) -> Path:
+    """The file of one HTML page of runs, finished or not; as `embedtrain-report`.
+
+    Raises:
+        InputError: a folder that does not exist, a file in the place that is not ours, plotly is missing.
+    """
+    from embedtrain.run.report.page import write_report
+
+    several = [runs] if isinstance(runs, Run | Evaluation | str | Path) else runs
+    if settings.get("serve"):
+        raise InputError("serve=true answers until Ctrl-C: use the command embedtrain-report")
+    folders = [str(run.folder if isinstance(run, Run | Evaluation) else run) for run in several]
+    return write_report(settings_from(ReportSettings, "report", {"runs": folders, **settings})).page
 
 
 def score_table(scores: Sequence[Score]) -> pd.DataFrame:

@@ -39,7 +39,7 @@ ENTRIES = re.compile(
     r"(config\.yaml|metrics\.(jsonl|csv)|(scores|health|cost)\.jsonl|(tasks|weights|verdict)\.json"
     r"|leaderboard\.(csv|md)|heat_map\.png|loggers\.json|finished\.json|comparison\.json|\.[^/]+\.tmp"
     r"|checkpoints/(\.?(step_\d+|last|best(_\w+)?)\.ckpt(\.damaged|\.tmp|\.link)?)"
-    r"|mteb/.+\.jsonl?|items/.+\.npz(\.tmp)?|vectors/[^/]+/[^/]+\.vectors|mined/\.?(step|rank)_\d+\.npz(.*\.tmp)?"
+    r"|map/[^/]+\.parquet|map/\.[^/]+\.tmp|mteb/.+\.jsonl?|items/.+\.npz(\.tmp)?|vectors/[^/]+/[^/]+\.vectors|mined/\.?(step|rank)_\d+\.npz(.*\.tmp)?"
     r"|bad_rows/([^/]+/)?[^/]+\.jsonl|wandb/(debug|(offline-)?run|latest|settings).*|lightning_logs/version_\d+/.+)"
 )
 

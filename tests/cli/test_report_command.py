@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from report_runs import write_report_run
 from scored_runs import FULL, HALF, write_run
 from small_runs import command
 
+import embedtrain
 from embedtrain.cli.report import as_settings
+from embedtrain.types import InputError
 
 
 @pytest.fixture
@@ -41,6 +44,14 @@ def test_a_page_is_written_whole_and_again(plotly, folder, tmp_path, capsys):
     page = (tmp_path / "out/report.html").read_text("utf-8")
     assert [run["name"] for run in data_of(page)["runs"]] == ["mine", second.name]
     assert not re.search(r'(src|href)="(?!#|data:)', page[: page.index("<script>")])
+
+
+def test_the_function_gives_the_file_whatever_was_imported_before(plotly, folder, tmp_path):
+    assert embedtrain.report(folder, output=tmp_path / "out") == tmp_path / "out/report.html"
+    assert "embedtrain.report.page" in sys.modules
+    assert embedtrain.report([embedtrain.Run(folder)], output=tmp_path / "out").is_file()
+    with pytest.raises(InputError, match="use the command"):
+        embedtrain.report(folder, serve=True)
 
 
 def test_what_cannot_be_read_is_named(plotly, folder, tmp_path, capsys):

@@ -7,6 +7,7 @@ import random
 from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.measured.cost import Speed, add_cost
 from embedtrain.files.measured.health import BINS, Health, add_health
+from embedtrain.files.measured.points import About, Point, write_map
 from embedtrain.files.measured.verdict import Change, Cut, Finding, Verdict, write_verdict
 from embedtrain.files.measured.weights import Moved, MovedCut, Weights, write_weights
 from embedtrain.files.run_record import write_record
@@ -42,6 +43,7 @@ def write_report_run(folder, seed=0, tasks=8, gain=0.06, steps=200, names=None, 
         [_health(name, step, task, c, draw) for step in (0, steps) for task in names[:3] for c in whole],
     )
     _write_speeds(folder)
+    _write_map(folder, names[0], draw, steps)
     _write_outcome(folder, names, draw, gain, steps)
     return folder
 
@@ -125,6 +127,24 @@ def _write_speeds(folder):
         for texts, ms in ((1, 2.1), (32, 0.4))
     ]
     add_cost(folder, speeds)
+
+
+def _write_map(folder, task, draw, steps):
+    """40 queries, each with its document and one more; every fourth fails."""
+    points = []
+    for number in range(40):
+        failed, own = number % 4 == 0, 40 + 2 * number
+        found = (own + 1,) if failed else (own, own + 1)
+        place = draw.gauss(0, 1), draw.gauss(0, 1)
+        points.append(
+            Point("query", f"question {number}", *place, 25 if failed else 1, failed, found, (own,))
+        )
+    points += [
+        Point("document", f"{what} {number}", draw.gauss(0, 1), draw.gauss(0, 1))
+        for number in range(40)
+        for what in ("answer", "noise")
+    ]
+    write_map(folder, About(folder.name, steps, task, 6, 384, 10, 5000), points)
 
 
 def _write_outcome(folder, names, draw, gain, steps):

@@ -42,7 +42,7 @@ def sampled(task: Untyped, bank: GridBank) -> Sampled:
 
 def positives(task: Untyped, bank: GridBank) -> Iterator[tuple[str, str]]:
     """Texts that belong together, of the first evaluated part of the data; none for other types of task."""
-    part = _first_part(task)
+    part = first_part(task)
     if part is None:
         return
     if isinstance(part, Mapping):
@@ -70,7 +70,7 @@ def spread(items: Sequence[Any], most: int) -> list[Any]:
     return list(items[::step])
 
 
-def _first_part(task: Untyped) -> Untyped:
+def first_part(task: Untyped) -> Untyped:
     """A table, or the tables of a ranking; None where the data have another form."""
     data = task.dataset
     for key in (*getattr(task, "hf_subsets", ()), *task.eval_splits):

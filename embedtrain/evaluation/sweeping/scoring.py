@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from embedtrain.evaluation import mteb_private
 from embedtrain.evaluation.catalogue.tasks import load
 from embedtrain.evaluation.health.measured import health_of
+from embedtrain.evaluation.map_points import map_of
 from embedtrain.evaluation.per_item.collect import WRITES_NOTHING, Collector
 from embedtrain.evaluation.sweeping.adapter import ServedCell
 from embedtrain.evaluation.sweeping.funnel import Funnel, Measured, sub_models_of
@@ -24,6 +25,7 @@ from embedtrain.evaluation.sweeping.results import Sweep, keep_items, rows_of, s
 from embedtrain.evaluation.sweeping.workers import forked
 from embedtrain.evaluation.vectors.bank import GridBank, NotHeldError
 from embedtrain.files.measured.health import add_health
+from embedtrain.files.measured.points import write_map
 from embedtrain.ranks import all_ranks, rank, world_size
 from embedtrain.types import Cell, Score
 
@@ -64,10 +66,13 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
 
 
 def _look_at_vectors(shared: Sweep, task: AbsTask, bank: GridBank) -> bool:
-    """Write health.jsonl of a task whose texts are encoded."""
+    """Write health.jsonl, and the map of a retrieval task, of a task whose texts are encoded."""
     subs = list(dict.fromkeys(sub for cell in shared.cells for sub in sub_models_of(cell)))
     lines = health_of(task, bank, subs, run=shared.run, step=shared.step, weights=shared.revision)
     add_health(shared.results.parent, lines)
+    found = map_of(task, bank, max(subs), run=shared.run, step=shared.step)
+    if found is not None:
+        write_map(shared.results.parent, *found)
     return True
 
 

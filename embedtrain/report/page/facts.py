@@ -18,6 +18,7 @@ from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.measured.cost import Speed, read_cost
 from embedtrain.files.measured.health import Health, read_health
 from embedtrain.files.measured.lines import plain
+from embedtrain.files.measured.points import map_files, read_map
 from embedtrain.files.measured.verdict import read_verdict
 from embedtrain.files.measured.weights import read_weights
 from embedtrain.files.reading import read_json, read_yaml, reason_of
@@ -76,7 +77,7 @@ def run_facts(folder: Path) -> list[Facts]:
         "environment": {} if record is None else _environment(folder, record),
         "missing": dict(MISSING),
         "tests": [],
-        "map": None,
+        "map": [one for path in map_files(folder) if (one := _tried(problems, lambda: _map(path), None))],  # noqa: B023
     }
     names = sorted({score.run for score in scores}) or [folder.name]
     several = len(names) > 1
@@ -150,6 +151,24 @@ def _costs(speeds: list[Speed]) -> list[Facts]:
         if speed.texts > 1:
             row["texts"] = speed.texts
     return [rows[layer] for layer in sorted(rows)]
+
+
+def _map(path: Path) -> Facts:
+    """A map as columns."""
+    about, points = read_map(path)
+    return {
+        "task": about.task,
+        "cell": f"L{about.layer} · D{about.dim}",
+        "step": about.step,
+        "depth": about.depth,
+        "documents": about.documents,
+        "file": str(path),
+        "query": [point.kind == "query" for point in points],
+        **{name: [getattr(point, name) for point in points] for name in ("text", "rank", "failed", "near")},
+        "relevant": [point.relevant for point in points],
+        "x": [round(point.x, 4) for point in points],
+        "y": [round(point.y, 4) for point in points],
+    }
 
 
 def _mapping(path: Path) -> Facts:

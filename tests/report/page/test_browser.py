@@ -194,6 +194,40 @@ def test_the_other_theme_is_a_click_away(show, one):
     assert tab.inner_text("#theme") == "Light"
 
 
+def test_a_query_of_the_map_shows_its_neighbours(show, one):
+    shown = show(one)
+    shown.all_plots()
+    tab = shown.tab
+    plot = tab.locator("#map .plot")
+    plot.scroll_into_view_if_needed()
+    names = tab.evaluate("document.querySelector('#map .plot').data.map(({name}) => name)")
+    assert names == ["documents (80)", None, "found (30)", "failed (10)"]
+    # the place on the screen of a failed query that no other covers
+    x, y = tab.evaluate(
+        """() => {
+          const plot = document.querySelector("#map .plot");
+          const {xaxis, yaxis} = plot._fullLayout, box = plot.getBoundingClientRect();
+          const left = box.x + xaxis._offset, top = box.y + yaxis._offset;
+          const at = ({x, y}, n) => [left + xaxis.l2p(x[n]), top + yaxis.l2p(y[n])];
+          const traces = plot.data.filter(({x}) => x.length);
+          const all = traces.flatMap((trace) => trace.x.map((_, n) => at(trace, n)));
+          const away = (one, two) => Math.hypot(one[0] - two[0], one[1] - two[1]) || 1e9;
+          const far = (one) => Math.min(...all.map((two) => away(one, two)));
+          return plot.data[3].x.map((_, n) => at(plot.data[3], n)).sort((a, b) => far(b) - far(a))[0];
+        }"""
+    )
+    tab.mouse.move(x - 3, y)
+    tab.mouse.move(x, y, steps=2)
+    tab.wait_for_selector("#map .hoverlayer .hovertext")
+    text = tab.locator("#map .hoverlayer .hovertext").first.text_content()
+    number = int(re.search(r"question (\d+)", text)[1])
+    assert "its document is number 25" in text
+    assert f"noise {number}" in text
+    line = tab.evaluate("document.querySelector('#map .plot').data[1].x.length")
+    assert line == 3, "no line to the neighbour"
+    assert tab.locator("#map tbody tr").count() == 10
+
+
 HOSTILE = [
     "<img src=x onerror=window.hacked=1>",
     "</script><script>window.hacked=1</script>",

@@ -97,7 +97,7 @@ FILES = [
         "weights.json",
         "verdict.json",
     ),
-    *("config.yaml", "finished.json", "model/embedtrain.json"),
+    *("config.yaml", "finished.json", "model/embedtrain.json", "map/RetrievalTask0.parquet"),
 ]
 
 

@@ -134,6 +134,10 @@ async function follow() {
   }
 }
 chosen.run = DATA.first;
+if (DATA.runs.length > 1) { // begin with the run to ship
+  const best = recommended(DATA.runs.filter((of) => of.after !== null), namesForAll(), chosen.tolerance);
+  if (best) chosen.run = DATA.runs.indexOf(best.of);
+}
 if (DATA.runs.length > 1) chosen.other = DATA.runs.findIndex((_, place) => place !== chosen.run);
 drawPage();
 document.addEventListener("DOMContentLoaded", watchPlots); // plotly stands behind this script

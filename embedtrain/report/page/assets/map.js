@@ -12,11 +12,11 @@ function drawMap(host) {
   const say = (place) => {
     const near = map.near[place] ?? [];
     const text = wrapped(map.text[place]);
-    const found = !map.query[place] ? "document" : map.failed[place] ? `query: its document is ${map.rank[place] === null ? `not among the first ${map.depth}` : `number ${map.rank[place]}`}` : `query: its document is number ${map.rank[place]}`;
+    const found = !map.query[place] ? "document" : map.failed[place] ? `query: its document is ${`number ${count(map.rank[place])}`}` : `query: its document is number ${map.rank[place]}`;
     return [lines(found), ...text.map((line) => `<b>${pt(line)}</b>`), ...(near.length ? [pt("nearest:")] : []), ...near.slice(0, 5).map((other) => pt(`· ${clip(map.text[other], 64)}${(map.relevant[place] ?? []).includes(other) ? " ✓" : ""}`))].join("<br>");
   };
   const trace = (name, places, marker) => ({ type: "scatter", mode: "markers", name: `${name} (${count(places.length)})`, x: places.map((place) => map.x[place]), y: places.map((place) => map.y[place]), customdata: places, marker, hoverinfo: "text", hovertext: places.map(say) });
-  const card = plotCard(`${map.task} at ${map.cell}`, `${count(queries.length)} queries and ${count(documents.length)} documents of the task, ${map.method}; ${count(failed.length)} queries have no relevant document among the first ${map.depth}`, () => ({
+  const card = plotCard(`${map.task} at ${map.cell}`, `${step(map.step)} · ${count(queries.length)} queries and ${count(documents.length)} of ${count(map.documents)} documents on their two main axes; ${count(failed.length)} queries have no relevant document among the first ${map.depth}`, () => ({
     data: [
       trace("documents", documents, { size: 4.5, color: css("soft"), opacity: 0.4 }),
       { type: "scatter", mode: "lines", x: [], y: [], line: { color: css("accent"), width: 1.2 }, hoverinfo: "skip", showlegend: false },

@@ -92,7 +92,7 @@ function runsTable() {
   const empty = (show) => (value) => (value === null ? "–" : show(value));
   return tableCard("Runs", names.length ? `whole model and recommended cut, over ${names.length} task${names.length === 1 ? "" : "s"} that all scored runs have, × 100` : "",
     [{ name: "run" }, { name: "state" }, { name: "before", number: true, show: empty(one) }, { name: "after", number: true, show: empty(one) }, { name: "change", number: true, show: empty(signed), mark: (value) => (value > 0.05 ? "better" : value < -0.05 ? "worse" : "") },
-      { name: "recommended", show: empty(plain) }, { name: "its score", number: true, show: empty(one) }, { name: "bytes", number: true, show: empty(count) }, { name: "ms a query", number: true, show: empty(brief) }],
+      { name: "recommended", tight: true, show: empty(plain) }, { name: "its score", number: true, show: empty(one) }, { name: "bytes", number: true, show: empty(count) }, { name: "ms a query", number: true, show: empty(brief) }],
     rows, { sort: 3, down: true, here: (row) => row[0] === run().name });
 }
 function movedCard(of) {
