@@ -62,7 +62,8 @@ def silenced() -> Iterator[None]:
 def same_random_state() -> Iterator[None]:
     """Restores the global generators: mteb seeds them per task, and training would repeat its dropout."""
     python, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    # Without `devices` it would open a context on every GPU of the machine.
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         try:
             yield
         finally:
@@ -75,6 +76,24 @@ def seed(task: Untyped) -> None:
     from mteb._set_seed import _set_seed
 
     task.rng_state, task.np_rng = _set_seed(task.seed)
+
+
+@contextlib.contextmanager
+def scored_on_the_cpu() -> Iterator[None]:
+    """While open, mteb compares vectors where they are: it would move them to a GPU, which a fork cannot use."""
+    from mteb import similarity_functions
+
+    before = similarity_functions._select_device, similarity_functions._use_torch_compile
+
+    def where_they_are(a: torch.Tensor, b: torch.Tensor) -> torch.device:
+        return a.device
+
+    similarity_functions._select_device = where_they_are
+    similarity_functions._use_torch_compile = lambda: False  # asks the GPU what it can
+    try:
+        yield
+    finally:
+        similarity_functions._select_device, similarity_functions._use_torch_compile = before
 
 
 def texts_of_table(rows: Untyped, role: Role) -> list[str]:

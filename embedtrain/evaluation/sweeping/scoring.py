@@ -134,7 +134,7 @@ def _measure(
     )
     mteb_private.seed(task)  # clustering draws its samples from the task's generators
     # scikit-learn on two threads of a busy machine takes up to 20 times its own work
-    with threadpool_limits(1), collector.during():
+    with threadpool_limits(1), mteb_private.scored_on_the_cpu(), collector.during():
         evaluated = mteb.evaluate(
             served,
             task,

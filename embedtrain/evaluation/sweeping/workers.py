@@ -1,6 +1,7 @@
 """Work spread over forked processes, which see the parent's memory and so copy no vectors.
 
 One process per piece of work: each starts from the same state, and one that is killed takes nothing along.
+A GPU that the parent uses is none to them: CUDA cannot be used after a fork.
 Linux only, as is the promise that a child does not outlive its parent.
 """
 
@@ -17,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Generic, NamedTuple, TypeVar
+
+import torch
 
 from embedtrain.types import InputError
 
@@ -110,6 +113,7 @@ def _child(work: Callable[[Item], Result], item: Item, home: Connection, parent:
     if os.getppid() != parent:  # it died before the promise
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its children
+    torch.cuda.is_available = lambda: False
     logging.disable(logging.CRITICAL)  # a handler's lock may have been held when this process was forked
     message: _Message[Result]
     try:
