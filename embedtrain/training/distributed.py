@@ -126,9 +126,8 @@ WHOLE = {  # the whole numbers of `Links`, and what each has one of
 
 
 def _gather_numbers(part: Tensor | None, like: Tensor, counts: list[int]) -> Tensor:
-    return gather_rows(
-        torch.full(like.shape, torch.nan, device=like.device) if part is None else part, counts
-    )
+    none = torch.full(like.shape, torch.nan, dtype=torch.float32, device=like.device)
+    return gather_rows(none if part is None else part, counts)
 
 
 def _sizes(rows: Tensor) -> list[int]:

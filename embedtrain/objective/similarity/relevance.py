@@ -61,7 +61,7 @@ class Relevance:
         table[place[place >= 0], column] = True
         spot = torch.searchsorted(ids, self.mark_id).clamp(max=len(ids) - 1)  # (E,)
         shared = (ids[spot] == self.mark_id).nonzero()[:, 0]  # all marks on those texts
-        common = torch.zeros(len(groups), self.groups, device=rows.device)  # (g, G) counts
+        common = torch.zeros(len(groups), self.groups, dtype=torch.float32, device=rows.device)  # (g, G)
         for piece in shared.split(max(len(self.group), 1)):
             common.index_add_(1, self.mark_group[piece], table[:, spot[piece]].float())
         return (common > 0)[back][:, self.group]

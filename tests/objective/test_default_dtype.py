@@ -1,0 +1,69 @@
+"""Lightning's bf16-true makes bfloat16 the default dtype of a step: no loss may depend on the default."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from random_batches import random_links
+
+from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.settings.component import Component
+from embedtrain.settings.places import config_dir
+from embedtrain.training import distributed
+from embedtrain.types import Embeddings, Guide, SubModel, Weighted
+
+WIDTH, LAYERS, GUIDE = 8, (1, 2), 4
+EXTRA = {"num_layers": 2, "width": WIDTH, "guide_width": GUIDE, "seed": 0}
+CHOSEN = tuple(Weighted(SubModel(layer, dim), 1.0) for layer in LAYERS for dim in (4, WIDTH))
+OPTIONS = [
+    (group, path.stem)
+    for group in ("loss", "distill")
+    for path in sorted(config_dir("conf").glob(f"{group}/*.yaml"))
+    if path.stem not in ("none", "weighted_sum")
+]
+
+
+def part(group, option):
+    node = yaml.safe_load((config_dir("conf") / group / f"{option}.yaml").read_text("utf-8"))
+    if option == "espresso":
+        node["compress_dim"] = 4
+    return Component.of(node, group).build(**EXTRA)
+
+
+def gradients(objective, dtype):
+    """Of the texts, under a default dtype."""
+    links = random_links(3, tasks=1)
+    links = links._replace(teacher=torch.linspace(0, 1, len(links.docs)))
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randn(len(LAYERS), len(links.content_ids), WIDTH, generator=draw).requires_grad_()
+    vectors = F.normalize(torch.randn(len(links.content_ids), GUIDE, generator=draw), dim=-1)
+    torch.set_default_dtype(dtype)
+    try:
+        pairing = Negatives()(links, guide=Guide(vectors[links.query], vectors[links.docs]))
+        texts = Embeddings(values, LAYERS)
+        objective(texts.rows(links.query), texts.rows(links.docs), pairing, CHOSEN).total.backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return values.grad
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_the_default_dtype_changes_nothing(group, option):
+    loss = part("loss", option if group == "loss" else "infonce")
+    objective = Objective(loss, part("distill", option) if group == "distill" else None)
+    half = gradients(copy.deepcopy(objective), torch.bfloat16)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, gradients(objective, torch.float32), rtol=0, atol=0)
+
+
+def test_ranks_without_numbers_send_those_of_float32(monkeypatch):
+    monkeypatch.setattr(distributed, "gather_rows", lambda rows, counts: rows)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        sent = distributed._gather_numbers(None, torch.zeros(3, dtype=torch.int64), [3])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert sent.dtype == torch.float32
