@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import pytorch_lightning as pl
 
@@ -20,7 +21,7 @@ from embedtrain.settings.component import built
 from embedtrain.training.callbacks.eval_during import EvalDuring
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.module import TrainModule
-from embedtrain.training.optim import AdamW
+from embedtrain.training.optim import AdamW, check_precision
 from embedtrain.training.readable import check_rows
 from embedtrain.training.steps.protocol import Step
 
@@ -95,6 +96,8 @@ def make_stage(
     trainer = parts.make_trainer(settings, folder, stop)
     data.trainer = trainer  # its ranks and accumulation decide the batches
     data.setup("fit")
+    trained = chain(encoder.named_parameters(), step.module.named_parameters() if step.module else ())
+    check_precision(trained, str(trainer.precision))
     step.check(data, plan, encoder, trainer.world_size)
     check_rows(data, encoder)
     if not data.has_validation:

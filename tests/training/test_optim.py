@@ -1,8 +1,10 @@
 import pytest
 import torch
+from small_runs import compose
 from torch import nn
 
-from embedtrain.training.optim import AdamW, decay_groups
+from embedtrain.run.run import Run
+from embedtrain.training.optim import AdamW, check_precision, decay_groups
 from embedtrain.types import InputError
 
 
@@ -47,3 +49,47 @@ def test_warmup_of_one_or_more_counts_steps():
 def test_bad_settings(settings, message):
     with pytest.raises(InputError, match=message):
         AdamW(**settings)
+
+
+def moved(dtype, steps=100):
+    """How far AdamW moves a weight of 0.05 at a usual rate."""
+    weight = nn.Parameter(torch.full((1,), 0.05, dtype=dtype))
+    optimizer = torch.optim.AdamW([weight], lr=2e-5, weight_decay=0.0)
+    before = weight.item()
+    for _ in range(steps):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    return before - weight.item()
+
+
+def test_sixteen_bits_do_not_move_and_are_refused():
+    assert moved(torch.float32) == pytest.approx(2e-3, rel=1e-2)
+    assert moved(torch.bfloat16) == 0.0
+    layer = nn.Linear(2, 2).bfloat16()
+    with pytest.raises(InputError, match=r"weight would be trained in bfloat16.*backbone.dtype=float32"):
+        check_precision(layer.named_parameters(), "bf16-mixed")
+    check_precision(layer.requires_grad_(False).named_parameters(), "bf16-mixed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["trainer.precision=bf16-true"], "use trainer.precision=bf16-mixed"),
+        (["backbone.dtype=bfloat16"], "use backbone.dtype=float32"),
+        (["backbone.dtype=bfloat16", "backbone.lora={rank: 2}"], None),
+    ],
+)
+def test_a_run_of_sixteen_bits_is_refused_before_anything_is_written(
+    changes, message, tiny_bert, small_data, tmp_path
+):
+    words = [
+        "name=x", f"output_root={tmp_path}", f"backbone.path={tiny_bert}",
+        f"data.train={small_data}/train.jsonl",
+        "plan=full", "trainer=cpu", *changes,
+    ]  # fmt: skip
+    if message is None:
+        Run(compose(words)).folder.release()
+        return
+    with pytest.raises(InputError, match=message):
+        Run(compose(words))
+    assert not (tmp_path / "x/config.yaml").exists()
