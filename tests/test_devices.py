@@ -118,3 +118,31 @@ def test_a_run_is_measured_where_it_trains(used, tiny_bert, small_data, tmp_path
     finally:
         run.folder.release()
     assert used == {"fakegpu"}
+
+
+def test_a_run_on_the_cpu_leaves_a_gpu_alone(tiny_bert, small_data, tmp_path, monkeypatch):
+    def used(*_):
+        raise RuntimeError("a context was opened on the GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", used)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", used)
+    command(
+        "train", "name=x", f"output_root={tmp_path}", f"backbone.path={tiny_bert}",
+        f"data.train={small_data}/train.jsonl", "data.batch_size=8", "data.validation_rows=8", "plan=full",
+        "trainer=cpu", "trainer.max_steps=2", "evaluation.tasks=[local]",
+        f"evaluation.data_root={small_data}",
+    )  # fmt: skip
+    assert (tmp_path / "x/scores.jsonl").exists()
+
+
+@pytest.mark.parametrize(("device", "pinned"), [("cuda:0", True), ("cpu", False), ("mps", False)])
+def test_batches_are_pinned_for_cuda_alone(device, pinned, tiny_bert, small_data, tmp_path, monkeypatch):
+    words = ["name=x", f"output_root={tmp_path}", f"backbone.path={tiny_bert}", "plan=full", "trainer=cpu"]
+    words = [*words, "data.batch_size=8"]
+    run = Run(compose([*words, f"data.train={small_data}/train.jsonl", "data.validation_rows=8"]))
+    monkeypatch.setattr(type(run.stage.trainer.strategy), "root_device", torch.device(device))
+    run.folder.release()
+    for loader in (run.stage.data.train_dataloader(), run.stage.data.val_dataloader()):
+        assert loader._pin_memory is pinned

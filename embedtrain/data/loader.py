@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from embedtrain.data.order.draw import ALL, Draw, Pick, pick
@@ -94,12 +93,18 @@ class StepLoader:
     """
 
     def __init__(
-        self, dataset: StepDataset, total: int, *, first: Callable[[], int], num_workers: int
+        self,
+        dataset: StepDataset,
+        total: int,
+        *,
+        first: Callable[[], int],
+        num_workers: int,
+        pin_memory: bool = False,
     ) -> None:
         self._dataset = dataset
         self._total = total
         self._first = first
-        self._num_workers = num_workers
+        self._num_workers, self._pin_memory = num_workers, pin_memory
 
     def __len__(self) -> int:
         return self._total
@@ -119,7 +124,7 @@ class StepLoader:
             batch_size=None,
             sampler=range(first, self._total),
             num_workers=self._num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
         )
         batches = iter(loader)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -203,9 +204,7 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> StepLoader:
         """Steps from the trainer's own on, to the end of the run."""
         steps = self.steps(slice_for_rank, *self._place())
-        return StepLoader(
-            steps, self.total_steps, first=self._first_step, num_workers=self.settings.num_workers
-        )
+        return StepLoader(steps, self.total_steps, first=self._first_step, **self._loading())
 
     def steps(self, cut: Cut = slice_for_rank, rank: int = 0, world: int = 1) -> StepDataset:
         """Batches by their step: a rank's part of each, by default all of it; `cut` as of `StepDataset`."""
@@ -227,7 +226,12 @@ class DataModule(pl.LightningDataModule):
         rank, world = self._place()
         batches = EvenBatches(self._validation, batch_size=self.settings.batch_size)
         dataset = StepDataset(batches, self._validation_collate, cut=part_for_rank, rank=rank, world=world)
-        return StepLoader(dataset, batches.batches, first=_zero, num_workers=self.settings.num_workers)
+        return StepLoader(dataset, batches.batches, first=_zero, **self._loading())
+
+    def _loading(self) -> dict[str, Any]:
+        """Workers, and whether batches go to a GPU: pinned memory opens a context on one."""
+        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {"num_workers": self.settings.num_workers, "pin_memory": pinned}
 
     def _offsets(self) -> list[int]:
         """The number of the first row of each dataset in the whole data."""
