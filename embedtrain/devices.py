@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,6 +31,24 @@ def device_of(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"device={name} is not there ({reason}): use device=auto or device=cpu") from error
     return device
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """While open, products of float32 are those of IEEE, whatever TF32 or bfloat16 is allowed elsewhere.
+
+    Bounds that count on 24 bits stand in it: ties of rules (1e-6), the exact search, probes of equal vectors.
+    """
+    every: Any = torch.backends
+    backends = every.cuda.matmul, every.mkldnn.matmul
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 @contextmanager

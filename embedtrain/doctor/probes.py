@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embedtrain.devices import exact_float32
 from embedtrain.doctor.built_run import BuiltRun
 from embedtrain.doctor.findings import Finding, Level, finding
 from embedtrain.doctor.negatives import mean_cosine
@@ -35,7 +36,7 @@ MOST_BYTES = 500 * 2**20  # of a model that is written out to try its cut
 def probe_findings(run: BuiltRun, texts: Sequence[str], scratch: Path) -> Iterator[Finding]:
     """All probes, on different texts of the run; `scratch` is a folder to write a cut to."""
     encoder = run.encoder
-    with evaluating(encoder), torch.no_grad():
+    with evaluating(encoder), torch.no_grad(), exact_float32():
         yield attention_finding(encoder)
         yield padding_finding(encoder, texts)
         yield from prompt_findings(encoder, texts)

@@ -63,7 +63,8 @@ def same_random_state() -> Iterator[None]:
     """Restores the global generators: mteb seeds them per task, and training would repeat its dropout."""
     python, numpy_state = random.getstate(), np.random.get_state()
     # Without `devices` it would open a context on every GPU of the machine.
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
+    used = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if used else []):
         try:
             yield
         finally:
@@ -80,7 +81,7 @@ def seed(task: Untyped) -> None:
 
 @contextlib.contextmanager
 def scored_on_the_cpu() -> Iterator[None]:
-    """While open, mteb compares vectors where they are: it would move them to a GPU, which a fork cannot use."""
+    """While open, mteb compares vectors where they are, not on a GPU, which a fork cannot use."""
     from mteb import similarity_functions
 
     before = similarity_functions._select_device, similarity_functions._use_torch_compile

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, Protocol, cast, get_args, runtime_checka
 import torch
 from torch import Tensor, nn
 
+from embedtrain.devices import exact_float32
 from embedtrain.objective.distill.kl import Distill
 from embedtrain.objective.losses.terms import Sum, Term, subset
 from embedtrain.objective.losses.weighting import Weighting
@@ -113,8 +114,8 @@ class Objective(nn.Module):
             ValueError: if nothing was chosen.
         """
         weights = self._weights(chosen)
-        # Autocast would run the similarities in bf16: three digits, where a temperature of 0.05 needs six.
-        with torch.autocast(query.values.device.type, enabled=False):
+        # Autocast would run the similarities in bf16, three digits, where a temperature of 0.05 needs six.
+        with torch.autocast(query.values.device.type, enabled=False), exact_float32():
             query, docs = _at_least_float32(query), _at_least_float32(docs)
             total, parts = self._vectors(query, docs, pairing, weights)
             distillation, report = None, None

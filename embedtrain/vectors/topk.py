@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from embedtrain.devices import exact_float32
+
 SPARE = 16  # candidates fetched beyond those wanted, so that few queries need a second look
 RESCORED = 64  # queries whose candidates are scored in float64 at a time: 70 MB at m = 300, G = 384
 ROUNDING = 2.0**-24  # of one float32 operation
@@ -122,7 +124,9 @@ class Exact:
         asked = torch.from_numpy(queries).to(self.device)
         best = no_best(len(asked), self.device)
         for first, block in self.documents.blocks(self.pool, self.block):
-            best = best.merged(top(asked @ block.to(self.device).T, first, torch.neg, m), torch.neg, m)
+            with exact_float32():
+                similarities = asked @ block.to(self.device).T
+            best = best.merged(top(similarities, first, torch.neg, m), torch.neg, m)
         return best.keys.cpu().numpy(), best.numbers.cpu().numpy()
 
 
