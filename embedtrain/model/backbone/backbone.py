@@ -10,7 +10,7 @@ last one only, because that is what a physically cut model computes: blocks 1..l
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from embedtrain.model.backbone.attention import Attention, attention_of, check_attention, probe
 from embedtrain.model.backbone.block_states import kept_states
 from embedtrain.model.backbone.families import family_of, shorten
+from embedtrain.model.backbone.flash import Flash
 from embedtrain.model.backbone.loading import load_model
 from embedtrain.model.backbone.merging import merged_adapters
 from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs
@@ -64,8 +65,8 @@ class Backbone(nn.Module):
         self.num_layers = config.num_hidden_layers if self._family.shared else len(self.blocks)
         self.max_positions = self._max_positions()
         self.attention: Attention = attention_of(config)
-        self._due: list[Callable[[], None]] = []
-        self._probe(self.check_attention)
+        self._flash = Flash(model)
+        self._flash.probe(self.check_attention)
 
     @classmethod
     def load(
@@ -88,6 +89,11 @@ class Backbone(nn.Module):
         model = load_model(path, dtype=dtype, attn_implementation=attn_implementation, attention=attention)
         return cls(model)
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as of `nn.Module`
+        """`forward`, once its attention is chosen and probed: outside of it, for FSDP's hooks do not nest."""
+        self._flash.settle()
+        return super().__call__(*args, **kwargs)
+
     def forward(self, tokens: Inputs | Packed, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """States after each of `layers`, in the order asked, each (M, T, H) with the final norm applied.
 
@@ -101,11 +107,9 @@ class Backbone(nn.Module):
         """
         if not layers or not all(0 <= layer <= self.num_layers for layer in layers):
             raise ValueError(f"layers must be in 0..{self.num_layers} and not empty, got {list(layers)}")
-        due, self._due = self._due, []
-        for check in due:
-            check()
         deepest = max(layers)
         with ExitStack() as stack:
+            stack.enter_context(self._flash.precision())
             stack.enter_context(self._cut_to(deepest))
             between = {"between": self._family.between, "shared": self._family.shared}
             inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}, **between))
@@ -184,22 +188,20 @@ class Backbone(nn.Module):
 
     def expect_packing(self) -> None:
         """Raises InputError when packed rows do not give the states that their texts have alone."""
-        self._probe(self._check_packing)
+        self._flash.probe(self._check_packing)
 
     def _check_packing(self) -> None:
         config = self.model.config
         name = f"model type {config.model_type!r} with attn_implementation={self._implementation()}"
         with evaluating(self):
             deepest = (self.num_layers,)
-            check_packing(lambda tokens: self(tokens, deepest)[0], config.vocab_size, self.model.device, name)
-
-    def _probe(self, check: Callable[[], None]) -> None:
-        """Run a check now, or before the first forward."""
-        # Flash attention runs on the device only, where the model is not yet: then the first forward probes.
-        if self._implementation().startswith("flash") and self.model.device.type == "cpu":
-            self._due.append(check)
-        else:
-            check()
+            check_packing(
+                lambda tokens: self(tokens, deepest)[0],
+                config.vocab_size,
+                self.model.device,
+                name,
+                torch.bfloat16 if self._flash.runs else self.model.dtype,
+            )
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -62,7 +62,9 @@ def packed_inputs(config: PreTrainedConfig, packed: Packed, dtype: torch.dtype) 
     return {"attention_mask": _mask(config, packed, dtype, kind)}
 
 
-def check_packing(forward: PackedForward, vocabulary: int, device: torch.device, name: str) -> None:
+def check_packing(
+    forward: PackedForward, vocabulary: int, device: torch.device, name: str, dtype: torch.dtype
+) -> None:
     """Raises InputError when a text is not the same packed as alone, or feels its neighbours.
 
     Three texts alone and four times in two packed rows, in eval mode.
@@ -72,11 +74,12 @@ def check_packing(forward: PackedForward, vocabulary: int, device: torch.device,
         vocabulary: number of token ids.
         device: where the model is.
         name: of the model and its attention, for the message.
+        dtype: in which it computes.
     """
     refused = f"{name} cannot pack texts: "
     cure = ". Set packing=false, or try another attn_implementation"
     try:
-        found = _differences(forward, vocabulary, device)
+        found = _differences(forward, vocabulary, device, torch.finfo(dtype).eps)
     except InputError:
         raise
     except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError) as error:
@@ -93,7 +96,7 @@ def check_packing(forward: PackedForward, vocabulary: int, device: torch.device,
 
 @torch.no_grad()
 def _differences(
-    forward: PackedForward, vocabulary: int, device: torch.device
+    forward: PackedForward, vocabulary: int, device: torch.device, rounding: float
 ) -> list[tuple[float, float, bool]]:
     """Per text: its relative difference, the one allowed, and whether other neighbours change it.
 
@@ -111,7 +114,7 @@ def _differences(
         difference = float((together[number] - alone).abs().max() / scale)
         beside = _packed_states(forward, [*others[:number], text, *others[number + 1 :]], device)
         felt = not torch.equal(beside[number], together[number])
-        precision = max(torch.finfo(alone.dtype).eps, torch.finfo(torch.float32).eps)
+        precision = max(torch.finfo(alone.dtype).eps, torch.finfo(torch.float32).eps, rounding)
         found.append((difference, precision**0.5, felt))
     return found
 

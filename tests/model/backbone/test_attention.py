@@ -207,17 +207,6 @@ def test_tokens_that_are_alike_to_the_model_prove_nothing(tiny_llama):
         assert Backbone(model).attention == attention
 
 
-def test_flash_attention_is_probed_once_the_model_is_on_its_device(tiny_llama, monkeypatch):
-    model = AutoModel.from_pretrained(tiny_llama, attn_implementation="sdpa")
-    for layer in model.layers:
-        layer.self_attn.is_causal = False
-    monkeypatch.setattr(Backbone, "_implementation", lambda _backbone: "flash_attention_2")
-    backbone = Backbone(model)
-    ids, mask = padded_texts("right", TEXT[-1])
-    with pytest.raises(InputError, match="should have causal attention, but it is bidirectional"):
-        backbone(Inputs(ids, mask.bool(), torch.zeros(2, dtype=torch.int64)), (1,))
-
-
 def test_flash_attention_that_is_not_installed_names_the_package(tiny_llama):
     with pytest.raises(InputError, match="pip install flash-attn --no-build-isolation"):
         Backbone.load(tiny_llama, attn_implementation="flash_attention_2", dtype=torch.bfloat16)
