@@ -1,8 +1,8 @@
 """What a training step keeps in memory on each rank, estimated before it runs out.
 
-Activations are measured on a few texts, by what autograd keeps for the backward pass, and scaled in
-proportion to the tokens: attention that keeps T x T tables grows faster, so those texts are taken from the
-real batch, long ones among them.
+Activations are measured on two numbers of texts, by what autograd keeps for backward: so much a token,
+and so much a micro-batch (under autocast each keeps its own casts of the weights). Attention that keeps T x T
+tables grows faster with the length, so those texts are taken from the real batch, the longest among them.
 
 Letters: B queries, C documents, M texts of a rank, L layers, D width.
 """
@@ -76,12 +76,12 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
     trained = [item for item in _parameters(run) if item.requires_grad]
     first = max(every, key=lambda item: int(item.whole.inputs.mask.sum()))
     lengths = first.whole.inputs.mask.sum(1).tolist()  # of all ranks
-    mine = sorted(lengths)[:: run.ranks]
-    tokens = padded(mine, run.micro_batch_tokens)
+    at_once = [sorted(lengths)[:: run.ranks]]
     if run.gradcache is not None:
         chunks = run.gradcache.chunks(first.whole.inputs)
-        most = max(int(first.whole.inputs.mask[rows].sum(1).max()) * len(rows) for rows in chunks)
-        tokens = min(tokens, most)
+        at_once += [first.whole.inputs.mask[rows].sum(1).tolist() for rows in chunks]
+    measured = _measured(run, first)
+    sizes = [measured.of(part, run.micro_batch_tokens) for part in at_once]  # of all texts, of each chunk
     layers = distinct_layers(first.chosen)
     vectors = 4 * len(layers) * run.encoder.width
     held = 3 if run.gradcache is None else 2  # of queries and documents, their gradient
@@ -98,7 +98,7 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
         gradients=_bytes(trained),
         optimiser=2 * _bytes(trained),
         update=2.0 * max((_bytes([item]) for item in trained), default=0.0),
-        activations=_per_token(run, first) * tokens,
+        activations=sizes[0] if len(sizes) == 1 else min(sizes[0], max(sizes[1:])),
         embeddings=float(held * vectors * (len(lengths) + len(first.whole.links.docs))),
         similarities=4.0 * COPIES * max(1, blocks) * held_at_once,
         queue=float(queue * (vectors + (0 if guide is None else 4 * guide.width))),
@@ -125,15 +125,38 @@ def memory_finding(run: BuiltRun, need: Memory, available: int, sharing: int) ->
     )
 
 
-def _per_token(run: BuiltRun, first: FirstBatch) -> float:
-    """Bytes of activations a padded token, of some texts of the batch spread over their lengths."""
-    texts = first.batch.inputs
-    order = texts.mask.sum(1).argsort()
-    step = max(1, len(order) // MEASURED)
-    few = texts.rows(order.flip(0)[::step]).to_device(run.device)
+class _Activations(NamedTuple):
+    """Bytes that are kept for the backward pass."""
+
+    per_token: float  # padding included
+    per_micro_batch: float
+
+    def of(self, lengths: Sequence[int], budget: int) -> float:
+        """Those of some texts."""
+        groups = micro_batches(lengths, budget)
+        tokens = sum(len(group) * lengths[group[0]] for group in groups)
+        return self.per_token * tokens + self.per_micro_batch * len(groups)
+
+
+def _measured(run: BuiltRun, first: FirstBatch) -> _Activations:
+    """Of texts of the batch spread over their lengths: as many as a micro-batch holds, and half of them."""
+    lengths = first.batch.inputs.mask.sum(1)
+    most = max(1, min(MEASURED, run.micro_batch_tokens // max(1, int(lengths.max()))))
+    order = lengths.argsort(descending=True)[:: max(1, len(lengths) // most)][:most]
+    half = order[::2] if len(order) > 1 else lengths.argsort()[len(lengths) // 2][None]
+    (kept, tokens), (less, fewer) = (_kept(run, first, rows) for rows in (order, half))
+    if tokens == fewer:
+        return _Activations(kept / tokens, 0.0)
+    slope = max((kept - less) / (tokens - fewer), 0.0)
+    return _Activations(slope, max(kept - slope * tokens, 0.0))
+
+
+def _kept(run: BuiltRun, first: FirstBatch, rows: Tensor) -> tuple[int, int]:
+    """Bytes that autograd keeps of some texts of the batch, and their tokens with padding."""
+    texts = first.batch.inputs.rows(rows)
     with torch.enable_grad(), run.autocast():
-        kept = activation_bytes(run.encoder, few, distinct_layers(first.chosen))
-    return kept / padded(few.mask.sum(1).tolist(), run.micro_batch_tokens)
+        kept = activation_bytes(run.encoder, texts.to_device(run.device), distinct_layers(first.chosen))
+    return kept, padded(texts.mask.sum(1).tolist(), run.micro_batch_tokens)
 
 
 def _parameters(run: BuiltRun) -> list[nn.Parameter]:

@@ -33,7 +33,7 @@ from embedtrain.rules import MarginPos
 from embedtrain.training.gradcache import GradCache
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.training.steps.contrastive.collate import PairCollate
-from embedtrain.types import Inputs, SubModel
+from embedtrain.types import Inputs, SubModel, distinct_layers
 
 WORDS = "cat dog bird fish man woman child guitar piano ball tree house river sun rain money".split()
 
@@ -298,6 +298,21 @@ def test_memory_grows_with_the_batch_and_not_with_gradcache(encoder, tmp_path):
     assert found[1].total == sum(found[1])
     process = estimated(small, first_batches(small, 8), weights + 1000.0)
     assert (process.process, process.total) == (1000.0, found[0].total + 1000.0)
+
+
+def test_casts_of_weights_count_once_a_micro_batch(encoder, tmp_path):
+    """Autocast keeps its own bfloat16 weights for each forward, which tokens do not multiply."""
+    run = run_of(encoder, tmp_path, usual_rows(64), batch_size=64)
+    run = run._replace(autocast=lambda: torch.autocast("cpu", torch.bfloat16, cache_enabled=False))
+    first = first_batches(run, 64)
+    rows = first[0].batch.inputs
+    found = {}
+    for budget in (256, 1_024, 1_000_000):
+        encoder.max_tokens = budget
+        with run.autocast():
+            actual = activation_bytes(encoder, rows, distinct_layers(first[0].chosen))
+        found[budget] = estimated(run, first).activations / actual
+    assert found == pytest.approx(dict.fromkeys(found, 1.0), rel=0.15)
 
 
 def test_frozen_weights_have_no_gradient(tiny_bert, tmp_path):
