@@ -52,7 +52,8 @@ class HashedCheckpointIO(TorchCheckpointIO):
         if fault := fault_of(Path(path)):
             raise InputError(f"{path} {fault}")
         with reading(path, "Put back a copy, or start anew with overwrite=true"):
-            loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+            # Mapped: ranks of one machine share what they read of it, and take their shares alone.
+            loaded: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True, mmap=True)
         return loaded
 
 

@@ -58,8 +58,9 @@ class Sharded(ModelParallelStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Whole weights in the memory of rank 0's host; nothing on other ranks. All must call."""
         assert self.model is not None
-        state = {name: whole(value) for name, value in self.model.state_dict().items()}
-        return state if self.global_rank == 0 else {}
+        first = self.global_rank == 0
+        state = {name: whole(value, keep=first) for name, value in self.model.state_dict().items()}
+        return state if first else {}
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Take this rank's share of the weights of a checkpoint, which every rank has read.
@@ -74,13 +75,13 @@ class Sharded(ModelParallelStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """As `state_dict()` of a single process, on rank 0; nothing on other ranks. All must call."""
-        state = optimizer.state_dict()
+        state, first = optimizer.state_dict(), self.global_rank == 0
         whole_state = {
-            number: {name: whole(value) for name, value in moments.items()}
+            number: {name: whole(value, keep=first) for name, value in moments.items()}
             for number, moments in state["state"].items()
         }
         groups = [{**group, "foreach": None} for group in state["param_groups"]]
-        return {"state": whole_state, "param_groups": groups} if self.global_rank == 0 else {}
+        return {"state": whole_state, "param_groups": groups} if first else {}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Take this rank's share of the state of each optimiser."""
@@ -101,7 +102,7 @@ class Sharded(ModelParallelStrategy):
         Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ANN401
-        """Read the file on every rank, as with other strategies."""
+        """Map the file on every rank; each reads what it takes."""
         return ParallelStrategy.load_checkpoint(self, checkpoint_path, weights_only)
 
     def _one_by_one(self) -> None:
@@ -156,11 +157,15 @@ def clip_gradients(parameters: Iterable[nn.Parameter], bound: float) -> Tensor:
     return norm
 
 
-def whole(value: Any) -> Any:  # noqa: ANN401
-    """A tensor with the shares of all ranks in it, on the CPU; anything else as it is."""
+def whole(value: Any, *, keep: bool) -> Any:  # noqa: ANN401
+    """A tensor with the shares of all ranks in it, on the CPU; anything else as it is.
+
+    A rank that does not `keep` it takes part and gets None: eight hosts' worth of weights fit no host.
+    """
     if not isinstance(value, Tensor):
         return value
-    return (value.full_tensor() if isinstance(value, DTensor) else value).detach().cpu()
+    gathered = value.full_tensor() if isinstance(value, DTensor) else value
+    return gathered.detach().cpu() if keep else None
 
 
 def share_of(value: Tensor, like: Tensor) -> Tensor:

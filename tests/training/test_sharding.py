@@ -1,5 +1,6 @@
 """Weights spread over two ranks: the weights, metrics and checkpoints of one process."""
 
+import datetime
 from contextlib import closing
 from pathlib import Path
 
@@ -10,11 +11,39 @@ from safetensors.torch import load_file
 from small_runs import lines_of, without
 
 from embedtrain.settings.commands import TrainerSettings
+from embedtrain.training.checkpoints import HashedCheckpointIO
+from embedtrain.training.sharding import Sharded
 from embedtrain.types import InputError
 
 SCRIPT = Path(__file__).with_name("sharded_ranks.py")
 CASES = ("whole", "chunks", "layers", "lora")
 TOLERANCE = 1e-10  # float64
+
+
+@pytest.mark.parametrize(("rank", "copied"), [(0, True), (1, False)])
+def test_whole_weights_reach_the_host_of_the_first_rank_alone(rank, copied, monkeypatch):
+    module, copies = torch.nn.Linear(2, 2), []
+    optimizer = torch.optim.AdamW(module.parameters())
+    module(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    strategy = Sharded(2, "gloo", datetime.timedelta(minutes=1))
+    strategy.model = module
+    monkeypatch.setattr(Sharded, "global_rank", rank)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: copies.append(self) or self)
+    weights, state = strategy.lightning_module_state_dict(), strategy.optimizer_state(optimizer)
+    assert bool(copies) is bool(weights) is bool(state) is copied
+
+
+def test_a_checkpoint_is_mapped_not_read(tmp_path, monkeypatch):
+    mapped, load = [], torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *args, **given: mapped.append(given["mmap"]) or load(*args, **given)
+    )
+    HashedCheckpointIO().save_checkpoint({"weight": torch.arange(5)}, tmp_path / "x.ckpt")
+    found = HashedCheckpointIO().load_checkpoint(tmp_path / "x.ckpt")
+    assert mapped == [True]
+    (tmp_path / "x.ckpt").unlink()
+    assert found["weight"].tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.fixture(scope="module")
