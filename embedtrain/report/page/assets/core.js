@@ -25,6 +25,7 @@ const signed = (value) => (isNumber(value) ? `${value > 0 ? "+" : value < 0 ? "�
 const count = (value) => (isNumber(value) ? value.toLocaleString("en-US") : "–");
 const bytes = (value) => (value < 10000 ? `${count(value)} B` : `${(value / 1024).toFixed(1)} KiB`);
 const brief = (value) => (isNumber(value) ? String(Number(value.toPrecision(4))) : "–");
+const ms = (value) => (isNumber(value) ? String(Number(value.toPrecision(3))) : "–");
 const counted = (number, what) => `${count(number)} ${what}${number === 1 ? "" : "s"}`;
 const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 const unique = (values) => [...new Set(values)];

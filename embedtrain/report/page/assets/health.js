@@ -52,7 +52,7 @@ function drawHealth(host) {
   const drawHistogram = () => { forget(place); place.replaceChildren(histogram(rows, cells, drawHistogram)); watchPlots(); };
   drawHistogram();
   const table = tableCard("Health of each prefix", `${step(last)} · ${counted(unique(rows.map((row) => row.task)).length, "task")}`, [{ name: "layer", number: true }, { name: "dim", number: true }, ...MEASURES.map(([measure]) => ({ name: measure.replaceAll("_", " "), number: true, show: brief }))],
-    layers.flatMap((layer) => dims.map((dim) => [layer, dim, ...MEASURES.map(([measure]) => healthMeans(rows, measure).get(`${layer} ${dim}`) ?? null)])).filter((row) => row.slice(2).some(isNumber)));
+    layers.flatMap((layer) => dims.map((dim) => [layer, dim, ...MEASURES.map(([measure]) => healthMeans(rows, measure).get(`${layer} ${dim}`) ?? null)])).filter((row) => row.slice(2).some(isNumber)), { first: 12 });
   host.append(place, el("div", { className: "grid" }, table));
 }
 const step = (number) => (number === 0 ? "untouched backbone" : `step ${count(number)}`);

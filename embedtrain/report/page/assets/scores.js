@@ -10,7 +10,7 @@ function heatData(of, values, from, scale, limits, text) {
   const small = dims.length > 8;
   const annotations = layers.flatMap((layer, y) => dims.map((dim, x) => {
     const value = at(layer, dim);
-    return { x, y, text: value === undefined ? "·" : text(value), showarrow: false, font: { size: small ? 9.5 : 11.5, color: value === undefined ? css("soft") : inkOn(scale, share(value)) } };
+    return { x, y, text: value === undefined ? "·" : text(value), showarrow: false, font: { size: small ? 9.5 : dims.length > 5 ? 10.5 : 11.5, color: value === undefined ? css("soft") : inkOn(scale, share(value)) } };
   }));
   const shapes = of.trained.filter(([layer, dim]) => layers.includes(layer) && dims.includes(dim)).map(([layer, dim]) => ({
     type: "rect", x0: dims.indexOf(dim) - 0.46, x1: dims.indexOf(dim) + 0.46, y0: layers.indexOf(layer) - 0.44, y1: layers.indexOf(layer) + 0.44, line: { color: "#e0455e", width: 2 } }));
@@ -126,7 +126,7 @@ function drawCosts(host) {
   if (timed) {
     for (const [kind, text] of [["query", "one query"], ["batch", "a batch"]]) {
       if (!DATA.runs.some((of) => of.cost.some((row) => isNumber(row[kind])))) continue;
-      cards.push(costCard(`Quality against ms a text, ${text}`, over, (x) => `${brief(x)} ms a text`, (of, cell) => of.cost.find((row) => row.layer === cell[0] && (row.dim === null || row.dim === undefined || row.dim === cell[1]))?.[kind], `ms a text, ${text}`));
+      cards.push(costCard(`Quality against ms a text, ${text}`, over, (x) => `${ms(x)} ms a text`, (of, cell) => of.cost.find((row) => row.layer === cell[0] && (row.dim === null || row.dim === undefined || row.dim === cell[1]))?.[kind], `ms a text, ${text}`));
     }
   }
   host.append(el("div", { className: "grid", style: `--least: ${cards.length === 3 ? 300 : 380}px` }, cards));

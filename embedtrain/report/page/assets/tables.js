@@ -1,5 +1,5 @@
 // Tables that sort and filter. A column is {name, number, show(value), mark(value, row)}; a row is a list of values.
-const AT_FIRST = 25; // rows shown before "show all"
+const AT_FIRST = 25; // rows shown before "show all", where nothing else is said
 
 function tableCard(title, note, columns, rows, options = {}) {
   const order = { column: options.sort ?? -1, down: options.down ?? false };
@@ -48,7 +48,7 @@ function tableCard(title, note, columns, rows, options = {}) {
   function draw() {
     const found = current();
     heads.forEach((head, place) => head.setAttribute("aria-sort", place !== order.column ? "none" : order.down ? "descending" : "ascending"));
-    const some = all ? found : found.slice(0, AT_FIRST);
+    const some = all ? found : found.slice(0, options.first ?? AT_FIRST);
     body.replaceChildren(...some.map((row) => el("tr", { className: options.here?.(row) ? "here" : "" },
       columns.map((column, place) => el("td", { className: [column.number ? "number" : "", column.tight ? "tight" : "", column.code ? "code" : "", column.mark?.(row[place], row) ?? ""].join(" ").trim() }, shown(row[place], place))))));
     tally.textContent = found.length === rows.length ? `${count(rows.length)} rows` : `${count(found.length)} of ${count(rows.length)} rows`;

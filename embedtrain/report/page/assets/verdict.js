@@ -1,9 +1,11 @@
 // The first thing that is read: which cut of which run to ship, what it costs, and what looks wrong.
 const msOf = (of, cell, kind) => of.cost.find((row) => row.layer === cell[0])?.[kind] ?? null;
 
-// Of the runs the cheapest cut whose score is at most `tolerance` % below the best whole model: fewest bytes, then
-// fewest layers, then the best score. {of, cell, score, best} or null.
-function recommended(runs, names, tolerance) {
+// The cut to ship, as the verdict of a run chooses it, over all runs: the cheapest, by layers x bytes, that is at most
+// `limit` % below the best whole model; or the best of at most so many bytes, for a limit "256 B". {of, cell, score, whole}.
+const price = (cell) => cell[0] * bytesOf(cell);
+const budgetOf = (limit) => (typeof limit === "string" ? Number(limit.split(" ")[0]) : null);
+function recommended(runs, names, limit) {
   const candidates = runs.flatMap((of) => {
     const values = after(of, names);
     return of.cells.map((cell) => ({ of, cell, score: values.get(cellKey(cell)) })).filter(({ score }) => isNumber(score));
@@ -11,10 +13,24 @@ function recommended(runs, names, tolerance) {
   const wholes = runs.map((of) => ({ of, score: fullCell(of) ? after(of, names).get(cellKey(fullCell(of))) : undefined })).filter(({ score }) => isNumber(score));
   if (!wholes.length) return null;
   const whole = wholes.reduce((best, each) => (each.score > best.score ? each : best));
-  const enough = candidates.filter(({ score }) => score >= whole.score * (1 - tolerance / 100) - 1e-9);
+  const budget = budgetOf(limit);
+  const enough = candidates.filter(({ cell, score }) => (budget ? bytesOf(cell) <= budget : score >= whole.score * (1 - limit / 100) - 1e-9));
   if (!enough.length) return null;
-  const order = (a, b) => bytesOf(a.cell) - bytesOf(b.cell) || a.cell[0] - b.cell[0] || b.score - a.score;
-  return { ...enough.sort(order)[0], best: whole.score, whole };
+  const first = budget ? (a, b) => b.score - a.score : (a, b) => price(a.cell) - price(b.cell);
+  const order = (a, b) => first(a, b) || a.cell[0] - b.cell[0] || bytesOf(a.cell) - bytesOf(b.cell) || b.score - a.score;
+  return { ...enough.sort(order)[0], whole };
+}
+// What may be asked of a cut: how much it loses, or how large its vectors are.
+function limitSelect() {
+  const sizes = ascending(DATA.runs.flatMap((of) => of.cells.map(bytesOf)));
+  const option = (value, text) => el("option", { value: String(value), selected: value === chosen.tolerance }, text);
+  const select = el("select", { id: "tolerance", "aria-label": "What is asked of the cut", onchange: () => {
+    chosen.tolerance = select.value.includes("B") ? select.value : Number(select.value);
+    drawPage();
+  } },
+    el("optgroup", { label: "loss of quality" }, [0, 0.5, 1, 2, 3, 5, 10, 20].map((value) => option(value, `${value} %`))),
+    el("optgroup", { label: "bytes a vector" }, sizes.map((size) => option(`${size} B`, bytes(size)))));
+  return select;
 }
 const fact = (name, value, more) => el("div", {}, el("dt", {}, name), el("dd", {}, value, more ? el("small", {}, ` ${more}`) : null));
 
@@ -34,17 +50,18 @@ function heroCard() {
   const over = names.length === 1 ? names[0] : `mean of ${names.length} tasks`;
   const full = fullCell(whole.of);
   const fewer = bytesOf(full) / bytesOf(cell);
-  const select = el("select", { id: "tolerance", "aria-label": "Loss that is allowed", onchange: () => { chosen.tolerance = Number(select.value); drawPage(); } },
-    [0, 0.5, 1, 2, 3, 5, 10, 20].map((value) => el("option", { value: String(value), selected: value === chosen.tolerance }, `${value} %`)));
+  const select = limitSelect();
+  const budget = budgetOf(chosen.tolerance);
   const isWhole = of === whole.of && cellKey(cell) === cellKey(full);
   card.append(
     el("p", { className: "say" }, isWhole ? `Ship the whole model${several ? ` of ${of.name}` : ""}, ${cellName(cell)}.` : `Ship ${cellName(cell)}${several ? ` of ${of.name}` : ""}: ${share > 100.05 ? "better than the whole model" : `${one(share)} % of full quality`}${fewer > 1.01 ? ` in ${fewer >= 9.95 ? Math.round(fewer) : brief(Number(fewer.toFixed(1)))} times fewer bytes` : ""}.`),
-    el("p", { className: "why" }, isWhole ? "No smaller cut was measured that loses at most " : "The smallest cut that loses at most ", select, ` of ${several ? "the best whole model" : "the whole model"} (${cellName(full)}${several ? ` of ${clip(whole.of.name, 40)}` : ""}, ${one(whole.score)}), by ${over}.${isTrained(of, cell) ? "" : " Training did not aim at this cut."}`),
+    el("p", { className: "why" }, budget ? "The best cut of at most " : isWhole ? "No cheaper cut was measured that loses at most " : "The cheapest cut, by layers × bytes, that loses at most ", select,
+      ` ${budget ? "a vector; held against" : "of"} ${several ? "the best whole model" : "the whole model"} (${cellName(full)}${several ? ` of ${clip(whole.of.name, 40)}` : ""}, ${one(whole.score)}), by ${over}.${isTrained(of, cell) ? "" : " Training did not aim at this cut."}`),
     el("dl", { className: "facts" },
       fact("score", one(score), `of ${one(whole.score)}`), fact("a vector", bytes(bytesOf(cell)), `of ${bytes(bytesOf(full))}`),
       fact("layers", String(cell[0]), `of ${Math.max(...of.cells.map((each) => each[0]))} measured`),
-      fact("one query", msOf(of, cell, "query") === null ? "–" : `${brief(msOf(of, cell, "query"))} ms`, msOf(of, cell, "query") === null ? "not measured" : msOf(whole.of, full, "query") === null ? "" : `of ${brief(msOf(whole.of, full, "query"))}`),
-      fact("a text in a batch", msOf(of, cell, "batch") === null ? "–" : `${brief(msOf(of, cell, "batch"))} ms`, msOf(of, cell, "batch") === null ? "not measured" : msOf(whole.of, full, "batch") === null ? "" : `of ${brief(msOf(whole.of, full, "batch"))}`)));
+      fact("one query", msOf(of, cell, "query") === null ? "–" : `${ms(msOf(of, cell, "query"))} ms`, msOf(of, cell, "query") === null ? "not measured" : msOf(whole.of, full, "query") === null ? "" : `of ${ms(msOf(whole.of, full, "query"))}`),
+      fact("a text in a batch", msOf(of, cell, "batch") === null ? "–" : `${ms(msOf(of, cell, "batch"))} ms`, msOf(of, cell, "batch") === null ? "not measured" : msOf(whole.of, full, "batch") === null ? "" : `of ${ms(msOf(whole.of, full, "batch"))}`)));
   return card;
 }
 
@@ -63,7 +80,9 @@ function runCard(of) {
   const full = fullCell(of);
   const [old, now] = full ? [before(of).get(cellKey(full)), after(of).get(cellKey(full))] : [];
   const counts = judged(of);
-  const lines = of.verdict?.lines ?? [];
+  const found = (of.verdict?.findings ?? []).map(({ name }) => name);
+  // what it says of findings stands below, with what to try
+  const lines = (of.verdict?.lines ?? []).filter((line) => !line.startsWith(" ") && !found.some((name) => line.startsWith(name) || line.startsWith(name.replaceAll("_", " "))));
   const moved = of.verdict?.moved;
   return el("div", { className: "card wide" },
     el("header", {}, el("div", {}, el("h3", {}, `What training did${DATA.runs.length > 1 ? `: ${of.name}` : ""}`), el("p", {}, of.state))),
@@ -92,7 +111,7 @@ function runsTable() {
   const empty = (show) => (value) => (value === null ? "–" : show(value));
   return tableCard("Runs", names.length ? `whole model and recommended cut, over ${names.length} task${names.length === 1 ? "" : "s"} that all scored runs have, × 100` : "",
     [{ name: "run" }, { name: "state" }, { name: "before", number: true, show: empty(one) }, { name: "after", number: true, show: empty(one) }, { name: "change", number: true, show: empty(signed), mark: (value) => (value > 0.05 ? "better" : value < -0.05 ? "worse" : "") },
-      { name: "recommended", tight: true, show: empty(plain) }, { name: "its score", number: true, show: empty(one) }, { name: "bytes", number: true, show: empty(count) }, { name: "ms a query", number: true, show: empty(brief) }],
+      { name: "recommended", tight: true, show: empty(plain) }, { name: "its score", number: true, show: empty(one) }, { name: "bytes", number: true, show: empty(count) }, { name: "ms a query", number: true, show: empty(ms) }],
     rows, { sort: 3, down: true, here: (row) => row[0] === run().name });
 }
 function movedCard(of) {
