@@ -1,16 +1,14 @@
 """What messages advise can be typed or opened: every `key=value`, page, command and package in the source."""
 
-import ast
 import importlib.util
 import re
 import tomllib
 from collections import defaultdict
-from pathlib import Path
 
 import pytest
 import yaml
+from messages import ROOT, texts
 
-import embedtrain
 from embedtrain.cli.commands import COMMANDS
 from embedtrain.cli.launch import settings_from
 from embedtrain.cli.line.mistyped import hint_of
@@ -20,8 +18,6 @@ from embedtrain.settings.places import config_dir
 from embedtrain.settings.signatures import names_in_source
 from embedtrain.types import InputError
 
-PACKAGE = Path(embedtrain.__file__).parent
-ROOT = PACKAGE.parent
 WORD = re.compile(r"(?<![\w./$'\"-])([a-z_]+(?:\.[a-z_]+)*)=([^\s,;)'`]*)")
 NEEDED = {  # words without which a command is refused
     "train": ["name=x", "data.train=y"],
@@ -43,33 +39,6 @@ NO_SETTINGS = {  # what looks like one: names in sentences and patterns, and key
     "corpus_words", "train_words", "device", "charset", "scale", "attention", "num_layers", "width", "dtype",
 }  # fmt: skip
 PREFIXED = ("hydra.",)
-
-
-def texts():
-    """(text with {} for what is filled in, place) of every string of the package that is no docstring."""
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if path.name == "card.py":  # code for other programs
-            continue
-        templates = path.parent.name == "deploy"  # whose strings of several lines are files, not messages
-        tree = ast.parse(path.read_text("utf-8"))
-        documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
-        docs = {
-            id(node.body[0].value)
-            for node in ast.walk(tree)
-            if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
-        }
-        joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
-        inner = {id(part) for node in joined for part in node.values}
-        for node in ast.walk(tree):
-            if id(node) in docs | inner:
-                continue
-            if isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
-                yield "".join(parts), f"{path.relative_to(ROOT)}:{node.lineno}"
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                if templates and "\n" in node.value:
-                    continue
-                yield node.value, f"{path.relative_to(ROOT)}:{node.lineno}"
 
 
 def advised():
