@@ -37,6 +37,7 @@ TAKEN_BEFORE = {
 NO_SETTINGS = {  # what looks like one: names in sentences and patterns, and keywords of Python and Hydra
     "key", "group", "object_type", "trust_remote_code", "output_hidden_states", "n", "base",
     "corpus_words", "train_words", "device", "charset", "scale", "attention", "num_layers", "width", "dtype",
+    "sep",
 }  # fmt: skip
 PREFIXED = ("hydra.",)
 
