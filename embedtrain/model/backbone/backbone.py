@@ -214,6 +214,11 @@ class Backbone(nn.Module):
         return self._family.blocks
 
     @property
+    def turned(self) -> bool:
+        """Whether it is a decoder whose tokens see those after them."""
+        return self._family.decoder and self.attention == "bidirectional"
+
+    @property
     def pads_anywhere(self) -> bool:
         """Whether the model itself, without our position ids, may be given padding on either side."""
         return self._family.decoder or self._family.positions == "relative"

@@ -18,6 +18,11 @@ from embedtrain.types import Score
 
 MTEB = "https://github.com/embeddings-benchmark/mteb/"
 
+TURNED = (
+    "The decoder's tokens see those after them (`is_causal: false` in config.json), which transformers reads "
+    "from 5.2 on. sentence-transformers takes the folder from 6.0 on and refuses it before; other programs "
+    "may run it causal in silence, which gives other vectors."
+)
 SOURCE = (
     "sentence-transformers has no such pooling, so its source is in the `embedtrain_*.py` files here, which "
     "`trust_remote_code=True` runs. `embedtrain.model.folder.export.load_encoder` needs none of them."

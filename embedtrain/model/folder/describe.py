@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import cast
 
@@ -98,12 +99,14 @@ def write_tokenizer(encoder: Encoder, folder: Path, inputs: Sequence[str] = ()) 
     Args:
         encoder: whose tokenizer it is.
         folder: where.
-        inputs: names of what the model takes of the tokenizer; those that it has when none.
+        inputs: names of what the model takes of the tokenizer; when none, those that its `forward` has.
     """
     tokenizer = shipped_tokenizer(encoder)
-    if inputs:
-        tokenizer.model_input_names = list(inputs)
-        tokenizer.init_kwargs["model_input_names"] = list(inputs)  # is saved where it is there
+    taken = signature(encoder.backbone.model.forward).parameters
+    # Each class and version has its own default, and a model may refuse what it has no use for.
+    names = list(inputs) or [name for name in tokenizer.model_input_names if name in taken]
+    tokenizer.model_input_names = names
+    tokenizer.init_kwargs["model_input_names"] = names  # is saved where it is there
     tokenizer.save_pretrained(folder)
     file = folder / "tokenizer_config.json"
     said = read_object(file)

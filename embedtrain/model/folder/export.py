@@ -21,10 +21,12 @@ from embedtrain.model.backbone.freezing import freeze
 from embedtrain.model.backbone.lora import add_lora, load_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
-from embedtrain.model.folder.card import Lineage, model_card, read_lineage
+from embedtrain.model.folder.card import TURNED, Lineage, model_card, read_lineage
+from embedtrain.model.folder.config_file import write_config
 from embedtrain.model.folder.contract import AGAIN, Contract, compare, read_contract, write_contract
 from embedtrain.model.folder.describe import contract_of, write_tokenizer
 from embedtrain.model.folder.layout import Layout, read_layout
+from embedtrain.model.folder.modules import MODULES
 from embedtrain.model.folder.parts import (
     Given,
     facts_of,
@@ -35,7 +37,7 @@ from embedtrain.model.folder.parts import (
     with_trained_layers,
 )
 from embedtrain.model.folder.shipped_pooling import PREFIX
-from embedtrain.model.folder.st_folder import Shipped, miscounted_prompts, write_dimensions, write_layout
+from embedtrain.model.folder.st_folder import NEWER_TRANSFORMER, Shipped, miscounted_prompts, write_layout
 from embedtrain.model.inputs.tokenizer import Side, TextTokenizer
 from embedtrain.model.locate import locate
 from embedtrain.types import InputError, SubModel
@@ -182,6 +184,7 @@ def shipped_parts(encoder: Encoder, sub: SubModel | None) -> Shipped:
         pooling=encoder.pooling.cut(chosen.layer),
         norm=encoder.backbone.final_norm,
         prompt_lengths=miscounted_prompts(encoder.process),
+        turned=encoder.backbone.turned,
     )
 
 
@@ -190,11 +193,12 @@ def write_model(
 ) -> None:
     """Write the files of `save_encoder` into a folder that is there; `notes` are lines for the card."""
     encoder.backbone.save(folder, shipped.contract.num_layers)
-    write_dimensions(folder / "config.json", shipped.contract)
+    write_config(folder / "config.json", shipped.contract)
     write_tokenizer(encoder, folder)
     write_layout(folder, shipped)
     write_contract(folder, shipped.contract)
     lineage = Lineage(encoder.license, encoder.datasets)
+    notes = [TURNED, *notes] if shipped.turned else notes
     card = model_card(shipped.contract, name, lineage, is_plain=shipped.is_plain, index=index, notes=notes)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -204,7 +208,10 @@ def renew_card(folder: Path, index: str) -> None:
     contract = read_contract(folder)
     assert contract is not None
     is_plain = not any(folder.glob(f"{PREFIX}*.py"))
-    card = model_card(contract, folder.name, read_lineage(folder), is_plain=is_plain, index=index)
+    notes = [TURNED] if NEWER_TRANSFORMER in (folder / MODULES).read_text("utf-8") else []
+    card = model_card(
+        contract, folder.name, read_lineage(folder), is_plain=is_plain, index=index, notes=notes
+    )
     write_text(folder / "README.md", card)
 
 

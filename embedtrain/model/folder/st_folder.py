@@ -9,6 +9,8 @@ between Pooling and Normalize. `truncate_dim` of sentence-transformers acts afte
 would leave vectors shorter than one; a `Dense` is a module of every version and needs no argument.
 
 Module names and keys are those of sentence-transformers 2 to 5, which version 6 reads without a word.
+A decoder made bidirectional has a name of version 6: those before may run on a transformers that leaves it
+causal.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from embedtrain.model.pooling import (
 from embedtrain.model.pooling.joined import Dense
 from embedtrain.types import InputError
 
-MATRYOSHKA = ("is_matryoshka", "matryoshka_dimensions")  # keys of config.json
+NEWER_TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"  # in 6.0 and later
 _STEP_TYPES = {"dense": "Dense", "layer_norm": "LayerNorm", "normalize": "Normalize"}  # by `kind`
 
 
@@ -52,6 +54,7 @@ class Shipped(NamedTuple):
     pooling: Pooling  # cut to the layers that are written
     norm: nn.Module | None  # the final norm of a pre-norm backbone
     prompt_lengths: dict[str, int]  # see `miscounted_prompts`
+    turned: bool = False  # a decoder made bidirectional: older versions would read it as causal
 
     @property
     def inner(self) -> Pooling:
@@ -108,23 +111,14 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
         modules.append(("Dense", partial(_write_step, _truncation(shipped), dtype)))
     if contract.normalize:
         modules.append(("Normalize", lambda folder: None))
-    entries = [{"idx": 0, "name": "0", "path": "", "type": _type("Transformer")}]
+    first = NEWER_TRANSFORMER if shipped.turned else _type("Transformer")
+    entries = [{"idx": 0, "name": "0", "path": "", "type": first}]
     for position, (name, write) in enumerate(modules, start=1):
         path = f"{position}_{name}"
         entries.append({"idx": position, "name": str(position), "path": path, "type": _type(name)})
         write(folder / path)
     _write(folder / MODULES, entries)
     _write_settings(folder, shipped)
-
-
-def write_dimensions(file: Path, contract: Contract) -> None:
-    """Name the trained widths in the config of the backbone: vLLM asks there before it truncates."""
-    config = json.loads(file.read_text("utf-8"))
-    dims = sorted({sub.dim for sub in contract.trained if sub.layer == contract.num_layers})
-    own = {"is_matryoshka": True, "matryoshka_dimensions": dims} if dims else {}
-    kept = {key: value for key, value in config.items() if key not in MATRYOSHKA}
-    if kept | own != config:
-        _write(file, kept | own)
 
 
 def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:
