@@ -15,6 +15,7 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.files.scores import read_scores
 from embedtrain.ranks import rank
 from embedtrain.run.hooks import by_task
+from embedtrain.run.results.dashboards import show_on_dashboards
 from embedtrain.run.run import Run
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.names import nearest
@@ -46,6 +47,7 @@ def logged(run: Run) -> Iterator[None]:
         log_scores(run.stage.trainer, scores_by_name(run.folder, 0, "before"), 0)
         after = scores_by_name(run.folder, run.final_step, "after")
         log_scores(run.stage.trainer, after, run.final_step - 1)
+        show_on_dashboards(run)
     end_loggers(run.stage.trainer, exit_code=0)
 
 

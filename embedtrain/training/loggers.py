@@ -24,6 +24,7 @@ from embedtrain.files.atomic import write_text
 from embedtrain.settings.component import Component
 from embedtrain.settings.signatures import signature_of
 from embedtrain.training.metrics import FileLogger
+from embedtrain.training.trackio_logger import TrackioLogger
 from embedtrain.types import InputError
 
 log = logging.getLogger(__name__)
@@ -117,7 +118,10 @@ def log_scores(trainer: pl.Trainer, scores: Mapping[str, float], step: int) -> N
 
 
 def end_loggers(trainer: pl.Trainer, *, exit_code: int) -> None:
-    """End the wandb run of a trainer: left open, it would take the metrics of the next run."""
+    """End the wandb and trackio runs of a trainer: left open, they would take the metrics of the next."""
+    for logger in others(trainer):
+        if isinstance(logger, TrackioLogger):
+            logger.end()
     run = getattr(sys.modules.get("wandb"), "run", None)
     ours = [logger.version for logger in others(trainer) if isinstance(logger, WandbLogger)]
     if run is not None and run.id in ours:

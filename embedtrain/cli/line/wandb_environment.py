@@ -23,6 +23,8 @@ def with_wandb(
 ) -> TrainSettings:
     """The settings with WANDB_PROJECT, WANDB_NAME and WANDB_MODE in their wandb logger.
 
+    A trial of a sweep (WANDB_SWEEP_ID) bears WANDB_RUN_ID in its name, so that it has a folder of its own.
+
     Args:
         settings: of the command.
         environment: of this process.
@@ -42,4 +44,8 @@ def with_wandb(
     }
     if "offline" in free and "mode" not in logger.settings:
         changes |= MODES.get(environment.get("WANDB_MODE", ""), {})
-    return replace(settings, logger=logger.changed(**changes))
+    sweep, trial = environment.get("WANDB_SWEEP_ID"), environment.get("WANDB_RUN_ID")
+    name = f"{settings.name}-{trial}" if sweep and trial else settings.name  # else trials share a folder
+    if name != settings.name and "name" in free and "name" not in changes:
+        changes["name"] = name
+    return replace(settings, name=name, logger=logger.changed(**changes))

@@ -11,7 +11,7 @@ from embedtrain.report.verdict.facts import APART, Facts
 MOST = 0.5  # share of the possible negatives that rules may take out
 NEAREST = 0.5  # share of queries whose positive should be the nearest after training
 LEARNT = 0.1  # by which that share should have risen
-ROWS = 12  # fewer of them say nothing
+ROWS, STEPS = 12, 100  # fewer of them say nothing
 
 
 def mostly_removed(facts: Facts) -> Finding | None:
@@ -42,7 +42,7 @@ def mostly_removed(facts: Facts) -> Finding | None:
 def mostly_false(facts: Facts) -> Finding | None:
     """After training most positives are still not nearer than their negatives."""
     rows = None if facts.weights is None else facts.weights.rows
-    if rows is None or rows.rows < ROWS or facts.setting("negatives.rules"):
+    if rows is None or rows.rows < ROWS or facts.step < STEPS or facts.setting("negatives.rules"):
         return None
     if (facts.most_moved or 0) > APART:  # the weights are at fault
         return None

@@ -16,7 +16,7 @@ from embedtrain.model.moved import adapters_moved, moved_blocks, moved_cuts
 from embedtrain.run.run import Run
 from embedtrain.types import SubModel
 
-ROWS = 32  # training rows whose vectors are compared
+ROWS, NEGATIVES = 32, 3  # training rows whose vectors are compared, and negatives of each
 
 
 def take_down_moved(run: Run) -> None:
@@ -64,18 +64,18 @@ def _nearest(before: Encoder, after: Encoder, rows: Sequence[Example]) -> Rows |
 
 
 def share_nearest(encoder: Encoder, rows: Sequence[Example]) -> float:
-    """The share of rows whose positive is nearer than its first negative and the positives of other rows.
+    """The share of rows whose positive is nearer than its first negatives and the positives of other rows.
 
     Other rows' texts that are a positive of the row too are left out.
     """
     whole = SubModel(encoder.num_layers, encoder.width)
     own = [str(row.positives[0]) for row in rows]
-    texts = list(dict.fromkeys([*own, *(str(text) for row in rows for text in row.negatives[:1])]))
+    texts = list(dict.fromkeys([*own, *(str(text) for row in rows for text in row.negatives[:NEGATIVES])]))
     query = encoder.encode([str(row.query) for row in rows], (whole.layer,), "query").at(whole)
     scores = query @ encoder.encode(texts, (whole.layer,), "document").at(whole).T  # (rows, texts)
     place, nearest = {text: number for number, text in enumerate(texts)}, 0
     for row, positive, each in zip(rows, own, scores.tolist(), strict=True):
-        others = {*own, *map(str, row.negatives[:1])} - set(map(str, row.positives))
+        others = {*own, *map(str, row.negatives[:NEGATIVES])} - set(map(str, row.positives))
         nearest += each[place[positive]] > max((each[place[text]] for text in others), default=-2.0)
     return nearest / len(rows)
 

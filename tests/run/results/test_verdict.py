@@ -53,19 +53,16 @@ def test_a_fault_is_found_and_its_cure_can_be_typed(name, small_run, tmp_path, c
 
 def test_negatives_as_good_as_the_positive_are_found(small_run, tmp_path):
     draw = random.Random(0)
-    texts = [
-        draw.sample("red green blue cat dog bird runs eats house river sun moon old new".split(), 5)
-        for _ in range(32)
-    ]
 
     def shuffled(words):
         return " ".join(draw.sample(words, len(words)))
 
-    rows = [
-        {"query": " ".join(text), "positive": shuffled(text), "negatives": [shuffled(text)]} for text in texts
-    ]
+    rows = []
+    for text in (draw.sample(WORDS, 5) for _ in range(800)):
+        texts = [shuffled(text) for _ in range(5)]
+        rows.append({"query": texts[0], "positive": texts[1], "negatives": texts[2:]})
     place = write_rows(tmp_path / "rows.jsonl", rows)
-    folder = trained(small_run, tmp_path, "same", f"data.train={place}", "optim.lr=1e-5")
+    folder = trained(small_run, tmp_path, "same", f"data.train={place}", "trainer.max_steps=100")
     found = {item.name: item for item in read_verdict(folder).findings}
     assert "false_negatives" in found
     assert found["false_negatives"].cure.endswith("negatives=qwen3")
