@@ -71,6 +71,7 @@ function settle() {
 function drawPage() {
   settle();
   const top = window.scrollY;
+  const focused = document.activeElement?.id;
   const host = document.getElementById("sections");
   host.style.minHeight = `${host.offsetHeight}px`; // the page does not jump while it is drawn anew
   forget(host);
@@ -82,6 +83,7 @@ function drawPage() {
   watchPlots();
   watchSections();
   window.scrollTo(0, top);
+  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   host.style.minHeight = "";
 }
 

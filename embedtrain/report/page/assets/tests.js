@@ -11,7 +11,7 @@ function drawTests(host) {
   const rows = testRows(of);
   if (!rows.length) return absent(host, "No tests of significance", missing("tests"));
   const groups = unique(rows.map((row) => row.what));
-  const plots = groups.filter((what) => rows.some((row) => row.what === what && isNumber(row.low))).map((what) => {
+  const plots = groups.slice(0, 4).filter((what) => rows.some((row) => row.what === what && isNumber(row.low))).map((what) => {
     const shown = rows.filter((row) => row.what === what && isNumber(row.low)).sort((a, b) => a.difference - b.difference).slice(-40);
     const colour = (row) => (row.verdict === "better" ? css("good") : row.verdict === "worse" ? css("bad") : css("soft"));
     return plotCard(what, `difference × 100 with its interval; grey is not distinguishable`, () => ({

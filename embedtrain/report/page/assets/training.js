@@ -27,6 +27,7 @@ function drawCurves(host) {
   const add = (series, ...rest) => { if (series.length) cards.push(curveCard(rest[0], rest[1], series, ...rest.slice(2))); };
   add(subSeries(of, /^train\/loss_L(?<layer>\d+)_D(?<dim>\d+)$/), "Loss by sub-model", "before weights", "loss");
   add(byName(of, /^train\/(?<name>.+)\/loss$/), "Loss by data set", "", "loss");
+  add(byName(of, /^(?<name>[^/]+): train\/loss$/), "Loss of earlier stages", "each counts its own steps", "loss");
   const validated = subSeries(of, /^val\/.+_L(?<layer>\d+)_D(?<dim>\d+)$/).map((each) => ({ ...each, y: each.y.map((value) => (isNumber(value) ? 100 * value : null)) }));
   const metric = keysLike(of, /^val\/(?<name>.+)_L\d+_D\d+$/)[0]?.[1].groups.name;
   add(validated, "Validation by sub-model", metric ? `${metric} × 100` : "", "score × 100");
