@@ -149,6 +149,17 @@ def test_padding_and_neighbours_change_nothing(made, pooled, alone, side):
             torch.testing.assert_close(values, alone[role][:, order], rtol=0, atol=1e-5)
 
 
+def test_an_empty_text_is_the_same_alone_and_in_a_batch(made, pooled):
+    encoder = encoder_of(made, pooled)
+    for role, side in (("query", "left"), ("document", "right")):
+        encoder.process.padding_side = side
+        with torch.no_grad():
+            expected = encoder(encoder.process([""], role), LAYERS).values
+            found = encoder(encoder.process([TEXTS[2], "", TEXTS[0]], role), LAYERS).values[:, 1:2]
+        assert expected.isfinite().all()
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 class Spoiled(nn.Module):
     """A pooling that is shown nothing but noise outside the pool mask."""
 

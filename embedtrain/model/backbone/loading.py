@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from embedtrain.files.reading import reading, reason_of
 from embedtrain.model.backbone.attention import Attention, with_attention
@@ -91,8 +91,13 @@ def _read(
 
 def loader(config: PreTrainedConfig) -> Any:  # noqa: ANN401 - a class of transformers
     """What loads a model of this config: of a pair of encoder and decoder the encoder alone."""
+    return getattr(transformers, loader_name(config))
+
+
+def loader_name(config: PreTrainedConfig) -> str:
+    """The name of that class."""
     family = FAMILIES.get(config.model_type)
-    return AutoModel if family is None or family.loader is None else getattr(transformers, family.loader)
+    return "AutoModel" if family is None or family.loader is None else family.loader
 
 
 def _check_missing(path: str | Path, model: PreTrainedModel, missing: list[str]) -> None:

@@ -3,6 +3,7 @@
     adapter_config.json, adapter_model.safetensors    peft's own format
     pooling.safetensors                               the trained parameters of the pooling, if it has any
     embedtrain.json, tokenizer.json, ...              all else that decides an embedding
+    README.md                                         how to open it, in peft alone too
 
 The base is found by its name and compared by the hash of its weights.
 """
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone import lora
 from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.backbone.loading import loader_name
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.adapter_card import adapter_card
 from embedtrain.model.folder.contract import (
     Base,
     Contract,
@@ -50,7 +53,23 @@ def save_adapter(encoder: Encoder, folder: str | Path, *, overwrite: bool = Fals
         write_contract(beside, contract_of(encoder, base=base))
         if state := pooling_state(encoder):
             save_file(state, beside / POOLING)
+        (beside / "README.md").write_text(_card(encoder, folder.name, base), encoding="utf-8")
     return folder
+
+
+def _card(encoder: Encoder, name: str, base: Base) -> str:
+    config = encoder.backbone.model.config
+    switch: dict[str, bool] = {}
+    if encoder.backbone.turned:
+        own = config.model_type == "gemma3_text"
+        switch = {"use_bidirectional_attention": True} if own else {"is_causal": False}
+    return adapter_card(
+        contract_of(encoder, base=base),
+        name,
+        loader=loader_name(config),
+        switch=switch,
+        hidden_size=encoder.backbone.hidden_size,
+    )
 
 
 def is_adapter(folder: Path) -> bool:

@@ -1,6 +1,8 @@
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,7 +80,8 @@ def test_an_adapter_folder_comes_back_whole_and_trainable(encoder, adapter, base
 
 
 def test_an_adapter_folder_has_no_weights_of_the_base(adapter):
-    files = """.embedtrain adapter_config.json adapter_model.safetensors embedtrain.json pooling.safetensors
+    files = """.embedtrain README.md adapter_config.json adapter_model.safetensors embedtrain.json
+        pooling.safetensors
         tokenizer.json tokenizer_config.json"""
     assert sorted(path.name for path in adapter.iterdir()) == files.split()
     assert all("lora_" in name for name in load_file(adapter / "adapter_model.safetensors"))
@@ -172,3 +175,21 @@ def test_trained_parameters_of_another_pooling_are_refused(adapter, tmp_path):
     save_file(state, strange / "pooling.safetensors")
     with pytest.raises(InputError, match=r"pooling\.safetensors does not fit pooling 'latent_attention': "):
         load_encoder(strange)
+
+
+@pytest.mark.parametrize("base", ["tiny_llama", "tiny_bert"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "eos", "max"])
+def test_the_readme_of_an_adapter_opens_it_in_peft_alone(request, tmp_path, monkeypatch, base, pooling):
+    path = request.getfixturevalue(base)
+    attention = "bidirectional" if base == "tiny_llama" else None
+    settings = {"pooling": pooling, "attention": attention, "include_prompt": True, "append_eos": False}
+    encoder = tuned(path, **settings, prompts={"document": "the word: "})
+    monkeypatch.chdir(tmp_path)
+    card = (save_adapter(encoder, "adapter") / "README.md").read_text()
+    ours, alone = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(alone, found)  # as somebody types it
+    expected = encoder.encode(("first text", "second text"), (4,), "document").at(SubModel(4, 32))
+    torch.testing.assert_close(found["vectors"], expected, rtol=0, atol=1e-5)
+    exec(ours, found)
+    assert found["model"].encoder.origin == str(path)
