@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -28,6 +28,7 @@ from embedtrain.settings.commands import (
 )
 from embedtrain.settings.options import settings_from
 from embedtrain.settings.places import package_path
+from embedtrain.settings.signatures import plain
 from embedtrain.types import InputError, Role, Score, SubModel
 
 if TYPE_CHECKING:
@@ -102,14 +103,14 @@ class Model:
 
 
 def _listed(texts: object) -> list[str]:
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
         raise InputError(f"texts must be a text or a list of texts, got {texts!r}")
-    listed = list(texts)
+    listed = [texts] if isinstance(texts, str) else list(texts)
     for number, text in enumerate(listed):
         if not isinstance(text, str):
             raise InputError(f"texts[{number}] must be a text, got {text!r}")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"texts[{number}] holds half a character: {text!a}")
     return listed
 
 
@@ -170,6 +171,7 @@ class Mined(NamedTuple):
     statistics: dict[str, Any]
 
 
+@plain
 def load(model: str | Path | Run, *, device: str = "auto") -> Model:
     """The model of a run folder, a model folder, `package:NAME/folder` or a hub name.
 
@@ -180,12 +182,13 @@ def load(model: str | Path | Run, *, device: str = "auto") -> Model:
     Raises:
         InputError: if there is none, its run has not finished, or the device is not there.
     """
-    source = str(model.folder if isinstance(model, Run) else model)
+    source = _place(model, "model")
     located = package_path(source) if source.startswith("package:") else source
     place = device_of(device)
     return Model(load_encoder(model_folder(located)).to(place), source)
 
 
+@plain
 def train(**settings: Any) -> Run:  # noqa: ANN401 - as many types as there are settings
     """Train a model, or continue a run that was stopped; as `embedtrain-train`.
 
@@ -208,6 +211,7 @@ def train(**settings: Any) -> Run:  # noqa: ANN401 - as many types as there are 
     return Run(run_training(made).folder.path)
 
 
+@plain
 def evaluate(model: Model | Run | str | Path, **settings: Any) -> Evaluation:  # noqa: ANN401
     """Scores of a model at every (layer, dim, dtype) asked for; as `embedtrain-evaluate`.
 
@@ -226,6 +230,7 @@ def evaluate(model: Model | Run | str | Path, **settings: Any) -> Evaluation:  #
     return Evaluation(result.folder, result.scores)
 
 
+@plain
 def export(model: Run | str | Path, out: str | Path, **settings: Any) -> Path:  # noqa: ANN401
     """The folder of a smaller model, or of an ONNX graph; as `embedtrain-export`.
 
@@ -234,12 +239,11 @@ def export(model: Run | str | Path, out: str | Path, **settings: Any) -> Path:  
     """
     from embedtrain.run.export import export as write
 
-    source = str(model.folder if isinstance(model, Run) else model)
-    return write(
-        settings_from(ExportSettings, "export", {"model": source, "out": str(out), **settings})
-    ).folder
+    keys = {"model": _place(model, "model"), "out": _place(out, "out"), **settings}
+    return write(settings_from(ExportSettings, "export", keys)).folder
 
 
+@plain
 def mine(source: str | Path, out: str | Path, **settings: Any) -> Mined:  # noqa: ANN401
     """Training rows with hard negatives; as `embedtrain-mine`.
 
@@ -248,13 +252,14 @@ def mine(source: str | Path, out: str | Path, **settings: Any) -> Mined:  # noqa
     """
     from embedtrain.run.mine import mine as run_mining
 
-    keys = {"source": str(source), "out": str(out), **settings}
+    keys = {"source": _place(source, "source"), "out": _place(out, "out"), **settings}
     result = run_mining(settings_from(MineSettings, "mine", keys))
     if result.rows is None or result.statistics is None:
         raise InputError("shard encodes a part of the texts: use the command embedtrain-mine for it")
     return Mined(result.rows, json.loads(result.statistics.read_text("utf-8")))
 
 
+@plain
 def compare(runs: Sequence[Run | Evaluation | str | Path], **settings: Any) -> dict[str, Any]:  # noqa: ANN401
     """Which differences are more than chance: rows, and what `embedtrain-compare` writes beside them.
 
@@ -263,11 +268,11 @@ def compare(runs: Sequence[Run | Evaluation | str | Path], **settings: Any) -> d
     """
     from embedtrain.run.compare import comparison_of, subset_of
 
-    folders = [str(run.folder if isinstance(run, Run | Evaluation) else run) for run in runs]
-    made = settings_from(CompareSettings, "compare", {"runs": folders, **settings})
+    made = settings_from(CompareSettings, "compare", {"runs": _places(runs), **settings})
     return subset_of(made) if made.subset else comparison_of(made)
 
 
+@plain
 def report(
     runs: Run | Evaluation | str | Path | Sequence[Run | Evaluation | str | Path],
     **settings: Any,  # noqa: ANN401
@@ -279,11 +284,25 @@ def report(
     """
     from embedtrain.run.report.page import write_report
 
-    several = [runs] if isinstance(runs, Run | Evaluation | str | Path) else runs
     if settings.get("serve"):
         raise InputError("serve=true answers until Ctrl-C: use the command embedtrain-report")
-    folders = [str(run.folder if isinstance(run, Run | Evaluation) else run) for run in several]
-    return write_report(settings_from(ReportSettings, "report", {"runs": folders, **settings})).page
+    return write_report(settings_from(ReportSettings, "report", {"runs": _places(runs), **settings})).page
+
+
+def _places(runs: object) -> list[str]:
+    """The folders of a run or several."""
+    every = [runs] if isinstance(runs, str | Path | Run | Evaluation) else runs
+    if not isinstance(every, Iterable):
+        raise InputError(f"runs must be a list of runs or folders, got {runs!r}")
+    return [_place(run, "runs") for run in every]
+
+
+def _place(given: object, name: str) -> str:
+    """The path or hub name of what was given."""
+    given = given.folder if isinstance(given, Run | Evaluation) else given
+    if not isinstance(given, str | Path) or not str(given):
+        raise InputError(f"{name} must be a path, a name or a Run, got {given!r}")
+    return str(given)
 
 
 def score_table(scores: Sequence[Score]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -26,8 +27,7 @@ from embedtrain.cli.process.interruption import INTERRUPTION
 from embedtrain.cli.process.logs import set_up_logs
 from embedtrain.cli.process.started import check_processes, requires_whole_weights
 from embedtrain.escaping import terminal
-from embedtrain.files.atomic import is_disk_full
-from embedtrain.files.reading import cure_of, reason_of
+from embedtrain.files.atomic import plain_error
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import effective, schema, settings_of
 from embedtrain.settings.environment import REFUSED
@@ -35,7 +35,6 @@ from embedtrain.settings.names import nearest
 from embedtrain.settings.places import config_dir
 from embedtrain.types import InputError
 
-AGAIN = "free some space and run the same command again, which keeps what was finished"
 HYDRA_ONLY = {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
 
 
@@ -132,10 +131,8 @@ def _errors_in_one_line(config: DictConfig) -> Iterator[None]:
         fail(InputError(str(error).partition("\n")[0].rpartition(REFUSED)[2]))
     except (OSError, MemoryError, RecursionError) as error:
         places = (config.get(key) for key in ("out", "output", "output_root"))
-        place = getattr(error, "filename", None) or next(filter(None, places), "")
-        if is_disk_full(error):
-            fail(InputError(f"{place}: the disk is full; {AGAIN}"))
-        fail(InputError(f"{place}: {reason_of(error)}. {cure_of(error)}"))
+        said = plain_error(error, next(filter(None, places), ""))
+        fail(InputError(f"{said} (HYDRA_FULL_ERROR=1 shows where)"), error)
 
 
 def _launcher() -> str | None:
@@ -146,8 +143,10 @@ def _launcher() -> str | None:
     return f"{settings.launcher._target_} {settings.runtime.choices['hydra/launcher']}"
 
 
-def fail(error: InputError) -> NoReturn:
-    """Print the error alone and leave with status 1."""
+def fail(error: InputError, cause: BaseException | None = None) -> NoReturn:
+    """Print the error alone and leave with status 1; before it the traceback, for HYDRA_FULL_ERROR=1."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(cause or error)
     print(terminal(f"error: {error}"), file=sys.stderr)
     sys.exit(1)
 

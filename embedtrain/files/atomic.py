@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 
 from embedtrain.files import owned
 from embedtrain.files.locks import alive
+from embedtrain.files.reading import cure_of, reason_of
 from embedtrain.types import InputError
 
+AGAIN = "free some space and run the same command again, which keeps what was finished"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 UNFINISHED = ".tmp"  # ends the names of files that are being written, which begin with a dot
 
@@ -170,6 +172,14 @@ def _disk_reason(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
         return f"{error.strerror} ({error.filename}). Choose a folder you may write to"
     return None
+
+
+def plain_error(error: BaseException, place: object) -> InputError:
+    """What a user can do about an error of the disk or the machine, with the file, or else the place."""
+    where = getattr(error, "filename", None) or place
+    if is_disk_full(error):
+        return InputError(f"{where}: the disk is full; {AGAIN}")
+    return InputError(f"{where}: {reason_of(error)}. {cure_of(error)}")
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -66,6 +66,10 @@ def locked(path: Path) -> Iterator[None]:
 
 def lock_of(path: Path) -> Path:
     """The file that whoever writes `path` holds: beside it, since `path` itself may be replaced."""
+    if path.name in ("", ".."):  # of "." or "..", which have another name
+        path = Path(os.path.realpath(path))
+    if not path.name:
+        raise InputError(f"{path} is no folder to write: name one below it")
     return path.with_name(f".{path.name}.lock")
 
 

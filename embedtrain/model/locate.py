@@ -27,7 +27,10 @@ def locate(path: str | Path) -> Path:
     Raises:
         InputError: when neither exists (with the nearest name there is), or the hub cannot be reached.
     """
-    local = Path(path).expanduser()
+    try:
+        local = Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: no user has this name. A folder of it is ./{path}") from error
     if local.is_dir():
         return local
     recover(local)

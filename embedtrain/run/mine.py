@@ -50,6 +50,7 @@ def mine(settings: MineSettings) -> Mined:
     """
     shard, shards = shard_of(settings.shard)
     writes = shards == 1 and not ranks.rank()
+    check_settings(settings)
     with taken(Path(settings.out)) if writes else nullcontext():
         check_settings(settings)
         return _mined(settings, shard, shards)

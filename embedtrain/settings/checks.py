@@ -90,7 +90,7 @@ class Checked:
             for one in values:
                 if name in words and one not in words[name]:
                     raise InputError(f"{name} must be one of {', '.join(words[name])}, got {one!r}")
-                if key and isinstance(one, int | float) and one not in RANGES[key]:
+                if key and not (isinstance(one, int | float) and one in RANGES[key]):
                     raise InputError(f"{name} must be {RANGES[key]}, got {one}")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
@@ -12,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from embedtrain.settings.component import Component, plain_value
-from embedtrain.settings.environment import REFUSED, guard_environment
+from embedtrain.settings.environment import PLACES, REFUSED, guard_environment
 from embedtrain.settings.names import nearest
 from embedtrain.settings.places import package_path
 from embedtrain.types import InputError
@@ -39,7 +41,7 @@ def settings_of(kind: type[Settings], config: DictConfig) -> Settings:
     """
     try:
         missing = sorted(OmegaConf.missing_keys(config))
-        node = {} if missing else _locate(OmegaConf.to_container(config, resolve=True))
+        node = {} if missing else _checked(OmegaConf.to_container(config, resolve=True))
     except OmegaConfBaseException as error:
         if refused := str(error).partition("\n")[0].partition(REFUSED)[2]:
             raise InputError(refused) from error
@@ -59,6 +61,7 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: as `settings_of`, and for an unknown key or a value of another type.
     """
+    _require_lists(kind, node)
     try:
         config = OmegaConf.merge(schema(kind), dict(node))
     except OmegaConfBaseException as error:
@@ -72,6 +75,18 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
             ) from error
         raise InputError((f"{place}: " if place else "") + str(error).splitlines()[0]) from error
     return settings_of(kind, cast(DictConfig, config))
+
+
+def _require_lists(kind: type, node: Mapping[str, Any], where: str = "") -> None:
+    """Raise InputError for one value where a list is wanted, which OmegaConf says in words of its own."""
+    for key, hint in get_type_hints(kind).items():
+        inner, optional = without_none(hint)
+        value = node.get(key, [])
+        known = list | tuple | types.NoneType if optional else list | tuple
+        if get_origin(inner) is list and not isinstance(value, known):
+            raise InputError(f"{where}{key} must be a list, e.g. [{value}], got {value!r}")
+        if isinstance(inner, type) and dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
+            _require_lists(inner, value, f"{where}{key}.")
 
 
 def _keys_below(kind: type, parents: Sequence[str]) -> list[str]:
@@ -151,14 +166,30 @@ def _shown(value: Any) -> Any:  # noqa: ANN401
     return effective(value) if dataclasses.is_dataclass(value) else plain_value(value)
 
 
-def _locate(value: Any) -> Any:  # noqa: ANN401 - walks any plain container
+def _checked(value: Any, where: str = "", key: str = "") -> Any:  # noqa: ANN401 - walks any plain container
+    """The same with paths in full, all texts and numbers such as can be used."""
     if isinstance(value, dict):
-        return {key: _locate(item) for key, item in value.items()}
+        for name in value:
+            if not isinstance(name, str):
+                raise InputError(f"{where}: a key must be a text, got {name!r}")
+        return {name: _checked(item, f"{where}.{name}".lstrip("."), name) for name, item in value.items()}
     if isinstance(value, list):
-        return [_locate(item) for item in value]
-    if isinstance(value, str) and value.startswith("package:"):
-        return package_path(value)
-    return value
+        return [_checked(item, f"{where}[{number}]", key) for number, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{where} must be a finite number, got {value}")
+    return _text(value, where, is_place=key in PLACES) if isinstance(value, str) else value
+
+
+def _text(value: str, where: str, *, is_place: bool) -> str:
+    try:
+        if "\0" in value or (not os.fsencode(value).strip() and is_place):
+            raise ValueError
+        found = os.path.expanduser(value) if is_place else value
+    except ValueError as error:  # half a character
+        raise InputError(f"{where} must be a text that files can have, got {value!a}") from error
+    if is_place and found.startswith("~"):
+        raise InputError(f"{where}={value}: no user has this name. A file or folder of it is ./{value}")
+    return package_path(found) if found.startswith("package:") else found
 
 
 def _typed(kind: type[Settings], node: Mapping[str, Any], where: str = "") -> Settings:

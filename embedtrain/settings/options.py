@@ -31,7 +31,7 @@ def settings_from(kind: type[Settings], command: str, keys: Mapping[str, Any]) -
     Raises:
         InputError: for a key, option or value that does not exist, with the nearest one that does.
     """
-    given = dict(keys)
+    given = _plain(dict(keys), "")
     node = _of_choices(_read(config_dir("conf") / f"{command}.yaml").get("defaults", []))
     if (recipe := given.pop("recipe", None)) is not None:
         node = _with_recipe(node, str(recipe))
@@ -41,6 +41,21 @@ def settings_from(kind: type[Settings], command: str, keys: Mapping[str, Any]) -
             raise InputError(f"unknown setting '{key}'{nearest(key, known)} There are: {', '.join(known)}")
         node[key] = _chosen(key, value, node.get(key), _is_group(kind, key))
     return from_node(kind, {key: value for key, value in node.items() if value is not None})
+
+
+def _plain(value: Any, where: str) -> Any:  # noqa: ANN401 - whatever Python has
+    """Values of numpy and torch as Python's own, in mappings and lists too."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InputError(f"{where}: a key must be a text, got {key!r}")
+        return {key: _plain(item, f"{where}.{key}" if where else key) for key, item in value.items()}
+    if isinstance(value, list | tuple | range | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [_plain(item, f"{where}[{number}]") for number, item in enumerate(items)]
+    if isinstance(value, Path):
+        return str(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def option(group: str, name: str, where: str = "") -> dict[str, Any]:
@@ -85,8 +100,6 @@ def _chosen(key: str, value: Any, default: Any, group: bool) -> Any:  # noqa: AN
         return value.given()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return effective(value)
-    if isinstance(value, Path):
-        return str(value)
     if not group:
         return (
             merged(default, value) if isinstance(value, Mapping) and isinstance(default, Mapping) else value
@@ -112,7 +125,7 @@ def merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) and isinstance(below, Mapping) and TARGET not in value:
             result[key] = merged(below, value)
         else:
-            result[key] = str(value) if isinstance(value, Path) else value
+            result[key] = value
     return result
 
 

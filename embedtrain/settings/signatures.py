@@ -1,14 +1,20 @@
-"""The arguments of what a component names, from the object itself or from its source without an import."""
+"""The arguments of what a component names, from the object or from its source; calls that check theirs."""
 
 from __future__ import annotations
 
 import ast
 import inspect
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+from embedtrain.files.atomic import plain_error
+from embedtrain.types import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
@@ -64,3 +70,20 @@ def definition_of(module: str, name: str) -> ast.stmt | None:
         if isinstance(node, ast.ImportFrom) and node.module and any(item.name == name for item in node.names):
             return definition_of(node.module, name)
     return None
+
+
+def plain(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The same function, whose errors of arguments and of the disk are an InputError."""
+
+    @wraps(function)
+    def called(*given: Given.args, **named: Given.kwargs) -> Result:
+        try:
+            inspect.signature(function).bind(*given, **named)
+        except TypeError as error:
+            raise InputError(f"{function.__name__}{inspect.signature(function)}: {error}") from error
+        try:
+            return function(*given, **named)
+        except (OSError, MemoryError, RecursionError) as error:
+            raise plain_error(error, function.__name__) from error
+
+    return called

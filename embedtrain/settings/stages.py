@@ -16,7 +16,7 @@ from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import TARGET
 from embedtrain.settings.compose import from_node, given
 from embedtrain.settings.names import nearest
-from embedtrain.settings.options import is_group, merged, option, settings_from
+from embedtrain.settings.options import OPTION, is_group, merged, option, settings_from
 from embedtrain.types import InputError
 
 # What a stage may have for itself; all else is the run's.
@@ -25,6 +25,7 @@ STAGED = tuple(
     "eval_during final_weights".split()
 )
 OF_PAIRS = tuple("loss distill negatives guide gradcache queue mining".split())
+LONGEST = 60  # letters of a name, which is a part of a folder's
 MASKED = "embedtrain.training.steps.masked.step.Masked"
 OF_THE_RUN = ("accelerator", "devices", "num_nodes", "shard")  # settings of the trainer that no stage changes
 
@@ -56,6 +57,8 @@ def stages_of(settings: TrainSettings) -> list[StageSettings]:
         name = entry.get("name")
         if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
             raise InputError(f"{where} needs a name of letters, digits, - and _, e.g. name: masked")
+        if len(name) > LONGEST:
+            raise InputError(f"{where}: a name has at most {LONGEST} letters, this one has {len(name)}")
         if name in [stage.name for stage in stages]:
             raise InputError(f"{where}: two stages have the name {name!r}")
         node = shared | {
@@ -106,6 +109,9 @@ def _changed(key: str, before: Any, value: Any, where: str) -> Any:  # noqa: ANN
     fixed = [name for name in OF_THE_RUN if key == "trainer" and name in value]
     if fixed:
         raise InputError(f"{where}.{fixed[0]} is the same for all stages: set trainer.{fixed[0]}")
+    if OPTION in value and is_group(key):
+        changes = {name: item for name, item in value.items() if name != OPTION}
+        return merged(option(key, str(value[OPTION]), where), changes)
     if TARGET in value or not isinstance(before, Mapping):
         return dict(value)
     return merged(before, value)

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from embedtrain.types import InputError
 
+MOST = 1e6  # a learning rate, far beyond any in use
 Schedule = Literal["cosine", "linear", "constant"]
 
 
@@ -43,6 +44,8 @@ class AdamW:
     ) -> None:
         if not lr > 0:
             raise InputError(f"lr must be above 0, got {lr}")
+        if lr > MOST:
+            raise InputError(f"lr must be at most {MOST:g}, got {str(lr)[:20]}")
         if warmup < 0:
             raise InputError(f"warmup must be a share below 1 or a number of steps, got {warmup}")
         if schedule not in ("cosine", "linear", "constant"):

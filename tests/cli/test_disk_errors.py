@@ -13,7 +13,7 @@ from embedtrain.report.figures import save_heat_map
 from embedtrain.report.leaderboard import leaderboard, write_leaderboard
 from embedtrain.training.checkpoints import HashedCheckpointIO
 from embedtrain.training.metrics import FileLogger
-from embedtrain.types import Score
+from embedtrain.types import InputError, Score
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,25 @@ def test_an_error_of_the_disk_is_one_line_with_a_cure(number, cure, tmp_path, mo
     assert cure in line
     assert left.value.code == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", [OSError, MemoryError, RecursionError, InputError])
+def test_the_place_in_the_code_is_shown_when_asked_for(kind, monkeypatch, capsys):
+    """So that an error of our own is never taken for one of the disk."""
+
+    def broken():
+        raise kind("lost")
+
+    shown = []
+    for asked in ("0", "1"):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", asked)
+        with pytest.raises(SystemExit), _errors_in_one_line({}):
+            broken()
+        shown.append(capsys.readouterr().err)
+    assert len(shown[0].splitlines()) == 1
+    assert ("HYDRA_FULL_ERROR=1 shows where" in shown[0]) == (kind is not InputError)
+    assert "in broken" in shown[1]
+    assert shown[1].endswith(shown[0])
 
 
 @pytest.mark.parametrize("out", ["/dev/null", "/dev/null/small", "/proc/small", f"{'x' * 300}"])

@@ -71,7 +71,10 @@ def read_layout(path: Path, *, pooling_given: bool = False, weights: Path | None
         weights = found.transformer
         if not (weights / "config.json").is_file() or not has_weights(weights):
             lacks = "weights (model.safetensors)" if (weights / "config.json").is_file() else "config.json"
-            raise InputError(f"{weights} has no {lacks}, so it is not a whole model: fetch or save it again")
+            run = has_weights(weights / "model") and (weights / "config.yaml").is_file()
+            cure = f"give its model, {weights / 'model'}" if run else "fetch or save it again"
+            is_ = "is the folder of a run" if run else f"has no {lacks}, so it is not a whole model"
+            raise InputError(f"{weights} {is_}: {cure}")
     settings = _settings(found.transformer, contract)
     length = settings.get("max_seq_length")
     prompts, default = _prompts(path)
