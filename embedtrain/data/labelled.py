@@ -13,7 +13,7 @@ from pathlib import Path
 
 from embedtrain import console
 from embedtrain.data.read.fields import label, missing, text
-from embedtrain.files.atomic import write_text
+from embedtrain.files.atomic import plain_error, write_text
 from embedtrain.files.rows import read_rows
 from embedtrain.types import InputError
 
@@ -62,8 +62,9 @@ def main(words: Sequence[str] | None = None) -> None:
             texts.append((text(where, given.text, one), label(where, given.label, name)))
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in triplets(texts, given.seed)]
         write_text(Path(given.out), "".join(lines))
-    except InputError as error:
-        parser.exit(1, f"error: {error}\n")
+    except (InputError, OSError) as error:
+        said = plain_error(error, given.out) if isinstance(error, OSError) else error
+        parser.exit(1, f"error: {said}\n")
     console.log(f"{given.out}: {len(lines)} triplets of {len(texts)} texts")
 
 

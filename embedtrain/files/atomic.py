@@ -6,7 +6,7 @@ import errno
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import SQLITE_FULL
 from typing import IO
@@ -14,7 +14,7 @@ from typing import IO
 from safetensors import SafetensorError
 
 from embedtrain.files import owned
-from embedtrain.files.locks import alive
+from embedtrain.files.locks import alive, naming
 from embedtrain.files.reading import cure_of, reason_of
 from embedtrain.types import InputError
 
@@ -43,15 +43,37 @@ def atomic_file(path: Path, *, mark: str = "") -> Iterator[IO[bytes]]:
     if beside.is_symlink():
         beside.unlink()  # what it leads to is not ours
     try:
-        with beside.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        sync(path.parent)
+        with naming(path):
+            with beside.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+            sync(path.parent)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def append(path: Path, content: bytes, *, flushed: bool) -> None:
+    """Add content at the end of a file, which is made; an error of the disk leaves the file as it was.
+
+    Args:
+        path: of the file.
+        content: what is added.
+        flushed: whether it is on the disk when this returns.
+    """
+    with naming(path), path.open("ab", buffering=0) as file:
+        size, rest = file.tell(), memoryview(content)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+            if flushed:
+                os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,7 +115,7 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     beside = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
         beside.mkdir(parents=True)
-        with alive(beside):
+        with naming(folder), alive(beside):
             owned.mark(beside, whole=False)
             yield beside
             owned.mark(beside, whole=True)
@@ -160,7 +182,8 @@ def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on disk when it returns."""
     handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(path):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from embedtrain.files.atomic import write_text
+from embedtrain.files.atomic import append, write_text
 from embedtrain.files.reading import read_json, read_text, reading
 from embedtrain.types import InputError, Score
 
@@ -52,10 +51,7 @@ def write_scores(path: Path, scores: Iterable[Score]) -> None:
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
     """Adds rows at the end of the file; they are on disk when it returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write("".join(_line(score) for score in scores))
-        file.flush()
-        os.fsync(file.fileno())
+    append(path, "".join(map(_line, scores)).encode(errors="backslashreplace"), flushed=True)
 
 
 class TaskFacts(NamedTuple):

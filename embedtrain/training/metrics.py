@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from embedtrain.escaping import csv_cell
-from embedtrain.files.atomic import write_text
+from embedtrain.files.atomic import append, sync, write_text
 from embedtrain.files.owned import moved
 
 
@@ -53,8 +52,7 @@ class FileLogger(Logger):
             if key != "epoch"  # the whole run is one Lightning epoch
         }
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **row}) + "\n")
+            append(self.path, (json.dumps({"step": step, **row}) + "\n").encode(), flushed=False)
         except FileNotFoundError as error:
             raise moved(self.path.parent) from error
 
@@ -62,8 +60,7 @@ class FileLogger(Logger):
     def save(self) -> None:
         """See that what has been written is on the disk."""
         if self.path.exists():
-            with self.path.open("rb") as file:
-                os.fsync(file.fileno())
+            sync(self.path)
 
     @rank_zero_only
     def forget_after(self, step: int) -> None:

@@ -6,14 +6,8 @@ import os
 import pytest
 
 from embedtrain.cli.launch import _errors_in_one_line
-from embedtrain.files.atomic import atomic_file, write_text
-from embedtrain.files.scores import TaskFacts, add_tasks, write_scores
-from embedtrain.mining.output import write_rows
-from embedtrain.report.figures import save_heat_map
-from embedtrain.report.leaderboard import leaderboard, write_leaderboard
-from embedtrain.training.checkpoints import HashedCheckpointIO
-from embedtrain.training.metrics import FileLogger
-from embedtrain.types import InputError, Score
+from embedtrain.files.atomic import atomic_file
+from embedtrain.types import InputError
 
 
 @pytest.mark.parametrize(
@@ -72,46 +66,3 @@ def test_an_output_that_cannot_be_is_named(out, tiny_bert, error_of, tmp_path, m
 def test_a_run_folder_that_cannot_be_is_named(out, small_run, error_of, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert out[:60] in error_of("train", *small_run, "name=x", f"output_root={out}")
-
-
-def _score(value):
-    return Score("run", 1, "task", "test", 2, 8, "main", value)
-
-
-def _metrics(folder, value):
-    logger = FileLogger(folder)
-    logger.log_metrics({"loss": value}, step=0)
-    logger.finalize("success")
-
-
-FACTS = TaskFacts("STS", "sentence-similarity", "local", "r", "default", False)
-WRITERS = {
-    "scores.jsonl": lambda folder, value: write_scores(folder / "scores.jsonl", [_score(value)]),
-    "tasks.json": lambda folder, value: add_tasks(folder / "tasks.json", {str(value): FACTS}),
-    "leaderboard.csv": lambda folder, value: write_leaderboard(folder, leaderboard([_score(value)], {}, {})),
-    "heat_map.png": lambda folder, value: save_heat_map(folder / "heat_map.png", [_score(value)]),
-    "metrics.csv": _metrics,
-    "comparison.json": lambda folder, value: write_text(folder / "comparison.json", str(value)),
-    "mined.jsonl": lambda folder, value: write_rows(folder / "mined.jsonl", [{"query": str(value)}]),
-    "step.ckpt": lambda folder, value: HashedCheckpointIO().save_checkpoint(
-        {"a": value}, folder / "step.ckpt"
-    ),
-}
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENAMETOOLONG, errno.ENOLCK, errno.EIO])
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_writer_that_the_disk_refuses_keeps_what_was_there(name, number, tmp_path, monkeypatch, capsys):
-    WRITERS[name](tmp_path, 0.25)
-    before = (tmp_path / name).read_bytes()
-
-    def refused(*_):
-        raise OSError(number, os.strerror(number), str(tmp_path / name))
-
-    monkeypatch.setattr(os, "fsync", refused)
-    with pytest.raises(SystemExit), _errors_in_one_line({}):
-        WRITERS[name](tmp_path, 0.75)
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert name in line
-    assert (tmp_path / name).read_bytes() == before
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")], "nothing half is left"

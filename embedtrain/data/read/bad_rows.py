@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from embedtrain.files import owned
+from embedtrain.files.atomic import append
 from embedtrain.files.locks import locked
 from embedtrain.files.records import BEGIN, MAX_LINE, Raw, parsed
 from embedtrain.types import InputError
@@ -96,8 +97,7 @@ class BadRows:
             entry = {"where": raw.where, "reason": str(error), "rows": raw.rows}
             if self.policy == "quarantine":
                 entry["kept"] = self._quarantine(folder, raw)
-            with (folder / REPORT).open("ab") as file:
-                file.write(json.dumps(entry).encode() + b"\n")
+            append(folder / REPORT, json.dumps(entry).encode() + b"\n", flushed=False)
             self._catch_up(folder)
 
     def forget(self) -> None:
@@ -127,8 +127,8 @@ class BadRows:
             )
         if not text:
             return "nothing"
-        with (folder / QUARANTINE).open("ab") as file:
-            file.write(text[:BEGIN].rstrip("\r").encode("utf-8", errors="backslashreplace") + b"\n")
+        kept = text[:BEGIN].rstrip("\r").encode("utf-8", errors="backslashreplace") + b"\n"
+        append(folder / QUARANTINE, kept, flushed=False)
         whole = not isinstance(raw.value, InputError) and len(raw.value) <= BEGIN and len(text) <= BEGIN
         return "whole" if whole else "beginning"
 
@@ -148,8 +148,7 @@ class BadRows:
             file.seek(self._read)
             news = file.read()
         if news and not news.endswith(b"\n"):
-            with (folder / REPORT).open("ab") as file:
-                file.write(b"\n")
+            append(folder / REPORT, b"\n", flushed=False)
             news += b"\n"
         self._read += len(news)
         for line in news.splitlines():
