@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from embedtrain.devices import device_of
 from embedtrain.files.measured.verdict import Verdict, read_verdict
-from embedtrain.files.scores import main_scores, read_scores
+from embedtrain.files.scores import read_scores
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model, load_encoder
+from embedtrain.model.inputs.prompts import listed_texts
 from embedtrain.run.models import model_folder
+from embedtrain.run.results.artefacts import score_frame
 from embedtrain.settings.commands import (
     CompareSettings,
     EvaluateSettings,
@@ -93,25 +95,13 @@ class Model:
         whole = SubModel(self.num_layers, self.width)
         sub = SubModel(whole.layer if layer is None else layer, whole.dim if dim is None else dim)
         check_sub_model(self.encoder, sub)
-        listed = _listed(texts)
+        listed = listed_texts(texts)
         vectors = self.encoder.encode(listed, (sub.layer,), role, prompt=prompt).at(sub)
         result: NDArray[np.float32] = vectors.float().numpy()
         return result[0] if isinstance(texts, str) else result
 
     def __repr__(self) -> str:
         return f"Model({self.source!r}, {self.num_layers} layers x {self.width} dims)"
-
-
-def _listed(texts: object) -> list[str]:
-    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
-        raise InputError(f"texts must be a text or a list of texts, got {texts!r}")
-    listed = [texts] if isinstance(texts, str) else list(texts)
-    for number, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise InputError(f"texts[{number}] must be a text, got {text!r}")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise InputError(f"texts[{number}] holds half a character: {text!a}")
-    return listed
 
 
 class Run:
@@ -147,7 +137,7 @@ class Run:
 
     def table(self) -> pd.DataFrame:
         """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""
-        return score_table(self.scores)
+        return score_frame(self.scores)
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -161,7 +151,7 @@ class Evaluation(NamedTuple):
 
     def table(self) -> pd.DataFrame:
         """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""
-        return score_table(self.scores)
+        return score_frame(self.scores)
 
 
 class Mined(NamedTuple):
@@ -303,14 +293,3 @@ def _place(given: object, name: str) -> str:
     if not isinstance(given, str | Path) or not str(given):
         raise InputError(f"{name} must be a path, a name or a Run, got {given!r}")
     return str(given)
-
-
-def score_table(scores: Sequence[Score]) -> pd.DataFrame:
-    """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""
-    import pandas as pd
-
-    frame = pd.DataFrame([score._asdict() for score in main_scores(list(scores))])
-    if frame.empty:
-        return frame
-    rows = ["step", "task", "split", "metric", "dtype", "layer"]
-    return frame.pivot_table(index=rows, columns="dim", values="value")

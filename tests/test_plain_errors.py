@@ -38,12 +38,13 @@ def functions(tiny_bert, small_data, tmp_path_factory):
         "compare runs": embedtrain.compare,
         "compare one": lambda value: embedtrain.compare([value]),
         "compare output": lambda value: embedtrain.compare(["nowhere"], output=value),
+        "report runs": lambda value: embedtrain.report(value, output=out / "r"),
     }
 
 
 PLACES = [
     "load model", "export model", "export out", "evaluate model", "evaluate output", "evaluate data_root",
-    "mine source", "mine out", "mine teacher", "compare runs", "compare one", "compare output",
+    "mine source", "mine out", "mine teacher", "compare runs", "compare one", "compare output", "report runs",
 ]  # fmt: skip
 MAY_BE_LEFT_OUT = {"evaluate output": (None, 3), "evaluate data_root": (None, 3), "compare output": (None,)}
 

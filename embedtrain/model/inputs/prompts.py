@@ -8,7 +8,9 @@ not the BOS before them, and so pools the last of them; here none is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from embedtrain.types import InputError
 
 
 def text_start(offsets: Sequence[tuple[int, int]], border: int) -> int | None:
@@ -32,3 +34,16 @@ def prompt_end(added: Sequence[int]) -> int:
     """
     last = max((place for place, special in enumerate(added) if not special), default=-1)
     return last + 1 if last + 1 < len(added) else 0
+
+
+def listed_texts(texts: object) -> list[str]:
+    """One text or several as a list. Raises InputError for what is no text, or half a character in one."""
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise InputError(f"texts must be a text or a list of texts, got {texts!r}")
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{number}] must be a text, got {text!r}")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise InputError(f"texts[{number}] holds half a character: {text!a}")
+    return listed

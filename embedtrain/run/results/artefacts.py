@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from embedtrain.files.scores import read_scores, read_tasks
+from embedtrain.files.scores import main_scores, read_scores, read_tasks
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.card import model_index
 from embedtrain.model.folder.describe import parameter_count
 from embedtrain.report.leaderboard import leaderboard, write_leaderboard
 from embedtrain.types import Score, SubModel
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TASKS, MODELS = "tasks.json", "models.json"  # beside scores.jsonl
 
@@ -38,3 +42,14 @@ def index_of(folder: Path, name: str, sub: SubModel, step: int | None = None) ->
     own = [score for score in scores if (score.step, score.dtype) == (step, "float32")]
     own = [score for score in own if SubModel(score.layer, score.dim) == sub]
     return model_index(name, own, read_tasks(folder / TASKS))
+
+
+def score_frame(scores: Sequence[Score]) -> pd.DataFrame:
+    """Main scores, a row for each (step, task, split, layer, dtype), a column for each dim."""
+    import pandas as pd
+
+    frame = pd.DataFrame([score._asdict() for score in main_scores(list(scores))])
+    if frame.empty:
+        return frame
+    rows = ["step", "task", "split", "metric", "dtype", "layer"]
+    return frame.pivot_table(index=rows, columns="dim", values="value")
