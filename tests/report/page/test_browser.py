@@ -10,7 +10,7 @@ from statistics import fmean
 import pytest
 from report_runs import TRAINED, write_report_run
 
-from embedtrain.files.scores import main_scores, read_scores
+from embedtrain.files.scores import main_scores, read_scores, write_scores
 from embedtrain.report.verdict.recommend import price
 from embedtrain.types import Cell
 
@@ -124,7 +124,7 @@ def test_the_recommended_cut_is_that_of_a_search_through_all_cells(show, three, 
         enough = [key for key in every if key[1].bytes_per_vector <= int(tolerance[:-2])]
         name, cell = max(enough, key=every.__getitem__)
     dtype = "" if cell.dtype == "float32" else f" · {cell.dtype}"
-    said = tab.inner_text(".hero .say")
+    said = tab.inner_text(".hero .say").replace("\u00a0", " ")
     assert f"L{cell.layer} · D{cell.dim}{dtype}" in said
     assert f"of {name}" in said
     assert tab.inner_text(".hero .facts div:first-child dd").startswith(f"{every[name, cell]:.1f}")
@@ -270,8 +270,10 @@ def test_what_is_missing_is_said_and_the_rest_shown(show, page_file, runs, tmp_p
     (damaged / "scores.jsonl").write_text("{broken\n")
     (damaged / "health.jsonl").write_bytes(b"\xff\xfe\n")
     shutil.copytree(runs[0], unfinished)
-    for name in ("finished.json", "verdict.json", "scores.jsonl", "weights.json"):
+    for name in ("finished.json", "verdict.json", "weights.json"):
         (unfinished / name).unlink()
+    scores = [score for score in read_scores(unfinished / "scores.jsonl") if score.step == 0]
+    write_scores(unfinished / "scores.jsonl", scores)
     shutil.rmtree(unfinished / "model")
     shown = show(page_file(empty, foreign, damaged, unfinished))
     tab = shown.tab
@@ -286,7 +288,11 @@ def test_what_is_missing_is_said_and_the_rest_shown(show, page_file, runs, tmp_p
         ("empty", ["No scores.", "No curves.", "No health"], []),
         ("foreign", ["No scores.", "No curves.", "No contract of empty, foreign, unfinished."], []),
         ("damaged", ["scores.jsonl:1", "health.jsonl", "No scores."], ["Loss by sub-model", "Contract"]),
-        ("unfinished", ["No verdict of the run itself", "No scores."], ["Learning rate", "Effective rank"]),
+        (
+            "unfinished",
+            ["No verdict of the run itself", "not measured yet"],
+            ["Learning rate", "Effective rank", "the untouched backbone"],
+        ),
     ):
         choose(tab, "run", name)
         text = tab.inner_text("main")

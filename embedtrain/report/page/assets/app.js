@@ -17,7 +17,7 @@ const ORDER = [
   ["health", "Health", "Whether prefixes use their space: alignment, uniformity, rank, hubs, and what is left of the last layer.", drawHealth, "health"],
   ["map", "Map", "Queries and documents in two dimensions.", drawMap, "map"],
   ["tests", "Significance", "Which differences are more than chance.", drawTests, "tests"],
-  ["settings", "Settings", "What differs between the runs.", drawSettings, null],
+  ["settings", "Settings", DATA.runs.length > 1 ? "What differs between the runs." : "What the run was given, over its defaults.", drawSettings, null],
   ["setup", "Contract and environment", "What the model promises, and where it was trained.", drawSetup, null],
 ];
 const lacks = (of, part) => part !== null && (part === "scores" ? !of.cells.length : part === "curves" ? !Object.keys(of.curves.series).length : false);

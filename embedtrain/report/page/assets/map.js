@@ -36,7 +36,7 @@ function drawMap(host) {
   waiting.set(plot, () => { first(); waitForHover(plot, link); });
   const picks = maps.length > 1 ? el("div", { className: "sift" }, el("label", {}, "task ", el("select", { "aria-label": "Task of the map", onchange: (event) => { mapTask = event.target.value; drawPage(); } }, maps.map(({ task }) => el("option", { value: task, selected: task === map.task }, task))))) : null;
   const missed = failed.map((place) => [map.text[place], map.rank[place], (map.relevant[place] ?? []).map((other) => map.text[other]).join(" | "), (map.near[place] ?? []).slice(0, 3).map((other) => map.text[other]).join(" | ")]);
-  host.append(el("div", { className: "grid" }, picks, card, missed.length ? tableCard("Failed queries", `no relevant document among the first ${map.depth}`, [{ name: "query" }, { name: "rank", number: true, show: (value) => (value === null ? "–" : String(value)) }, { name: "relevant" }, { name: "nearest instead" }], missed, { first: 8 }) : null));
+  host.append(el("div", { className: "grid" }, picks, card, missed.length ? tableCard("Failed queries", `no relevant document among the first ${map.depth}`, [{ name: "query", long: true }, { name: "rank", number: true, show: (value) => (value === null ? "–" : String(value)) }, { name: "relevant" }, { name: "nearest instead", long: true }], missed, { first: 8 }) : null));
   if (map.file) host.append(el("p", { className: "lead" }, "The same points for embedding-atlas: ", el("code", {}, `embedding-atlas ${map.file} --text text --x x --y y`)));
 }
 function waitForHover(plot, link) {

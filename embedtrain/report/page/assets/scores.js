@@ -118,6 +118,7 @@ function namesForAll() {
   return tasksOf(start).map((place) => start.tasks[place].name).filter((name) => sets.every((set) => set.has(name)));
 }
 function drawCosts(host) {
+  if (DATA.runs.every((of) => of.after === null)) return absent(host, "No score to weigh", NOT_YET);
   const names = namesForAll();
   if (!names.length) return absent(host, "The runs have no task in common here", "choose a task that all of them were measured on.");
   const over = names.length === 1 ? names[0] : `mean of ${names.length} tasks`;
@@ -198,5 +199,5 @@ function drawScores(host) {
     const values = of.scores[step][row];
     return [...cell, bytesOf(cell), isTrained(of, cell) ? "●" : "", values.every(isNumber) && values.length ? average(values) : null, ...values];
   });
-  host.append(tableCard("All scores", `${step === 0 ? "" : `step ${count(step)} · `}main metric of each task × 100 · ${kinds.length} task type${kinds.length === 1 ? "" : "s"}`, columns, rows, { sort: 5, down: true }));
+  host.append(el("div", { className: "grid" }, tableCard("All scores", `${step === 0 ? "" : `step ${count(step)} · `}main metric of each task × 100 · ${kinds.length} task type${kinds.length === 1 ? "" : "s"}`, columns, rows, { sort: 5, down: true })));
 }

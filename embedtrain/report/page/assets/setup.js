@@ -10,7 +10,7 @@ function drawSettings(host) {
   const beside = el("label", {}, el("input", { type: "checkbox", onchange: (event) => { everything = event.target.checked; draw(); } }), several ? "also equal settings" : "also defaults");
   function draw() {
     const shown = keys.filter((key) => everything || (several ? differs(key) : with_[0].given.includes(key)));
-    const columns = [{ name: "setting", code: true }, ...with_.map((of) => ({ name: clip(of.name, 36), code: true, mark: (value, row) => (several && differs(row[0]) ? "" : "dim") }))];
+    const columns = [{ name: "setting", code: true }, ...with_.map((of) => ({ name: clip(of.name, 36), code: true, mark: (value, row) => (several && !differs(row[0]) ? "dim" : "") }))];
     const title = several ? (everything ? "Settings of all runs" : "Settings that differ") : everything ? "All settings" : "Settings that were given";
     const note = several ? `${shown.length} of ${keys.length} effective settings, defaults included; – is not set` : `${shown.length} of ${keys.length} effective settings`;
     place.replaceChildren(tableCard(title, note, columns, shown.map((key) => [key, ...with_.map((of) => of.settings[key] ?? "–")]), { beside, sift: true }));

@@ -50,7 +50,7 @@ function tableCard(title, note, columns, rows, options = {}) {
     heads.forEach((head, place) => head.setAttribute("aria-sort", place !== order.column ? "none" : order.down ? "descending" : "ascending"));
     const some = all ? found : found.slice(0, options.first ?? AT_FIRST);
     body.replaceChildren(...some.map((row) => el("tr", { className: options.here?.(row) ? "here" : "" },
-      columns.map((column, place) => el("td", { className: [column.number ? "number" : "", column.tight ? "tight" : "", column.code ? "code" : "", column.mark?.(row[place], row) ?? ""].join(" ").trim() }, shown(row[place], place))))));
+      columns.map((column, place) => el("td", { className: [column.number ? "number" : "", column.tight ? "tight" : column.long ? "long" : "", column.code ? "code" : "", column.mark?.(row[place], row) ?? ""].join(" ").trim() }, shown(row[place], place))))));
     tally.textContent = found.length === rows.length ? `${count(rows.length)} rows` : `${count(found.length)} of ${count(rows.length)} rows`;
     foot.replaceChildren(found.length > some.length ? el("button", { type: "button", className: "more", onclick: () => { all = true; draw(); } }, `Show all ${count(found.length)} rows`) : "");
   }

@@ -3,6 +3,7 @@ const msOf = (of, cell, kind) => of.cost.find((row) => row.layer === cell[0])?.[
 
 // The cut to ship, as the verdict of a run chooses it, over all runs: the cheapest, by layers x bytes, that is at most
 // `limit` % below the best whole model; or the best of at most so many bytes, for a limit "256 B". {of, cell, score, whole}.
+const NOT_YET = "the trained model is not measured yet: a run measures it at its end.";
 const price = (cell) => cell[0] * bytesOf(cell);
 const budgetOf = (limit) => (typeof limit === "string" ? Number(limit.split(" ")[0]) : null);
 function recommended(runs, names, limit) {
@@ -41,8 +42,8 @@ function heroCard() {
   const best = scored.length && names.length ? recommended(scored, names, chosen.tolerance) : null;
   const card = el("div", { className: "card hero" });
   if (!best) {
-    const why = several && scored.length ? "the runs have no task in common that their largest cut was measured on." : missing("scores");
-    card.append(el("p", { className: "say" }, several ? "No cut to recommend yet" : run().state === "finished" ? "Nothing was measured" : `${run().name}: ${run().state}`), el("p", { className: "why" }, why));
+    const why = several && scored.length ? "the runs have no task in common that their largest cut was measured on." : run().cells.length ? NOT_YET : missing("scores");
+    card.append(el("p", { className: "say" }, several ? "No cut to recommend yet" : run().state === "finished" ? "Nothing was measured" : `${run().name}: ${run().state}`), el("p", { className: "why" }, `${why.charAt(0).toUpperCase()}${why.slice(1)}`));
     return card;
   }
   const { of, cell, score, whole } = best;
@@ -53,8 +54,9 @@ function heroCard() {
   const select = limitSelect();
   const budget = budgetOf(chosen.tolerance);
   const isWhole = of === whole.of && cellKey(cell) === cellKey(full);
+  const named = cellName(cell).replaceAll(" ", "\u00a0"); // in one piece
   card.append(
-    el("p", { className: "say" }, isWhole ? `Ship the whole model${several ? ` of ${of.name}` : ""}, ${cellName(cell)}.` : `Ship ${cellName(cell)}${several ? ` of ${of.name}` : ""}: ${share > 100.05 ? "better than the whole model" : `${one(share)} % of full quality`}${fewer > 1.01 ? ` in ${fewer >= 9.95 ? Math.round(fewer) : brief(Number(fewer.toFixed(1)))} times fewer bytes` : ""}.`),
+    el("p", { className: "say" }, isWhole ? `Ship the whole model${several ? ` of ${of.name}` : ""}, ${named}.` : `Ship ${named}${several ? ` of ${of.name}` : ""}: ${share > 100.05 ? "better than the whole model" : `${one(share)} % of full quality`}${fewer > 1.01 ? ` in ${fewer >= 9.95 ? Math.round(fewer) : brief(Number(fewer.toFixed(1)))} times fewer bytes` : ""}.`),
     el("p", { className: "why" }, budget ? "The best cut of at most " : isWhole ? "No cheaper cut was measured that loses at most " : "The cheapest cut, by layers × bytes, that loses at most ", select,
       ` ${budget ? "a vector; held against" : "of"} ${several ? "the best whole model" : "the whole model"} (${cellName(full)}${several ? ` of ${clip(whole.of.name, 40)}` : ""}, ${one(whole.score)}), by ${over}.${isTrained(of, cell) ? "" : " Training did not aim at this cut."}`),
     el("dl", { className: "facts" },
