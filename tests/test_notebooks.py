@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom on a tiny backbone, and none carries outputs in the repository."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -9,6 +10,16 @@ from processes import LIMIT
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+
+
+SHOWN = {  # notebook -> a pattern of what it shows at its end, and with which tiny backbone
+    "choosing_a_cut": (r"Model\('written/cut', \d layers x \d+ dims\)", "tiny_bert"),
+    "which_plan": (r"layer 4, dim 32 +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+", "tiny_bert"),
+    "pooling_on_a_decoder": (r"'pooling': 'mean', 'attention': 'bidirectional'", "tiny_llama"),
+    "false_negatives": (r"guide +\d+\.\d", "tiny_bert"),
+    "mining": (r"(better|worse|not distinguishable) · [-+]\d", "tiny_bert"),
+    "reading_a_sweep": (r"report\.html \d", "tiny_bert"),
+}
 
 
 def read(path):
@@ -36,7 +47,7 @@ def printed(notebook):
 
 
 def test_there_are_notebooks():
-    assert [path.name for path in NOTEBOOKS] == ["first_training.ipynb"]
+    assert {path.stem for path in NOTEBOOKS} == {"first_training", *SHOWN}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -56,3 +67,16 @@ def test_first_training_ends_with_a_cut_that_sentence_transformers_loads(tiny_be
     text = printed(notebook)
     assert "● trained: " in text, "the caption of the table"
     assert "(12, " in text, "the shape of the twelve pages' embeddings"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_notebook_runs_to_its_end(name, request, tmp_path):
+    if name == "reading_a_sweep":
+        pytest.importorskip("plotly", reason="the extra `report` is not installed")
+    shown, backbone = SHOWN[name]
+    path = str(request.getfixturevalue(backbone))
+    data = str(FOLDER / "help_pages.jsonl")
+    notebook = run(FOLDER / f"{name}.ipynb", tmp_path, backbone=path, steps=3, data=data, folder="written")
+    assert re.search(shown, printed(notebook)), printed(notebook)[-2000:]
+    assert not [path.name for path in tmp_path.iterdir() if path.name != "written"]
