@@ -34,6 +34,17 @@ def mark(folder: Path, *, whole: bool) -> None:
     (folder / MARK).write_text(json.dumps({"written by": "embedtrain", "files": files}) + "\n", "utf-8")
 
 
+def expect(folder: Path, name: str) -> None:
+    """Let a folder that bears our mark have one more file, which is written next; of any other nothing."""
+    files = _listed(folder)
+    if files is not None and name not in files:
+        path = folder / f".{MARK}.tmp"
+        path.write_text(
+            json.dumps({"written by": "embedtrain", "files": sorted({*files, name})}) + "\n", "utf-8"
+        )
+        rename(path, folder / MARK)
+
+
 def entries(folder: Path) -> Iterator[str]:
     """The files and links below a folder, by their paths in it; no link is followed."""
     for place, folders, files in os.walk(folder):

@@ -17,6 +17,7 @@ from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.folder.quantize import Quantized
 from embedtrain.run.models import model_folder, run_folder
 from embedtrain.run.results.artefacts import index_of
+from embedtrain.run.results.story import story_of
 from embedtrain.settings.commands import ExportSettings
 from embedtrain.types import InputError, SubModel
 
@@ -49,7 +50,7 @@ def export(settings: ExportSettings) -> Exported:
     dim = encoder.width if settings.dim is None else settings.dim
     run, more = run_folder(settings.model), None
     cut = SubModel(layer, dim) if funnel is None else funnel.last
-    index = index_of(run, out.name, cut)
+    story = story_of(run, index_of(run, out.name, cut))
     if settings.stores:
         cells, keep = ((cut,), ()) if funnel is None else (funnel.cells, funnel.keep)
         dtype = "float32" if funnel is None else str(funnel)
@@ -57,9 +58,9 @@ def export(settings: ExportSettings) -> Exported:
     if settings.onnx:
         from embedtrain.model.folder.onnx import export_onnx
 
-        loss = export_onnx(encoder, out, cut, overwrite=settings.overwrite, index=index, more=more)
+        loss = export_onnx(encoder, out, cut, overwrite=settings.overwrite, story=story, more=more)
         return Exported(out, cut, encoder, loss)
-    save_encoder(encoder, out, cut, overwrite=settings.overwrite, index=index, more=more)
+    save_encoder(encoder, out, cut, overwrite=settings.overwrite, story=story, more=more)
     return Exported(out, cut, encoder, None)
 
 

@@ -18,13 +18,15 @@ from embedtrain.files.measured.verdict import Verdict
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
 from embedtrain.model.folder.adapter import save_adapter
-from embedtrain.model.folder.export import renew_card, save_encoder
+from embedtrain.model.folder.card import renew_card
+from embedtrain.model.folder.export import save_encoder
 from embedtrain.ranks import alone
 from embedtrain.report.figures import save_heat_map
 from embedtrain.report.table import comparison
 from embedtrain.run.measure import grid, measure, measure_speed
 from embedtrain.run.results.artefacts import index_of, show_leaderboard
 from embedtrain.run.results.moved import take_down_moved
+from embedtrain.run.results.story import story_of
 from embedtrain.run.results.verdict import judge
 from embedtrain.run.run import Run
 from embedtrain.training.checkpoints import take_weights
@@ -80,9 +82,11 @@ def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError 
         failed = _measure(run, "measuring the trained model", step=run.final_step)
         measure_speed(run.encoder, _cells(run), run=run.settings.name, folder=run.folder.path)
         _show(run)
-        for each in published:
-            renew_card(each.folder, index_of(run.folder.path, each.name, each.sub, each.step))
-    _say_what_is_there(run, judge(run))
+    verdict = judge(run)
+    for each in published:
+        index = index_of(run.folder.path, each.name, each.sub, each.step)
+        renew_card(each.folder, story_of(run.folder.path, index))
+    _say_what_is_there(run, verdict)
     return failed
 
 

@@ -11,9 +11,15 @@ from typing import NamedTuple
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from embedtrain.escaping import markdown, python_string
+from embedtrain.escaping import markdown
+from embedtrain.files import owned
+from embedtrain.files.atomic import write_bytes, write_text
 from embedtrain.files.scores import TaskFacts, main_scores
-from embedtrain.model.folder.contract import Contract
+from embedtrain.model.folder.contract import Contract, read_contract
+from embedtrain.model.folder.modules import MODULES
+from embedtrain.model.folder.shipped_pooling import PREFIX
+from embedtrain.model.folder.st_folder import NEWER_TRANSFORMER
+from embedtrain.model.folder.usage import usage
 from embedtrain.types import Score
 
 MTEB = "https://github.com/embeddings-benchmark/mteb/"
@@ -27,6 +33,22 @@ SOURCE = (
     "sentence-transformers has no such pooling, so its source is in the `embedtrain_*.py` files here, which "
     "`trust_remote_code=True` runs. `embedtrain.model.folder.export.load_encoder` needs none of them."
 )
+
+
+GRAPHS = "onnx"  # folder of the graphs of a model
+PICTURE = "heat_map.png"  # in the folder of a model whose run was measured
+
+
+class Story(NamedTuple):
+    """What a card says of the run that made a model; each part is empty where it is not known."""
+
+    model_index: str = ""  # what the function of that name made of the scores
+    verdict: Sequence[str] = ()  # lines, the first thing a card says
+    grid: str = ""  # Markdown table of the scores of all cells
+    title: str = ""  # what these scores are
+    picture: Path | None = None  # of the same, to be copied into the folder
+    data: Sequence[str] = ()  # what it was trained on
+    recipe: str = ""  # YAML of the settings that were given
 
 
 class Lineage(NamedTuple):
@@ -55,50 +77,85 @@ def model_card(
     lineage: Lineage,
     *,
     is_plain: bool = True,
-    index: str = "",
+    has_graph: bool = False,
+    story: Story = Story(),  # noqa: B008 (a NamedTuple is constant)
     notes: Sequence[str] = (),
 ) -> str:
-    """A short model card: what the model is, how to load it, which sub-models were trained.
+    """A model card: the verdict of its run, how to load it, scores of all cells, data, recipe, contract.
 
-    `is_plain` says that sentence-transformers loads it without code from the folder; `index` is what
-    `model_index` made of its scores; `notes` are lines of the list.
+    `is_plain` says that sentence-transformers loads it without code from the folder, `has_graph` that the
+    folder has ONNX graphs; `notes` are lines of the list.
     """
     unit = "unit vectors" if contract.normalize else "vectors (not normalised)"
-    trained = ", ".join(f"({sub.layer}, {sub.dim})" for sub in contract.trained)
-    pooling, source = markdown(contract.pooling), markdown(contract.source or "not recorded")
     lines = [
         "---",
         "library_name: sentence-transformers",
         "pipeline_tag: sentence-similarity",
         "tags: [sentence-transformers, feature-extraction, sentence-similarity, embedtrain]",
         *_origin(contract, lineage),
-        *([index] if index else []),
+        *([story.model_index] if story.model_index else []),
         "---",
         "",
         f"# {markdown(name)}",
         "",
+        *_section("Verdict of the run", [f"- {markdown(line)}" for line in story.verdict]),
         f"A text-embedding model of {contract.num_layers} transformer blocks that gives {unit} of "
         f"{contract.width} coordinates.",
         "",
+        *usage(contract, name, is_plain=is_plain, has_graph=has_graph),
+        *([] if is_plain else [SOURCE, ""]),
+        *_scores(story),
+        *_section("Training data", [f"- {markdown(line)}" for line in story.data]),
+        *_section("Recipe", ["```yaml", story.recipe.strip(), "```"] if story.recipe else []),
+        *_section("Contract", _contract(contract, notes)),
+    ]
+    return "\n".join(lines)
+
+
+def renew_card(folder: Path, story: Story) -> None:
+    """Write the card of a saved folder again, with what its run measured."""
+    contract = read_contract(folder)
+    assert contract is not None
+    if story.picture is not None:
+        owned.expect(folder, PICTURE)
+        write_bytes(folder / PICTURE, story.picture.read_bytes())
+    card = model_card(
+        contract,
+        folder.name,
+        read_lineage(folder),
+        is_plain=not any(folder.glob(f"{PREFIX}*.py")),
+        has_graph=(folder / GRAPHS).is_dir(),
+        story=story,
+        notes=[TURNED] if NEWER_TRANSFORMER in (folder / MODULES).read_text("utf-8") else [],
+    )
+    write_text(folder / "README.md", card)
+
+
+def _section(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"## {title}", "", *lines, ""] if lines else []
+
+
+def _scores(story: Story) -> list[str]:
+    """The grid as table and as picture."""
+    picture = [f"![{markdown(story.title)}]({PICTURE})", ""] if story.picture is not None else []
+    return (
+        _section("Scores", [f"{markdown(story.title)}", "", story.grid, "", *picture]) if story.grid else []
+    )
+
+
+def _contract(contract: Contract, notes: Sequence[str]) -> list[str]:
+    """What decides an embedding, in words."""
+    trained = ", ".join(f"({sub.layer}, {sub.dim})" for sub in contract.trained)
+    pooling, source = markdown(contract.pooling), markdown(contract.source or "not recorded")
+    return [
         f"- Pooling: {pooling}; texts longer than {contract.max_length} tokens are cut off.",
         *_prompts(contract),
         f"- Starting model: {source}.",
         f"- Trained sub-models (layer, dim): {trained or 'none recorded'}.",
         *(f"- {note}" for note in notes),
         "",
-        "```python",
-        "from sentence_transformers import SentenceTransformer",
-        "",
-        f"model = SentenceTransformer({python_string(name)}{'' if is_plain else ', trust_remote_code=True'})",
-        *_calls(contract),
-        "```",
-        "",
-        *_clients(contract, name, is_plain=is_plain),
-        *([] if is_plain else [SOURCE, ""]),
-        "`embedtrain.json` holds the settings that decide an embedding.",
-        "",
+        "`embedtrain.json` holds all settings that decide an embedding.",
     ]
-    return "\n".join(lines)
 
 
 def _origin(contract: Contract, lineage: Lineage) -> list[str]:
@@ -109,37 +166,6 @@ def _origin(contract: Contract, lineage: Lineage) -> list[str]:
     return yaml.safe_dump(known, sort_keys=False, width=math.inf).splitlines() if known else []
 
 
-def _clients(contract: Contract, name: str, *, is_plain: bool) -> list[str]:
-    """How to give prompts to programs that call plain `encode`; none where there are no prompts."""
-    query, document = (contract.prompts.get(role, "") for role in ("query", "document"))
-    if not (query or document):
-        return []
-    model, one, two = (python_string(text) for text in (name, query, document))
-    trust = (
-        ("", "", "")
-        if is_plain
-        else (
-            ', model_kwargs={"trust_remote_code": True}',
-            *(", trust_remote_code=True",) * 2,
-        )
-    )
-    default = ', default_prompt_name="document"' if document else ""
-    return [
-        "LangChain, LlamaIndex and Chroma call `encode` without a role. Give them the prompts:",
-        "",
-        "```python",
-        f"HuggingFaceEmbeddings(model_name={model}{trust[0]},  # langchain_huggingface",
-        f'    encode_kwargs={{"prompt": {two}}}, query_encode_kwargs={{"prompt": {one}}})',
-        f"HuggingFaceEmbedding({model}{trust[1]},  # llama_index.embeddings.huggingface",
-        f"    query_instruction={one}, text_instruction={two})",
-        "# chromadb.utils.embedding_functions",
-        f"SentenceTransformerEmbeddingFunction({model}{default}{trust[2]})",
-        'collection.query(query_embeddings=model.encode_query(["a question"]))',
-        "```",
-        "",
-    ]
-
-
 def _prompts(contract: Contract) -> list[str]:
     """A line on prompts; none without any."""
     if not contract.prompts:
@@ -147,16 +173,6 @@ def _prompts(contract: Contract) -> list[str]:
     said = ", ".join(f"{name} {prompt!r}" for name, prompt in sorted(contract.prompts.items()))
     pooled = "" if contract.pool_prompt else "; their tokens are not pooled"
     return [f"- Prompts: {markdown(said)}{pooled}."]
-
-
-def _calls(contract: Contract) -> list[str]:
-    """How to encode: by role where there are prompts."""
-    if not contract.prompts:
-        return ['embeddings = model.encode(["first text", "second text"])']
-    return [
-        'queries = model.encode_query(["a question"])',
-        'documents = model.encode_document(["first text", "second text"])',
-    ]
 
 
 def model_index(name: str, scores: Sequence[Score], tasks: Mapping[str, TaskFacts]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 
-from embedtrain.files.atomic import atomic_folder, write_text
+from embedtrain.files.atomic import atomic_folder
 from embedtrain.files.reading import reading
 from embedtrain.model.backbone.attention import Attention
 from embedtrain.model.backbone.backbone import Backbone
@@ -21,12 +21,11 @@ from embedtrain.model.backbone.freezing import freeze
 from embedtrain.model.backbone.lora import add_lora, load_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
-from embedtrain.model.folder.card import TURNED, Lineage, model_card, read_lineage
+from embedtrain.model.folder.card import GRAPHS, PICTURE, TURNED, Lineage, Story, model_card, read_lineage
 from embedtrain.model.folder.config_file import write_config
-from embedtrain.model.folder.contract import AGAIN, Contract, compare, read_contract, write_contract
+from embedtrain.model.folder.contract import AGAIN, Contract, compare, write_contract
 from embedtrain.model.folder.describe import contract_of, write_tokenizer
 from embedtrain.model.folder.layout import Layout, read_layout
-from embedtrain.model.folder.modules import MODULES
 from embedtrain.model.folder.parts import (
     Given,
     facts_of,
@@ -36,8 +35,7 @@ from embedtrain.model.folder.parts import (
     stated_width,
     with_trained_layers,
 )
-from embedtrain.model.folder.shipped_pooling import PREFIX
-from embedtrain.model.folder.st_folder import NEWER_TRANSFORMER, Shipped, miscounted_prompts, write_layout
+from embedtrain.model.folder.st_folder import Shipped, miscounted_prompts, write_layout
 from embedtrain.model.inputs.tokenizer import Side, TextTokenizer
 from embedtrain.model.locate import locate
 from embedtrain.types import InputError, SubModel
@@ -152,15 +150,15 @@ def save_encoder(
     sub: SubModel | None = None,
     *,
     overwrite: bool = False,
-    index: str = "",
+    story: Story = Story(),  # noqa: B008 (a NamedTuple is constant)
     more: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write a folder that sentence-transformers loads: the whole encoder, or one sub-model of it.
 
     A sub-model has blocks 1..layer only and gives unit vectors of `dim` coordinates. LoRA adapters are
     merged. The folder appears whole or not at all; weights are safetensors. Where sentence-transformers has
-    no such pooling, the folder has its source, and `trust_remote_code=True` loads it. `index` is what
-    `model_index` made of its scores, for the card; `more` writes further files into the folder.
+    no such pooling, the folder has its source, and `trust_remote_code=True` loads it. `story` is what
+    the card says of its run; `more` writes further files into the folder.
 
     Raises:
         InputError: for a sub-model out of range, a folder that exists (unless `overwrite`), or a disk that
@@ -169,7 +167,7 @@ def save_encoder(
     folder = Path(folder).expanduser()
     shipped = shipped_parts(encoder, sub)
     with atomic_folder(folder, overwrite=overwrite) as beside:
-        write_model(encoder, shipped, beside, folder.name, index=index)
+        write_model(encoder, shipped, beside, folder.name, story=story)
         if more is not None:
             more(beside)
     return folder
@@ -189,7 +187,13 @@ def shipped_parts(encoder: Encoder, sub: SubModel | None) -> Shipped:
 
 
 def write_model(
-    encoder: Encoder, shipped: Shipped, folder: Path, name: str, *, index: str = "", notes: Sequence[str] = ()
+    encoder: Encoder,
+    shipped: Shipped,
+    folder: Path,
+    name: str,
+    *,
+    story: Story = Story(),  # noqa: B008 (a NamedTuple is constant)
+    notes: Sequence[str] = (),
 ) -> None:
     """Write the files of `save_encoder` into a folder that is there; `notes` are lines for the card."""
     encoder.backbone.save(folder, shipped.contract.num_layers)
@@ -199,20 +203,18 @@ def write_model(
     write_contract(folder, shipped.contract)
     lineage = Lineage(encoder.license, encoder.datasets)
     notes = [TURNED, *notes] if shipped.turned else notes
-    card = model_card(shipped.contract, name, lineage, is_plain=shipped.is_plain, index=index, notes=notes)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def renew_card(folder: Path, index: str) -> None:
-    """Write the card of a saved folder again, with its scores."""
-    contract = read_contract(folder)
-    assert contract is not None
-    is_plain = not any(folder.glob(f"{PREFIX}*.py"))
-    notes = [TURNED] if NEWER_TRANSFORMER in (folder / MODULES).read_text("utf-8") else []
     card = model_card(
-        contract, folder.name, read_lineage(folder), is_plain=is_plain, index=index, notes=notes
+        shipped.contract,
+        name,
+        lineage,
+        is_plain=shipped.is_plain,
+        has_graph=(folder / GRAPHS).is_dir(),
+        story=story,
+        notes=notes,
     )
-    write_text(folder / "README.md", card)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    if story.picture is not None:
+        (folder / PICTURE).write_bytes(story.picture.read_bytes())
 
 
 def check_sub_model(encoder: Encoder, sub: SubModel) -> SubModel:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.card import Story
 from embedtrain.model.folder.describe import write_tokenizer
 from embedtrain.model.folder.export import shipped_parts, write_model
 from embedtrain.model.folder.quantize import PROBE, Quantized, quantize
@@ -92,7 +93,7 @@ def export_onnx(
     sub: SubModel | None = None,
     *,
     overwrite: bool = False,
-    index: str = "",
+    story: Story = Story(),  # noqa: B008 (a NamedTuple is constant)
     more: Callable[[Path], object] | None = None,
 ) -> Quantized:
     """The loss of the int8 graph; writes the folder of an encoder, or one sub-model of it, with graphs.
@@ -113,7 +114,7 @@ def export_onnx(
         with _quiet():
             plain = encoder.process.pad(encoder.process.read(PROBE, "query", [""] * len(PROBE)))
             loss = quantize(path, path.with_name(INT8), _feeds(graph, plain))
-        write_model(encoder, shipped, beside, folder.name, index=index, notes=[_note(loss)])
+        write_model(encoder, shipped, beside, folder.name, story=story, notes=[_note(loss)])
         write_tokenizer(encoder, beside, TOKENS)
         for file in path.parent.glob(f"{FILE}*"):
             _name_again(file, beside / file.name)

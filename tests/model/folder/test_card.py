@@ -9,7 +9,8 @@ import torch
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 
-from embedtrain.model.folder.export import load_encoder, renew_card, save_encoder
+from embedtrain.model.folder.card import Story, renew_card
+from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import SubModel
 
 BASE_CARD = "---\nlicense: apache-2.0\ndatasets: [owner/of-the-base]\n---\n"
@@ -35,7 +36,7 @@ def test_base_license_and_datasets_outlive_cuts_and_scores(base, tmp_path):
     encoder.source = "owner/base"
     model = save_encoder(encoder, tmp_path / "model")
     cut = save_encoder(load_encoder(model), tmp_path / "cut", SubModel(1, 8))
-    renew_card(cut, "")
+    renew_card(cut, Story())
     assert facts(model) == facts(cut) == ("owner/base", "apache-2.0", ["owner/pairs"])
 
 

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from embedtrain.files.scores import TaskFacts, add_tasks, read_tasks
-from embedtrain.model.folder.card import model_index
+from embedtrain.model.folder.card import Story, model_index
 from embedtrain.model.folder.describe import parameter_count
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import InputError, Score, SubModel
@@ -26,7 +26,7 @@ SCORES = [
 
 def test_the_hub_reads_the_scores_of_a_saved_cut(tiny_bert, tmp_path):
     index = model_index("cut", SCORES, TASKS)
-    save_encoder(load_encoder(tiny_bert), tmp_path / "cut", SubModel(2, 16), index=index)
+    save_encoder(load_encoder(tiny_bert), tmp_path / "cut", SubModel(2, 16), story=Story(index))
     data = ModelCard.load(tmp_path / "cut/README.md").data
     found = {(item.dataset_name, item.metric_type): item for item in data.eval_results}
     official = found["STSBenchmark (default)", "cosine_spearman"]

@@ -5,7 +5,8 @@ import json
 import pytest
 from tiny_models import tiny_config, tiny_model
 
-from embedtrain.model.folder.export import load_encoder, renew_card, save_encoder
+from embedtrain.model.folder.card import Story, renew_card
+from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import SubModel
 
 THETA = {"rope_type": "default", "rope_theta": 50.0}
@@ -69,7 +70,7 @@ def test_a_bidirectional_decoder_is_refused_where_it_would_be_causal(tiny_llama,
     folder = save_encoder(load_encoder(tiny_llama, attention=attention), tmp_path / "model", SubModel(2, 16))
     (first, *_) = json.loads((folder / "modules.json").read_text())
     older = first["type"] == "sentence_transformers.models.Transformer"  # which all versions have
-    renew_card(folder, "")
+    renew_card(folder, Story())
     says = "sentence-transformers takes the folder from 6.0 on" in (folder / "README.md").read_text()
     assert (older, says) == (attention == "causal", attention == "bidirectional")
     assert load_encoder(folder).backbone.attention == attention

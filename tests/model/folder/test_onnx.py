@@ -63,6 +63,19 @@ def test_the_card_says_what_int8_costs(exported):
     assert cosines.min() > 0.9
 
 
+def test_the_lines_of_the_card_give_the_vectors_of_the_model(exported, monkeypatch):
+    encoder, folder = exported
+    card = (folder / "README.md").read_text()
+    assert "onnx=true" not in card, "the graphs are there"
+    (lines,) = (code for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL) if "onnxruntime" in code)
+    monkeypatch.chdir(folder.parent)
+    found = {}
+    exec(lines, found)
+    whole = SubModel(encoder.num_layers, encoder.width)
+    expected = encoder.encode(["first text", "second text"], (whole.layer,)).raw(whole)
+    torch.testing.assert_close(torch.tensor(found["embeddings"]), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("pooled", ["mean", "cls"])
 def test_states_that_a_client_pools_and_normalises_are_the_vectors(tiny_bert, tmp_path, pooled):
     onnx.export_onnx(load_encoder(tiny_bert, pooling=pooled), tmp_path / "m", SubModel(1, 8))
