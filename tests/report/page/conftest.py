@@ -37,9 +37,9 @@ def page_file(plotly, tmp_path_factory):
     return write
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(plotly):
-    """The chromium of the system."""
+    """The chromium of the system; it ends with its module, since its event loop would fail others."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium")
     if path is None:
