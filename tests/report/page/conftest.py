@@ -56,6 +56,7 @@ class Shown:
     def __init__(self, browser, address, width=1280, theme="light"):
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
         self.tab = self.context.new_page()
+        self.tab.set_default_timeout(90_000)  # two busy cores
         self.complaints, self.requests = [], []
         self.tab.on(
             "console", lambda said: self.complaints.append(said.text) if said.type == "error" else None

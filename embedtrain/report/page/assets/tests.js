@@ -22,7 +22,7 @@ function drawTests(host) {
   host.append(el("div", { className: "grid", style: "--least: 380px" }, plots));
   const two = (value) => (isNumber(value) ? value.toPrecision(2) : "–");
   host.append(el("div", { className: "grid" }, tableCard("Tests", "paired over items, p corrected over all tests of a comparison; intervals of 95 %", [
-    { name: "comparison", tight: true }, { name: "task" }, { name: "cut", tight: true }, { name: "first", number: true, show: one }, { name: "second", number: true, show: one }, { name: "difference", number: true, show: signed },
-    { name: "low", number: true, show: signed }, { name: "high", number: true, show: signed }, { name: "p", number: true, show: two }, { name: "verdict", mark: (value) => JUDGED[value] ?? "dim" },
+    { name: "comparison" }, { name: "task" }, { name: "cut", tight: true }, { name: "first", number: true, show: one }, { name: "second", number: true, show: one }, { name: "difference", number: true, show: signed },
+    { name: "low", number: true, show: signed }, { name: "high", number: true, show: signed }, { name: "p", number: true, show: two }, { name: "verdict", tight: true, mark: (value) => JUDGED[value] ?? "dim" },
   ], rows.map((row) => [row.what, row.task, row.cell, row.first, row.second, row.difference, row.low, row.high, row.p, row.verdict ?? "not tested"]))));
 }
