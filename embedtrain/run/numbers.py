@@ -6,11 +6,11 @@ model `before/` and `after/` with a task and cell, or with `mean`, which is over
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean
 
+from embedtrain.files.measured.metrics import METRICS, read_metrics
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.files.scores import read_scores
 from embedtrain.ranks import rank
@@ -86,9 +86,8 @@ def optimized(run: Run) -> float | None:
         InputError: naming the nearest metric, if the run has none of that name.
     """
     numbers: dict[str, float] = {}
-    file = run.folder.path / "metrics.jsonl"  # none of a run too short for a line of it
-    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
-        numbers |= {key: float(value) for key, value in json.loads(line).items() if key != "step"}
+    for line in read_metrics(run.folder.path / METRICS):  # none of a run too short for a line of it
+        numbers |= line.values
     numbers |= scores_by_name(run.folder, 0, "before")
     numbers |= scores_by_name(run.folder, run.final_step, "after")
     name = run.settings.optimized_metric

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 
 from embedtrain.files.measured.verdict import Finding
-from embedtrain.report.cells import cells
+from embedtrain.report.cells import paired
 from embedtrain.report.verdict.facts import Facts
 from embedtrain.types import Cell, InputError, SubModel
 
@@ -17,14 +17,14 @@ MOST = 12  # sub-models of a cure
 
 
 def collapsing_cuts(facts: Facts) -> Finding | None:
-    """Trained cuts that give all texts one vector, or that lose half of the whole model's score."""
+    """Trained cuts that give all texts one vector, or that fell below half of the whole model's score."""
     alike = {sub: cosine for sub in facts.trained if (cosine := _collapsed(facts, sub)) is not None}
-    weak = {sub: share for sub, share in _shares(facts).items() if share < HALF}
+    weak = _weak(facts)
     gone = list(dict.fromkeys([*alike, *weak]))
     if not gone:
         return None
     said = [f"{sub} gives different texts a mean cosine of {cosine:.2f}" for sub, cosine in alike.items()]
-    said += [f"{sub} keeps {share:.0%} of the whole model's score" for sub, share in weak.items()]
+    said += [f"{sub} fell to {share:.0%} of the whole model's score" for sub, share in weak.items()]
     text = "; ".join(said[:3]) + ("; ..." if len(said) > 3 else "")
     if facts.whole in gone:
         lr = facts.setting("optim.lr") or 2e-5
@@ -52,12 +52,16 @@ def _collapsed(facts: Facts, sub: SubModel) -> float | None:
     return cosine if (cosine > ALIKE or (rank < RANK and sub.dim > 2)) and cosine > was else None
 
 
-def _shares(facts: Facts) -> dict[SubModel, float]:
-    """The score of each trained cut as a share of the whole model's, where all were measured alike."""
+def _weak(facts: Facts) -> dict[SubModel, float]:
+    """The share of the whole model's score of each trained cut that became worse and keeps less than HALF."""
+    old, new = (
+        [score for score in part if score.dtype == "float32"] for part in (facts.before, facts.scores)
+    )
     try:
-        means = cells([score for score in facts.scores if score.dtype == "float32"])
-    except InputError:
+        before, after = paired(old, new)
+    except InputError:  # not all were measured alike
         return {}
-    best = means.get(Cell(*facts.whole), 0.0)
-    known = {sub: means[Cell(*sub)] for sub in facts.trained if Cell(*sub) in means}
-    return {sub: score / best for sub, score in known.items()} if best > 0 else {}
+    best = after.get(Cell(*facts.whole), 0.0)
+    known = {sub: cell for sub in facts.trained if (cell := Cell(*sub)) in after and cell in before}
+    fell = {sub: after[cell] / best for sub, cell in known.items() if best > 0 and after[cell] < before[cell]}
+    return {sub: share for sub, share in fell.items() if share < HALF}

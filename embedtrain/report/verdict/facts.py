@@ -39,6 +39,7 @@ class Facts(NamedTuple):
     health: Sequence[Health] = ()
     cost: Sequence[Speed] = ()
     scores: Sequence[Score] = ()  # of `step`
+    before: Sequence[Score] = ()  # of the untouched backbone
     changes: Sequence[Change] = ()
     wanted: Wanted = Wanted()
 

@@ -51,6 +51,7 @@ def facts_of(run: Run) -> Facts:
         health=read_health(folder),
         cost=read_cost(folder),
         scores=[score for score in scores if score.step == step],
+        before=[score for score in scores if score.step == 0 and step],
         changes=changes_of(folder, step),
         wanted=Wanted(wanted.tolerance, wanted.max_bytes, wanted.max_ms),
     )

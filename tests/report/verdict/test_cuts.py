@@ -16,11 +16,9 @@ def score(sub, value):
     return Score("a", 4, "find", "test", *sub, "ndcg_at_10", value)
 
 
-def looked_at(*health, scores=()):
-    words = ["data.train=x", "plan=full"]
-    return collapsing_cuts(
-        Facts("a", 4, words=words, trained=(SMALL, WHOLE), whole=WHOLE, health=health, scores=scores)
-    )
+def looked_at(*health, scores=(), before=()):
+    facts = Facts("a", 4, words=["data.train=x", "plan=full"], trained=(SMALL, WHOLE), whole=WHOLE)
+    return collapsing_cuts(facts._replace(health=health, scores=scores, before=before))
 
 
 def test_vectors_that_became_alike_are_collapsed():
@@ -34,9 +32,12 @@ def test_one_direction_is_a_collapse_too():
     assert looked_at(line(SMALL, 0.5, rank=1.1)).name == "collapse"
 
 
-def test_a_cut_that_lost_half_of_the_score_is_named():
-    found = looked_at(scores=[score(SMALL, 0.2), score(WHOLE, 0.6)])
-    assert "L1_D8 keeps 33% of the whole model's score" in found.text
+def test_a_cut_that_fell_below_half_of_the_score_is_named():
+    now = [score(SMALL, 0.2), score(WHOLE, 0.6)]
+    found = looked_at(scores=now, before=[score(SMALL, 0.3), score(WHOLE, 0.5)])
+    assert "L1_D8 fell to 33% of the whole model's score" in found.text
+    assert looked_at(scores=now, before=[score(SMALL, 0.1), score(WHOLE, 0.5)]) is None, "it gained"
+    assert looked_at(scores=now) is None, "nobody knows what it was"
 
 
 def test_a_whole_model_that_collapsed_asks_for_smaller_steps():
