@@ -40,7 +40,10 @@ POSITIVE = (
         "positive_passage",
         "positive_text",
     ),
-    ("answer", "document", "passage", "doc", "context", "response", "paraphrase", "hypothesis"),
+    (
+        *("answer", "answers", "document", "passage", "doc", "context", "response", "chosen", "paraphrase"),
+        "hypothesis",
+    ),
 )
 NEGATIVE = (
     ("negative", "negatives", "neg", "hard_neg", "hard_negative", "hard_negatives", "negative_passages",
@@ -59,6 +62,7 @@ OWN = frozenset(
 ) | {"teacher_scores", "text", "id"}
 NUMBERED = re.compile(r"(?!column_)(.+?)[ _-]?(\d{1,9}|[ab])")
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+CHAT = ("response", "chosen", "answer", "answers")  # what a prompt beside it asks for: it is the query
 FACT = re.compile(
     r"(.*[_-])?(id|ids|idx|index|uuid|guid|qid|pid|docid|url|lang|language|split|source|dataset|domain|subject|topic|"
     r"type|date|time|author|license|metadata|meta)", re.IGNORECASE,

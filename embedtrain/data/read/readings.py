@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from embedtrain.data.read.fields import missing
 from embedtrain.data.read.forms import (
+    CHAT,
     CLASS,
     FACT,
     FORMS,
@@ -51,7 +52,9 @@ def reading_of(where: str, row: Row, columns: Mapping[str, str], *, guess: bool)
         found = _first(where, field, (known[:1] if own_score_only else known), by_plain, row)
         if found is not None:
             scalars[field] = found
-    scalars |= {field: by_plain[field] for field in OTHERS if field in by_plain}
+    asked = "query" not in scalars and "positive" not in columns and set(CHAT) & by_plain.keys()
+    further = {field: by_plain[field] for field in OTHERS if field in by_plain}
+    scalars |= {"query" if asked and field == "prompt" else field: name for field, name in further.items()}
     positives = _documents(where, "positive", POSITIVE, by_plain, row)
     negatives = _documents(where, "negative", NEGATIVE, by_plain, row)
     if columns:
@@ -142,11 +145,20 @@ def _documents(
     ]
     for group in groups:
         found = [by_plain[name] for name in group if name in by_plain]
+        if group is POSITIVE[1]:  # {"text": [...], "answer_start": [...]} are spans of the context
+            found = [
+                name for name in found if not (isinstance(row[name], Mapping) and "answer_start" in row[name])
+            ]
         if len(found) > 1 and group is POSITIVE[1]:
             raise _several(where, field, found, row)
         if found or numbered:
             return (*found, *(name for _, name in sorted(numbered)))
     return ()
+
+
+def _is_span(value: object) -> bool:
+    """Whether a value says where in a context the answers are, as SQuAD does."""
+    return isinstance(value, Mapping) and "answer_start" in value
 
 
 def _given(given: Mapping[str, str], field: str, known: tuple[str, ...]) -> tuple[str, ...]:
