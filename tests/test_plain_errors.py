@@ -11,6 +11,7 @@ import embedtrain
 from embedtrain.settings.commands import EvaluateSettings, TrainSettings
 from embedtrain.settings.compose import effective
 from embedtrain.settings.options import settings_from
+from embedtrain.settings.places import config_dir
 from embedtrain.types import InputError
 
 NO_FILE = "a\0b", "a\ud800b"
@@ -190,3 +191,29 @@ def test_the_folder_of_a_run_is_no_backbone_and_says_which_is(tiny_bert, small_d
     run = embedtrain.train(name="x", backbone={"path": tiny_bert}, plan="full", **keys)
     with pytest.raises(InputError, match=f"is the folder of a run: give its model, {run.folder}/model"):
         embedtrain.train(name="y", backbone={"path": run.folder}, **keys)
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in config_dir("recipes").glob("*.yaml")))
+def test_a_recipe_says_in_python_what_it_says_on_a_command_line(recipe, tmp_path):
+    """YAML of Python takes 1e-4 for a text."""
+    keys = {"name": "x", "data": {"train": "rows.jsonl"}, "recipe": recipe}
+    made = settings_from(TrainSettings, "train", keys)
+    assert isinstance(effective(made)["optim"]["lr"], float)
+
+
+@pytest.mark.parametrize("value", ["${x}", "${oc.env:MY_TOKEN}", "${oc.env:NOWHERE}", 10**400])
+@pytest.mark.parametrize("key", ["name", "seed", "output_root", "overwrite", "final_weights"])
+def test_what_cannot_be_resolved_or_counted_is_one_error(key, value, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "hunter2")
+    if isinstance(value, int) and key != "seed":
+        key, value = "optimized_metric", "${x}"
+    with pytest.raises(InputError) as error:
+        settings_from(TrainSettings, "train", {**RUN, key: value})
+    assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("number", ["store_gb", "memory_gb"])
+def test_a_number_that_no_float_holds_is_one_error(number):
+    with pytest.raises(InputError, match="too large"):
+        settings_from(EvaluateSettings, "evaluate", {"tasks": ["a"], number: 10**400})

@@ -185,11 +185,13 @@ def recover(folder: Path) -> None:
         if path.is_symlink() or not path.is_dir():
             continue
         if aside.fullmatch(path.name) and not _is_in_use(folder, path):
-            if not os.path.lexists(folder):
+            if stranger(path) is not None:
+                continue
+            if os.path.lexists(folder):
+                remove_tree(path)
+            else:
                 rename(path, folder)
                 log.warning("%s is back: a command was killed while it replaced it", folder)
-            elif stranger(path) is None:
-                remove_tree(path)
         elif copy.fullmatch(path.name) and (path / MARK).is_file() and not is_alive(path):
             remove_tree(path)
 

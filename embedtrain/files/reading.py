@@ -70,7 +70,7 @@ def read_json(path: Path, cure: str) -> Any:  # noqa: ANN401 - whatever the file
         return json.loads(text)
 
 
-def read_yaml(path: Path, cure: str) -> Any:  # noqa: ANN401 - whatever the file says
+def read_yaml(path: Path, cure: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:  # noqa: ANN401 - whatever the file says
     """The value of a YAML file, whose aliases do not unfold to more than `VALUES`.
 
     Raises:
@@ -78,7 +78,7 @@ def read_yaml(path: Path, cure: str) -> Any:  # noqa: ANN401 - whatever the file
     """
     text = read_text(path, cure, largest=LARGEST >> 4)
     with reading(path, cure):
-        value = yaml.safe_load(text)
+        value = yaml.load(text, loader)
         if _unfolded(value, {}, 0) > VALUES:
             raise InputError(f"{path} unfolds to more than {VALUES:,} values by its aliases. {cure}")
     return value

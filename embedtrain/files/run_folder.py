@@ -283,7 +283,9 @@ def _require_run(folder: Path) -> None:
 def _clear(folder: Path) -> None:
     """Remove a draft, or what a killed command has left of a run; an error if it holds anything else."""
     if os.path.lexists(folder):
-        if (reason := _unknown(folder)) is not None:
+        other = (folder / "config.yaml").exists() and read_record(folder / "config.yaml") is None
+        reason = "holds config.yaml, which embedtrain did not write" if other else _unknown(folder)
+        if reason is not None:
             raise owned.refusal(folder, reason)
         owned.remove_tree(folder)
 

@@ -101,17 +101,18 @@ def claim_name(path: Path, name: str, model: ModelFacts) -> None:
         InputError: another model has the name there, whose scores would go.
     """
     cure = "Remove it and evaluate again"
-    every = read_json(path, cure) if path.exists() else {}
+    known = read_json(path, cure) if path.exists() else {}
     with reading(path, cure):
-        before = ModelFacts(**every[name]) if name in every else model
+        every = {key: ModelFacts(**facts) for key, facts in known.items()}
+    before = every.get(name, model)
     if before.source != model.source and before.weights != model.weights:
         raise InputError(
             f"{path.parent} holds scores of {before.source}, which has the name {name} too: "
             f"give {model.source} a folder of its own, e.g. output={path.parent}-2"
         )
-    if every.get(name) != model._asdict():
-        every[name] = model._asdict()
-        write_text(path, json.dumps(every, ensure_ascii=False, indent=1) + "\n")
+    if every.get(name) != model:
+        facts = {key: one._asdict() for key, one in {**every, name: model}.items()}
+        write_text(path, json.dumps(facts, ensure_ascii=False, indent=1) + "\n")
 
 
 def main_scores(scores: Sequence[Score]) -> list[Score]:

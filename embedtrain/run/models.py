@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-from embedtrain.files.owned import recover
+from embedtrain.files.owned import REPLACED, recover
+from embedtrain.files.run_folder import RunFolder
 from embedtrain.types import InputError
 
 
@@ -16,6 +18,11 @@ def model_folder(name: str) -> str:
     """
     folder = Path(name)
     recover(folder)
+    if not folder.exists() and folder.with_name(f".{folder.name}{REPLACED}").is_dir():
+        with suppress(InputError):  # of somebody else, or of a run that another command replaces now
+            run = RunFolder(folder.parent, folder.name)
+            run.lock()
+            run.release()
     if (folder / "config.yaml").exists() and any(
         (folder / name).exists() for name in ("checkpoints", "stages")
     ):

@@ -63,9 +63,9 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
     """
     _require_lists(kind, node)
     try:
-        config = OmegaConf.merge(schema(kind), dict(node))
-    except OmegaConfBaseException as error:
-        place = error.full_key or ""
+        return settings_of(kind, cast(DictConfig, OmegaConf.merge(schema(kind), dict(node))))
+    except (OmegaConfBaseException, OverflowError) as error:
+        place = getattr(error, "full_key", "") or ""
         if isinstance(error, ConfigKeyError) and place:
             *parents, last = place.split(".")
             known = _keys_below(kind, parents)
@@ -74,7 +74,6 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
                 f"unknown setting '{place}'{nearest(last, known, place)} There are: {listed}"
             ) from error
         raise InputError((f"{place}: " if place else "") + str(error).splitlines()[0]) from error
-    return settings_of(kind, cast(DictConfig, config))
 
 
 def _require_lists(kind: type, node: Mapping[str, Any], where: str = "") -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
+
+import yaml
 
 from embedtrain.files.reading import read_yaml
 from embedtrain.settings.component import TARGET, Component
@@ -139,6 +142,15 @@ def _is_group(kind: type, key: str) -> bool:
     return inner is Component or is_group(key)
 
 
+class _Numbers(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as Hydra does."""
+
+
+_Numbers.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+"), list("-+0123456789")
+)
+
+
 def _read(path: Path) -> dict[str, Any]:
-    content = read_yaml(path, "Write it again")
+    content = read_yaml(path, "Write it again", _Numbers)
     return content if isinstance(content, dict) else {}

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -364,3 +365,37 @@ def test_a_folder_of_somebody_is_not_taken_for_the_run_set_aside(tmp_path):
         new.prepare(config, {}, world_size=1)
     assert theirs.exists()
     assert (new.path / "model").exists()
+
+
+@pytest.mark.parametrize("suffix", ["anew", "dropped", "replaced", "abcdef01.replaced", "abcdef01"])
+@pytest.mark.parametrize("name", ["config.yaml", "thesis.txt", "metrics.csv"])
+@pytest.mark.parametrize("there", [True, False])
+def test_no_folder_of_somebody_beside_a_place_is_touched(tmp_path, suffix, name, there):
+    """By a run, nor by whoever asks for a model or writes a folder there."""
+    if (suffix, name) in [("anew", "metrics.csv"), ("dropped", "metrics.csv")]:
+        return  # what a killed run left is known by the names of its files
+    theirs = tmp_path / f".mine.{suffix}" / name
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    if there:
+        (tmp_path / "mine").mkdir()
+    model_folder(str(tmp_path / "mine"))
+    owned.recover(tmp_path / "mine")
+    with suppress(InputError):
+        run = RunFolder(tmp_path, "mine")
+        run.begins_anew({}, {})
+        run.prepare({}, {}, {}, world_size=1)
+        run.settle()
+    run.release()
+    assert theirs.read_text() == "mine"
+
+
+def test_a_run_that_was_set_aside_is_found_by_whoever_asks_for_its_model(tmp_path):
+    run = RunFolder(tmp_path, "mine")
+    run.prepare({}, {}, {}, world_size=1)
+    run.release()
+    (run.path / "checkpoints").mkdir()
+    (run.path / "model").mkdir()
+    (run.path / "model/embedtrain.json").write_text("{}")
+    run.path.rename(tmp_path / ".mine.replaced")
+    assert model_folder(str(run.path)) == str(run.path / "model")

@@ -92,14 +92,16 @@ def test_while_hydra_is_imported(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("moment", "what"),
+    ("name", "moment", "what"),
     [
-        ("import", "torch"),
-        pytest.param("write", "FOLDER", marks=pytest.mark.slow),
-        pytest.param("end", "", marks=pytest.mark.slow),
+        *((name, "import", "torch") for name in ("export", "evaluate")),
+        *(
+            pytest.param(name, *moment, marks=pytest.mark.slow)
+            for name in COMMANDS
+            for moment in (("write", "FOLDER"), ("end", ""))
+        ),
     ],
 )
-@pytest.mark.parametrize("name", ["export", "evaluate"])
 def test_while_it_works(name, moment, what, examples, tmp_path):
     words = examples(name, tmp_path)
     status, text = pressed(moment, what.replace("FOLDER", f"{tmp_path}/"), name, words, tmp_path)
