@@ -212,6 +212,8 @@ def apply_rules(
         similar: cosines of a block by a scorer.
         step: optimiser step.
     """
+    if not rules:
+        return {}
     target = positives["query_docs"]
     rows = torch.arange(len(target), device=target.device)
     removed = {}
@@ -233,8 +235,8 @@ def apply_rules(
 
 def row_counts(mask: Tensor) -> Tensor:
     """(b,) int64 True values of a (b, n) mask, in pieces: PyTorch's sum makes 8 bytes of every one first."""
-    zero = torch.zeros(len(mask), dtype=torch.int64, device=mask.device)
-    return sum((piece.sum(1) for piece in torch.split(mask, 8_192, dim=1)), zero)
+    first, *others = (piece.sum(1) for piece in torch.split(mask, 8_192, dim=1))
+    return sum(others, first)
 
 
 def _not_below(seen: Seen, bound: Tensor) -> Tensor:

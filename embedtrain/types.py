@@ -6,12 +6,13 @@ M distinct contents, T tokens, H hidden width, D embedding width, G width of a g
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast, get_args
 
 if TYPE_CHECKING:  # commands answer a mistyped word without loading torch
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Role = Literal["query", "document"]
@@ -75,19 +76,34 @@ Chosen = tuple[Weighted, ...]
 
 
 class Inputs(NamedTuple):
-    """Contents as a backbone reads them; padding may be on either side."""
+    """Contents as a backbone reads them; padding may be on either side. Lengths are known on the host."""
 
     values: Tensor  # (M, T) int64 token ids of texts, or (M, T, F) numbers of another modality
     mask: Tensor  # (M, T) bool, True on real tokens
     prompt_len: Tensor  # (M,) int64, leading real tokens that pooling skips
+    spans: NDArray[np.int64] | None = None  # (M, 3) host: first real column, one past the last, real tokens
+    keys: NDArray[np.void] | None = None  # (M,) host: equal where a model reads the same (`text_keys`)
 
     def rows(self, index: Tensor | slice) -> Inputs:
-        """The contents of `index`, in that order."""
-        return Inputs(self.values[index], self.mask[index], self.prompt_len[index])
+        """The contents of `index`, in that order; with an index of the host, `spans` and `keys` too."""
+        from embedtrain.transfers import moved
+
+        if isinstance(index, slice):
+            here: Any = index
+            there: Any = index
+        else:
+            here = index.numpy() if index.device.type == "cpu" else None
+            there = moved(index, self.values.device)
+        values, mask, prompt_len = (part[there] for part in self[:3])
+        own: list[Any] = [None if part is None or here is None else part[here] for part in self[3:]]
+        return Inputs(values, mask, prompt_len, *own)
 
     def to_device(self, device: torch.device) -> Inputs:
         """The same there; not called `to`, or Lightning would move a pinned batch without `non_blocking`."""
-        return Inputs(self.values.to(device), self.mask.to(device), self.prompt_len.to(device))
+        from embedtrain.transfers import moved
+
+        values, mask, prompt_len = (moved(part, device) for part in self[:3])
+        return self._replace(values=values, mask=mask, prompt_len=prompt_len)
 
 
 class Processor(Protocol):
@@ -128,18 +144,29 @@ class Links(NamedTuple):
             known_owner=self.known_owner + queries,
         )
 
+    def to_device(self, device: torch.device) -> Links:
+        """The same there."""
+        from embedtrain.transfers import moved_together
+
+        return Links(*moved_together(self, device))  # type: ignore[arg-type]
+
 
 class Batch(NamedTuple):
     """What one rank trains on at one step: every distinct content once, and who belongs to whom."""
 
     inputs: Inputs
-    links: Links
+    links: Links  # of the host: who belongs together is worked out there
     guide: Inputs | None = None  # the same M contents as the guide model reads them
 
     @property
     def rows(self) -> Tensor:
         """(B,) row numbers in the data."""
         return self.links.rows
+
+    def to_device(self, device: torch.device) -> Batch:
+        """The same with its contents there."""
+        guide = None if self.guide is None else self.guide.to_device(device)
+        return Batch(self.inputs.to_device(device), self.links, guide)
 
 
 class Embeddings(NamedTuple):
@@ -169,7 +196,9 @@ class Embeddings(NamedTuple):
 
     def rows(self, index: Tensor) -> Embeddings:
         """The contents of `index` (R,), in that order: (L, R, D)."""
-        return Embeddings(self.values.index_select(1, index), self.layers)
+        from embedtrain.transfers import moved
+
+        return Embeddings(self.values.index_select(1, moved(index, self.values.device)), self.layers)
 
 
 BlockName = Literal["query_docs", "query_queries", "doc_queries", "doc_docs"]
@@ -195,6 +224,7 @@ class RowFacts(NamedTuple):
     step: int  # optimiser step: schedules are functions of it
     owner: Tensor | None = None  # (C,) int64 as in `Pairing`
     positive: Tensor | None = None  # (C,) bool, the positive of some query
+    here: Tensor | None = None  # (b,) `rows` on the host; None where nobody knows them there
 
 
 class Allowed(NamedTuple):
@@ -217,7 +247,7 @@ class Candidates(Protocol):
         """What queries `rows` (b,) may be contrasted with, in each named block.
 
         Args:
-            rows: query numbers.
+            rows: query numbers, best of the host.
             names: blocks to fill; query_docs is always filled.
             student: detached cosines of the step's largest sub-model, the same blocks; None unless needed.
         """
@@ -261,37 +291,6 @@ class Score(NamedTuple):
     def cell(self) -> Cell:
         """What was measured; a funnel's dtype is its name."""
         return Cell(self.layer, self.dim, cast(Dtype, self.dtype))
-
-
-def content_id(content: Content) -> int:
-    """A number of 63 bits that is the same for equal contents on every rank and machine (blake2b).
-
-    A content is a text, bytes, numbers (an array, or tuples of one length each), or has a `content_id`.
-
-    Raises:
-        TypeError: for another kind of content.
-    """
-    if isinstance(content, str):
-        return _hashed(content.encode())
-    own = getattr(content, "content_id", None)
-    if own is not None:
-        return int(own)
-    if isinstance(content, bytes):
-        return _hashed(content, b"bytes")
-    import numpy as np
-
-    try:
-        numbers = np.asarray(content, np.float64) + 0.0  # -0.0 equals 0.0
-    except (TypeError, ValueError):
-        numbers = np.zeros(())
-    if not numbers.ndim:
-        raise TypeError(f"{type(content).__name__} is no content: give it a number `content_id`")
-    return _hashed(numbers.tobytes(), str(numbers.shape).encode())
-
-
-def _hashed(data: bytes, kind: bytes = b"") -> int:
-    """`kind` separates contents of equal bytes; 16 of its bytes count."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=kind[:16]).digest(), "big") >> 1
 
 
 def distinct_layers(chosen: Sequence[Weighted]) -> tuple[int, ...]:

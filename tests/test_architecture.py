@@ -14,13 +14,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BELOW_CLI = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] != "cli"]
 
 # What each part may import besides itself. The bottom row knows only types.
-BOTTOM = {
-    "types", "escaping", "files", "settings", "console", "ranks", "devices", "whole_step", "vectors", "rules",
-}  # fmt: skip
+VALUES = {"types", "content_ids", "transfers"}
+BOTTOM = (
+    VALUES
+    | {"escaping", "files", "settings", "console", "ranks", "devices", "whole_step", "vectors"}
+    | {"rules"}
+)
 PARTS = {"data", "model", "objective"}
 MAY_IMPORT = {
     "__init__": {"types", "api"},
-    "types": set(),
+    "types": {"transfers"},
+    "content_ids": {"types"},
+    "transfers": set(),
     "console": {"escaping"},
     "escaping": set(),
     "ranks": set(),
@@ -30,12 +35,35 @@ MAY_IMPORT = {
     "settings": {"types", "files"},
     "vectors": {"types", "files", "devices"},
     "rules": {"types", "objective"},
-    "data": {"types", "files", "settings", "console"},
-    "model": {"types", "escaping", "files", "vectors"},
-    "objective": {"types", "files", "rules", "devices"},
-    "training": {"types", "escaping", "files", "settings", "console", "ranks", "whole_step"} | PARTS,
-    "evaluation": {"types", "files", "ranks", "vectors"} | PARTS,
-    "mining": {"types", "files", "console", "ranks", "devices", "whole_step", "rules", "vectors"} | PARTS,
+    "data": VALUES | {"files", "settings", "console"},
+    "model": VALUES | {"escaping", "files", "vectors"},
+    "objective": VALUES | {"files", "rules", "devices"},
+    "training": {
+        "types",
+        "content_ids",
+        "transfers",
+        "escaping",
+        "files",
+        "settings",
+        "console",
+        "ranks",
+        "whole_step",
+    }
+    | PARTS,
+    "evaluation": VALUES | {"files", "ranks", "vectors"} | PARTS,
+    "mining": {
+        "types",
+        "content_ids",
+        "transfers",
+        "files",
+        "console",
+        "ranks",
+        "devices",
+        "whole_step",
+        "rules",
+        "vectors",
+    }
+    | PARTS,
     "report": {"types", "escaping", "files"},
     "deploy": {"types", "escaping", "settings", "model"},
     "run": BOTTOM | PARTS | {"training", "evaluation", "mining", "report", "deploy"},

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from embedtrain.content_ids import content_id
 from embedtrain.training.steps.contrastive.collate import stack_inputs
 from embedtrain.types import (
     Batch,
@@ -11,7 +12,6 @@ from embedtrain.types import (
     Links,
     SubModel,
     Weighted,
-    content_id,
     distinct_layers,
 )
 

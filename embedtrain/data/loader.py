@@ -124,6 +124,7 @@ class StepLoader:
             batch_size=None,
             sampler=range(first, self._total),
             num_workers=self._num_workers,
+            collate_fn=_as_made,
             pin_memory=self._pin_memory,
             worker_init_fn=_leave_signals_to_the_parent,
         )
@@ -149,6 +150,11 @@ class StepLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Nothing to restore."""
+
+
+def _as_made(batch: Any) -> Any:  # noqa: ANN401
+    """The batch; by default arrays, which are of the host, become tensors, which would be moved."""
+    return batch
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

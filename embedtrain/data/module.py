@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 
 from embedtrain.data.entries import datasets_of, entries_of, read_entry, read_sources, sample
 from embedtrain.data.loader import Collate, Cut, Revise, StepDataset, StepLoader
@@ -200,6 +201,12 @@ class DataModule(pl.LightningDataModule):
     def ahead(self) -> int:
         """How many batches may be made before their step: those of the workers, and Lightning's own."""
         return 2 * self.settings.num_workers + 2
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
+        """A batch that knows what of it stays on the host moves itself."""
+        if hasattr(batch, "to_device"):
+            return batch.to_device(device)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def train_dataloader(self) -> StepLoader:
         """Steps from the trainer's own on, to the end of the run."""

@@ -14,7 +14,8 @@ from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from embedtrain.data.module import DataModule
-from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, Encoder
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.inputs.micro_batches import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS
 from embedtrain.model.modes import evaluating
 from embedtrain.objective.plan import Plan
 from embedtrain.run.stage import Stage
@@ -131,4 +132,5 @@ def paired(run: BuiltRun, first: FirstBatch, guide: Tensor | None, *, whole: boo
     """Who may be a negative in a first batch, or in all of it."""
     links = (first.whole if whole else first.batch).links
     vectors = None if guide is None else Guide(guide[links.query], guide[links.docs])
-    return run.loss.pair(links, step=first.step, guide=vectors, queued=None)
+    device = links.task.device if guide is None else guide.device
+    return run.loss.pair(links, step=first.step, guide=vectors, queued=None, device=device)

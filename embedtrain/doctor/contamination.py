@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from embedtrain.content_ids import content_id
 from embedtrain.doctor.duplicates import normalised
 from embedtrain.doctor.findings import SHOWN, Finding, clip, finding, graded, percent
 from embedtrain.doctor.rows import Sample, parts_of
 from embedtrain.evaluation.catalogue.offline import settle_offline
 from embedtrain.evaluation.catalogue.tasks import find_tasks
 from embedtrain.evaluation.catalogue.texts import Placed, placed_texts
-from embedtrain.types import InputError, content_id
+from embedtrain.types import InputError
 
 CHECK = "overlap with evaluation"
 

@@ -18,7 +18,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from embedtrain.doctor.built_run import BuiltRun, FirstBatch
 from embedtrain.doctor.findings import Finding, finding
-from embedtrain.model.encoder import micro_batches
+from embedtrain.model.inputs.micro_batches import micro_batches
+from embedtrain.objective.similarity.row_terms import budget_on
 from embedtrain.types import Inputs, distinct_layers
 
 CHECK = "memory"
@@ -91,7 +92,9 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
     module = getattr(getattr(guide, "model", None), "module", None)
     guide_bytes = 0.0 if module is None else _bytes(module.parameters())
     columns = len(first.whole.links.docs) + queue
-    held_at_once = min(run.loss.objective.budget, columns * len(first.whole.links.query))
+    held_at_once = min(
+        run.loss.objective.budget or budget_on(run.device), columns * len(first.whole.links.query)
+    )
     return Memory(
         process=max(0.0, resident - _bytes(_parameters(run)) - guide_bytes),
         weights=_bytes(_parameters(run)),

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.content_ids import content_id
 from embedtrain.data.read.sources import Example
-from embedtrain.types import InputError, content_id
+from embedtrain.types import InputError
 
 Integers = NDArray[np.int64]
 

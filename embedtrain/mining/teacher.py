@@ -56,8 +56,7 @@ class Teacher:
     ) -> NDArray[np.float32]:
         """(n, G) unit vectors; texts of like length go through the model together."""
         tokens = self.guide.process(texts, role, prompts)
-        moved = type(tokens)(*(part.to(self.device) for part in tokens))
-        vectors: NDArray[np.float32] = self.guide.embed(moved).cpu().numpy()
+        vectors: NDArray[np.float32] = self.guide.embed(tokens.to_device(self.device)).cpu().numpy()
         return vectors
 
 

@@ -11,22 +11,25 @@ from typing import Generic, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.inputs.micro_batches import (
+    CPU_MAX_TOKENS,
+    DEVICE_MAX_TOKENS,
+    lengths_of,
+    micro_batches,
+    with_spans,
+)
 from embedtrain.model.inputs.packing import pack, rows_of, unpack
 from embedtrain.model.inputs.processor import LayeredBackbone, Reader
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
+from embedtrain.transfers import moved
 from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubModel
 
-# Rows x padded length of one micro-batch where none is given. MiniLM on two cores encoded 215 short texts
-# per CPU second at 256 tokens, 290 at 1,024 and 2,048, 250 at 4,096, 165 at 16,384 (caches overflow).
-CPU_MAX_TOKENS = 2_048
-DEVICE_MAX_TOKENS = 16_384
 # Tokens of padding that are worth one more micro-batch on a CPU (docs/training.md, Padding).
 CPU_OVERHEAD = 128
 PACKED_WIDTH = 64  # columns that a row of several texts has at most (docs/training.md, Padding)
@@ -127,9 +130,9 @@ class Encoder(nn.Module, Generic[B, P]):
             ValueError: for a content without tokens or a layer outside 0..num_layers.
         """
         kept = tuple(sorted(set(layers)))
-        extents = _extents(inputs.mask) if len(inputs.mask) else []
-        groups = self._groups([real for _, _, real in extents])
-        parts = [self._embed(_rows(inputs, group.rows, extents), kept, group) for group in groups]
+        inputs = with_spans(inputs)
+        groups = self._groups(lengths_of(inputs))
+        parts = [self._embed(_rows(inputs, group.rows), kept, group) for group in groups]
         if self.agree is not None:
             parts += [self._idle(inputs, kept) for _ in range(self.agree(len(groups)) - len(groups))]
         if not parts:
@@ -177,7 +180,7 @@ class Encoder(nn.Module, Generic[B, P]):
         parts = []
         for some in alike:
             own, mask = unpack(packed, states, some)
-            prompt_len = inputs.prompt_len[torch.tensor(some).to(mask.device)]
+            prompt_len = inputs.prompt_len[moved(torch.tensor(some), mask.device)]
             parts.append(self._pooled(own, mask, prompt_len, layers))
         return _in_order(parts, alike)
 
@@ -200,7 +203,8 @@ class Encoder(nn.Module, Generic[B, P]):
         one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
         shape = (1, 1, *inputs.values.shape[2:])
         values = inputs.values.new_zeros(shape, device=self.device)
-        embedded = self._embed(Inputs(values, one > 0, one[0] * 0), layers, _MicroBatch([0], [1], [1]))
+        single = Inputs(values, one > 0, one[0] * 0, np.array([[0, 1, 1]]))
+        embedded = self._embed(single, layers, _MicroBatch([0], [1], [1]))
         return embedded[:, :0] + 0.0 * embedded.sum()
 
     def _groups(self, lengths: Sequence[int]) -> list[_MicroBatch]:
@@ -234,59 +238,22 @@ class _MicroBatch(NamedTuple):
     lengths: list[int]  # real tokens of each content
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int, overhead: int | None = None) -> list[list[int]]:
-    """Row numbers grouped longest first, each group's rows x longest length within `max_tokens`.
-
-    A row that is longer than `max_tokens` gets a group of its own. Equal lengths keep their order. With
-    `overhead` a group ends earlier where that saves more tokens of padding than it.
-    """
-    order = np.argsort(-np.asarray(lengths, np.int64), kind="stable")
-    descending = np.asarray(lengths, np.int64)[order]
-    groups: list[list[int]] = []
-    start = 0
-    while start < len(order):
-        end = start + max(1, max_tokens // max(int(descending[start]), 1))
-        end = min(end, len(order))
-        if overhead is not None:
-            end = start + _first_cut(descending[start:end], overhead)
-        groups.append(order[start:end].tolist())
-        start = end
-    return groups
-
-
-def _first_cut(descending: NDArray[np.int64], overhead: int) -> int:
-    """How many of the longest rows to take alone, so that each cut saves more padding than `overhead`."""
-    end = len(descending)
-    while end > 1:
-        cuts = np.arange(1, end)
-        saved = (end - cuts) * (descending[0] - descending[1:end])  # tokens that a cut there spares the rest
-        best = int(saved.argmax())
-        if saved[best] <= overhead:
-            break
-        end = best + 1
-    return end
-
-
-def _extents(mask: Tensor) -> list[tuple[int, int, int]]:
-    """First column with a real token, one past the last, and real tokens. One transfer from the device."""
-    real = mask.to(torch.int32)
-    first = real.argmax(1)
-    end = mask.shape[1] - real.flip(1).argmax(1)
-    rows = torch.stack([first, end, real.sum(1)], dim=1).tolist()
-    for row, (_, _, count) in enumerate(rows):
-        if not count:
-            raise ValueError(f"content {row} of {len(rows)} has no tokens")
-    return [(first, end, count) for first, end, count in rows]
-
-
 def _in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:
     """Parts (L, m, D) as one (L, M, D), given the row numbers of each; a part beyond those has no rows."""
     order = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
-    return torch.cat(list(parts), dim=1).index_select(1, order.argsort().to(parts[0].device))
+    return torch.cat(list(parts), dim=1).index_select(1, moved(order.argsort(), parts[0].device))
 
 
-def _rows(inputs: Inputs, group: Sequence[int], extents: Sequence[tuple[int, int, int]]) -> Inputs:
+def _rows(inputs: Inputs, group: Sequence[int]) -> Inputs:
     """Some contents, without the columns in which all of them are padding."""
-    index = torch.tensor(group, device=inputs.values.device)
-    columns = slice(min(extents[row][0] for row in group), max(extents[row][1] for row in group))
-    return Inputs(inputs.values[index, columns], inputs.mask[index, columns], inputs.prompt_len[index])
+    assert inputs.spans is not None
+    spans = inputs.spans[group]
+    begin, end = int(spans[:, 0].min()), int(spans[:, 1].max())
+    index = moved(torch.tensor(group), inputs.values.device)
+    columns = slice(begin, end)
+    return Inputs(
+        inputs.values[index, columns],
+        inputs.mask[index, columns],
+        inputs.prompt_len[index],
+        spans - np.array([begin, begin, 0], np.int64),
+    )

@@ -6,6 +6,7 @@ not a mean, so adding sub-models raises the effective learning rate; `reduction=
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
 
 import torch
@@ -17,7 +18,7 @@ from embedtrain.objective.losses.terms import Sum, Term, subset
 from embedtrain.objective.losses.weighting import Weighting
 from embedtrain.objective.schedule import at
 from embedtrain.objective.similarity import blocks
-from embedtrain.objective.similarity.row_terms import BUDGET, RowDistill, RowLoss, RowReport, RowTerm, Step
+from embedtrain.objective.similarity.row_terms import RowDistill, RowLoss, RowReport, RowTerm, Step
 from embedtrain.types import Chosen, Embeddings, InputError, Pairing, SubModel, Weighted
 
 Reduction = Literal["sum", "mean"]
@@ -61,7 +62,7 @@ class Objective(nn.Module):
         distill: what the smaller sub-models learn from the largest.
         weighting: which queries count more in the row losses; None for all the same.
         reduction: "sum" over sub-models as in the paper, or "mean" weighted by the plan.
-        similarity_budget: similarities of one block held in memory at a time.
+        similarity_budget: similarities of one block held in memory at a time; None fits the device.
 
     Raises:
         InputError: for an unknown reduction, a budget below 1, or a weighting without a row loss.
@@ -73,12 +74,12 @@ class Objective(nn.Module):
         distill: Distill | RowDistill | None = None,
         weighting: Weighting | None = None,
         reduction: Reduction = "sum",
-        similarity_budget: int = BUDGET,
+        similarity_budget: int | None = None,
     ) -> None:
         super().__init__()
         if reduction not in get_args(Reduction):
             raise InputError(f'reduction must be "sum" or "mean", got {reduction!r}')
-        if similarity_budget < 1:
+        if similarity_budget is not None and similarity_budget < 1:
             raise InputError(f"similarity_budget must be positive, got {similarity_budget}")
         self.loss = loss
         self._alone = (
@@ -97,6 +98,12 @@ class Objective(nn.Module):
         """What the losses need of a batch: "scores", "teacher", "guide", "guide_rule", ..."""
         parts = [*(term.loss for term in self.terms), self.distill]
         return frozenset().union(*(getattr(part, "needs", frozenset()) for part in parts))
+
+    def widths(self, chosen: Chosen, layers: Sequence[int]) -> list[int] | None:
+        """Leading coordinates that are read of each layer; None where a distillation reads whole vectors."""
+        if self.distill is not None and not isinstance(self.distill, _Rows):
+            return None
+        return [max(sub.dim for sub, _ in chosen if sub.layer == layer) for layer in layers]
 
     def forward(
         self, query: Embeddings, docs: Embeddings, pairing: Pairing, chosen: Chosen

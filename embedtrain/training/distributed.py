@@ -28,11 +28,11 @@ class Shares(NamedTuple):
     teacher: bool
 
 
-def shares(local: Links) -> Shares:
-    """What all ranks hold, in one message."""
+def shares(local: Links, device: torch.device) -> Shares:
+    """What all ranks hold, in one message between devices."""
     mine = [len(local.content_ids), len(local.query), len(local.docs), len(local.known)]
     flags = [local.scores is not None, local.teacher is not None]
-    row = torch.tensor([[*mine, *map(int, flags)]], device=local.query.device)
+    row = torch.tensor([[*mine, *map(int, flags)]], device=device)
     texts, queries, docs, known, scores, teacher = gather_rows(row, [1] * world_size()).T.tolist()
     return Shares(texts, queries, docs, known, any(scores), any(teacher))
 
@@ -68,23 +68,26 @@ def gather_embeddings(
     return Embeddings(every.transpose(0, 1), local.layers)
 
 
-def gather_links(local: Links, held: Shares | None = None) -> Links:
-    """The links of the global batch: indices point to where each rank's rows now lie.
+def gather_links(local: Links, held: Shares | None = None, *, device: torch.device) -> Links:
+    """The links of the global batch, on the host: indices point to where each rank's rows now lie.
+
+    They travel between the devices of the ranks: those whose backend is NCCL have nothing else.
 
     A field of numbers (scores, teacher) that only some ranks have is NaN for the rows of the others.
     """
     if world_size() == 1:
         return local
-    held = shares(local) if held is None else held
+    held = shares(local, device) if held is None else held
     texts, queries, docs = (sum(counts[: rank()]) for counts in held[:3])
     moved = local.shifted(texts, queries, docs)
     # all whole numbers travel in one message: nine small ones would cost more than their content
     lengths = [[getattr(held, kind)[place] for kind in WHOLE.values()] for place in range(world_size())]
-    packed = gather_rows(torch.cat([getattr(moved, name) for name in WHOLE]), [sum(row) for row in lengths])
+    mine = torch.cat([getattr(moved, name) for name in WHOLE]).to(device)
+    packed = gather_rows(mine, [sum(row) for row in lengths]).cpu()
     parts = torch.split(packed, [length for row in lengths for length in row])
     whole = {name: torch.cat(parts[place :: len(WHOLE)]) for place, name in enumerate(WHOLE)}
-    scores = _gather_numbers(local.scores, local.query, held.queries) if held.scores else None
-    teacher = _gather_numbers(local.teacher, local.docs, held.docs) if held.teacher else None
+    scores = _gather_numbers(local.scores, local.query, held.queries, device) if held.scores else None
+    teacher = _gather_numbers(local.teacher, local.docs, held.docs, device) if held.teacher else None
     return moved._replace(**whole, scores=scores, teacher=teacher)
 
 
@@ -125,9 +128,9 @@ WHOLE = {  # the whole numbers of `Links`, and what each has one of
 }
 
 
-def _gather_numbers(part: Tensor | None, like: Tensor, counts: list[int]) -> Tensor:
-    none = torch.full(like.shape, torch.nan, dtype=torch.float32, device=like.device)
-    return gather_rows(none if part is None else part, counts)
+def _gather_numbers(part: Tensor | None, like: Tensor, counts: list[int], device: torch.device) -> Tensor:
+    none = torch.full(like.shape, torch.nan, dtype=torch.float32)
+    return gather_rows((none if part is None else part).to(device), counts).cpu()
 
 
 def _sizes(rows: Tensor) -> list[int]:

@@ -27,8 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from embedtrain.model.encoder import micro_batches
+from embedtrain.model.inputs.micro_batches import lengths_of, micro_batches, with_spans
 from embedtrain.settings.checks import at_least_one
+from embedtrain.transfers import moved
 from embedtrain.types import Embeddings, Inputs
 
 Seed = Callable[[int], int]  # number of a chunk -> seed of its dropout
@@ -51,12 +52,10 @@ class GradCache:
         self.max_tokens, self.mini_batch_size = max_tokens, mini_batch_size
 
     def chunks(self, tokens: Inputs) -> list[Tensor]:
-        """Row numbers of each chunk; every one of the M texts is in one of them."""
-        device = tokens.values.device
+        """Row numbers of each chunk, on the host; every one of the M texts is in one of them."""
         if self.mini_batch_size is not None:
-            return list(torch.split(torch.arange(len(tokens.values), device=device), self.mini_batch_size))
-        lengths = tokens.mask.sum(1).tolist()
-        return [torch.tensor(rows, device=device) for rows in micro_batches(lengths, self.max_tokens)]
+            return list(torch.split(torch.arange(len(tokens.values)), self.mini_batch_size))
+        return [torch.tensor(rows) for rows in micro_batches(lengths_of(tokens), self.max_tokens)]
 
     def __call__(
         self,
@@ -69,6 +68,7 @@ class GradCache:
         seed: Seed,
         backward: Callable[[Tensor], object],
         agree: Callable[[int], int] | None = None,
+        widths: Sequence[int] | None = None,
     ) -> Tensor:
         """A scalar whose backward completes the gradient of `score`; its value is no loss.
 
@@ -82,21 +82,23 @@ class GradCache:
             backward: differentiates the surrogates of all chunks but the last.
             agree: number of chunks to that of the rank which has most, where ranks must run the encoder
                 equally often; a rank with fewer runs empty ones.
+            widths: coordinates of each layer that the loss reads, the leading ones; all when None.
         """
+        tokens = with_spans(tokens)
         chunks = self.chunks(tokens)
         if agree is not None:
-            nothing = torch.empty(0, dtype=torch.int64, device=tokens.values.device)
-            chunks += [nothing] * (agree(len(chunks)) - len(chunks))
-        slope = _slopes(score, _first_pass(encoder, tokens, layers, chunks, seed), owned)
+            chunks += [torch.empty(0, dtype=torch.int64)] * (agree(len(chunks)) - len(chunks))
+        slope = _slopes(score, _first_pass(encoder, tokens, layers, chunks, seed), owned, widths)
         zero = slope.by_layer[0].new_zeros(())
         last = sum(((item * gradient).sum() for item, gradient in slope.owned), zero)
         if not any(parameter.requires_grad for parameter in encoder.parameters()):
             return last
         for number, part in enumerate(_encoded(encoder, tokens, layers, chunks, seed)):
+            rows = moved(chunks[number], zero.device)
             with torch.autocast(zero.device.type, enabled=False):  # its backward would be cast as well
                 surrogate = zero
                 for values, gradient in zip(part.values, slope.by_layer, strict=True):
-                    surrogate = surrogate + (values[:, : gradient.shape[1]] * gradient[chunks[number]]).sum()
+                    surrogate = surrogate + (values[:, : gradient.shape[1]] * gradient[rows]).sum()
                 if number + 1 == len(chunks):
                     last = last + surrogate
                 else:
@@ -119,25 +121,24 @@ def _first_pass(
     with torch.no_grad():
         parts = list(_encoded(encoder, tokens, layers, chunks, seed))
         values = torch.cat([part.values for part in parts], dim=1)
-        values = values.index_select(1, torch.cat(list(chunks)).argsort())  # (L, M, D)
+        values = values.index_select(1, moved(torch.cat(list(chunks)).argsort(), values.device))  # (L, M, D)
     return Embeddings(values.requires_grad_(), parts[0].layers)
 
 
 def _slopes(
-    score: Callable[[Embeddings], Tensor], texts: Embeddings, owned: Sequence[nn.Parameter]
+    score: Callable[[Embeddings], Tensor],
+    texts: Embeddings,
+    owned: Sequence[nn.Parameter],
+    widths: Sequence[int] | None,
 ) -> _Slopes:
     """Everything else of the loss, its graph and the embeddings of other ranks, is gone on return."""
     total = score(texts)
     with torch.autocast(total.device.type, enabled=False):
         gradients = torch.autograd.grad(total, [texts.values, *owned], materialize_grads=True)
-    return _Slopes([_used(values) for values in gradients[0]], list(zip(owned, gradients[1:], strict=True)))
-
-
-def _used(slopes: Tensor) -> Tensor:
-    """(M, D) without the last coordinates in which all are zero: a plan trains few of a lower layer's."""
-    columns = slopes.ne(0).any(0).nonzero()
-    width = int(columns[-1]) + 1 if len(columns) else 1
-    return slopes[:, :width].clone()  # a view would keep all layers alive
+    every = [texts.values.shape[-1]] * len(gradients[0]) if widths is None else widths
+    # A plan trains few coordinates of a lower layer. Copied: a view would keep all layers alive.
+    by_layer = [values[:, :width].clone() for values, width in zip(gradients[0], every, strict=True)]
+    return _Slopes(by_layer, list(zip(owned, gradients[1:], strict=True)))
 
 
 def _encoded(

@@ -55,7 +55,7 @@ class TrainModule(pl.LightningModule):
         self.describe_rows = describe_rows
         self._frozen = FrozenWeights(self, "encoder.backbone.")
         self._noted: dict[str, Tensor | float] = {}
-        self._rows = torch.empty(0, dtype=torch.int64)  # of the last loss
+        self._reports: list[Report] = []  # of the batches since the last optimiser step
         self._most: Callable[[int], int] | None = None  # over the ranks that share the weights
         self.train()  # a loaded backbone is in eval mode, and Lightning would leave its dropout off
 
@@ -80,16 +80,13 @@ class TrainModule(pl.LightningModule):
         self._noted = {}
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.zero_grad()
+            self._reports = []
 
     def optimizer_zero_grad(self, *_: object) -> None:
         """Nothing: Lightning calls this after `training_step`, where chunks have left gradients already."""
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:  # noqa: ANN401
-        """What Lightning differentiates.
-
-        Raises:
-            InputError: if the loss is not finite; names the step, the rows and the sub-models at fault.
-        """
+        """What Lightning differentiates."""
         batch_seed = step_seed(self.seed, batch_idx, self.global_rank)
 
         def backward(surrogate: Tensor) -> None:
@@ -133,14 +130,26 @@ class TrainModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm over all parameters, and stop before a non-finite gradient reaches the weights."""
+        """Clip by the norm over all parameters, and stop before what is not finite reaches the weights.
+
+        Losses and norm are looked at here together: each look waits for the device.
+
+        Raises:
+            InputError: naming the step, the rows and the sub-models at fault.
+        """
         bound = math.inf if gradient_clip_val is None else gradient_clip_val
         if self._most is not None:
             average_gradients(self.parameters())
         norm = clip_gradients(self.parameters(), bound)
+        *finite, good = (
+            torch.stack([*(report.loss for report in self._reports), norm.detach()]).isfinite().tolist()
+        )
+        for report, fine in zip(self._reports, finite, strict=True):
+            if not fine:
+                raise InputError(self._not_finite("loss", report.loss, report))
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not torch.isfinite(norm) and not scaled:  # a float16 scaler skips such steps by itself
-            raise InputError(self._not_finite("gradient norm", norm))
+        if not good and not scaled:  # a float16 scaler skips such steps by itself
+            raise InputError(self._not_finite("gradient norm", norm, self._reports[-1]))
         self.note("grad_norm", norm.detach())
         self.note("lr", optimizer.param_groups[0]["lr"])
 
@@ -192,13 +201,17 @@ class TrainModule(pl.LightningModule):
 
     def facts(self) -> dict[str, float]:
         """What a line of metrics says: of the last step, and what the step added up since the line before."""
-        return {name: float(value) for name, value in self._noted.items()} | self.step.facts()
+        of_device = {
+            name: value.detach().double() for name, value in self._noted.items() if isinstance(value, Tensor)
+        }
+        facts = {name: value for name, value in self._noted.items() if not isinstance(value, Tensor)}
+        if of_device:  # one transfer
+            facts |= dict(zip(of_device, torch.stack(list(of_device.values())).tolist(), strict=True))
+        return {name: float(facts[name]) for name in self._noted} | self.step.facts()
 
     def _note_step(self, report: Report) -> None:
-        """Keep what metrics say of the loss; stop if it is not finite."""
-        self._rows = report.rows
-        if not torch.isfinite(report.loss):
-            raise InputError(self._not_finite("loss", report.loss, report.parts))
+        """Keep what metrics say of the loss, and what says where it is not finite."""
+        self._reports.append(report)
         self.log("train/loss", report.loss, batch_size=len(report.rows), logger=False)  # for the bar
         self.note("loss", report.loss)
         for sub, part in report.parts:
@@ -209,12 +222,12 @@ class TrainModule(pl.LightningModule):
             if parameter.numel() == 1:
                 self.note(name, parameter.detach())
 
-    def _not_finite(self, what: str, value: Tensor, parts: Sequence[tuple[SubModel, Tensor]] = ()) -> str:
-        rows: Sequence[object] = self._rows.tolist()
+    def _not_finite(self, what: str, value: Tensor, report: Report) -> str:
+        rows: Sequence[object] = report.rows.tolist()
         if self.describe_rows is not None:
-            rows = self.describe_rows(self._rows.tolist())
+            rows = self.describe_rows(report.rows.tolist())
         shown = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
-        faulty = [str(sub) for sub, part in parts if not torch.isfinite(part)]
+        faulty = [str(sub) for sub, part in report.parts if what == "loss" and not torch.isfinite(part)]
         return (
             f"{what} is {value.item()} at step {self.global_step}"
             + (f", first at {', '.join(faulty)}" if faulty else "")

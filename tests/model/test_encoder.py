@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from embedtrain.model.encoder import Encoder, micro_batches
+from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.inputs.micro_batches import micro_batches
 from embedtrain.model.pooling import Cls, LatentAttention
 from embedtrain.types import InputError, Inputs, SubModel
 

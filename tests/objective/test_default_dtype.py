@@ -63,7 +63,7 @@ def test_ranks_without_numbers_send_those_of_float32(monkeypatch):
     monkeypatch.setattr(distributed, "gather_rows", lambda rows, counts: rows)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        sent = distributed._gather_numbers(None, torch.zeros(3, dtype=torch.int64), [3])
+        sent = distributed._gather_numbers(None, torch.zeros(3, dtype=torch.int64), [3], torch.device("cpu"))
     finally:
         torch.set_default_dtype(torch.float32)
     assert sent.dtype == torch.float32

@@ -73,7 +73,7 @@ def theirs(loss, model, columns):
     return value.detach(), model.vectors.grad.clone()
 
 
-def ours(loss, model, pairing, plan_=None, budget=blocks.BUDGET):
+def ours(loss, model, pairing, plan_=None, budget=None):
     """Our value and gradient of the table."""
     query, docs = sides(model)
     if plan_ is None:

@@ -15,6 +15,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from embedtrain.content_ids import content_id
 from embedtrain.data.order.draw import pick
 from embedtrain.data.order.sampler import slice_for_rank
 from embedtrain.data.read.sources import Example
@@ -34,7 +35,7 @@ from embedtrain.training.steps.contrastive.collate import collate
 from embedtrain.training.steps.contrastive.queue import Queue
 from embedtrain.training.steps.contrastive.step import ContrastiveStep
 from embedtrain.training.trainer import make_trainer
-from embedtrain.types import Embeddings, InputError, Inputs, content_id
+from embedtrain.types import Embeddings, InputError, Inputs
 
 LAYERS, WIDTH, GUIDE_WIDTH, QUERIES = 3, 8, 6, 4
 PLANS = {

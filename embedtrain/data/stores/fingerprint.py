@@ -7,8 +7,8 @@ import marshal
 from collections.abc import Iterable
 from typing import Any
 
+from embedtrain.content_ids import content_id
 from embedtrain.data.read.sources import Example
-from embedtrain.types import content_id
 
 WITHOUT_REFERENCES = 2  # of marshal's formats: bytes depend on values alone, not on which objects are shared
 

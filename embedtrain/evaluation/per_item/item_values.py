@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.content_ids import content_id
 from embedtrain.evaluation.catalogue.official.plain_labels import Lists
 from embedtrain.evaluation.mteb_private import Untyped, reciprocal_ranks
 from embedtrain.evaluation.per_item.weighted import Floats
-from embedtrain.types import content_id
 
 Where = tuple[str, str]  # split, subset
 

@@ -28,7 +28,7 @@ from embedtrain.model.backbone.families import family_of, shorten
 from embedtrain.model.backbone.flash import Flash
 from embedtrain.model.backbone.loading import load_model
 from embedtrain.model.backbone.merging import merged_adapters
-from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs
+from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs, ready_mask
 from embedtrain.model.inputs.packing import Packed
 from embedtrain.model.modes import evaluating
 from embedtrain.types import InputError, Inputs
@@ -273,9 +273,11 @@ class Backbone(nn.Module):
         if not 1 <= layer <= self.num_layers:
             raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
 
-    def _padded(self, tokens: Inputs) -> dict[str, Tensor]:
+    def _padded(self, tokens: Inputs) -> dict[str, Any]:
         """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
-        given = {"attention_mask": tokens.mask.to(torch.int64)}
+        given: dict[str, Any] = {"attention_mask": tokens.mask.to(torch.int64)}
+        if tokens.mask.device.type != "cpu":
+            given |= ready_mask(self.model.config, tokens, self.model.dtype)
         if self._family.positions != "relative":
             counted = (tokens.mask.cumsum(1) - 1).clamp(min=0)
             given["position_ids"] = counted + self._first_position()  # (M, T)

@@ -32,6 +32,8 @@ PackedForward = Callable[[Inputs | Packed], Tensor]
 Overlay = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (row, head, query column, key column) -> seen
 
 DENSE = ("sdpa", "eager", "flex_attention")  # implementations that take a mask of columns x columns
+# Model types whose code takes no mask that is ready: their attention reads it by position.
+MAKES_ITS_OWN = ("deberta", "deberta-v2")
 PROBED = (3, 2, 4)  # real tokens of the texts of the probe
 
 
@@ -54,12 +56,38 @@ def packed_inputs(config: PreTrainedConfig, packed: Packed, dtype: torch.dtype) 
             f"texts cannot be packed with attn_implementation={implementation}: take one of "
             f"{', '.join(DENSE)} or flash_attention_2, or set packing=false"
         )
+    return {"attention_mask": _by_kind(config, lambda kind: _mask(config, packed, dtype, kind))}
+
+
+def ready_mask(config: PreTrainedConfig, tokens: Inputs, dtype: torch.dtype) -> dict[str, Any]:
+    """The mask of padded texts, made as a model of this config makes it; nothing where it is to make its own.
+
+    Before it makes one, transformers asks the device whether any token is padding, and waits for the answer.
+    """
+    masked = config._attn_implementation in ("sdpa", "eager")
+    if not masked or config.model_type in MAKES_ITS_OWN or tokens.spans is None:
+        return {}
+    whole = not bool((tokens.spans[:, 2] < tokens.mask.shape[1]).any())  # no padding
+    if whole and family_of(config).decoder:  # it then takes a kernel without a mask
+        return {}
+
+    def of_kind(kind: str) -> object:
+        if whole and kind == "full_attention" and config._attn_implementation == "sdpa":
+            return None
+        make, given, skip = _maker(config, kind)
+        states = torch.empty((*tokens.mask.shape, 0), dtype=dtype, device=tokens.mask.device)
+        return make(config, states, **(given | {"attention_mask": tokens.mask, skip: False}))
+
+    return {"attention_mask": _by_kind(config, of_kind)}
+
+
+def _by_kind(config: PreTrainedConfig, mask: Callable[[str], object]) -> object:
+    """The masks of a model: of each kind of block where they differ, else one."""
     kinds = getattr(config, "layer_types", None)
     if kinds is not None:
-        return {"attention_mask": {kind: _mask(config, packed, dtype, kind) for kind in dict.fromkeys(kinds)}}
+        return {kind: mask(kind) for kind in dict.fromkeys(kinds)}
     local = getattr(config, "sliding_window", None) is not None
-    kind = "sliding_attention" if local else "full_attention"
-    return {"attention_mask": _mask(config, packed, dtype, kind)}
+    return mask("sliding_attention" if local else "full_attention")
 
 
 def check_packing(
@@ -137,6 +165,20 @@ def _tokens(texts: Sequence[Tensor], device: torch.device) -> Inputs:
 def _mask(config: PreTrainedConfig, packed: Packed, dtype: torch.dtype, kind: str) -> object:
     """The mask of one kind of block, as the model would make it, closed between texts."""
     states = torch.empty((*packed.values.shape, 0), dtype=dtype, device=packed.values.device)
+    make, given, skip = _maker(config, kind)
+    if config._attn_implementation == "flex_attention":
+        return make(config, states, and_mask_function=_within_texts(packed), **given)
+    # The same condition on the whole mask takes a tenth of the time that an overlay takes.
+    open_mask = make(config, states, **given, **{skip: False})  # (R, 1, W, W)
+    assert isinstance(open_mask, Tensor)
+    # Padding sees padding, so that no row of the mask is empty.
+    of_one_text = packed.text.unsqueeze(2) == packed.text.unsqueeze(1)
+    closed = torch.finfo(open_mask.dtype).min if open_mask.is_floating_point() else False
+    return open_mask.masked_fill(~of_one_text.unsqueeze(1), closed)
+
+
+def _maker(config: PreTrainedConfig, kind: str) -> tuple[Callable[..., object], dict[str, Any], str]:
+    """What makes the mask of a kind of block, what it is given, and what lets it leave the mask out."""
     given: dict[str, Any] = {"attention_mask": None, "past_key_values": None}
     local = kind == "sliding_attention"
     make: Callable[..., object]
@@ -148,16 +190,7 @@ def _mask(config: PreTrainedConfig, packed: Packed, dtype: torch.dtype, kind: st
         skip = "allow_is_causal_skip"
         if getattr(config, "use_bidirectional_attention", None) and getattr(config, "is_causal", True):
             given["or_mask_function"] = _gemma_overlay(config.sliding_window if local else None)
-    if config._attn_implementation == "flex_attention":
-        return make(config, states, and_mask_function=_within_texts(packed), **given)
-    # The same condition on the whole mask takes a tenth of the time that an overlay takes.
-    given[skip] = False
-    open_mask = make(config, states, **given)  # (R, 1, W, W)
-    assert isinstance(open_mask, Tensor)
-    # Padding sees padding, so that no row of the mask is empty.
-    of_one_text = packed.text.unsqueeze(2) == packed.text.unsqueeze(1)
-    closed = torch.finfo(open_mask.dtype).min if open_mask.is_floating_point() else False
-    return open_mask.masked_fill(~of_one_text.unsqueeze(1), closed)
+    return make, given, skip
 
 
 def _within_texts(packed: Packed) -> Overlay:

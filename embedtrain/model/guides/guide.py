@@ -8,7 +8,6 @@ Letters: M texts, T tokens, D width of the model, G width of its vectors as guid
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -22,9 +21,10 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import text_hash
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.guides.keys import text_keys
 from embedtrain.model.locate import locate
+from embedtrain.transfers import moved
 from embedtrain.types import Embeddings, InputError, Inputs, Processor
-from embedtrain.vectors.records import KEY_BYTES
 from embedtrain.vectors.store import VectorStore, VectorType
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -128,18 +128,18 @@ class GuideModel:
             InputError: for a cache that cannot be written.
         """
         device = tokens.values.device
-        keys = text_keys(tokens)
+        known = text_keys(tokens) if tokens.keys is None else tokens.keys
+        keys: list[bytes] = known.tolist()
         rows: dict[bytes, int] = {}  # first text of each of the U distinct ones
         for row, key in enumerate(keys):
             rows.setdefault(key, row)
-        index = torch.tensor(list(rows.values()), dtype=torch.int64, device=device)  # (U,)
-        distinct = tokens.rows(index)
+        distinct = tokens.rows(torch.tensor(list(rows.values()), dtype=torch.int64))  # U of them
         if self.cache is None:
             vectors = self._encoded(distinct)  # (U, G)
         else:
             vectors = self._cached(self.cache, list(rows), distinct)
         place = {key: number for number, key in enumerate(rows)}
-        return vectors[torch.tensor([place[key] for key in keys], dtype=torch.int64, device=device)]
+        return vectors[moved(torch.tensor([place[key] for key in keys], dtype=torch.int64), device)]
 
     def _cached(self, cache: VectorStore, keys: Sequence[bytes], tokens: Inputs) -> Tensor:
         """As `_encoded`, with a forward for those texts only that the cache does not have."""
@@ -149,11 +149,10 @@ class GuideModel:
         result[hit] = torch.from_numpy(known).float()
         if not bool(hit.all()):
             miss = (~hit).nonzero()[:, 0]
-            index = miss.to(tokens.values.device)
-            fresh = self._encoded(tokens.rows(index)).cpu().numpy()
+            fresh = self._encoded(tokens.rows(miss)).cpu().numpy()
             result[miss] = torch.from_numpy(cache.rounded(fresh)).float()
             cache.add([keys[row] for row in miss.tolist()], fresh)
-        return result.to(tokens.values.device)
+        return moved(result, tokens.values.device)
 
     def _encoded(self, tokens: Inputs) -> Tensor:
         device = tokens.values.device
@@ -210,19 +209,6 @@ def load_guide(
             raise InputError(f"layer must be in 1..{last} for the guide {path}, got {layer}")
         model = EncoderVectors(encoder, last if layer is None else layer)
     return GuideModel(model, dim=dim, cache=cache, cache_dtype=cache_dtype)
-
-
-def text_keys(tokens: Inputs) -> list[bytes]:
-    """16 bytes a text that are equal just where a model reads the same: its real tokens and what is pooled.
-
-    So a key knows prompt, role and truncation, and not padding.
-    """
-    ids, mask = tokens.values.cpu().numpy(), tokens.mask.cpu().numpy()
-    skips = tokens.prompt_len.tolist()
-    return [
-        hashlib.blake2b(row[real].tobytes() + skip.to_bytes(4, "little"), digest_size=KEY_BYTES).digest()
-        for row, real, skip in zip(ids, mask, skips, strict=True)
-    ]
 
 
 def _sentence_model(

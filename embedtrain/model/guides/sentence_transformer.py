@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from embedtrain.model.encoder import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
 from embedtrain.model.folder.contract import tensors_hash, text_hash
+from embedtrain.model.inputs.micro_batches import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
 from embedtrain.model.inputs.processor import padded
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Inputs, Processor, Role

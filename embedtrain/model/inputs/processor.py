@@ -94,6 +94,10 @@ def padded(
     mask = columns >= longest - counts[:, None] if left else columns < counts[:, None]  # (M, T)
     values = np.full((*mask.shape, *flat.shape[1:]), fill, flat.dtype)
     values[mask] = flat
+    ends = np.full_like(counts, longest) if left else counts
     return Inputs(
-        torch.from_numpy(values), torch.from_numpy(mask), torch.tensor(prompt_len, dtype=torch.int64)
+        torch.from_numpy(values),
+        torch.from_numpy(mask),
+        torch.tensor(prompt_len, dtype=torch.int64),
+        np.stack([ends - counts, ends, counts], axis=1),
     )

@@ -153,6 +153,10 @@ class InfoNCE(nn.Module):
         """(b,) losses and (b, C) their derivative by the logits of query_docs."""
         if blocked is not None:
             logits = logits.masked_fill(blocked, -torch.inf)
+        if logits.device.type != "cpu":  # rare rows cannot be picked without waiting for their number
+            likely = logits.log_softmax(1)  # (b, C)
+            loss, share = -likely.gather(1, facts.target[:, None])[:, 0], likely.exp_()
+            return loss, share.scatter_add_(1, facts.target[:, None], loss.new_full((len(loss), 1), -1.0))
         share = torch.softmax(logits, 1)  # (b, C)
         target = facts.target[:, None]
         likely = share.gather(1, target)  # (b, 1)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from embedtrain.content_ids import content_id
 from embedtrain.objective.schedule import Schedule
 from embedtrain.objective.settings import not_negative
-from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Pairing, content_id
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Pairing
 
 
 class Term(nn.Module):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.objective.similarity.row_pass import Pass
-from embedtrain.objective.similarity.row_terms import BUDGET, RowLoss, RowReport, RowTerm, Step
+from embedtrain.objective.similarity.row_terms import RowLoss, RowReport, RowTerm, Step
 from embedtrain.types import Embeddings, Pairing, SubModel
 
 
@@ -48,7 +48,7 @@ def contrast(
     pairing: Pairing,
     factor: Tensor | None = None,
     *,
-    budget: int = BUDGET,
+    budget: int | None = None,
 ) -> Tensor:
     """Σ_i factor_i · loss_i of one row loss over the queries, at one sub-model, a scalar.
 
@@ -58,7 +58,7 @@ def contrast(
         docs: (C, d) raw prefixes.
         pairing: positives and candidates.
         factor: (B,) of each query; 1/B when None, which gives the mean.
-        budget: similarities of one block held at a time.
+        budget: similarities of one block held at a time; None fits the device.
     """
     sub = SubModel(1, query.shape[1])
     each = query.new_full((len(query),), 1 / len(query)) if factor is None else factor

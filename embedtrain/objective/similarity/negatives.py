@@ -91,7 +91,12 @@ class Negatives:
             )
 
     def __call__(
-        self, links: Links, step: int = 0, guide: Guide | None = None, queued: Queued | None = None
+        self,
+        links: Links,
+        step: int = 0,
+        guide: Guide | None = None,
+        queued: Queued | None = None,
+        device: torch.device | None = None,
     ) -> Pairing:
         """The pairing of a (gathered) batch at an optimiser step.
 
@@ -100,6 +105,7 @@ class Negatives:
             step: optimiser step, which schedules of the rules are functions of.
             guide: the guide's vectors of the queries and all documents; needed where `needs` says so.
             queued: documents of earlier steps.
+            device: where the embeddings are; None where the links are.
 
         Raises:
             InputError: where a rule needs a guide and there is none.
@@ -112,7 +118,11 @@ class Negatives:
             )
         none = links.content_ids.new_zeros(0)
         later = Queued(none, none, none.bool()) if queued is None else queued
-        candidates = BatchCandidates(links, later, self.sharing, self.datasets, self.rules, guide, step)
+        there = links.task.device if device is None else device
+        candidates = BatchCandidates(
+            links, later, self.sharing, self.datasets, self.rules, guide, step, there
+        )
+        links = links.to_device(there)
         teacher = links.teacher
         if teacher is not None:
             teacher = torch.cat([teacher, teacher.new_full((len(later.task),), torch.nan)])

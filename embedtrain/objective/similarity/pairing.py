@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
 
+from embedtrain.content_ids import content_id
 from embedtrain.objective.similarity.relevance import Relevance
 from embedtrain.rules import Rule, Scorer, apply_rules, row_counts
-from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, content_id
+from embedtrain.transfers import moved, moved_together
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links
 
 Scope = Literal["all", "own"]
 QUERY_DOCS: tuple[BlockName, ...] = ("query_docs",)
@@ -64,18 +66,23 @@ class BatchCandidates:
         rules: Sequence[Rule],
         guide: Guide | None,
         step: int,
+        device: torch.device,
     ) -> None:
-        self.relevance = Relevance(links, queued.content_ids)
-        self.target, self.task = links.positive, links.task
-        self.owner = torch.cat([links.owner, torch.full_like(queued.task, -1)])  # (C,)
-        self.doc_task = torch.cat([links.task[links.owner], queued.task])  # (C,)
-        self.hard = torch.cat([hard_documents(links), queued.hard])  # (C,)
-        self.own_hard = torch.full_like(links.task, sharing.scope == "own", dtype=torch.bool)  # (B,)
-        self.alone = torch.full_like(links.task, not sharing.in_batch, dtype=torch.bool)  # (B,)
+        self.relevance, self.device = Relevance(links, queued.content_ids, device), device
+        self._target = links.positive  # of the host
+        owner = torch.cat([links.owner, torch.full_like(queued.task, -1)])  # (C,)
+        doc_task = torch.cat([links.task[links.owner], queued.task])  # (C,)
+        hard = torch.cat([hard_documents(links), queued.hard])  # (C,)
+        own_hard = torch.full_like(links.task, sharing.scope == "own", dtype=torch.bool)  # (B,)
+        alone = torch.full_like(links.task, not sharing.in_batch, dtype=torch.bool)  # (B,)
         self.shares_all = {sharing, *datasets.values()} == {Sharing()}
         for name, other in datasets.items():
             mine = links.task == content_id(name)
-            self.own_hard[mine], self.alone[mine] = other.scope == "own", not other.in_batch
+            own_hard[mine], alone[mine] = other.scope == "own", not other.in_batch
+        there = moved_together([links.positive, links.task, owner, doc_task, hard, own_hard, alone], device)
+        self.target, self.task, self.owner, self.doc_task, self.hard, self.own_hard, self.alone = (
+            cast(Tensor, part) for part in there
+        )
         self.rules, self.guide, self.step = tuple(rules), guide, step
 
     @property
@@ -85,20 +92,22 @@ class BatchCandidates:
 
     def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
         """As `Candidates.allowed`."""
+        here = rows.to(self._target.device)
+        rows = moved(rows, self.device)
         target = self.target[rows]  # (b,)
-        each = torch.arange(len(rows), device=rows.device)
-        related = self._docs(rows)  # (b, C)
-        blocks: dict[BlockName, Tensor] = {"query_docs": related.clone()}
-        blocks["query_docs"][each, target] = True
+        each = target[:, None]  # (b, 1)
+        related = self._docs(rows, here)  # (b, C)
+        blocks: dict[BlockName, Tensor] = {}
         if "doc_docs" in names:
-            blocks["doc_docs"] = related
-            blocks["doc_docs"][each, target] = False
+            blocks["doc_docs"] = related.scatter(1, each, False)
+        blocks["query_docs"] = related.scatter_(1, each, True)
         if "query_queries" in names:
-            blocks["query_queries"] = self._open_queries(rows) & ~self.relevance.queries(rows)
+            blocks["query_queries"] = self._open_queries(rows) & ~self.relevance.queries(here)
         if "doc_queries" in names:
             shared = self.target[None, :] == target[:, None]  # (b, B)
-            blocks["doc_queries"] = self._open_queries(rows) & ~self.relevance.queries_of(target) & ~shared
-            blocks["doc_queries"][each, rows] = True
+            unrelated = ~self.relevance.queries_of(self._target[here])
+            blocks["doc_queries"] = self._open_queries(rows) & unrelated & ~shared
+            blocks["doc_queries"].scatter_(1, rows[:, None], True)
         considered = row_counts(blocks["query_docs"]) - 1
         removed = apply_rules(
             self.rules,
@@ -109,9 +118,9 @@ class BatchCandidates:
         )
         return Allowed(Blocks(**blocks), considered, removed)
 
-    def _docs(self, rows: Tensor) -> Tensor:
+    def _docs(self, rows: Tensor, here: Tensor) -> Tensor:
         """Documents that are unrelated to the query and shared with it, (b, C)."""
-        open_ = (self.doc_task[None, :] == self.task[rows, None]) & ~self.relevance.docs(rows)
+        open_ = (self.doc_task[None, :] == self.task[rows, None]) & ~self.relevance.docs(here)
         if self.shares_all:
             return open_
         mine = self.owner[None, :] == rows[:, None]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from embedtrain.objective.similarity import nested
+from embedtrain.objective.similarity.at_once import AtOnce
 from embedtrain.objective.similarity.nested import Gradient, Side, Similarity, Slope
 from embedtrain.objective.similarity.row_terms import RowReport, Sloped, Step
 from embedtrain.types import Allowed, BlockName, Blocks, RowFacts, SubModel
@@ -54,8 +55,11 @@ class Pass:
             if differentiate
         }
         self.sloped, self.gain = self._sloped() if differentiate else (None, 1.0)
-        for facts in self.step.chunks(query.device):
-            total = total + self._chunk(facts)
+        if self.sloped is not None and query.device.type != "cpu":
+            total = self._all_at_once(self.sloped, query.device)
+        else:
+            for facts in self.step.chunks(query.device):
+                total = total + self._chunk(facts)
         return total, self._settled(query, docs) if differentiate else []
 
     def report(self) -> RowReport:
@@ -94,7 +98,7 @@ class Pass:
         if candidates.needs_student:
             cosines = scores["cosine"] if "cosine" in scores else self._cosines_of_largest(facts)
             student = Blocks(**{name: cosines[name][-1] for name in names})
-        return candidates.allowed(facts.rows, names, student)
+        return candidates.allowed(facts.rows if facts.here is None else facts.here, names, student)
 
     def _cosines_of_largest(self, facts: RowFacts) -> Scores:
         sub = self.step.largest
@@ -154,6 +158,18 @@ class Pass:
                 )
             nested.through_products(raw, left, docs, dims, to_left, to_docs)
             _add_rows(to_query, facts.rows, to_left)
+        return total
+
+    def _all_at_once(self, loss: Sloped, device: torch.device) -> Tensor:
+        """As `_known` of all chunks, all sub-models in the same kernels."""
+        sides = {layer: (query, docs) for (layer, _), (query, docs) in self.sides.items()}
+        work = AtOnce(loss, self.step.terms[0], self.dims, self.step.weights, sides, self.gain)
+        self.gradients = {(layer, "cosine"): pair for layer, pair in work.gradients.items()}
+        for facts in self.step.chunks(device, len(work.subs)):
+            allowed = self._allowed({}, facts)
+            noted = work.chunk(facts, ~allowed.blocks.query_docs)
+            self._reports.append(RowReport(*noted, allowed.considered, allowed.removed))
+        total, self.parts = work.value()
         return total
 
     def _derived(

@@ -14,9 +14,15 @@ from torch import Tensor, nn
 from embedtrain.objective.similarity.nested import Similarity
 from embedtrain.types import BlockName, Blocks, Pairing, RowFacts, SubModel
 
-BUDGET = 2**21  # similarities of one block held at a time: 8 MiB of float32
+BUDGET = 2**21  # similarities of one block held at a time: 8 MiB of float32, a cache of a CPU
+DEVICE_BUDGET = 2**26  # of all blocks of a GPU together: 256 MiB, of which about four are held
 FEWEST_ROWS = 16  # narrower chunks would make the matrix products slow
 ORDER: tuple[BlockName, ...] = ("query_docs", "query_queries", "doc_queries", "doc_docs")
+
+
+def budget_on(device: torch.device) -> int:
+    """Similarities held at a time where nobody says how many."""
+    return BUDGET if device.type == "cpu" else DEVICE_BUDGET
 
 
 class RowLoss(Protocol):
@@ -80,7 +86,7 @@ class Step(NamedTuple):
     weights: Mapping[SubModel, float]
     terms: Sequence[RowTerm]
     distill: RowDistill | None
-    budget: int
+    budget: int | None  # None fits the device
 
     @property
     def largest(self) -> SubModel:
@@ -102,13 +108,15 @@ class Step(NamedTuple):
         found = {id(item): item for owner in owners for item in owner.parameters() if item.requires_grad}
         return list(found.values())
 
-    def chunks(self, device: torch.device) -> Iterator[RowFacts]:
-        """Consecutive queries, as many as the budget allows against all documents."""
+    def chunks(self, device: torch.device, blocks: int = 1) -> Iterator[RowFacts]:
+        """Consecutive queries, as many as the budget allows against all documents, in `blocks` at a time."""
         target = self.pairing.target
         count, columns = len(target), len(self.pairing.owner)
         positive = torch.zeros(columns, dtype=torch.bool, device=device)  # (C,)
         positive[target] = True
-        size = max(self.budget // max(columns, 1), FEWEST_ROWS)
+        budget = budget_on(device) if self.budget is None else self.budget
+        size = max(budget // max(columns * blocks, 1), FEWEST_ROWS)
         for begin in range(0, count, size):
-            rows = torch.arange(begin, min(begin + size, count), device=device)
-            yield RowFacts(rows, target[rows], self.pairing.step, self.pairing.owner, positive)
+            end = min(begin + size, count)
+            rows, here = torch.arange(begin, end, device=device), torch.arange(begin, end)
+            yield RowFacts(rows, target[begin:end], self.pairing.step, self.pairing.owner, positive, here)

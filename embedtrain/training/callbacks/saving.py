@@ -23,6 +23,7 @@ from embedtrain.types import InputError
 from embedtrain.whole_step import whole_step
 
 log = logging.getLogger(__name__)
+READ_SECONDS = 1.0  # between two looks at the loss: each waits for the device
 
 
 class SaveCheckpoints(Checkpoint):
@@ -214,6 +215,7 @@ class TrainingProgress(Callback):
     def __init__(self) -> None:
         self._progress: console.Progress | None = None
         self._started, self._pairs = 0.0, 0
+        self._loss, self._due = math.nan, 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to show."""
@@ -234,9 +236,11 @@ class TrainingProgress(Callback):
         if isinstance(pl_module, TrainModule):
             pl_module.note("pairs_per_second", speed)
         if self._progress is not None and trainer.is_global_zero:
-            loss = float(trainer.callback_metrics.get("train/loss", math.nan))
-            total = int(trainer.num_training_batches)
-            self._progress("training", batch_idx + 1, total, f"loss {loss:.3f}, {speed:.1f} pairs/s")
+            total, now = int(trainer.num_training_batches), time.monotonic()
+            if now >= self._due or batch_idx + 1 == total:
+                self._due = now + READ_SECONDS
+                self._loss = float(trainer.callback_metrics.get("train/loss", math.nan))
+            self._progress("training", batch_idx + 1, total, f"loss {self._loss:.3f}, {speed:.1f} pairs/s")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show how good the model is now."""

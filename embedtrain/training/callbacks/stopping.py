@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from embedtrain.ranks import world_size
 from embedtrain.training.distributed import sum_over_ranks
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -66,6 +67,8 @@ class StopRequest:
 
     def agreed(self, device: torch.device) -> signal.Signals | None:
         """The signal that any rank was sent, the same on all; every rank must ask after the same step."""
+        if world_size() == 1:
+            return self.noted
         sent = torch.tensor([float(number == self.noted) for number in SIGNALS], device=device)
         counts = sum_over_ranks(sent).tolist()
         return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)

@@ -34,7 +34,7 @@ class Context(NamedTuple):
     encoder: nn.Module
     chosen: Chosen  # sub-models of the plan, and their weights
     step: int  # optimiser steps taken so far
-    report: Callable[[Report], None]  # call it once; raises InputError if the loss is not finite
+    report: Callable[[Report], None]  # call it once; a loss that is not finite ends the run before its step
     seed: Callable[[int], int]  # number of a chunk -> seed of its dropout
     backward: Callable[[Tensor], object]  # differentiates what comes of all chunks but the last
     agree: Callable[[int], int] | None = None  # number of chunks -> that of the rank which has most

@@ -9,12 +9,13 @@ import pytest
 from data_modules import data_module, one_token
 from small_runs import write_rows
 
+from embedtrain.content_ids import content_id
 from embedtrain.data.entries import datasets_of, entries_of
 from embedtrain.data.order import windows as windows_module
 from embedtrain.data.order.mixture import Mix, apportion
 from embedtrain.data.read.sources import Example
 from embedtrain.training.steps.contrastive.collate import PairCollate
-from embedtrain.types import InputError, content_id
+from embedtrain.types import InputError
 
 
 @pytest.fixture

@@ -213,8 +213,9 @@ def test_a_worker_gets_the_same_tokenizer(kinds):
     for kind in EVERY:
         process = TextTokenizer(kinds[kind], 16, prompts={"query": "query: "}, **options)
         copied = pickle.loads(pickle.dumps(process))
-        for own, other in zip(process(CORPUS[:3], "query"), copied(CORPUS[:3], "query"), strict=True):
-            assert torch.equal(own, other)
+        found, expected = copied(CORPUS[:3], "query"), process(CORPUS[:3], "query")
+        for own, other in zip(found[:4], expected[:4], strict=True):
+            assert torch.equal(torch.as_tensor(own), torch.as_tensor(other))
 
 
 def test_slow_tokenizers_are_refused_only_where_offsets_are_needed():

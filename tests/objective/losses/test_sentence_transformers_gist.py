@@ -189,7 +189,7 @@ def test_ranks_sum_to_the_loss_of_the_whole_batch():
     def share(rows):
         factor = torch.zeros(B, dtype=torch.float64)
         factor[rows] = 1 / B
-        step = Step(pairing, {SubModel(1, D): 1.0}, [RowTerm(loss, 1.0, factor)], None, blocks.BUDGET)
+        step = Step(pairing, {SubModel(1, D): 1.0}, [RowTerm(loss, 1.0, factor)], None, None)
         return blocks.evaluate(*sides(model), step).total
 
     total = share(slice(0, 7)) + share(slice(7, B))

@@ -7,6 +7,7 @@ from fixed_pairing import columns_links
 from pairs_of import pair
 from torch import nn
 
+from embedtrain.content_ids import content_id
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.terms import Sum, Term, subset
 from embedtrain.objective.losses.weighting import Progressive
@@ -15,7 +16,7 @@ from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity import blocks, nested
 from embedtrain.objective.similarity.row_terms import RowTerm, Step
 from embedtrain.rules import MarginPos
-from embedtrain.types import Allowed, Blocks, Embeddings, InputError, Pairing, SubModel, Weighted, content_id
+from embedtrain.types import Allowed, Blocks, Embeddings, InputError, Pairing, SubModel, Weighted
 
 NAMES = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 SUBS = {SubModel(2, 3): 0.5, SubModel(2, 8): 1.0, SubModel(4, 5): 2.0, SubModel(4, 8): 1.0}

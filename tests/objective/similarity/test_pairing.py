@@ -4,8 +4,9 @@ from fixed_pairing import fixed
 from pairs_of import pair, whole
 from random_batches import random_links
 
+from embedtrain.content_ids import content_id
 from embedtrain.objective.similarity.pairing import Queued, Sharing
-from embedtrain.types import Blocks, InputError, Links, content_id
+from embedtrain.types import Blocks, InputError, Links
 
 EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 NONE = Queued(torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0).bool())

@@ -11,10 +11,11 @@ from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss
 from torch import nn
 from transformers import AutoTokenizer
 
+from embedtrain.content_ids import content_id
 from embedtrain.objective.schedule import Linear
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.rules import Abs, MarginPos, MinScore, PercPos, Seen, TopK
-from embedtrain.types import Blocks, Guide, InputError, Links, content_id
+from embedtrain.types import Blocks, Guide, InputError, Links
 
 EVERY = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 

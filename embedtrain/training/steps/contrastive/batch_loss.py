@@ -23,6 +23,7 @@ from embedtrain.training.distributed import (
     shares,
 )
 from embedtrain.training.steps.contrastive.queue import Documents, Queue, join
+from embedtrain.transfers import moved
 from embedtrain.types import (
     Batch,
     Chosen,
@@ -39,9 +40,11 @@ Gather = Literal["gradient", "values", "none"]
 
 
 class Pair(Protocol):
-    """`Links` to a `Pairing`; documents of `queued` are columns after those of the links."""
+    """`Links` to a `Pairing` on a device; documents of `queued` are columns after those of the links."""
 
-    def __call__(self, links: Links, *, step: int, guide: Guide | None, queued: Queued | None) -> Pairing:
+    def __call__(
+        self, links: Links, *, step: int, guide: Guide | None, queued: Queued | None, device: torch.device
+    ) -> Pairing:
         """The pairing of one step; `guide` has vectors of the documents of `queued` too."""
         ...
 
@@ -116,6 +119,7 @@ class BatchLoss:
             step=step,
             guide=None if guided is None else _guide(guided, links, more),
             queued=None if more is None else Queued(more.content_ids, more.task, more.hard),
+            device=local.values.device,
         )
         value = self.objective(query, docs, pairing, chosen)
         if self.queue is not None:
@@ -152,8 +156,9 @@ def _gathered(
 ) -> _Gathered:
     if gather == "none" or world_size() == 1:
         return _Gathered(local, links, guide, None, _documents(local, links, guide))
-    held = shares(links)
-    all_links = gather_links(links, held)
+    device = local.values.device
+    held = shares(links, device)
+    all_links = gather_links(links, held, device=device)
     if gather == "gradient":
         texts = gather_embeddings(local, held.texts, identical=identical)
         guided = None if guide is None else gather_rows(guide, held.texts)
@@ -174,19 +179,19 @@ def _gathered(
 def _documents(texts: Embeddings, links: Links, guide: Tensor | None) -> Documents:
     """The documents of a batch by themselves."""
     return Documents(
-        texts.values.detach()[:, links.docs],
+        texts.values.detach()[:, moved(links.docs, texts.values.device)],
         links.content_ids[links.docs],
         links.task[links.owner],
         hard_documents(links),
-        None if guide is None else guide[links.docs],
+        None if guide is None else guide[moved(links.docs, guide.device)],
     )
 
 
 def _guide(guided: Tensor, links: Links, more: Documents | None) -> Guide:
-    docs = guided[links.docs]
+    docs = guided[moved(links.docs, guided.device)]
     if more is not None and more.guide is not None:
         docs = torch.cat([docs, more.guide.to(docs)])
-    return Guide(guided[links.query], docs)
+    return Guide(guided[moved(links.query, guided.device)], docs)
 
 
 def with_labels_of_equal_queries(links: Links, all_links: Links) -> Links:

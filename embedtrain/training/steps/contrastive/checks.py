@@ -176,7 +176,7 @@ def _rehearse(loss: BatchLoss, plan: Plan, width: int) -> None:
         chosen = plan(step)
         layers = distinct_layers(chosen)
         texts = Embeddings(torch.randn(len(layers), 12, width, generator=draw), layers)
-        pairing = loss.pair(links, step=step, guide=guide, queued=None)
+        pairing = loss.pair(links, step=step, guide=guide, queued=None, device=links.task.device)
         with torch.no_grad():
             objective(texts.rows(links.query), texts.rows(links.docs), pairing, chosen)
 

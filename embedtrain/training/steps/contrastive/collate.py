@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from embedtrain.content_ids import content_id
 from embedtrain.data.order.draw import Pick
 from embedtrain.data.read.sources import offered
-from embedtrain.types import Batch, Content, Inputs, Links, Processor, Role, content_id
+from embedtrain.model.guides.keys import text_keys
+from embedtrain.types import Batch, Content, Inputs, Links, Processor, Role
 
 ROLES: tuple[Role, ...] = ("query", "document")
 
@@ -91,6 +94,7 @@ def collate(picks: Sequence[Pick], process: Processor, *, guide_process: Process
     guide = None
     if guide_process is not None:
         guide = _inputs([item._replace(prompt=None) for item in items], guide_process)
+        guide = guide._replace(keys=text_keys(guide))
     return Batch(_inputs(list(items), process), links, guide)
 
 
@@ -103,8 +107,11 @@ def stack_inputs(parts: Sequence[Inputs]) -> Inputs:
     def stacked(tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([pad(one, (*(0, 0) * (one.ndim - 2), 0, width - one.shape[1])) for one in tensors])
 
-    values, masks, skips = zip(*parts, strict=True)
-    return Inputs(stacked(values), stacked(masks), torch.cat(skips))
+    values, masks, skips, spans, _ = zip(*parts, strict=True)
+    known = (
+        None if any(part is None for part in spans) else np.concatenate(spans)
+    )  # the padding is on the right
+    return Inputs(stacked(values), stacked(masks), torch.cat(skips), known)
 
 
 @lru_cache(maxsize=1024)

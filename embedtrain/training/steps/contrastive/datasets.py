@@ -10,6 +10,7 @@ from torch import Tensor
 from embedtrain.objective.similarity.row_terms import RowReport
 from embedtrain.training.distributed import sum_over_ranks
 from embedtrain.training.steps.contrastive.batch_loss import Gather
+from embedtrain.transfers import moved
 
 COUNTED = ("queries", "loss", "accuracy", "considered")
 
@@ -25,8 +26,8 @@ def dataset_sums(
         datasets: id -> name of all datasets of the run, the same on every rank.
         gather: "gradient" if the B queries are those of all ranks already.
     """
-    ids = torch.tensor(sorted(datasets), device=task.device)
-    member = (task[None, :] == ids[:, None]).to(rows.loss.dtype)  # (T, B)
+    member = task[None, :] == torch.tensor(sorted(datasets), device=task.device)[:, None]
+    member = moved(member, rows.loss.device).to(rows.loss.dtype)  # (T, B)
     counted = torch.ones_like(rows.loss), rows.loss, rows.rank_first, rows.considered
     columns = [*counted, *rows.removed.values()]
     sums = torch.stack([(member * column).sum(1) for column in columns])  # (K, T)

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor
 
+from embedtrain.transfers import moved
 from embedtrain.types import InputError
 
 
@@ -22,15 +22,24 @@ class Documents(NamedTuple):
     """Embedded documents that take no gradient, and what the rules need to know of them."""
 
     values: Tensor  # (L, n, D), not normalised
-    content_ids: Tensor  # (n,) int64
+    content_ids: Tensor  # (n,) int64, this and the next two of the host
     task: Tensor  # (n,) int64, of the query that brought it
     hard: Tensor  # (n,) bool, True where it came as a hard negative
     guide: Tensor | None  # (n, G) unit vectors
 
     def rows(self, index: Tensor) -> Documents:
-        """Some of them: `index` (m,) int64 or (n,) bool."""
-        others = (None if part is None else part[index] for part in self[1:])
-        return Documents._make((self.values[:, index], *others))
+        """Some of them: `index` (m,) int64 or (n,) bool, of the host."""
+        index = index.nonzero()[:, 0] if index.dtype == torch.bool else index
+        there = moved(index, self.values.device)
+        guide = None if self.guide is None else self.guide[there]
+        ids, task, hard = (part[index] for part in (self.content_ids, self.task, self.hard))
+        return Documents(self.values[:, there], ids, task, hard, guide)
+
+    def to_device(self, device: torch.device) -> Documents:
+        """The same, its vectors there and the rest on the host."""
+        ids, task, hard = (part.cpu() for part in (self.content_ids, self.task, self.hard))
+        guide = None if self.guide is None else moved(self.guide, device)
+        return Documents(moved(self.values, device), ids, task, hard, guide)
 
     def distinct(self) -> Documents:
         """One of each (text, task), the last where several are; hard only if all of them are."""
@@ -81,7 +90,7 @@ class Queue:
     def documents(self, device: torch.device) -> Documents | None:
         """All that are held, oldest first; None while it is empty."""
         if self._held is not None and self._held.values.device != device:  # that of a checkpoint
-            self._held = move_data_to_device(self._held, device)
+            self._held = self._held.to_device(device)
         return self._held
 
     def push(self, new: Documents) -> None:
@@ -96,7 +105,7 @@ class Queue:
             was, now = held.values.shape, new.values.shape
             raise ValueError(f"the queue holds {was[0]} layers x {was[2]}, got {now[0]} x {now[2]}")
         joined = new if held is None else join(held, new)
-        newest = torch.arange(len(joined.content_ids), device=new.values.device)[-self.size :]
+        newest = torch.arange(len(joined.content_ids))[-self.size :]
         self._held = joined.rows(newest)
 
     def state_dict(self) -> dict[str, Any]:

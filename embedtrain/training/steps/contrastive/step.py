@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from lightning_fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
+from embedtrain.content_ids import content_id
 from embedtrain.data.module import DataModule
 from embedtrain.data.stores.memory import some_rows
 from embedtrain.model.encoder import Encoder
@@ -23,7 +23,8 @@ from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.training.steps.contrastive.datasets import dataset_facts, dataset_sums
 from embedtrain.training.steps.contrastive.validation import Collected, sub_model_scores
 from embedtrain.training.steps.protocol import Context, Parts, Report, Validated
-from embedtrain.types import Batch, Embeddings, Links, Processor, SubModel, content_id, distinct_layers
+from embedtrain.transfers import moved
+from embedtrain.types import Batch, Embeddings, Links, Processor, SubModel, distinct_layers
 
 
 class Contrastive:
@@ -118,6 +119,7 @@ class ContrastiveStep:
             seed=context.seed,
             backward=context.backward,
             agree=context.agree,
+            widths=self.module.widths(context.chosen, layers),
         )
 
     def _loss_of(
@@ -137,21 +139,21 @@ class ContrastiveStep:
         new = dataset_sums(value.rows, links.task, self.datasets, self.batch_loss.gather)
         old = self._sums
         self._sums = {
-            name: sums + old[name].to(sums.device) if name in old else sums for name, sums in new.items()
+            name: sums + moved(old[name], sums.device) if name in old else sums for name, sums in new.items()
         }
 
     def validate(self, batch: Batch, encoder: nn.Module, sub_models: Sequence[SubModel]) -> None:
         """Keep this rank's embeddings and links; they are scored together at the end."""
         texts = encoder(batch.inputs, tuple(sorted({sub.layer for sub in sub_models})))
         self._collected.texts.append(texts._replace(values=texts.values.cpu()))
-        self._collected.links.append(move_data_to_device(batch.links, torch.device("cpu")))
+        self._collected.links.append(batch.links.to_device(torch.device("cpu")))
 
     def validated(self, sub_models: Sequence[SubModel], device: torch.device) -> Validated:
         """nDCG@10 over all documents of the held-out rows, or Spearman where they have scores."""
         texts, links = self._collected.joined()
         self._collected = Collected([], [])
         texts = gather_embeddings(texts._replace(values=texts.values.to(device)))
-        links = gather_links(move_data_to_device(links, device))
+        links = gather_links(links, device=device)
         metric, scores = sub_model_scores(texts, links, sub_models)
         return Validated(metric, scores, len(links.query))
 

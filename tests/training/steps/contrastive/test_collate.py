@@ -5,10 +5,10 @@ import torch
 from data_modules import example as row
 from data_modules import one_token
 
+from embedtrain.content_ids import content_id
 from embedtrain.data.order.draw import Draw, pick
 from embedtrain.data.read.sources import Prompts
 from embedtrain.training.steps.contrastive import collate as collating
-from embedtrain.types import content_id
 
 
 def collate(examples, rows, process, epoch, *, max_negatives=None, how="rotate", **options):

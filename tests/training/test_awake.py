@@ -1,0 +1,134 @@
+"""How often a training step waits for its device, and how many kernels it asks for, counted without a GPU."""
+
+import json
+import random
+
+import pytest
+import torch
+from fake_device import FAKE, fake_device
+from pytorch_lightning.accelerators import CPUAccelerator
+from pytorch_lightning.callbacks import Callback
+from random_batches import random_links
+from small_runs import compose
+
+from embedtrain.objective.losses.contrastive import InfoNCE
+from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.similarity.negatives import Negatives
+from embedtrain.run.run import Run
+from embedtrain.training.callbacks import saving
+from embedtrain.types import Embeddings, SubModel, Weighted
+
+WORDS = (
+    "cat dog bird fish man woman child plays runs eats sleeps sings guitar piano ball tree river sun".split()
+)
+PAIRS = [[layer, dim] for layer in (1, 4) for dim in (8, 16, 32)]
+GUIDE = ["negatives=gist", "guide=model"]
+CASES = {
+    "plain": [],
+    "guide": GUIDE,
+    "queue": ["queue=documents"],
+    "gradcache": ["gradcache=chunks", "gradcache.max_tokens=64"],
+    "all": [*GUIDE, "queue=documents", "gradcache=chunks", "gradcache.max_tokens=64"],
+    "decoder": ["pooling=mean"],
+}
+MOST_WAITS, MOST_KERNELS = 3, 60  # of a step; of a chunk of similarities, six sub-models
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Pairs of many lengths."""
+    draw = random.Random(0)
+    lines = [
+        {
+            "query": " ".join(draw.choices(WORDS, k=draw.randint(2, 6))),
+            "positive": " ".join(draw.choices(WORDS, k=length)),
+        }
+        for length in (4 + number % 17 for number in range(60))
+    ]
+    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    return file
+
+
+class Marks(Callback):
+    """The counts as each batch begins."""
+
+    def __init__(self, counts):
+        self.counts, self.found = counts, []
+
+    def on_train_batch_start(self, *_):
+        self.found.append(self.counts.copy())
+
+
+@pytest.fixture
+def step_of(rows, tiny_bert, tiny_llama, tmp_path, monkeypatch):
+    """The counts of one step in the middle of a run by Lightning, on the device."""
+    monkeypatch.setattr(saving, "READ_SECONDS", 1e9)
+    monkeypatch.setattr(CPUAccelerator, "setup_device", lambda *_: None)
+
+    def run(case, *words):
+        model = tiny_llama if case == "decoder" else tiny_bert
+        chosen = [f"guide.path={model}"] if "guide=model" in CASES[case] else []
+        made = Run(compose([
+            "name=x", f"output_root={tmp_path}", f"backbone.path={model}", f"data.train={rows}",
+            "trainer=cpu",
+            "trainer.precision=32-true", "trainer.max_steps=4", "data.batch_size=12", f"plan.pairs={PAIRS}",
+            "trainer.log_every_n_steps=100", "overwrite=true", *CASES[case], *chosen, *words,
+        ]))  # fmt: skip
+        monkeypatch.setattr(type(made.stage.trainer.strategy), "root_device", FAKE)
+        try:
+            with fake_device() as counts:
+                marks = Marks(counts)
+                made.stage.trainer.callbacks.insert(0, marks)
+                made.fit()
+        finally:
+            made.folder.release()
+        return marks.found[3].since(marks.found[2])
+
+    return run
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_waits_three_times_at_most(case, step_of):
+    waits = step_of(case).waits
+    assert sum(waits.values()) <= MOST_WAITS, waits
+
+
+@pytest.mark.parametrize("case", ["plain", "all"])
+def test_no_micro_batch_waits(case, step_of):
+    few, many = step_of(case), step_of(case, "backbone.max_tokens=32")
+    assert sum(many.kernels.values()) > 1.5 * sum(few.kernels.values()), "there are more micro-batches"
+    assert many.waits == few.waits
+
+
+def evaluated(budget, device=None):
+    """The value and the gradient of 96 queries, on a device; the counts there."""
+    links = random_links(0, queries=96, tasks=1)
+    values = torch.randn(2, len(links.content_ids), 32, generator=torch.Generator().manual_seed(0))
+    chosen = tuple(Weighted(SubModel(1 + layer // 4, dim), 1.0 + dim / 8) for layer, dim in PAIRS)
+    objective = Objective(InfoNCE(), similarity_budget=budget)
+    with fake_device() as counts:
+        placed = (values if device is None else values.to(device)).requires_grad_()
+        texts, before = Embeddings(placed, (1, 2)), counts.copy()
+        pairing = Negatives()(links, device=placed.device)
+        found = objective(texts.rows(links.query), texts.rows(links.docs), pairing, chosen)
+        found.total.backward()
+        spent = counts.since(before)
+        parts = [part.cpu() for _, part in found.parts]
+        report = [part.cpu() for part in found.rows[:3]]
+        return found.total.detach().cpu(), placed.grad.cpu(), parts, report, spent
+
+
+def test_a_chunk_of_similarities_takes_few_kernels():
+    columns = len(random_links(0, queries=96, tasks=1).docs)
+    (*_, one), (*_, six) = evaluated(2**30, FAKE), evaluated(16 * columns * len(PAIRS), FAKE)
+    more = (sum(six.kernels.values()) - sum(one.kernels.values())) / 5
+    assert 20 < more <= MOST_KERNELS, six.kernels - one.kernels
+    assert one.waits == six.waits
+
+
+@pytest.mark.parametrize("budget", [1, 20_000, None])
+def test_a_device_computes_what_a_cpu_does(budget):
+    *found, _ = evaluated(budget, FAKE)
+    *expected, _ = evaluated(budget)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
