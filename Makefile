@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow check format docs clean
+.PHONY: help install quickstart test test-slow check gpu-check format docs clean
 help:
 	@echo "make quickstart   train a 2D-Matryoshka model on dictionary data, table and picture of every cut (~6 min)"
 	@echo "make test         the tests (6-10 min)         make test-slow   also the ones that take minutes"
 	@echo "make check        ruff, format, mypy            make format      let ruff rewrite"
+	@echo "make gpu-check    14 checks on a GPU, a table and benchmarks/results/gpu_check.json (8 min)"
 	@echo "make docs         the documentation site, in build/docs"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -39,6 +40,9 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+gpu-check: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu_check.py --out benchmarks/results/gpu_check.json $(ARGS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
