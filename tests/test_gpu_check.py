@@ -1,4 +1,4 @@
-"""The checks of benchmarks/gpu_check.py hold on a CPU at tiny size: on a GPU none fails for a silly reason."""
+"""Each check of benchmarks/gpu_check.py holds on a CPU at tiny size, so none fails for a silly reason."""
 
 import gpu_check
 import pytest

@@ -50,7 +50,7 @@ def in_rows(tokens: Inputs, lengths=LENGTHS, width=WIDTH):
     order = [text for row in rows for text in row]
     assert max(map(len, rows)) > 1
     assert len(rows) > 1
-    moved = tokens.rows(order)
+    moved = tokens.rows(torch.tensor(order))
     return order, pack(moved, [len(row) for row in rows], [lengths[text] for text in order])
 
 
