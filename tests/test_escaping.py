@@ -20,7 +20,7 @@ from embedtrain.doctor.findings import Finding
 from embedtrain.escaping import UNSHOWN, csv_cell, markdown, python_string, terminal
 from embedtrain.evaluation.sweeping.cost import Cost
 from embedtrain.files.scores import TaskFacts, append_scores, read_scores, write_scores
-from embedtrain.model.folder.card import Lineage, model_card, model_index
+from embedtrain.model.folder.card import Lineage, Story, model_card, model_index
 from embedtrain.model.folder.contract import read_contract, write_contract
 from embedtrain.model.folder.describe import contract_of
 from embedtrain.model.folder.export import load_encoder
@@ -30,6 +30,7 @@ from embedtrain.report.leaderboard import leaderboard, write_leaderboard
 from embedtrain.report.table import comparison
 from embedtrain.report.verdicts import smallest_table, subset_table, tasks_table, verdict_table
 from embedtrain.run.cost import plan_table
+from embedtrain.run.results.story import recipe_of
 from embedtrain.training.metrics import FileLogger
 from embedtrain.types import InputError, Score
 
@@ -82,11 +83,12 @@ def tokens_of(source):
 
 def test_a_card_says_texts_and_does_nothing_else(text, tiny_bert, tmp_path):
     contract = contract_of(load_encoder(tiny_bert))
-    plain = model_card(contract._replace(source="s", prompts={"query": "q"}), "name", Lineage("", ()))
+    story = Story("", ["line"], "| a |\n| --- |", "title", tmp_path, ["data"], "a: b")
+    plain = model_card(contract._replace(source="s", prompts={"query": "q"}), "name", Lineage(), story=story)
     index = model_index(text, [score(text)], {text: facts(text)})
-    card = model_card(
-        contract._replace(source=text, prompts={text: text}), text, Lineage("", ()), index=index
-    )
+    recipe = recipe_of({"loss": {"name": text}, "seed": text})
+    story = story._replace(model_index=index, verdict=[text], title=text, data=[text], recipe=recipe)
+    card = model_card(contract._replace(source=text, prompts={text: text}), text, Lineage(), story=story)
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
     read = ModelCard.load(tmp_path / "README.md")
     assert read.data.license is None
@@ -96,7 +98,9 @@ def test_a_card_says_texts_and_does_nothing_else(text, tiny_bert, tmp_path):
     assert kinds - {"text_special"} == tokens_of(ModelCard(plain).text)[0]
     inside = "".join(token.content for token in every)
     assert f"Starting model: {flat(text)}." in inside
-    (code,) = [token.content for token in every if token.type == "fence"]
+    fences = [token.content for token in every if token.type == "fence"]
+    (code,) = (part for part in fences if "sentence_transformers" in part)
+    assert fences[-1].strip() == recipe.strip()
     lines = re.findall(r"^model = SentenceTransformer\((.*)\)$", code, re.MULTILINE)
     assert [ast.literal_eval(line) for line in lines] == [text]
     assert not UNSHOWN.search(card)

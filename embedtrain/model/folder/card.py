@@ -106,7 +106,7 @@ def model_card(
         *([] if is_plain else [SOURCE, ""]),
         *_scores(story),
         *_section("Training data", [f"- {markdown(line)}" for line in story.data]),
-        *_section("Recipe", ["```yaml", story.recipe.strip(), "```"] if story.recipe else []),
+        *_section("Recipe", _fenced(story.recipe.strip())),
         *_section("Contract", _contract(contract, notes)),
     ]
     return "\n".join(lines)
@@ -133,6 +133,12 @@ def renew_card(folder: Path, story: Story) -> None:
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:
     return [f"## {title}", "", *lines, ""] if lines else []
+
+
+def _fenced(text: str) -> list[str]:
+    """YAML in a fence that is longer than any in it; nothing without text."""
+    marks = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return [f"{marks}yaml", text, marks] if text else []
 
 
 def _scores(story: Story) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import re
 
 from embedtrain.escaping import python_string
 from embedtrain.model.folder.contract import Contract
@@ -53,7 +53,8 @@ def _own(contract: Contract, name: str) -> list[str]:
 def _graph(contract: Contract, name: str, *, there: bool) -> list[str]:
     """With onnxruntime; first the command that writes the graph, where it is not there."""
     out = f"{name}-onnx"
-    command = f"embedtrain-export model={shlex.quote(name)} out={shlex.quote(out)} onnx=true"
+    word = name if re.fullmatch(r"[\w./-]+", name) else "MODEL"  # others would need a shell's quotes
+    command = f"embedtrain-export model={word} out={word}-onnx onnx=true"
     write = [] if there else ["```bash", command, "```", ""]
     if contract.prompts and not contract.pool_prompt:
         said = "The graph also takes `prompt_len`: a number a text, the tokens of its prompt."
