@@ -80,7 +80,8 @@ def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError 
     failed = None
     if run.settings.evaluation.tasks:
         failed = _measure(run, "measuring the trained model", step=run.final_step)
-        measure_speed(run.encoder, _cells(run), run=run.settings.name, folder=run.folder.path)
+        with placed(run.encoder, run.stage.trainer.strategy.root_device):
+            measure_speed(run.encoder, _cells(run), run=run.settings.name, folder=run.folder.path)
         _show(run)
     verdict = judge(run)
     for each in published:
