@@ -24,11 +24,11 @@ from embedtrain.model.folder.card import Lineage, Story, model_card, model_index
 from embedtrain.model.folder.contract import read_contract, write_contract
 from embedtrain.model.folder.describe import contract_of
 from embedtrain.model.folder.export import load_encoder
-from embedtrain.report.figures import heat_map, save_heat_map
-from embedtrain.report.funnels import funnel_table
-from embedtrain.report.leaderboard import leaderboard, write_leaderboard
-from embedtrain.report.table import comparison
-from embedtrain.report.verdicts import smallest_table, subset_table, tasks_table, verdict_table
+from embedtrain.reporting.figures import heat_map, save_heat_map
+from embedtrain.reporting.funnels import funnel_table
+from embedtrain.reporting.leaderboard import leaderboard, write_leaderboard
+from embedtrain.reporting.table import comparison
+from embedtrain.reporting.verdicts import smallest_table, subset_table, tasks_table, verdict_table
 from embedtrain.run.cost import plan_table
 from embedtrain.run.results.story import recipe_of
 from embedtrain.training.metrics import FileLogger

@@ -25,7 +25,7 @@ def run(settings: CompareSettings) -> None:
     from embedtrain.escaping import terminal
     from embedtrain.files.atomic import write_text
     from embedtrain.files.owned import require_own_json
-    from embedtrain.report.verdicts import smallest_table, subset_table, tasks_table, verdict_table
+    from embedtrain.reporting.verdicts import smallest_table, subset_table, tasks_table, verdict_table
     from embedtrain.run.compare import comparison_of, subset_of
 
     names = "-".join(Path(text.partition("@")[0]).name for text in settings.runs)

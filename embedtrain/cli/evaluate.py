@@ -74,8 +74,8 @@ def _show(folder: Path, scores: list[Score], trained: Sequence[SubModel], rescor
     from rich.console import Console
 
     from embedtrain.escaping import terminal
-    from embedtrain.report.funnels import funnel_table
-    from embedtrain.report.table import comparison
+    from embedtrain.reporting.funnels import funnel_table
+    from embedtrain.reporting.table import comparison
 
     Console().print(comparison([], scores, trained=trained, rescore_multiplier=rescore_multiplier))
     if (table := funnel_table(scores)) is not None:

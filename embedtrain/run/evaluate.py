@@ -14,7 +14,7 @@ from embedtrain.files.locks import only_thread, taken
 from embedtrain.files.run_record import read_record
 from embedtrain.model.encoder import Encoder
 from embedtrain.ranks import rank
-from embedtrain.report.figures import save_heat_map
+from embedtrain.reporting.figures import save_heat_map
 from embedtrain.run.cost import check_folder, keeping_of, show_plan
 from embedtrain.run.measure import grid, measure, measure_speed
 from embedtrain.run.models import name_of, source_of

@@ -21,8 +21,8 @@ from embedtrain.model.folder.adapter import save_adapter
 from embedtrain.model.folder.card import renew_card
 from embedtrain.model.folder.export import save_encoder
 from embedtrain.ranks import alone
-from embedtrain.report.figures import save_heat_map
-from embedtrain.report.table import comparison
+from embedtrain.reporting.figures import save_heat_map
+from embedtrain.reporting.table import comparison
 from embedtrain.run.measure import grid, measure, measure_speed
 from embedtrain.run.results.artefacts import index_of, show_leaderboard
 from embedtrain.run.results.moved import take_down_moved

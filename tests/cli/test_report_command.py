@@ -48,7 +48,7 @@ def test_a_page_is_written_whole_and_again(plotly, folder, tmp_path, capsys):
 
 def test_the_function_gives_the_file_whatever_was_imported_before(plotly, folder, tmp_path):
     assert embedtrain.report(folder, output=tmp_path / "out") == tmp_path / "out/report.html"
-    assert "embedtrain.report.page" in sys.modules
+    assert "embedtrain.reporting.page" in sys.modules
     assert embedtrain.report([embedtrain.Run(folder)], output=tmp_path / "out").is_file()
     with pytest.raises(InputError, match="use the command"):
         embedtrain.report(folder, serve=True)
@@ -65,7 +65,7 @@ def test_a_folder_that_is_not_there_is_an_error_with_the_nearest(folder, tmp_pat
 
 
 def test_without_plotly_the_extra_is_named(folder, tmp_path, error_of, monkeypatch):
-    monkeypatch.setattr("embedtrain.report.page.html.find_spec", lambda _: None)
+    monkeypatch.setattr("embedtrain.reporting.page.html.find_spec", lambda _: None)
     assert "pip install 'embedtrain[report]'" in error_of("report", folder, f"output={tmp_path}/out")
     assert not (tmp_path / "out").exists()
 

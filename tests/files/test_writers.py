@@ -32,8 +32,8 @@ from embedtrain.files.scores import (
 )
 from embedtrain.mining.output import write_rows
 from embedtrain.mining.tables import Table, write_table
-from embedtrain.report.figures import save_heat_map
-from embedtrain.report.leaderboard import leaderboard, write_leaderboard
+from embedtrain.reporting.figures import save_heat_map
+from embedtrain.reporting.leaderboard import leaderboard, write_leaderboard
 from embedtrain.training.checkpoints import HashedCheckpointIO
 from embedtrain.training.metrics import FileLogger
 from embedtrain.types import InputError, Score
@@ -169,8 +169,8 @@ WRITTEN_BY = {
     "model/folder/onnx.py": "a folder",
     "model/folder/shipped_pooling.py": "a folder",
     "model/folder/st_folder.py": "a folder",
-    "report/figures.py": "heat_map.png",
-    "report/leaderboard.py": "leaderboard",
+    "reporting/figures.py": "heat_map.png",
+    "reporting/leaderboard.py": "leaderboard",
     "run/mine.py": "mined.jsonl",
     "run/report/page.py": "a report",
     "training/checkpoints.py": "checkpoints",

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import embedtrain
 from embedtrain.files.atomic import write_text
 from embedtrain.files.owned import require_own_text
-from embedtrain.report.page.facts import Facts, run_facts
-from embedtrain.report.page.html import BEGIN, page_data, page_html, plotly_script
-from embedtrain.report.page.serve import PageServer
+from embedtrain.reporting.page.facts import Facts, run_facts
+from embedtrain.reporting.page.html import BEGIN, page_data, page_html, plotly_script
+from embedtrain.reporting.page.serve import PageServer
 from embedtrain.run.report.significance import add_tests
 from embedtrain.settings.commands import ReportSettings
 from embedtrain.settings.names import nearest

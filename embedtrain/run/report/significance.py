@@ -10,7 +10,7 @@ from typing import Any
 from embedtrain.evaluation.comparing.compare import Judgement, Row, compare_runs
 from embedtrain.evaluation.comparing.runs import Run, at_step
 from embedtrain.evaluation.comparing.statistics import Settings as Resampling
-from embedtrain.report.page.facts import Facts
+from embedtrain.reporting.page.facts import Facts
 from embedtrain.types import Cell, InputError
 
 

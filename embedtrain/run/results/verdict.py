@@ -16,8 +16,8 @@ from embedtrain.files.measured.metrics import METRICS, read_metrics
 from embedtrain.files.measured.verdict import Change, Verdict, write_verdict
 from embedtrain.files.measured.weights import read_weights
 from embedtrain.files.scores import read_scores
-from embedtrain.report.verdict.facts import Facts, Wanted
-from embedtrain.report.verdict.judge import judged
+from embedtrain.reporting.verdict.facts import Facts, Wanted
+from embedtrain.reporting.verdict.judge import judged
 from embedtrain.run.run import Run
 from embedtrain.settings.compose import effective
 from embedtrain.types import Cell, InputError, SubModel

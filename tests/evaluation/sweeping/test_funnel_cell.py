@@ -6,8 +6,8 @@ from embedtrain.evaluation.comparing.runs import cells_of, read_run
 from embedtrain.evaluation.per_item.stored import read_items
 from embedtrain.evaluation.sweeping.funnel import Funnel, measured_as
 from embedtrain.files.scores import read_scores
-from embedtrain.report.cells import cells
-from embedtrain.report.funnels import funnel_table
+from embedtrain.reporting.cells import cells
+from embedtrain.reporting.funnels import funnel_table
 from embedtrain.types import Cell, InputError, SubModel
 
 SMALL, LARGE = SubModel(1, 4), SubModel(3, 16)

@@ -9,7 +9,7 @@ from tasks import local_tasks, mteb_scores, swept
 
 from embedtrain.evaluation import mteb_private
 from embedtrain.files.scores import main_scores
-from embedtrain.report.cells import cells as table_cells
+from embedtrain.reporting.cells import cells as table_cells
 from embedtrain.types import Cell
 
 FULL = Cell(3, 16)

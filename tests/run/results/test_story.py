@@ -10,7 +10,7 @@ from small_runs import command
 from embedtrain.files.measured.verdict import read_verdict
 from embedtrain.files.owned import stranger
 from embedtrain.files.scores import read_scores
-from embedtrain.report.cells import cells
+from embedtrain.reporting.cells import cells
 from embedtrain.run.results.story import data_of, grid_of, recipe_of, story_of
 from embedtrain.types import Cell
 

@@ -1,8 +1,8 @@
 """Cuts that collapse, from facts made by hand; the other diagnoses are provoked by real runs."""
 
 from embedtrain.files.measured.health import Health
-from embedtrain.report.verdict.cuts import collapsing_cuts
-from embedtrain.report.verdict.facts import Facts
+from embedtrain.reporting.verdict.cuts import collapsing_cuts
+from embedtrain.reporting.verdict.facts import Facts
 from embedtrain.types import Score, SubModel
 
 SMALL, WHOLE = SubModel(1, 8), SubModel(2, 16)

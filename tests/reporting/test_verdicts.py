@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from embedtrain.report.verdicts import verdict_table
+from embedtrain.reporting.verdicts import verdict_table
 
 
 def _row(run: str, other: str) -> dict[str, object]:

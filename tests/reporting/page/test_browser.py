@@ -11,7 +11,7 @@ import pytest
 from report_runs import TRAINED, write_report_run
 
 from embedtrain.files.scores import main_scores, read_scores, write_scores
-from embedtrain.report.verdict.recommend import price
+from embedtrain.reporting.verdict.recommend import price
 from embedtrain.types import Cell
 
 SECTIONS = "verdict heat cost share types scores curves negatives health map tests settings setup".split()

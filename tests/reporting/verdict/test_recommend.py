@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from embedtrain.report.verdict.facts import Wanted
-from embedtrain.report.verdict.recommend import price, recommended
+from embedtrain.reporting.verdict.facts import Wanted
+from embedtrain.reporting.verdict.recommend import price, recommended
 from embedtrain.types import Cell
 
 WHOLE = Cell(6, 384)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from embedtrain.files.measured.cost import Speed
 from embedtrain.files.measured.verdict import Change, Cut, Finding, Verdict
 from embedtrain.files.measured.weights import Weights
-from embedtrain.report.cells import cells
-from embedtrain.report.verdict.cuts import collapsing_cuts
-from embedtrain.report.verdict.facts import Facts
-from embedtrain.report.verdict.learning import forgetting, learning_rate, temperature
-from embedtrain.report.verdict.movement import merged_to_nothing, unchanged_weights
-from embedtrain.report.verdict.negatives import mostly_false, mostly_removed
-from embedtrain.report.verdict.recommend import recommended
+from embedtrain.reporting.cells import cells
+from embedtrain.reporting.verdict.cuts import collapsing_cuts
+from embedtrain.reporting.verdict.facts import Facts
+from embedtrain.reporting.verdict.learning import forgetting, learning_rate, temperature
+from embedtrain.reporting.verdict.movement import merged_to_nothing, unchanged_weights
+from embedtrain.reporting.verdict.negatives import mostly_false, mostly_removed
+from embedtrain.reporting.verdict.recommend import recommended
 from embedtrain.types import Cell, InputError
 
 Diagnosis = Callable[[Facts], Finding | None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from embedtrain.files.measured.verdict import Finding
-from embedtrain.report.verdict.facts import APART, Facts
+from embedtrain.reporting.verdict.facts import APART, Facts
 
 FELL = 0.02  # share of its beginning by which a loss has fallen
 ROSE = 0.02

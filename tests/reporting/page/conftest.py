@@ -5,8 +5,8 @@ import shutil
 import pytest
 from report_runs import write_report_run
 
-from embedtrain.report.page.facts import run_facts
-from embedtrain.report.page.html import page_data, page_html
+from embedtrain.reporting.page.facts import run_facts
+from embedtrain.reporting.page.html import page_data, page_html
 
 ARGUMENTS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

@@ -11,10 +11,10 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
-from embedtrain.report.page.facts import Facts, shown
+from embedtrain.reporting.page.facts import Facts, shown
 from embedtrain.types import InputError
 
-ASSETS = files("embedtrain.report.page") / "assets"
+ASSETS = files("embedtrain.reporting.page") / "assets"
 BEGIN = "<!doctype html><!-- embedtrain report -->"  # what says that a page is ours
 SCRIPTS = (  # in this order: each uses the ones before
     *("core", "downloads", "tables", "charts", "verdict", "scores", "training", "health", "map", "tests"),

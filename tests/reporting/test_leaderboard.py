@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from embedtrain.files.scores import TaskFacts
-from embedtrain.report.leaderboard import leaderboard, write_leaderboard
+from embedtrain.reporting.leaderboard import leaderboard, write_leaderboard
 from embedtrain.types import Score
 
 

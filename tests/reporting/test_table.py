@@ -1,7 +1,7 @@
 import pytest
 from rich.console import Console
 
-from embedtrain.report.table import comparison
+from embedtrain.reporting.table import comparison
 from embedtrain.types import InputError, Score, SubModel
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from embedtrain.files.measured.verdict import Finding
-from embedtrain.report.verdict.facts import Facts
+from embedtrain.reporting.verdict.facts import Facts
 
 STILL = 1e-6  # relative change of a block below which it did not move
 MERGED = 0.01  # share of the adapted numbers that merging must change

@@ -3,7 +3,7 @@
 import pytest
 
 from embedtrain.files.measured.metrics import Logged
-from embedtrain.report.verdict.facts import Facts, next_name
+from embedtrain.reporting.verdict.facts import Facts, next_name
 
 WORDS = [
     "recipe=mine",

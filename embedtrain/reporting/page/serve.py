@@ -7,8 +7,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 
-from embedtrain.report.page.facts import Facts
-from embedtrain.report.page.html import page_html
+from embedtrain.reporting.page.facts import Facts
+from embedtrain.reporting.page.html import page_html
 from embedtrain.types import InputError
 
 HOST = "127.0.0.1"

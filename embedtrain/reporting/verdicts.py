@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedtrain.escaping import add_row, styled
-from embedtrain.report.table import BETTER, WORSE
+from embedtrain.reporting.table import BETTER, WORSE
 
 Row = Mapping[str, Any]
 _STYLES = {"better": BETTER, "worse": WORSE}

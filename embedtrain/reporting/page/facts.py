@@ -24,8 +24,8 @@ from embedtrain.files.measured.weights import read_weights
 from embedtrain.files.reading import read_json, read_yaml, reason_of
 from embedtrain.files.run_record import Record, flat, read_record
 from embedtrain.files.scores import TaskFacts, read_scores, read_tasks
-from embedtrain.report.page.curves import curves_of
-from embedtrain.report.page.table import score_table
+from embedtrain.reporting.page.curves import curves_of
+from embedtrain.reporting.page.table import score_table
 from embedtrain.types import Score
 
 T = TypeVar("T")

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from embedtrain.report.figures import heat_map, save_heat_map
+from embedtrain.reporting.figures import heat_map, save_heat_map
 from embedtrain.types import InputError, Score, SubModel
 
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from statistics import fmean
 
 from embedtrain.files.measured.verdict import Finding
-from embedtrain.report.verdict.facts import APART, Facts
+from embedtrain.reporting.verdict.facts import APART, Facts
 
 MOST = 0.5  # share of the possible negatives that rules may take out
 NEAREST = 0.5  # share of queries whose positive should be the nearest after training

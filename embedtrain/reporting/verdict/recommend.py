@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from embedtrain.files.measured.verdict import Cut
-from embedtrain.report.cells import Cells
-from embedtrain.report.verdict.facts import Wanted
+from embedtrain.reporting.cells import Cells
+from embedtrain.reporting.verdict.facts import Wanted
 from embedtrain.types import Cell
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from statistics import fmean
 
 from embedtrain.files.measured.verdict import Finding
-from embedtrain.report.cells import paired
-from embedtrain.report.verdict.facts import Facts
+from embedtrain.reporting.cells import paired
+from embedtrain.reporting.verdict.facts import Facts
 from embedtrain.types import Cell, InputError, SubModel
 
 ALIKE = 0.9  # mean cosine of different texts from which all vectors point one way

@@ -7,10 +7,10 @@ from report_runs import write_report_run
 
 from embedtrain.files.measured.metrics import read_metrics
 from embedtrain.files.scores import append_scores
-from embedtrain.report.page.curves import thinned
-from embedtrain.report.page.facts import MISSING, run_facts, shown
-from embedtrain.report.page.html import json_inside, page_data
-from embedtrain.report.page.table import score_table
+from embedtrain.reporting.page.curves import thinned
+from embedtrain.reporting.page.facts import MISSING, run_facts, shown
+from embedtrain.reporting.page.html import json_inside, page_data
+from embedtrain.reporting.page.table import score_table
 from embedtrain.types import Score
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedtrain.escaping import styled
-from embedtrain.report.cells import Cells, dtypes_of, means, name_of_metric, paired
+from embedtrain.reporting.cells import Cells, dtypes_of, means, name_of_metric, paired
 from embedtrain.types import Cell, Dtype, Score, SubModel
 
 BETTER, WORSE = "bright_blue", "orange3"  # colour-blind eyes see the difference too

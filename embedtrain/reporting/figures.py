@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from embedtrain.escaping import picture
 from embedtrain.files.atomic import atomic_file
-from embedtrain.report.cells import Cells, dtypes_of, name_of_metric, paired
+from embedtrain.reporting.cells import Cells, dtypes_of, name_of_metric, paired
 from embedtrain.types import InputError, Score, SubModel
 
 COLOURS = "cividis"  # reads the same to colour-blind eyes and in grey
