@@ -96,6 +96,11 @@ class Lock:
         self._file.close()
         _held.discard(self._name)
 
+    def __del__(self) -> None:
+        """Let go with the run that nobody has any more: its file closes by itself, its name would stay."""
+        if "_file" in vars(self) and not self._file.closed:
+            self.close()
+
 
 def take(path: Path) -> Lock:
     """The lock of `path`.

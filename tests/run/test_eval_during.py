@@ -70,8 +70,11 @@ def train(words, *callbacks, values=None):
     run.stage.trainer.callbacks[:0] = callbacks
     if values is not None:
         watcher(run).measure = given(run, values)
-    run.fit()
-    publish(run)
+    try:
+        run.fit()
+        publish(run)
+    finally:
+        run.folder.release()
     return run
 
 
@@ -122,6 +125,7 @@ def test_measuring_changes_no_bit_of_training_and_is_logged(words, tmp_path):
     assert {score.split for score in scores} == {"dev"}
     assert not (tmp_path / "with/scores.jsonl").exists()
     assert sorted(path.name for path in (tmp_path / "with/eval_during").iterdir()) == [
+        "health.jsonl",
         "scores.jsonl",
         "tasks.json",
     ]
@@ -177,6 +181,7 @@ def test_patience_ends_a_run_and_it_stays_ended(words, tmp_path):
     run = Run(compose(words))
     watcher(run).measure = given(run, values)
     run.fit()  # and the machine goes down here
+    run.folder.release()
     assert run.final_step == 5
     again = train(words, values={})
     assert again.final_step == 5

@@ -85,6 +85,7 @@ def test_a_run_that_ended_before_it_was_published_is_only_published(words, tmp_p
     train([*words, "name=whole"])
     run = Run(compose([*words, "name=unpublished"]))
     run.fit()  # and the machine goes down here
+    run.folder.release()
     train([*words, "name=unpublished"])
     assert_same_run(tmp_path / "unpublished", tmp_path / "whole")
 

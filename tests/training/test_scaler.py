@@ -28,8 +28,11 @@ def train(words, *callbacks):
     scaler = torch.amp.GradScaler("cpu", init_scale=TOO_LARGE, backoff_factor=2.0**-12, growth_interval=2)
     run.stage.trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
     run.stage.trainer.callbacks.extend(callbacks)
-    run.fit()
-    publish(run)
+    try:
+        run.fit()
+        publish(run)
+    finally:
+        run.folder.release()
     return scaler
 
 

@@ -160,11 +160,13 @@ class TrainingRows:
 
     def _several(self, where: str, field: str, value: Any, *, negative: bool = False) -> list[Any]:  # noqa: ANN401
         """The documents of a field; None in the place of a negative without text."""
+        if not isinstance(value, list | tuple):
+            value = documents(value) if self._content is text else (value,)
         return [
             None
             if negative and (one is None or (isinstance(one, str) and not one.strip()))
             else self._one(where, field, one)
-            for one in (value if isinstance(value, list | tuple) else documents(value))
+            for one in value
         ]
 
     def _teacher(self, where: str, row: Mapping[str, Any], reading: Reading) -> list[float]:
