@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils import signal_handling
 
 from embedtrain.data.order.draw import ALL, Draw, Pick, pick
 from embedtrain.data.order.sampler import Batches
@@ -119,6 +120,7 @@ class StepLoader:
             RuntimeError: for any other error, with its step and rows.
         """
         first = self._first()
+        signal_handling._SIGCHLD_handler_set = True  # see `_next`
         loader: DataLoader[Any] = DataLoader(
             _Caught(self._dataset) if self._num_workers else self._dataset,
             batch_size=None,
@@ -129,20 +131,32 @@ class StepLoader:
             worker_init_fn=_leave_signals_to_the_parent,
         )
         batches = iter(loader)
-        for step in range(first, self._total):
-            try:
-                batch = next(batches)
-            except (RuntimeError, ConnectionError, EOFError) as error:
-                if type(error) is RuntimeError and "exited unexpectedly" not in str(error):
-                    raise
-                raise InputError(
-                    f"a worker of data.num_workers died at batch {step} or ahead of it ({error}). The rows "
-                    f"of that batch are {self._dataset.places(step)}. Workers that the system kills have "
-                    "mostly run out of memory: lower data.num_workers, or give the job more"
-                ) from error
-            if isinstance(batch, _Failed):
-                raise InputError(batch.message) if batch.mendable else RuntimeError(batch.message)
-            yield batch
+        try:
+            for step in range(first, self._total):
+                yield self._next(batches, step)
+        finally:  # workers ignore SIGTERM: left to the exit of the process, they would hang it
+            if self._num_workers:
+                batches._shutdown_workers()  # type: ignore[attr-defined]
+
+    def _next(self, batches: Iterator[Any], step: int) -> Any:  # noqa: ANN401
+        """The batch of a step, or the error of whoever made it.
+
+        Torch looks every 5 s whether the workers live. Its handler of SIGCHLD would tell at once, but raises
+        wherever the main thread is: in the lock of a queue, which then stays taken and hangs the process.
+        """
+        try:
+            batch = next(batches)
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if type(error) is RuntimeError and "exited unexpectedly" not in str(error):
+                raise
+            raise InputError(
+                f"a worker of data.num_workers died at batch {step} or ahead of it ({error}). The rows "
+                f"of that batch are {self._dataset.places(step)}. Workers that the system kills have "
+                "mostly run out of memory: lower data.num_workers, or give the job more"
+            ) from error
+        if isinstance(batch, _Failed):
+            raise InputError(batch.message) if batch.mendable else RuntimeError(batch.message)
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the trainer's step says it all."""

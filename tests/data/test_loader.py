@@ -1,11 +1,13 @@
 """Batches from worker processes: what their errors say, and that they are made ahead."""
 
+import multiprocessing
 import os
 import signal
 
 import pytest
 from data_modules import one_token
 from processes import wait_until
+from torch.utils.data._utils import signal_handling
 
 from embedtrain.data.loader import StepDataset, StepLoader
 from embedtrain.data.order.sampler import EvenBatches, slice_for_rank
@@ -73,9 +75,13 @@ def test_another_error_names_the_rows():
     assert "KeyError: 'nothing'" in said
 
 
-def test_a_worker_that_is_killed_is_an_error_with_rows():
+def test_a_worker_that_is_killed_is_an_error_with_rows(monkeypatch):
+    """And raises nowhere else: torch's own handler of the signal does, with whatever lock is taken there."""
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     with pytest.raises(InputError, match=r"died at batch [012] .*rows\.jsonl:[159],.*lower data\.num_"):
         list(loader(Tokenizer(die), 1))
+    assert signal.signal(signal.SIGCHLD, before) is signal.SIG_DFL
 
 
 def test_workers_go_on_while_nobody_asks(tmp_path):
@@ -85,3 +91,11 @@ def test_workers_go_on_while_nobody_asks(tmp_path):
     # Two further batches, of queries and documents each, are made during, say, a validation.
     wait_until(lambda: len(note.read_text().splitlines()) >= 2 * 3)
     assert str(os.getpid()) not in note.read_text()
+
+
+def test_no_worker_outlives_an_error_that_is_remembered():
+    """It ignores SIGTERM, so the exit of this process would wait for it."""
+    with pytest.raises(RuntimeError, match="could not be made") as caught:
+        list(loader(Tokenizer(fail), 2))
+    assert caught.value.__traceback__ is not None
+    assert [child for child in multiprocessing.active_children() if child.daemon and child.is_alive()] == []
