@@ -29,19 +29,6 @@ if TYPE_CHECKING:
     from embedtrain.types import Cell, InputError, Score, SubModel
 
 __version__ = "0.1.0"
-_API = (
-    "Evaluation",
-    "Mined",
-    "Model",
-    "Run",
-    "compare",
-    "evaluate",
-    "export",
-    "load",
-    "mine",
-    "report",
-    "train",
-)
 _TYPES = ("Cell", "InputError", "Score", "SubModel")
 __all__ = [
     "Cell",
@@ -66,10 +53,8 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attributes are a
     """Import what is asked for, and torch with it, when it is asked for."""
     from importlib import import_module
 
-    if name in _API:
-        return getattr(import_module("embedtrain.api"), name)
-    if name in _TYPES:
-        return getattr(import_module("embedtrain.types"), name)
+    if name in __all__:
+        return getattr(import_module("embedtrain.types" if name in _TYPES else "embedtrain.api"), name)
     raise AttributeError(f"module 'embedtrain' has no attribute {name!r}")
 
 

@@ -60,11 +60,9 @@ def used(monkeypatch):
     return found
 
 
-def evaluated(model, data, out):
-    command(
-        "evaluate", f"model={model}", "tasks=[local]", f"data_root={data}", f"output={out}", "device=fakegpu",
-        "scoring_workers=1",
-    )  # fmt: skip
+def evaluated(model, data, out, *more):
+    words = ["tasks=[local]", f"data_root={data}", f"output={out}", "device=fakegpu", "scoring_workers=1"]
+    command("evaluate", f"model={model}", *words, *more)
 
 
 def evaluated_in_python(model, data, out):
@@ -74,10 +72,7 @@ def evaluated_in_python(model, data, out):
 
 
 def planned(model, data, out):
-    command(
-        "evaluate", f"model={model}", "tasks=[local]", f"data_root={data}", f"output={out}", "device=fakegpu",
-        "plan=true",
-    )  # fmt: skip
+    evaluated(model, data, out, "plan=true")
 
 
 def mined(model, data, out):
