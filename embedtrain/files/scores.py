@@ -8,18 +8,14 @@ float32 vectors.
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from embedtrain.files.atomic import append, write_text
-from embedtrain.files.reading import read_json, read_text, reading
+from embedtrain.files.measured.lines import line_of, read_lines, write_lines
+from embedtrain.files.reading import read_json, reading
 from embedtrain.types import InputError, Score
-
-logger = logging.getLogger(__name__)
-
-_TYPES: dict[str, type | tuple[type, ...]] = {"step": int, "layer": int, "dim": int, "value": (int, float)}
 
 
 def read_scores(path: Path) -> list[Score]:
@@ -31,27 +27,18 @@ def read_scores(path: Path) -> list[Score]:
         InputError: a line is no JSON object, or lacks a field, or a field has the wrong type; names file
         and line.
     """
-    if not path.exists():
-        return []
-    lines = read_text(path, "Remove it and evaluate again").split("\n")
-    if lines[-1]:
-        logger.warning("%s: the last line was cut off while it was written; it is left out", path)
-    return [
-        _parse(line, f"{path.name}:{number}")
-        for number, line in enumerate(lines[:-1], start=1)
-        if line.strip()
-    ]
+    return read_lines(path, Score)
 
 
 def write_scores(path: Path, scores: Iterable[Score]) -> None:
     """Replaces the file by these rows at once: a reader sees the old rows or the new ones, never a part."""
-    write_text(path, "".join(_line(score) for score in scores))
+    write_lines(path, scores)
 
 
 def append_scores(path: Path, scores: Iterable[Score]) -> None:
     """Adds rows at the end of the file; they are on disk when it returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    append(path, "".join(map(_line, scores)).encode(errors="backslashreplace"), flushed=True)
+    append(path, "".join(map(line_of, scores)).encode(errors="backslashreplace"), flushed=True)
 
 
 class TaskFacts(NamedTuple):
@@ -121,23 +108,3 @@ def main_scores(scores: Sequence[Score]) -> list[Score]:
     for score in scores:
         first.setdefault((*score[:6], score.dtype), score)
     return list(first.values())
-
-
-def _line(score: Score) -> str:
-    return json.dumps(score._asdict(), ensure_ascii=False) + "\n"
-
-
-def _parse(line: str, where: str) -> Score:
-    with reading(where, "Remove the line or evaluate again"):
-        row = json.loads(line)
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: a score is a JSON object, got {type(row).__name__}")
-    row = Score._field_defaults | row
-    missing = [field for field in Score._fields if field not in row]
-    if missing:
-        raise InputError(f"{where}: no {', '.join(missing)}; a score has {', '.join(Score._fields)}")
-    for field in Score._fields:
-        expected = _TYPES.get(field, str)
-        if not isinstance(row[field], expected):
-            raise InputError(f"{where}: {field} has the wrong type, got {row[field]!r}")
-    return Score(**{field: row[field] for field in Score._fields})

@@ -53,8 +53,8 @@ def test_a_line_without_a_dtype_is_of_float32_vectors_and_every_line_written_has
     ("line", "message"),
     [
         ("{oops\n", r"scores.jsonl:2 cannot be read"),
-        ("[1]\n", r"scores.jsonl:2: a score is a JSON object, got list"),
-        (GOOD.replace('"step": 0, ', ""), r"scores.jsonl:2: no step; a score has run, step"),
+        ("[1]\n", r"scores.jsonl:2: expected a JSON object, got list"),
+        (GOOD.replace('"step": 0, ', ""), r"scores.jsonl:2: no step; there are run, task"),
         (GOOD.replace("}", ', "dtype": 8}'), r"scores.jsonl:2: dtype has the wrong type, got 8"),
         (GOOD.replace('"dim": 2', '"dim": "2"'), r"scores.jsonl:2: dim has the wrong type, got '2'"),
     ],

@@ -44,7 +44,12 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
 
 def write_lines(path: Path, values: Iterable[tuple[Any, ...]]) -> None:
     """Replaces the file by these values at once."""
-    write_text(path, "".join(f"{json.dumps(plain(value), ensure_ascii=False)}\n" for value in values))
+    write_text(path, "".join(map(line_of, values)))
+
+
+def line_of(value: tuple[Any, ...]) -> str:
+    """The line of a value, as `read_lines` reads it."""
+    return f"{json.dumps(plain(value), ensure_ascii=False)}\n"
 
 
 def replace_lines(path: Path, kind: type[T], values: Sequence[T], key: Callable[[T], Hashable]) -> None:
@@ -111,7 +116,7 @@ def _checked(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - by the
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
-    raise InputError(f"{where} has the wrong type, got {str(value)[:60]!r}. {CURE}")
+    raise InputError(f"{where} has the wrong type, got {repr(value)[:60]}. {CURE}")
 
 
 def _parsed(line: str, where: str) -> object:
