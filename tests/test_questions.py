@@ -28,4 +28,4 @@ def test_a_quoted_error_is_in_the_source(quoted):
 @pytest.mark.parametrize("quoted", QUOTED)
 def test_an_answer_follows(quoted):
     after = PAGE.partition(f"```text\n{quoted}\n```\n")[2]
-    assert re.match(r"\n[A-Z`\w\"]", after)
+    assert re.match(r"\n(?!```)[`\w\"]", after)

@@ -45,8 +45,6 @@ def run(settings: ReportSettings) -> None:
     written = write_report(settings)
     for line in written.notes:
         print(terminal(line))
-    for path in written.maps:
-        print(terminal(f"map: {path}   embedding-atlas {path} --text text --x x --y y"))
     print(terminal(f"report: {written.page}"))
 
 

@@ -92,9 +92,8 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
     module = getattr(getattr(guide, "model", None), "module", None)
     guide_bytes = 0.0 if module is None else _bytes(module.parameters())
     columns = len(first.whole.links.docs) + queue
-    held_at_once = min(
-        run.loss.objective.budget or budget_on(run.device), columns * len(first.whole.links.query)
-    )
+    budget = budget_on(run.device, run.loss.objective.budget)
+    held_at_once = min(budget, columns * len(first.whole.links.query))
     return Memory(
         process=max(0.0, resident - _bytes(_parameters(run)) - guide_bytes),
         weights=_bytes(_parameters(run)),

@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 
 def map_of(task: Untyped, bank: GridBank, sub: SubModel, *, run: str, step: int) -> Map | None:
-    """The map at a sub-model; None for other types of task, large corpora, and vectors that are not held.
+    """The map at a sub-model; None for other types of task, large corpora, vectors not held or not finite.
 
     Nothing is encoded. Positions are the two first principal components of the points.
     """
@@ -41,6 +41,8 @@ def map_of(task: Untyped, bank: GridBank, sub: SubModel, *, run: str, step: int)
     held = [one for one in documents if one is not None]
     queries = bank.of([one for one, _ in asked], sub).numpy()  # (Q, D)
     corpus = bank.of(held, sub).numpy()  # (N, D)
+    if not (np.isfinite(queries).all() and np.isfinite(corpus).all()):
+        return None
     scores = queries @ corpus.T  # (Q, N)
     depth = min(DEPTH, len(held) - 1)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]  # (Q, depth)

@@ -39,9 +39,7 @@ def object_rows(path: Path, first: Raw, second: Raw | None = None) -> Iterator[R
     rows = _rows(value)
     if rows is None:
         return None
-    found = (row if isinstance(row, dict) else InputError(f"{path}: row {number} is no object.")
-             for number, row in enumerate(rows, 1))  # fmt: skip
-    return (Raw(f"{path}: row {number}", number, row) for number, row in enumerate(found, 1))
+    return (Raw(f"{path}: row {number}", number, row) for number, row in enumerate(rows, 1))
 
 
 def is_ranking(value: object) -> bool:
@@ -78,12 +76,12 @@ def _rows(value: Mapping[str, Any]) -> list[Any] | None:
         listed = value.get(name)
         if isinstance(listed, list) and listed and all(isinstance(row, Mapping) for row in listed):
             return listed
-    columns = list(value.values())
+    columns, of_pandas = list(value.values()), False
     if columns and all(isinstance(column, Mapping) and column for column in columns):
         keys = list(columns[0])
         if all(key.isdecimal() for key in keys) and all(list(column) == keys for column in columns):
-            columns = [list(column.values()) for column in columns]
+            columns, of_pandas = [list(column.values()) for column in columns], True
     if all(isinstance(column, list) for column in columns) and len({len(column) for column in columns}) == 1:
-        if len(columns) > 1 and (len(columns[0]) >= FEWEST or columns[0] is not next(iter(value.values()))):
+        if len(columns) > 1 and (len(columns[0]) >= FEWEST or of_pandas):
             return [dict(zip(value, row, strict=True)) for row in zip(*columns, strict=True)]
     return None

@@ -14,6 +14,7 @@ from embedtrain.types import InputError
 
 BUSY = (errno.EACCES, errno.EAGAIN)
 _held: set[tuple[int, str]] = set()  # (process, lock): POSIX lets a process have its own lock twice
+_claiming = threading.Lock()  # of `_held`
 _working = threading.RLock()
 
 
@@ -78,18 +79,19 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self._name = (os.getpid(), os.path.realpath(path))
-        if self._name in _held:
-            raise BlockingIOError(errno.EAGAIN, "another thread has it", str(path))
-        self._file = path.open("ab")
-        try:
-            with naming(path):
-                _take(self._file)
-        except OSError as error:
-            self._file.close()
-            if error.errno in BUSY:
-                raise BlockingIOError(errno.EAGAIN, "another process has it", str(path)) from error
-            raise
-        _held.add(self._name)
+        with _claiming:
+            if self._name in _held:
+                raise BlockingIOError(errno.EAGAIN, "another thread has it", str(path))
+            self._file = path.open("ab")
+            try:
+                with naming(path):
+                    _take(self._file)
+            except OSError as error:
+                self._file.close()
+                if error.errno in BUSY:
+                    raise BlockingIOError(errno.EAGAIN, "another process has it", str(path)) from error
+                raise
+            _held.add(self._name)
 
     def close(self) -> None:
         """Let it go."""

@@ -46,8 +46,8 @@ def adapters_moved(after: Encoder) -> Adapters | None:
     if not layers:
         return None
     base = {path: layer.get_base_layer().weight for path, layer in layers}
-    update = [layer.get_delta_weight(ADAPTER).double().norm().item() for _, layer in layers]
-    below = [weight.double().norm().item() for weight in base.values()]
+    update = [layer.get_delta_weight(ADAPTER).cpu().double().norm().item() for _, layer in layers]
+    below = [weight.cpu().double().norm().item() for weight in base.values()]
     merged = _Sum()
     with merged_adapters(model):
         for path, weight in base.items():

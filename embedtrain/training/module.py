@@ -201,8 +201,9 @@ class TrainModule(pl.LightningModule):
 
     def facts(self) -> dict[str, float]:
         """What a line of metrics says: of the last step, and what the step added up since the line before."""
+        wide = torch.float32 if self.device.type == "mps" else torch.float64  # which MPS does not have
         of_device = {
-            name: value.detach().double() for name, value in self._noted.items() if isinstance(value, Tensor)
+            name: value.detach().to(wide) for name, value in self._noted.items() if isinstance(value, Tensor)
         }
         facts = {name: value for name, value in self._noted.items() if not isinstance(value, Tensor)}
         if of_device:  # one transfer

@@ -31,7 +31,7 @@ CASES = {
     "all": [*GUIDE, "queue=documents", "gradcache=chunks", "gradcache.max_tokens=64"],
     "decoder": ["pooling=mean"],
 }
-MOST_WAITS, MOST_KERNELS = 3, 60  # of a step; of a chunk of similarities, six sub-models
+MOST_WAITS, MOST_KERNELS = 1, 60  # of a step; of a chunk of similarities, six sub-models
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +89,10 @@ def step_of(rows, tiny_bert, tiny_llama, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_waits_three_times_at_most(case, step_of):
-    waits = step_of(case).waits
-    assert sum(waits.values()) <= MOST_WAITS, waits
+def test_a_step_waits_once(case, step_of):
+    counts = step_of(case)
+    assert counts.kernels, "the step ran on the device"
+    assert sum(counts.waits.values()) <= MOST_WAITS, counts.waits
 
 
 @pytest.mark.parametrize("case", ["plain", "all"])

@@ -74,11 +74,11 @@ def _named(files: Parts) -> dict[str, tuple[Path, ...]]:
             continue
         part = CALLED.get(match["part"], match["part"])
         split = match["before"] or match["after"]
-        if split is None or (part == "corpus" and match["part"] != name):
-            if split is None:
-                found[part] = tuple(paths)
-        elif split.split(".")[0] in SPLITS and part in ("queries", "qrels"):
-            found[f"{part}/{split}"] = tuple(paths)
+        if split is not None and (part not in ("queries", "qrels") or split.split(".")[0] not in SPLITS):
+            continue
+        key = part if split is None else f"{part}/{split}"
+        if key not in found or match["part"] == part:  # qrels before triplets, which say less
+            found[key] = tuple(paths)
     return found
 
 
@@ -95,9 +95,10 @@ def _whole_files(files: Parts) -> dict[str, tuple[Path, ...]]:
 
 
 def _is_whole(path: Path) -> bool:
-    return path.is_file() and ".json" in path.suffixes[-2:] and any(
-        isinstance(raw.value, dict) and is_ranking(raw.value) for raw in raw_rows(path)
-    )  # fmt: skip
+    if not path.is_file() or ".json" not in path.suffixes[-2:]:
+        return False
+    first = next(iter(raw_rows(path)), None)  # a whole ranking is one row
+    return first is not None and isinstance(first.value, dict) and is_ranking(first.value)
 
 
 def part_rows(path: Path, part: str, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
@@ -194,7 +195,7 @@ def ranking_rows(files: Parts, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
     def judge(where: str, row: Mapping[str, Any]) -> None:
         triplet = triplet_of(where, row)
         if triplet is None:
-            judgements.add(where, row)
+            judgements.judge(where, row)
         elif (known := judgements.known(where, triplet)) is not None:
             triplets.append((where, known))
 

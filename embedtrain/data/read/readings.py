@@ -146,9 +146,7 @@ def _documents(
     for group in groups:
         found = [by_plain[name] for name in group if name in by_plain]
         if group is POSITIVE[1]:  # {"text": [...], "answer_start": [...]} are spans of the context
-            found = [
-                name for name in found if not (isinstance(row[name], Mapping) and "answer_start" in row[name])
-            ]
+            found = [name for name in found if not _is_span(row[name])]
         if len(found) > 1 and group is POSITIVE[1]:
             raise _several(where, field, found, row)
         if found or numbered:

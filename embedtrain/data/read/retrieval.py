@@ -109,7 +109,11 @@ class Judgements:
             if judged is not None:
                 scores = self.scores.setdefault(judged.query, {})
                 scores |= dict.fromkeys(judged.negatives, 0) | scores | dict.fromkeys(judged.positives, 1)
-            return
+        else:
+            self.judge(where, row)
+
+    def judge(self, where: str, row: Mapping[str, Any]) -> None:
+        """Note a row that is no triplet; see `add`."""
         query, document, score = read_fields(where, _judgement(row), _JUDGEMENT).values()
         if query not in self._queries.rows or document not in self._corpus.rows:
             self._miss(where)

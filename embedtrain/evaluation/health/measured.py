@@ -35,6 +35,8 @@ def health_of(
         return []
     largest = max(subs)  # the last layer at its largest dim
     unit = bank.of(sample.texts, largest).numpy()
+    if not np.isfinite(unit).all():
+        return []
     reference = centred(unit.astype(np.float64) @ unit.T.astype(np.float64))
     lines = []
     for sub in sorted(subs):

@@ -6,6 +6,7 @@ others are lookups: each rank takes its share of them and spreads it over forked
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -26,8 +27,11 @@ from embedtrain.evaluation.sweeping.workers import forked
 from embedtrain.evaluation.vectors.bank import GridBank, NotHeldError
 from embedtrain.files.measured.health import add_health
 from embedtrain.files.measured.points import write_map
+from embedtrain.files.reading import reason_of
 from embedtrain.ranks import all_ranks, rank, world_size
 from embedtrain.types import Cell, Score
+
+logger = logging.getLogger(__name__)
 
 FORKS_PAY = 2.0  # seconds of scoring that are left of a task; below, forking costs what it saves
 
@@ -52,7 +56,8 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
             yield first, _measure(shared, collector, bank, first, keep=rank() == 0)
             counter.cells(1)
             if rank() == 0 and not looked_at:
-                looked_at = _look_at_vectors(shared, task, bank)
+                looked_at = True
+                _look_at_vectors(shared, task, bank)
             pending = []
             for cell, scores in _lookups(shared, collector, bank, rest):
                 if scores is None:
@@ -65,15 +70,20 @@ def score_task(shared: Sweep, task: AbsTask, pending: Sequence[Measured]) -> Ite
             task.unload_data()
 
 
-def _look_at_vectors(shared: Sweep, task: AbsTask, bank: GridBank) -> bool:
-    """Write health.jsonl, and the map of a retrieval task, of a task whose texts are encoded."""
+def _look_at_vectors(shared: Sweep, task: AbsTask, bank: GridBank) -> None:
+    """Write health.jsonl, and the map of a retrieval task, of a task whose texts are encoded.
+
+    Whatever fails here is logged: scores never depend on it, and other ranks wait for this one.
+    """
     subs = list(dict.fromkeys(sub for cell in shared.cells for sub in sub_models_of(cell)))
-    lines = health_of(task, bank, subs, run=shared.run, step=shared.step, weights=shared.revision)
-    add_health(shared.results.parent, lines)
-    found = map_of(task, bank, max(subs), run=shared.run, step=shared.step)
-    if found is not None:
-        write_map(shared.results.parent, *found)
-    return True
+    try:
+        lines = health_of(task, bank, subs, run=shared.run, step=shared.step, weights=shared.revision)
+        add_health(shared.results.parent, lines)
+        found = map_of(task, bank, max(subs), run=shared.run, step=shared.step)
+        if found is not None:
+            write_map(shared.results.parent, *found)
+    except Exception as error:
+        logger.warning("%s: no health or map of its vectors: %s", task.metadata.name, reason_of(error))
 
 
 def _lookups(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import types
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -30,16 +30,19 @@ def read_lines(path: Path, kind: type[T]) -> list[T]:
     Raises:
         InputError: a line is no JSON object, lacks a field, or a field has the wrong type; names the line.
     """
+    return [value_of(_parsed(line, where), kind, where) for where, line in placed_lines(path)]
+
+
+def placed_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(place, line) of each whole line that is not blank; an absent file has none."""
     if not path.exists():
-        return []
+        return
     lines = read_text(path, CURE).split("\n")
     if lines[-1]:
         log.warning("%s: the last line was cut off while it was written; it is left out", path)
-    return [
-        value_of(_parsed(line, f"{path.name}:{number}"), kind, f"{path.name}:{number}")
-        for number, line in enumerate(lines[:-1], start=1)
-        if line.strip()
-    ]
+    for number, line in enumerate(lines[:-1], start=1):
+        if line.strip():
+            yield f"{path.name}:{number}", line
 
 
 def write_lines(path: Path, values: Iterable[tuple[Any, ...]]) -> None:

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from embedtrain.files.measured.lines import CURE
-from embedtrain.files.reading import read_text
+from embedtrain.files.measured.lines import CURE, placed_lines
 from embedtrain.types import InputError
 
 METRICS = "metrics.jsonl"
@@ -26,10 +25,7 @@ def read_metrics(path: Path) -> list[Logged]:
     Raises:
         InputError: a line is not what training writes; names file and line.
     """
-    if not path.exists():
-        return []
-    lines = read_text(path, CURE).split("\n")[:-1]
-    return [_logged(line, f"{path.name}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    return [_logged(line, where) for where, line in placed_lines(path)]
 
 
 def _logged(line: str, where: str) -> Logged:

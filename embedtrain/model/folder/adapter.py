@@ -50,21 +50,22 @@ def save_adapter(encoder: Encoder, folder: str | Path, *, overwrite: bool = Fals
     with atomic_folder(folder, overwrite=overwrite) as beside:
         lora.save_adapter(encoder.backbone, beside, encoder.origin)
         write_tokenizer(encoder, beside)
-        write_contract(beside, contract_of(encoder, base=base))
+        contract = contract_of(encoder, base=base)
+        write_contract(beside, contract)
         if state := pooling_state(encoder):
             save_file(state, beside / POOLING)
-        (beside / "README.md").write_text(_card(encoder, folder.name, base), encoding="utf-8")
+        (beside / "README.md").write_text(_card(encoder, folder.name, contract), encoding="utf-8")
     return folder
 
 
-def _card(encoder: Encoder, name: str, base: Base) -> str:
+def _card(encoder: Encoder, name: str, contract: Contract) -> str:
     config = encoder.backbone.model.config
     switch: dict[str, bool] = {}
     if encoder.backbone.turned:
         own = config.model_type == "gemma3_text"
         switch = {"use_bidirectional_attention": True} if own else {"is_causal": False}
     return adapter_card(
-        contract_of(encoder, base=base),
+        contract,
         name,
         loader=loader_name(config),
         switch=switch,

@@ -20,8 +20,10 @@ FEWEST_ROWS = 16  # narrower chunks would make the matrix products slow
 ORDER: tuple[BlockName, ...] = ("query_docs", "query_queries", "doc_queries", "doc_docs")
 
 
-def budget_on(device: torch.device) -> int:
-    """Similarities held at a time where nobody says how many."""
+def budget_on(device: torch.device, budget: int | None = None) -> int:
+    """Similarities held at a time: `budget`, or where nobody says how many, what fits the device."""
+    if budget is not None:
+        return budget
     return BUDGET if device.type == "cpu" else DEVICE_BUDGET
 
 
@@ -114,7 +116,7 @@ class Step(NamedTuple):
         count, columns = len(target), len(self.pairing.owner)
         positive = torch.zeros(columns, dtype=torch.bool, device=device)  # (C,)
         positive[target] = True
-        budget = budget_on(device) if self.budget is None else self.budget
+        budget = budget_on(device, self.budget)
         size = max(budget // max(columns * blocks, 1), FEWEST_ROWS)
         for begin in range(0, count, size):
             end = min(begin + size, count)

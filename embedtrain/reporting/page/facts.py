@@ -65,7 +65,9 @@ def run_facts(folder: Path) -> list[Facts]:
     finished = _tried(problems, lambda: StageFolder(folder).finished, None)
     shared: Facts = {
         "folder": str(folder),
-        "state": _state(folder, record, curves, finished=finished is not None),
+        "state": _tried(
+            problems, lambda: _state(folder, record, curves, finished=finished is not None), "folder is gone"
+        ),
         "problems": problems,
         "curves": curves,
         "verdict": plain(_tried(problems, lambda: read_verdict(folder), None)),

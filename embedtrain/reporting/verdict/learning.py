@@ -60,12 +60,12 @@ def temperature(facts: Facts) -> Finding | None:
     """A temperature, set or learnt, at which a loss hardly learns."""
     learnt = [
         math.exp(-value)
-        for line in facts.metrics[-1:]
+        for line in facts.metrics
         for name, value in line.values.items()
         if name.endswith("log_inverse")
-    ]
+    ]  # the last line may be of a validation
     said = facts.setting("loss.temperature")
-    now = learnt[0] if learnt else said
+    now = learnt[-1] if learnt else said
     if not isinstance(now, float | int) or isinstance(now, bool) or COLDEST <= now <= HOTTEST:
         return None
     what = "only the nearest candidates count" if now < COLDEST else "all candidates count nearly alike"

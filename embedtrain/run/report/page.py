@@ -20,18 +20,18 @@ from embedtrain.settings.names import nearest
 from embedtrain.types import InputError
 
 NAMED = 3  # runs whose names make that of the folder
+READ = ("*.*", "stages/*/*.*", "model/*.json", "map/*.parquet", "items/**/*.npz")
 
 
 class Written(NamedTuple):
     """What a report left on the disk."""
 
     page: Path
-    maps: list[Path]  # parquet files for embedding-atlas
     notes: list[str]  # what could not be read, a line each
 
 
 def write_report(settings: ReportSettings) -> Written:
-    """The page of the runs as one file, and a file a map.
+    """The page of the runs as one file.
 
     Raises:
         InputError: a folder that does not exist, a file in the place that is not ours, plotly is missing.
@@ -43,7 +43,7 @@ def write_report(settings: ReportSettings) -> Written:
     data = _data(settings, folders)
     write_text(page, page_html(data))
     notes = [f"{run['name']}: {text}" for run in data["runs"] for text in run["problems"]]
-    return Written(page, [], notes)
+    return Written(page, notes)
 
 
 @contextmanager
@@ -93,7 +93,8 @@ def _state(folders: Sequence[Path]) -> str:
     """Changes whenever a file that the page reads does."""
     seen = []
     for folder in folders:
-        for path in sorted([*folder.glob("*.*"), *folder.glob("stages/*/*.*"), *folder.glob("model/*.json")]):
+        every = (path for pattern in READ for path in folder.glob(pattern) if not path.name.startswith("."))
+        for path in sorted(every):
             try:
                 facts = path.stat()
             except OSError:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 from embedtrain import console
 from embedtrain.data.read.sources import Example
@@ -83,6 +83,7 @@ def share_nearest(encoder: Encoder, rows: Sequence[Example]) -> float:
 def _fits(encoder: Encoder) -> bool:
     size = sum(item.numel() * item.element_size() for item in encoder.backbone.model.parameters())
     try:
-        return 1.2 * size < os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):  # no such number on this system
+        facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
+        return 1.2 * size < 1024 * int(facts["MemAvailable"].split()[0])  # caches of files count as free
+    except (ValueError, OSError, KeyError):  # no such number on this system
         return True

@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from small_runs import write_rows
 
+from embedtrain.data.read.ranking import ranking_files
 from embedtrain.data.read.sources import read_examples
 from embedtrain.data.stores.arrow import ArrowRows
 from embedtrain.evaluation.catalogue.local.sets import evaluated_splits, local_sets, used_files
@@ -234,3 +235,9 @@ def test_judgements_of_what_is_missing_are_counted_and_warned_of(folder, caplog)
     assert (
         json.dumps([example.positives for example in read_retrieval(folder).examples]).count("document") == 3
     )
+
+
+def test_judgements_go_before_triplets_which_say_less(folder):
+    triplets(folder)
+    write_rows(folder / "qrels.jsonl", judged(("query_id", "corpus_id", "score")))
+    assert [path.name for path in ranking_files(folder)["qrels"]] == ["qrels.jsonl"]

@@ -1,8 +1,10 @@
 """health.jsonl of a sweep: from vectors that are encoded anyway, the same lines whoever measures them."""
 
 import pytest
+import torch
 from tasks import local_tasks, swept
 
+from embedtrain.evaluation.vectors.bank import GridBank
 from embedtrain.files.measured.health import read_health
 from embedtrain.types import Cell
 
@@ -62,3 +64,23 @@ def test_tasks_without_pairs_have_lines_without_alignment(tmp_path, write, make_
     swept(make_encoder(), tasks, CELLS, tmp_path / "out")
     lines = read_health(tmp_path / "out")
     assert [(line.alignment, line.positive, line.pairs) for line in lines] == [(None, (), 0)] * 3
+
+
+def test_a_look_at_the_vectors_that_fails_costs_no_score(data, tmp_path, make_encoder, monkeypatch, caplog):
+    whole = swept(make_encoder(), data, CELLS, tmp_path / "whole")
+    monkeypatch.setattr("embedtrain.evaluation.sweeping.scoring.map_of", lambda *_, **__: 1 / 0)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/health.jsonl").write_text("{oops\n")
+    assert swept(make_encoder(), data, CELLS, tmp_path / "out") == whole
+    assert caplog.text.count("no health or map of its vectors") == 2
+    assert "health.jsonl:1" in caplog.text
+
+
+def test_vectors_that_are_not_finite_have_no_health_and_no_map(
+    data, tmp_path, make_encoder, monkeypatch, caplog
+):
+    monkeypatch.setattr(GridBank, "of", lambda _, texts, sub: torch.full((len(texts), sub.dim), torch.nan))
+    swept(make_encoder(), data, [Cell(3, 16)], tmp_path / "out")
+    assert "no health or map" not in caplog.text
+    assert read_health(tmp_path / "out") == []
+    assert not list((tmp_path / "out").rglob("*.parquet"))

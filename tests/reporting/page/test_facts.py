@@ -130,3 +130,9 @@ def test_texts_are_written_out_and_stay_data():
     data = shown({"a\x1b": ["\u202e</script>", math.nan, 1.5]})
     assert data == {"a\\x1b": ["\\u202e</script>", None, 1.5]}
     assert "<" not in json_inside(data)
+
+
+def test_a_folder_that_goes_while_it_is_read_is_said_to_be_gone(tmp_path):
+    (facts,) = run_facts(tmp_path / "gone")
+    assert facts["state"] == "folder is gone"
+    assert facts["problems"]

@@ -58,6 +58,12 @@ def test_the_state_changes_with_the_files_and_the_data_follow(plotly, folder):
         data = json.loads(ask(server, "/data")[1])
         assert (data["state"], data["live"]) == (state, True)
         assert ask(server, "/state")[1] == state
+        (folder / ".scores.jsonl.tmp").write_text("half a file")
+        assert ask(server, "/state")[1] == state
+        (folder / "map").mkdir(exist_ok=True)
+        (folder / "map/new.parquet").write_bytes(b"")
+        assert ask(server, "/state")[1] != state
+        (folder / "map/new.parquet").unlink()
         last = read_scores(folder / "scores.jsonl")[-1]
         append_scores(folder / "scores.jsonl", [last._replace(task="new")])
         now = ask(server, "/state")[1]

@@ -4,6 +4,7 @@ import pytest
 
 from embedtrain.files.measured.metrics import Logged
 from embedtrain.reporting.verdict.facts import Facts, next_name
+from embedtrain.reporting.verdict.learning import temperature
 
 WORDS = [
     "recipe=mine",
@@ -49,3 +50,9 @@ def test_a_curve_is_the_first_and_last_quarter():
     assert facts.curve("train/loss") == (7.5, 1.5)
     assert facts.curve("train/loss").fall == 6 / 7.5
     assert facts.curve("val/mean") is None
+
+
+def test_a_learnt_temperature_is_that_of_the_last_line_that_has_one():
+    learnt = [Logged(n, {"train/loss.log_inverse": value}) for n, value in enumerate((3.0, -2.0))]
+    found = temperature(Facts("a", 3, words=WORDS, metrics=[*learnt, Logged(2, {"val/mean": 0.5})]))
+    assert "the temperature became 7.39" in found.text
