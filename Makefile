@@ -16,7 +16,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "embedtrain needs Python 3.11 or newer; use make PYTHON=python3.11"; exit 1; }
-	@echo "installing into $(VENV) (once; about 2 GB)"
+	@echo "installing into $(VENV) (once; about 3 GB)"
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q -c constraints.txt torch
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[quickstart,dev]'
