@@ -28,7 +28,9 @@ def as_settings(words: Sequence[str]) -> list[str]:
     rest = ["serve=true" if word == "--serve" else word for word in words if word not in folders]
     if not folders:
         return rest
-    listed = ",".join(_quoted(folder) for folder in folders)
+    from embedtrain.cli.line.quoting import in_quotes
+
+    listed = ",".join(map(in_quotes, folders))
     return [f"runs=[{listed}]", *rest]
 
 
@@ -49,17 +51,9 @@ def run(settings: ReportSettings) -> None:
 
 
 def _is_folder(word: str) -> bool:
-    if word.startswith("-") or word in ("help",):
+    if word.startswith("-") or word == "help":
         return False
     return "=" not in word or (Path(word).is_dir() and not word.startswith(("runs=", "output=")))
-
-
-def _quoted(text: str) -> str:
-    """The text in the quotes of Hydra's grammar, in which a backslash before a quote escapes."""
-    from hydra.core.override_parser.types import Quote, QuotedString
-
-    quote = Quote.double if "'" in text else Quote.single
-    return QuotedString(text, quote).with_quotes()
 
 
 if __name__ == "__main__":

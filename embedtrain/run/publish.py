@@ -18,7 +18,7 @@ from embedtrain.files.measured.verdict import Verdict
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
 from embedtrain.model.folder.adapter import save_adapter
-from embedtrain.model.folder.card import renew_card
+from embedtrain.model.folder.card import PICTURE, renew_card
 from embedtrain.model.folder.export import save_encoder
 from embedtrain.ranks import alone
 from embedtrain.reporting.figures import save_heat_map
@@ -165,7 +165,7 @@ def _show(run: Run) -> None:
         return
     before = [score for score in scores if score.step == 0]
     Console().print(comparison(before, after, trained=run.sub_models))
-    picture = run.folder.path / "heat_map.png"
+    picture = run.folder.path / PICTURE
     save_heat_map(picture, before, after, trained=run.sub_models)
     show_leaderboard(run.folder.path, after, run.encoder)
     console.log(f"picture: {picture}")

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from embedtrain.escaping import csv_cell
 from embedtrain.files.atomic import append, sync, write_text
+from embedtrain.files.measured.metrics import METRICS
 from embedtrain.files.owned import moved
 
 
@@ -28,7 +29,7 @@ class FileLogger(Logger):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path = Path(folder) / METRICS
 
     @property
     def name(self) -> str:

@@ -33,7 +33,7 @@ def quoted(words: Sequence[str], settings: type, *, sweep: bool) -> list[str]:
 def as_typed(word: str) -> str:
     """`key=value` with the value as one text, in quotes for Hydra and for a shell."""
     key, _, value = word.partition("=")
-    return shlex.quote(f'{key}="{value}"') if '"' not in value else shlex.quote(f"{key}={_text(value)}")
+    return shlex.quote(f'{key}="{value}"') if '"' not in value else shlex.quote(f"{key}={in_quotes(value)}")
 
 
 def check_readable(words: Sequence[str]) -> None:
@@ -62,19 +62,19 @@ def _quoted(word: str, settings: type, *, sweep: bool) -> str:
             return word  # a bracket that nothing closes
         if sweep and "," in value and not Path(value).exists():
             return _or(word, f"{key}={_each(value)}")
-        return f"{key}={_text(value)}"
+        return f"{key}={in_quotes(value)}"
     found = read.value()
     if isinstance(found, ChoiceSweep):
-        return f"{key}={_text(value)}" if found.simple_form and Path(value).exists() else word
+        return f"{key}={in_quotes(value)}" if found.simple_form and Path(value).exists() else word
     other = isinstance(found, bool | int | float | str) and found != value  # a number, or spaces left out
     texts = without_none(hint_of(settings, key.lstrip("+").split(".")))[0] is str
-    return f"{key}={_text(value)}" if other and (texts or Path(value).exists()) else word
+    return f"{key}={in_quotes(value)}" if other and (texts or Path(value).exists()) else word
 
 
 def _each(values: str) -> str:
     """Values between commas, those that cannot be read in quotes."""
     parts = values.split(",")
-    return ",".join(_text(part) if part and _parsed(f"key={part}") is None else part for part in parts)
+    return ",".join(in_quotes(part) if part and _parsed(f"key={part}") is None else part for part in parts)
 
 
 def _or(word: str, better: str) -> str:
@@ -88,6 +88,7 @@ def _parsed(word: str) -> Override | None:
         return None
 
 
-def _text(value: str) -> str:
+def in_quotes(value: str) -> str:
+    """The text in the quotes of Hydra's grammar, in which a backslash before a quote escapes."""
     quote = Quote.double if "'" in value else Quote.single
     return QuotedString(value, quote).with_quotes()

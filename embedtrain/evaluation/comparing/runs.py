@@ -86,6 +86,22 @@ def at_step(folder: Path, step: int, name: str | None = None) -> Run:
     return Run(name, folder, step, table)
 
 
+def at_whole(one: Run, other: Run) -> tuple[Run, Run, Cell]:
+    """Both runs with the tasks that both have, and the largest float32 cell that both measured.
+
+    Raises:
+        InputError: they have no task or no such cell in common.
+    """
+    keys = [key for key in other.scores if key in one.scores]
+    if not keys:
+        raise InputError(f"{one.name} and {other.name} have no task in common.")
+    one, other = (run._replace(scores={key: run.scores[key] for key in keys}) for run in (one, other))
+    cells = [cell for cell in one.cells & other.cells if cell.dtype == "float32"]
+    if not cells:
+        raise InputError(f"{one.name} and {other.name} have no cell in common.")
+    return one, other, max(cells, key=lambda cell: (cell.layer * cell.dim, cell.layer))
+
+
 def read_seeds(text: str, pattern: str) -> dict[str, Run]:
     """The runs of several seeds: the folders named FOLDER + pattern, by what matches the pattern's star.
 

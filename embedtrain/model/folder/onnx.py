@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.card import Story
+from embedtrain.model.folder.card import GRAPHS, Story
 from embedtrain.model.folder.describe import write_tokenizer
 from embedtrain.model.folder.export import shipped_parts, write_model
 from embedtrain.model.folder.quantize import PROBE, Quantized, quantize
@@ -43,7 +43,7 @@ from embedtrain.types import InputError, Inputs, SubModel
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-FOLDER, FILE, INT8 = "onnx", "model.onnx", "model_quantized.onnx"
+FOLDER, FILE, INT8 = GRAPHS, "model.onnx", "model_quantized.onnx"
 TOKENS = ("input_ids", "attention_mask")  # of the inputs, those that a tokenizer gives
 OUTPUTS = ("token_embeddings", "sentence_embedding")
 NEEDED = ("onnx", "onnxscript", "onnxruntime")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtrain.evaluation.comparing.compare import Judgement, Row, compare_runs
-from embedtrain.evaluation.comparing.runs import Run, at_step
+from embedtrain.evaluation.comparing.runs import Run, at_step, at_whole
 from embedtrain.evaluation.comparing.statistics import Settings as Resampling
 from embedtrain.reporting.page.facts import Facts
 from embedtrain.types import Cell, InputError
@@ -43,14 +43,7 @@ def add_tests(runs: Sequence[Facts], resamples: int) -> None:
 
 
 def _compared(one: Run, other: Run, judgement: Judgement) -> list[Row]:
-    common = [key for key in one.scores if key in other.scores]
-    if not common:
-        raise InputError(f"{one.name} and {other.name} have no task in common.")
-    one, other = (run._replace(scores={key: run.scores[key] for key in common}) for run in (one, other))
-    cells = [cell for cell in one.cells & other.cells if cell.dtype == "float32"]
-    if not cells:
-        raise InputError(f"{one.name} and {other.name} have no cell in common.")
-    whole = max(cells, key=lambda cell: (cell.layer * cell.dim, cell.layer))
+    one, other, whole = at_whole(one, other)
     return compare_runs(one, [other], [(whole, whole)], judgement)
 
 

@@ -13,6 +13,8 @@ from pytorch_lightning.loggers import WandbLogger
 from embedtrain.files.measured.lines import plain
 from embedtrain.files.measured.verdict import Verdict, read_verdict
 from embedtrain.files.scores import main_scores, read_scores
+from embedtrain.model.folder.card import PICTURE
+from embedtrain.model.folder.contract import FILE as CONTRACT
 from embedtrain.ranks import rank
 from embedtrain.run.run import Run
 from embedtrain.training.loggers import others
@@ -42,8 +44,8 @@ def _show(run: Run, logger: WandbLogger) -> None:
     scores = main_scores(read_scores(run.folder.scores))
     if scores:
         shown: dict[str, Any] = {"cells": wandb.Table(list(COLUMNS), rows_of(scores))}
-        if (folder / "heat_map.png").exists():
-            shown["heat_map"] = wandb.Image(str(folder / "heat_map.png"))
+        if (folder / PICTURE).exists():
+            shown["heat_map"] = wandb.Image(str(folder / PICTURE))
         experiment.log(shown)
     verdict = read_verdict(folder)
     if verdict is not None:
@@ -74,7 +76,7 @@ def _artifact(name: str, model: Path) -> Any:  # noqa: ANN401 - wandb has no typ
     """The model's folder, with its contract; the files stay where they are until they are sent."""
     import wandb
 
-    contract = json.loads((model / "embedtrain.json").read_text("utf-8"))
+    contract = json.loads((model / CONTRACT).read_text("utf-8"))
     artifact = wandb.Artifact(f"model-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}", "model", metadata=contract)
     for file in sorted(path for path in model.rglob("*") if path.is_file()):
         artifact.add_file(str(file), file.relative_to(model).as_posix(), policy="immutable")

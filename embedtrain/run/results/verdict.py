@@ -7,7 +7,7 @@ from pathlib import Path
 from embedtrain import console
 from embedtrain.evaluation.comparing.compare import Judgement, Row, compare_runs
 from embedtrain.evaluation.comparing.runs import Run as Measured
-from embedtrain.evaluation.comparing.runs import TaskSplit, at_step
+from embedtrain.evaluation.comparing.runs import TaskSplit, at_step, at_whole
 from embedtrain.evaluation.comparing.statistics import Settings as Resampling
 from embedtrain.evaluation.per_item.stored import items_file
 from embedtrain.files.measured.cost import read_cost
@@ -66,15 +66,10 @@ def changes_of(folder: Path, step: int, first: int = 0) -> list[Change]:
         first: of those that they are compared with.
     """
     try:
-        before, after = at_step(folder, first), at_step(folder, step)
-    except InputError:  # one of the two was not measured
+        *sides, cell = at_whole(at_step(folder, first), at_step(folder, step))
+    except InputError:  # one of the two was not measured, or not the same
         return []
-    keys = [key for key in after.scores if key in before.scores]
-    sides = [run._replace(scores={key: run.scores[key] for key in keys}) for run in (before, after)]
-    cells = [cell for cell in sides[0].cells & sides[1].cells if cell.dtype == "float32"] if keys else []
-    if not cells:
-        return []
-    cell = max(cells, key=lambda cell: (cell.layer * cell.dim, cell.layer))
+    keys = list(sides[1].scores)
     kept = [key for key in keys if all(_items(run, key, cell).exists() for run in sides)]
     one, other = (run._replace(scores={key: run.scores[key] for key in kept}) for run in sides)
     rows = compare_runs(one, [other], [(cell, cell)], JUDGEMENT) if kept else []
