@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedtrain.api import (
-        Evaluation,
         Mined,
-        Model,
-        Run,
         compare,
         evaluate,
         export,
-        load,
+        merge,
         mine,
         report,
         train,
     )
+    from embedtrain.api.objects import Evaluation, Model, Run, load
     from embedtrain.types import Cell, InputError, Score, SubModel
 
 __version__ = "0.1.0"
@@ -43,6 +41,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "merge",
     "mine",
     "report",
     "train",

@@ -51,6 +51,7 @@ MAY_IMPORT = {
     }
     | PARTS,
     "evaluation": VALUES | {"files", "ranks", "vectors"} | PARTS,
+    "merging": {"types", "content_ids"},
     "mining": {
         "types",
         "content_ids",
@@ -66,7 +67,7 @@ MAY_IMPORT = {
     | PARTS,
     "reporting": {"types", "escaping", "files"},
     "deploy": {"types", "escaping", "settings", "model"},
-    "run": BOTTOM | PARTS | {"training", "evaluation", "mining", "reporting", "deploy"},
+    "run": BOTTOM | PARTS | {"training", "evaluation", "merging", "mining", "reporting", "deploy"},
     "doctor": BOTTOM | PARTS | {"training", "evaluation", "mining", "run"},
     "api": BOTTOM | PARTS | {"run"},
     "cli": BOTTOM | PARTS | {"training", "evaluation", "mining", "reporting", "run", "doctor"},

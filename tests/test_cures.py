@@ -26,6 +26,7 @@ NEEDED = {  # words without which a command is refused
     "compare": ["runs=[x]"],
     "report": ["runs=[x]"],
     "export": ["model=m", "out=o"],
+    "merge": ["runs=[x,y]"],
     "mine": ["source=s", "out=o.jsonl", "teacher=minilm", "selection=naive"],
 }
 TAKEN_BEFORE = {

@@ -22,6 +22,7 @@ from embedtrain.settings.commands import (
     TrainSettings,
 )
 from embedtrain.settings.component import GIVEN_BY_THE_RUN
+from embedtrain.settings.merge import MergeSettings
 from embedtrain.settings.places import config_dir
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,7 @@ SCHEMAS = {
     "## `embedtrain-compare`": CompareSettings,
     "## `embedtrain-report`": ReportSettings,
     "## `embedtrain-export`": ExportSettings,
+    "## `embedtrain-merge`": MergeSettings,
     "## `embedtrain-mine`": MineSettings,
     "## `embedtrain-doctor`": DoctorSettings,
 }

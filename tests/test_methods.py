@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "docs/methods").glob("*.md"))}
 GOLDEN = {path.stem for path in (ROOT / "tests/golden").glob("*.npz")}
 GROUPS = {path.name: {o.stem for o in path.glob("*.yaml")} for path in config_dir("conf").glob("*/")}
-MUST_NAME = ("plan", "loss", "distill", "selection", "gradcache")  # every option of these is on some page
+MUST_NAME = (
+    "plan",
+    "loss",
+    "distill",
+    "selection",
+    "gradcache",
+    "method",
+)  # every option of these is on some page
 ELSEWHERE = {"full", "scheduled", "none", "weighted_sum"}  # no method of a paper
 
 

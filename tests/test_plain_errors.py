@@ -39,6 +39,12 @@ def functions(tiny_bert, small_data, tmp_path_factory):
         "compare runs": embedtrain.compare,
         "compare one": lambda value: embedtrain.compare([value]),
         "compare output": lambda value: embedtrain.compare(["nowhere"], output=value),
+        "merge runs": embedtrain.merge,
+        "merge one": lambda value: embedtrain.merge([tiny_bert, value], output_root=out / "m"),
+        "merge output_root": lambda value: embedtrain.merge([tiny_bert, tiny_bert], output_root=value),
+        "merge probe": lambda value: embedtrain.merge(
+            [tiny_bert, tiny_bert], output_root=out / "m", method="greedy", probe=value
+        ),
         "report runs": lambda value: embedtrain.report(value, output=out / "r"),
     }
 
@@ -46,8 +52,14 @@ def functions(tiny_bert, small_data, tmp_path_factory):
 PLACES = [
     "load model", "export model", "export out", "evaluate model", "evaluate output", "evaluate data_root",
     "mine source", "mine out", "mine teacher", "compare runs", "compare one", "compare output", "report runs",
+    "merge runs", "merge one", "merge output_root", "merge probe",
 ]  # fmt: skip
-MAY_BE_LEFT_OUT = {"evaluate output": (None, 3), "evaluate data_root": (None, 3), "compare output": (None,)}
+MAY_BE_LEFT_OUT = {
+    "evaluate output": (None, 3),
+    "evaluate data_root": (None, 3),
+    "compare output": (None,),
+    "merge output_root": (None, 3),
+}
 
 
 @pytest.mark.parametrize("value", NO_PLACE, ids=lambda value: ascii(value)[:12])

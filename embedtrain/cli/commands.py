@@ -14,6 +14,7 @@ from embedtrain.settings.commands import (
     ReportSettings,
     TrainSettings,
 )
+from embedtrain.settings.merge import MergeSettings
 from embedtrain.settings.places import config_dir
 
 CLOSING = "Set anything as key=value; show=true prints every setting with its value and runs nothing."
@@ -99,6 +100,19 @@ COMMANDS = {
         "mine",
         "the same command keeps the vectors that are encoded, and does the rest",
         ("out",),
+    ),
+    "merge": Command(
+        "Make one model of several runs: an average, task vectors, a soup.",
+        "Runs of one base in; a run folder with the model, its scores and those of the runs out.",
+        MergeSettings,
+        (
+            "'runs=[runs/one,runs/two]' name=both",
+            "'runs=[runs/one,runs/two]' name=both method=ties base_share=0.3",
+            "'runs=[runs/one,runs/two]' name=both method=self_positioning probe=rows.jsonl",
+        ),
+        "merge",
+        "the same command keeps what is merged and measured, and does the rest",
+        ("output_root", "name"),
     ),
     "doctor": Command(
         "Look for what is wrong with a run before it trains.",

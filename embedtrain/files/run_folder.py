@@ -35,8 +35,8 @@ WHOLE = re.compile(r"(model|adapter|cut_L\d+_D\d+)/")  # folders in it that bear
 COPY = re.compile(r"\.(model|adapter|cut_L\d+_D\d+)\.")  # of them, unfinished or replaced
 # What a run or an evaluation writes, by its path in the run folder or in a stage's.
 ENTRIES = re.compile(
-    r"(stages/[^/]+/)?(eval_during/)?"
-    r"(config\.yaml|metrics\.(jsonl|csv)|(scores|health|cost)\.jsonl|(tasks|weights|verdict)\.json"
+    r"((stages|ingredients)/[^/]+/)?(eval_during/)?"
+    r"(config\.yaml|metrics\.(jsonl|csv)|(scores|health|cost)\.jsonl|(tasks|weights|verdict|merge)\.json"
     r"|leaderboard\.(csv|md)|heat_map\.png|loggers\.json|finished\.json|comparison\.json|\.[^/]+\.tmp"
     r"|checkpoints/(\.?(step_\d+|last|best(_\w+)?)\.ckpt(\.damaged|\.tmp|\.link)?)"
     r"|map/[^/]+\.parquet|map/\.[^/]+\.tmp|mteb/.+\.jsonl?|items/.+\.npz(\.tmp)?|vectors/[^/]+/[^/]+\.vectors|mined/\.?(step|rank)_\d+\.npz(.*\.tmp)?"
@@ -130,6 +130,7 @@ class RunFolder:
         given: Mapping[str, Any],
         identity: Mapping[str, str] | None = None,
         *,
+        base: Mapping[str, str] | None = None,
         world_size: int,
     ) -> bool:
         """Make the folder ready for a run; True if an unfinished one continues.
@@ -140,6 +141,7 @@ class RunFolder:
             config: the value of every setting, defaults included.
             given: those that were given.
             identity: hashes of what the run trains on.
+            base: what it begins with (see `Record`).
             world_size: ranks.
 
         Raises:
@@ -149,7 +151,8 @@ class RunFolder:
         identity = {} if identity is None else identity
         if self.replaces:
             self._require_own()
-            write_record(self._draft / "config.yaml", config, given, identity, world_size=world_size)
+            draft = self._draft / "config.yaml"
+            write_record(draft, config, given, identity, base=base, world_size=world_size)
             self._replace()
             return False
         record = read_record(self.config)
@@ -168,7 +171,7 @@ class RunFolder:
             )
         self._require_free()
         self.path.mkdir(parents=True, exist_ok=True)
-        write_record(self.config, config, given, identity, world_size=world_size)
+        write_record(self.config, config, given, identity, base=base, world_size=world_size)
         return False
 
     def settle(self) -> None:

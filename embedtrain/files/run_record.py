@@ -45,6 +45,7 @@ class Record(NamedTuple):
     given: dict[str, Any] | None  # those that were given; None in a run of a version that did not say
     versions: dict[str, str]
     identity: dict[str, str]  # hashes of what it trains on, by what they are of; empty in an old run
+    base: dict[str, str]  # what it began with: its whole path or hub name, and the hash of its weights
 
     def part(self, key: str) -> Mapping[str, Any]:
         """The settings of a group; none where it was not chosen."""
@@ -65,13 +66,13 @@ def read_record(path: Path) -> Record | None:
     try:
         facts = read_yaml(path, "")
         config, versions, given = facts["config"], facts["versions"], facts.get("given")
-        identity = facts.get("identity", {})
+        identity, base = facts.get("identity", {}), facts.get("base", {})
     except (InputError, KeyError, TypeError, AttributeError):
         return None
-    parts = (config, versions, identity, {} if given is None else given)
+    parts = (config, versions, identity, base, {} if given is None else given)
     if not all(isinstance(part, dict) for part in parts) or "embedtrain" not in versions:
         return None
-    return Record(config, given, versions, identity)
+    return Record(config, given, versions, identity, base)
 
 
 def how_to_train_on(folder: Path, record: Record, config: Mapping[str, Any]) -> str:
@@ -95,6 +96,7 @@ def write_record(
     given: Mapping[str, Any],
     identity: Mapping[str, str],
     *,
+    base: Mapping[str, str] | None = None,
     world_size: int,
 ) -> None:
     """Write config.yaml, whole, with versions and commit."""
@@ -105,6 +107,7 @@ def write_record(
         "commit": commit(),
         "world_size": world_size,
         "identity": dict(identity),
+        "base": dict(base or {}),
     }
     write_text(path, yaml.safe_dump(facts, sort_keys=False))
 

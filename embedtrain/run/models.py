@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedtrain.files.owned import REPLACED, recover
 from embedtrain.files.run_folder import RunFolder
+from embedtrain.files.run_record import read_record
 from embedtrain.types import InputError
 
 
@@ -23,9 +24,7 @@ def model_folder(name: str) -> str:
             run = RunFolder(folder.parent, folder.name)
             run.lock()
             run.release()
-    if (folder / "config.yaml").exists() and any(
-        (folder / name).exists() for name in ("checkpoints", "stages")
-    ):
+    if read_record(folder / "config.yaml") is not None:
         if not (folder / "model").exists():
             raise InputError(f"{name} is a run that has not finished: run its command again to finish it")
         return str(folder / "model")

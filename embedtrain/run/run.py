@@ -17,6 +17,7 @@ from embedtrain.model.folder.describe import identity_of
 from embedtrain.ranks import wait
 from embedtrain.run import build as parts
 from embedtrain.run.measure import check_measurement
+from embedtrain.run.merging.base import base_facts
 from embedtrain.run.stage import Stage, make_stage
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import effective, given
@@ -65,7 +66,8 @@ class Run:
             if settings.overwrite and not self.settings.overwrite and self._is_other(facts):
                 self._build(settings, anew=True)
             if self.is_main:
-                self.folder.prepare(*facts, self.identity, world_size=self.stage.trainer.world_size)
+                world_size = self.stage.trainer.world_size
+                self.folder.prepare(*facts, self.identity, base=self.base, world_size=world_size)
             self.folder.replaces = False
             self._place = Place(self.folder.path)
         except BaseException:
@@ -82,6 +84,7 @@ class Run:
         encoder = self.starting_encoder()
         named = self.is_main or settings.overwrite  # then every rank must know whether the run is the same
         self.identity = identity_of(encoder) if named else {}
+        self.base = base_facts(settings, encoder) if self.is_main else {}
         last = self.stage = self._begin(encoder)
         for number in range(self._number, len(self._stages)):  # a mistake is worth knowing now
             last = self._built(number, self.starting_encoder()) if number > self._number else last

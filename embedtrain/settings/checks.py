@@ -70,6 +70,9 @@ RANGES = {
     "resamples": Range(100),
     "port": Range(0, 65535),
     "floor": SHARE,
+    "base_share": SHARE,
+    "probe_rows": Range(2),
+    "probe_batch_size": Range(2),
 }
 FILLED = {"layers", "dims", "dtypes", "runs", "languages", "EvaluateSettings.tasks"}  # lists of one or more
 

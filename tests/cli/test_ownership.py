@@ -68,6 +68,8 @@ NAMED = {
         report,
         "mine source=ROWS out=ROOT/out.jsonl teacher.path=MODEL overwrite=true",
     ),
+    "merge": ("runs/x", thesis, "merge runs=[MODEL,MODEL] name=x output_root=ROOT/runs overwrite=true"),
+    "merge, unasked": ("runs/x", thesis, "merge runs=[MODEL,MODEL] name=x output_root=ROOT/runs"),
     "evaluate": ("out", picture, "evaluate model=MODEL tasks=[find] data_root=DATA output=ROOT/out"),
     "evaluate to a file": ("out", report, "evaluate model=MODEL tasks=[find] data_root=DATA output=ROOT/out"),
     "doctor": ("out.json", report, "doctor name=x doctor.out=ROOT/out.json"),
@@ -188,6 +190,7 @@ AT_ONCE = {
     "evaluate": "evaluate model=MODEL tasks=[find] data_root=DATA layers=[1] dims=[8] output=ROOT/out",
     "mine": "mine source=ROWS out=ROOT/out teacher.path=MODEL",
     "train": "train name=out output_root=ROOT trainer.max_steps=1",
+    "merge": "merge runs=[MODEL,MODEL] name=out output_root=ROOT",
 }
 
 

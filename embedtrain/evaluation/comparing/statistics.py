@@ -87,7 +87,7 @@ def bootstrap(first: Sample, second: Sample, resamples: int, seed: int) -> Float
     Raises:
         InputError: no resample defines it.
     """
-    draws = [_difference(first, second, counts) for counts in _resamples(first.part, resamples, seed)]
+    draws = [_difference(first, second, counts) for counts in drawn_counts(first.part, resamples, seed)]
     found = np.concatenate(draws)
     found = found[~np.isnan(found)]
     if not len(found):
@@ -208,7 +208,7 @@ def _difference(first: Sample, second: Sample, counts: Floats) -> Floats:
     return second.under(counts) - first.under(counts)
 
 
-def _resamples(part: NDArray[np.int64], resamples: int, seed: int) -> Iterator[Floats]:
+def drawn_counts(part: NDArray[np.int64], resamples: int, seed: int) -> Iterator[Floats]:
     """Counts of items drawn with replacement within their part, blocks of (r, n)."""
     generator, count = np.random.default_rng(seed), len(part)
     rows = [np.flatnonzero(part == number) for number in range(int(part.max()) + 1)]

@@ -9,9 +9,10 @@ from inspect import signature
 from pathlib import Path
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from embedtrain.model.backbone.merging import merged_adapters
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import (
     Base,
@@ -127,6 +128,12 @@ def parameter_count(encoder: Encoder, layer: int) -> int:
     own = sum(item.numel() for item in kept if id(item) not in gone)
     pooling = cast(nn.Module, encoder.pooling.cut(layer))
     return own + sum(item.numel() for item in pooling.parameters())
+
+
+def plain_weights(encoder: Encoder) -> dict[str, Tensor]:
+    """All tensors of an encoder by name, adapters merged: those that its folder has."""
+    with merged_adapters(encoder.backbone.model):
+        return {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
 
 
 def weights_hash(encoder: Encoder) -> str:

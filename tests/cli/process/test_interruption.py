@@ -41,12 +41,15 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
     """(command, folder) -> its words, which write below the folder."""
     root = tmp_path_factory.mktemp("measured")
     words = [*small_run, f"output_root={root}", "trainer.max_steps=2", "evaluation.tasks=[local]"]
-    made = root / "x"
+    made, others = root / "x", [root / "a", root / "b"]
 
     def of(name, folder):
         run = [*small_run, "name=y", f"output_root={folder}", "trainer.max_steps=30"]
         if name in ("compare", "report") and not made.exists():
             command("train", *words, f"evaluation.data_root={small_data}", "name=x")
+        if name == "merge" and not others[0].exists():
+            for each in others:
+                command("train", *run[:-3], f"output_root={root}", "trainer.max_steps=2", f"name={each.name}")
         mined = f"source={small_data}/train.jsonl out={folder}/y.jsonl teacher=model teacher.path={tiny_bert}"
         return {
             "train": run,
@@ -60,6 +63,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
             "compare": [f"runs=[{made}]", f"output={folder}/y", "resamples=100"],
             "report": [f"runs=[{made}]", f"output={folder}/y"],
             "export": [f"model={tiny_bert}", "layer=2", "dim=8", f"out={folder}/y"],
+            "merge": [f"runs=[{others[0]},{others[1]}]", f"output_root={folder}", "name=y"],
             "mine": [*mined.split(), "selection.depth=8", "selection.per_row=2"],
         }[name]
 

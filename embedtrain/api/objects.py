@@ -1,13 +1,12 @@
-"""The commands as functions: the same names and settings, objects back, in the process that calls."""
+"""What the functions give: models, runs, evaluations."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,6 @@ from embedtrain.model.folder.export import check_sub_model, load_encoder
 from embedtrain.model.inputs.prompts import listed_texts
 from embedtrain.run.models import model_folder
 from embedtrain.run.results.artefacts import score_frame
-from embedtrain.settings.commands import (
-    CompareSettings,
-    EvaluateSettings,
-    ExportSettings,
-    MineSettings,
-    ReportSettings,
-    TrainSettings,
-)
-from embedtrain.settings.options import settings_from
 from embedtrain.settings.places import package_path
 from embedtrain.settings.signatures import plain
 from embedtrain.types import InputError, Role, Score, SubModel
@@ -154,13 +144,6 @@ class Evaluation(NamedTuple):
         return score_frame(self.scores)
 
 
-class Mined(NamedTuple):
-    """What a mining wrote."""
-
-    rows: Path  # training rows with negatives
-    statistics: dict[str, Any]
-
-
 @plain
 def load(model: str | Path | Run, *, device: str = "auto") -> Model:
     """The model of a run folder, a model folder, `package:NAME/folder` or a hub name.
@@ -172,122 +155,13 @@ def load(model: str | Path | Run, *, device: str = "auto") -> Model:
     Raises:
         InputError: if there is none, its run has not finished, or the device is not there.
     """
-    source = _place(model, "model")
+    source = place_of(model, "model")
     located = package_path(source) if source.startswith("package:") else source
     place = device_of(device)
     return Model(load_encoder(model_folder(located)).to(place), source)
 
 
-@plain
-def train(**settings: Any) -> Run:  # noqa: ANN401 - as many types as there are settings
-    """Train a model, or continue a run that was stopped; as `embedtrain-train`.
-
-    Args:
-        settings: `name` and `data` must be given. A group takes an option's name (`loss="cosent"`), a mapping
-            (`plan={"pairs": [[3, 96], [6, 384]]}`, `loss={"option": "cosent", "temperature": 0.1}`) or None;
-            `recipe` starts from a recipe.
-
-    Raises:
-        InputError: for what can be mended; nothing has been written then.
-        KeyboardInterrupt: after Ctrl-C in the main thread; the last whole step is saved.
-    """
-    from embedtrain.run.train import train_here as run_training
-
-    made = settings_from(TrainSettings, "train", settings)
-    if made.trainer.devices * made.trainer.num_nodes > 1:
-        raise InputError(
-            "several devices need a process each: use the command embedtrain-train, or trainer={'devices': 1}"
-        )
-    return Run(run_training(made).folder.path)
-
-
-@plain
-def evaluate(model: Model | Run | str | Path, **settings: Any) -> Evaluation:  # noqa: ANN401
-    """Scores of a model at every (layer, dim, dtype) asked for; as `embedtrain-evaluate`.
-
-    Raises:
-        InputError: for what cannot be measured, and for tasks that failed once all others are written.
-    """
-    from embedtrain.run.evaluate import evaluate_encoder
-
-    loaded = model if isinstance(model, Model) else load(model, device="cpu")  # `device` moves it
-    made = settings_from(EvaluateSettings, "evaluate", {"model": loaded.source, **settings})
-    result = evaluate_encoder(made, loaded.encoder, loaded.source)
-    if result is None:
-        raise InputError("plan_only prints what an evaluation costs: use the command embedtrain-evaluate")
-    if result.failed is not None:
-        raise result.failed
-    return Evaluation(result.folder, result.scores)
-
-
-@plain
-def export(model: Run | str | Path, out: str | Path, **settings: Any) -> Path:  # noqa: ANN401
-    """The folder of a smaller model, or of an ONNX graph; as `embedtrain-export`.
-
-    Raises:
-        InputError: if there is no such model or cut, or `out` exists already.
-    """
-    from embedtrain.run.export import export as write
-
-    keys = {"model": _place(model, "model"), "out": _place(out, "out"), **settings}
-    return write(settings_from(ExportSettings, "export", keys)).folder
-
-
-@plain
-def mine(source: str | Path, out: str | Path, **settings: Any) -> Mined:  # noqa: ANN401
-    """Training rows with hard negatives; as `embedtrain-mine`.
-
-    Raises:
-        InputError: for what can be mended; nothing has been written then.
-    """
-    from embedtrain.run.mine import mine as run_mining
-
-    keys = {"source": _place(source, "source"), "out": _place(out, "out"), **settings}
-    result = run_mining(settings_from(MineSettings, "mine", keys))
-    if result.rows is None or result.statistics is None:
-        raise InputError("shard encodes a part of the texts: use the command embedtrain-mine for it")
-    return Mined(result.rows, json.loads(result.statistics.read_text("utf-8")))
-
-
-@plain
-def compare(runs: Sequence[Run | Evaluation | str | Path], **settings: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Which differences are more than chance: rows, and what `embedtrain-compare` writes beside them.
-
-    Raises:
-        InputError: for what cannot be compared.
-    """
-    from embedtrain.run.compare import comparison_of, subset_of
-
-    made = settings_from(CompareSettings, "compare", {"runs": _places(runs), **settings})
-    return subset_of(made) if made.subset else comparison_of(made)
-
-
-@plain
-def report(
-    runs: Run | Evaluation | str | Path | Sequence[Run | Evaluation | str | Path],
-    **settings: Any,  # noqa: ANN401
-) -> Path:
-    """The file of one HTML page of runs, finished or not; as `embedtrain-report`.
-
-    Raises:
-        InputError: a folder that does not exist, a file in the place that is not ours, plotly is missing.
-    """
-    from embedtrain.run.report.page import write_report
-
-    if settings.get("serve"):
-        raise InputError("serve=true answers until Ctrl-C: use the command embedtrain-report")
-    return write_report(settings_from(ReportSettings, "report", {"runs": _places(runs), **settings})).page
-
-
-def _places(runs: object) -> list[str]:
-    """The folders of a run or several."""
-    every = [runs] if isinstance(runs, str | Path | Run | Evaluation) else runs
-    if not isinstance(every, Iterable):
-        raise InputError(f"runs must be a list of runs or folders, got {runs!r}")
-    return [_place(run, "runs") for run in every]
-
-
-def _place(given: object, name: str) -> str:
+def place_of(given: object, name: str) -> str:
     """The path or hub name of what was given."""
     given = given.folder if isinstance(given, Run | Evaluation) else given
     if not isinstance(given, str | Path) or not str(given):
