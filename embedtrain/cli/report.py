@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedtrain.cli.start import start
@@ -53,7 +53,7 @@ def run(settings: ReportSettings) -> None:
 def _is_folder(word: str) -> bool:
     if word.startswith("-") or word == "help":
         return False
-    return "=" not in word or (Path(word).is_dir() and not word.startswith(("runs=", "output=")))
+    return "=" not in word or (os.path.isdir(word) and not word.startswith(("runs=", "output=")))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from embedtrain.files.records import Raw
 from embedtrain.files.unpacked import is_bomb
 from embedtrain.types import InputError
 
 BATCH, BATCH_BYTES = 1024, 256 << 20  # a batch ends at this many rows, or bytes if all were the longest value
-I32 = 5  # of Thrift's compact protocol
+BOOLS, BYTE, NUMBERS, DOUBLE, BINARY, LISTS, MAP, STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 11, 12
+LARGEST = 16 << 20  # bytes of a header, as Arrow reads it
+DEPTH = 8
+DICTIONARY, DELTA_BYTES = 2, 7  # a type of page; an encoding whose values share what they begin with
+AT_ONCE = 1 << 30  # bytes of pages that are in memory together: two of each column
 
 
 def parquet_rows(path: Path) -> Iterator[Raw]:
@@ -34,6 +38,8 @@ def parquet_rows(path: Path) -> Iterator[Raw]:
                         for value in _values(part):
                             number += 1
                             yield _parquet_row(path, number, value)
+                    if number < end:
+                        raise ValueError(f"{end - number:,} of the rows that it counts are missing")
                 except wrong as error:
                     yield _parquet_row(path, number + 1, error, rows=max(1, end - number))
                 number = end
@@ -67,25 +73,27 @@ def _parquet_row(path: Path, number: int, value: dict[str, Any] | Exception, row
 
 
 def _batch_size(path: Path, group: Any) -> int:  # noqa: ANN401
-    """Rows of a batch, such that a value of a dictionary repeated in all of them stays within bounds.
+    """Rows of a batch, such that a value that many rows share stays within bounds when all of them have it.
 
     Raises:
         ValueError: if the pages are out of all proportion to the file.
     """
-    packed = unpacked = repeated = 0
+    size = path.stat().st_size
+    packed = unpacked = at_once = repeated = 0
     with path.open("rb") as file:
         for number in range(group.num_columns):
             column = group.column(number)
+            start = min(column.dictionary_page_offset or column.data_page_offset, column.data_page_offset)
+            found = list(_pages(file, start, min(start + column.total_compressed_size, size)))
+            values = max(column.num_values, sum(page.values for page in found))
             packed += column.total_compressed_size
-            unpacked += max(column.total_uncompressed_size, 8 * column.num_values)
-            for offset in {column.dictionary_page_offset or column.data_page_offset, column.data_page_offset}:
-                page = _page_size(file, offset)
-                if is_bomb(page, path.stat().st_size):
-                    unpacked = max(unpacked, page)
-                if column.has_dictionary_page and offset != column.data_page_offset:
-                    repeated += page
-    if is_bomb(unpacked, packed):
-        raise ValueError(_bomb(packed, unpacked))
+            unpacked += max(column.total_uncompressed_size, sum(page.unpacked for page in found), 8 * values)
+            at_once += sum(sorted(page.unpacked for page in found)[-2:])  # a dictionary and what uses it
+            repeated += max((page.unpacked for page in found if page.repeats), default=0)
+    if is_bomb(unpacked, min(packed, size)):
+        raise ValueError(_bomb(min(packed, size), unpacked))
+    if at_once > AT_ONCE:
+        raise ValueError(f"its pages unpack to {at_once:,} bytes at once: write smaller ones")
     return max(1, min(BATCH, BATCH_BYTES // max(repeated, 1)))
 
 
@@ -93,19 +101,114 @@ def _bomb(packed: int, unpacked: int) -> str:
     return f"{packed:,} bytes unpack to {unpacked:,} or more"
 
 
-def _page_size(file: BinaryIO, offset: int) -> int:
-    """Bytes of an unpacked page: the second of the three numbers that its header begins with."""
-    file.seek(offset)
-    header = iter(file.read(32))
-    numbers: list[int] = []
-    for field in header:
-        if field != (1 << 4 | I32) or len(numbers) == 2:
-            break
-        value, shift = 0, 0
-        for byte in header:
+class _Page(NamedTuple):
+    """What the header of a page says."""
+
+    unpacked: int  # bytes
+    values: int
+    repeats: bool  # whether one value in it may stand for many
+
+
+def _pages(file: BinaryIO, start: int, end: int) -> Iterator[_Page]:
+    """The pages between two places of a file, up to the first that cannot be read: no reader gets further.
+
+    The footer binds nobody: a reader makes room for what the header of each page says. The format is
+    apache/parquet-format, in Thrift's compact protocol.
+    """
+    while start < end:
+        file.seek(start)
+        try:
+            header = _Thrift(file).struct()
+            unpacked, packed = _number(header, 2), _number(header, 3)
+        except ValueError:
+            return
+        kinds = [header[kind] for kind in (5, 7, 8) if isinstance(header.get(kind), dict)]
+        data: dict[int, Any] = kinds[0] if kinds else {}
+        encoding = data.get(4 if 8 in header else 2)
+        repeats = header.get(1) == DICTIONARY or encoding == DELTA_BYTES
+        yield _Page(unpacked, _number(data, 1), repeats)
+        start = file.tell() + packed
+
+
+def _number(fields: dict[int, Any], name: int) -> int:
+    value = fields.get(name, 0)
+    if not isinstance(value, int) or value < 0:
+        raise ValueError(f"field {name} is {value!r}")
+    return value
+
+
+class _Thrift:
+    """Reads one struct at the place of a file."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._end = file, file.tell() + LARGEST
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        """The whole numbers and structs among its fields, by their numbers. Raises ValueError."""
+        fields: dict[int, Any] = {}
+        number = 0
+        while kind := self._byte():
+            number = number + (kind >> 4) if kind >> 4 else self._signed()
+            fields[number] = self._value(kind & 15, depth)
+        return fields
+
+    def _value(self, kind: int, depth: int) -> Any:  # noqa: ANN401 - a number, a struct, or None for the rest
+        if depth > DEPTH:
+            raise ValueError("nested too deeply")
+        if kind in NUMBERS:
+            return self._signed()
+        if kind == STRUCT:
+            return self.struct(depth + 1)
+        if kind in LISTS:
+            head = self._byte()
+            for _ in range(head >> 4 if head >> 4 < 15 else self._unsigned()):
+                self._element(head & 15, depth)
+        elif kind == MAP:
+            if count := self._unsigned():
+                kinds = self._byte()
+                for _ in range(count):
+                    self._element(kinds >> 4, depth)
+                    self._element(kinds & 15, depth)
+        elif kind not in BOOLS:
+            self._skip({BYTE: 1, DOUBLE: 8}.get(kind) or self._length(kind))
+        return None
+
+    def _element(self, kind: int, depth: int) -> None:
+        if kind in BOOLS:
+            self._byte()
+        else:
+            self._value(kind, depth + 1)
+
+    def _length(self, kind: int) -> int:
+        if kind != BINARY:
+            raise ValueError(f"no type {kind}")
+        return self._unsigned()
+
+    def _skip(self, size: int) -> None:
+        self._file.seek(size, 1)
+        self._check()
+
+    def _byte(self) -> int:
+        self._check()
+        if not (byte := self._file.read(1)):
+            raise ValueError("the file ends")
+        return byte[0]
+
+    def _check(self) -> None:
+        if self._file.tell() > self._end:
+            raise ValueError("the header is too long")
+
+    def _unsigned(self) -> int:
+        value = shift = 0
+        while True:
+            byte = self._byte()
             value |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
-                break
-        numbers.append((value >> 1) ^ -(value & 1))
-    return numbers[1] if len(numbers) > 1 else 0
+                return value
+            if shift > 63:
+                raise ValueError("a number is too long")
+
+    def _signed(self) -> int:
+        value = self._unsigned()
+        return (value >> 1) ^ -(value & 1)

@@ -16,7 +16,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from embedtrain.settings.component import Component, plain_value
 from embedtrain.settings.environment import PLACES, REFUSED, guard_environment
 from embedtrain.settings.names import nearest
-from embedtrain.settings.places import package_path
+from embedtrain.settings.places import is_too_long, package_path
 from embedtrain.types import InputError
 
 Settings = TypeVar("Settings")
@@ -181,11 +181,13 @@ def _checked(value: Any, where: str = "", key: str = "") -> Any:  # noqa: ANN401
 
 def _text(value: str, where: str, *, is_place: bool) -> str:
     try:
-        if "\0" in value or (not os.fsencode(value).strip() and is_place):
+        if "\0" in value or (not value.encode().strip() and is_place):
             raise ValueError
         found = os.path.expanduser(value) if is_place else value
-    except ValueError as error:  # half a character
-        raise InputError(f"{where} must be a text that files can have, got {value!a}") from error
+    except ValueError as error:  # half a character, or on a command line a byte that is not UTF-8
+        raise InputError(f"{where} must be a text that files can have, got {value[:60]!a}") from error
+    if is_place and is_too_long(found):
+        raise InputError(f"{where}={value[:60]}... is too long for a path. Give a shorter name")
     if is_place and found.startswith("~"):
         raise InputError(f"{where}={value}: no user has this name. A file or folder of it is ./{value}")
     return package_path(found) if found.startswith("package:") else found
@@ -195,8 +197,12 @@ def _typed(kind: type[Settings], node: Mapping[str, Any], where: str = "") -> Se
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in node.items():
-        inner, optional = without_none(hints[key])
         place = f"{where}{key}"
+        if key not in hints:
+            raise InputError(
+                f"unknown setting '{place}'{nearest(key, list(hints), place)} There are: {', '.join(hints)}"
+            )
+        inner, optional = without_none(hints[key])
         if inner is Component:
             values[key] = None if optional and not value else Component.of(value, place)
         elif isinstance(inner, type) and dataclasses.is_dataclass(inner):

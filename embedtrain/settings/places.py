@@ -22,6 +22,11 @@ def config_dir(name: str) -> Path:
     raise FileNotFoundError(f"{name}/ is neither in {package} nor beside it: reinstall embedtrain")
 
 
+def is_too_long(path: str) -> bool:
+    """Whether no file can have this path on Linux: more than 4,095 bytes, or a part of more than 255."""
+    return len(path.encode()) > 4095 or any(len(part.encode()) > 255 for part in path.split("/"))
+
+
 def package_path(name: str) -> str:
     """The folder that `package:PYTHON_PACKAGE/sub/folder` names; no code of the package or above it runs.
 

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.cli.commands import Command
 from embedtrain.cli.line.explain import explained
-from embedtrain.cli.line.hydra_node import check_files, check_hydra
+from embedtrain.cli.line.hydra_node import check_flags, check_folder, check_hydra
 from embedtrain.cli.line.quoting import check_readable
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import settings_of
@@ -59,7 +59,7 @@ def check(command: Command, words: Sequence[str]) -> None:
     """
     given = parsed(words)
     check_readable(given.overrides)
-    check_files([given.config_dir, given.config_path])
+    check_flags(given)
     with _composer(command, given):
         try:
             jobs, swept = _jobs(command, given)
@@ -68,6 +68,9 @@ def check(command: Command, words: Sequence[str]) -> None:
             if isinstance(error, InputError):
                 raise
             raise InputError(explained(command.settings, error, given.overrides, _options)) from error
+        except OSError as error:  # of a name that no file can have
+            word = max(given.overrides, key=len)
+            raise InputError(f"{word[:60]}...: {error.strerror}. Give a shorter name") from error
         for job, place in zip(jobs, places, strict=True):
             before = jobs[places.index(place)]
             if place and before is not job:
@@ -134,6 +137,8 @@ def _composed(command: Command, given: Namespace, job: Job) -> DictConfig:
     words = [*job.words, f"hydra.job.num={job.number}"] if given.multirun else job.words
     config = _config(command, given, words)
     check_hydra(config, given.overrides)
+    with suppress(OmegaConfBaseException):  # of ${hydra:...}, as below
+        check_folder(config, many=given.multirun)
     HydraConfig.instance().set_config(config)  # for ${hydra:...} in names
     with open_dict(config):
         del config["hydra"]

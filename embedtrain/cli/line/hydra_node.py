@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from embedtrain.files.reading import DEPTH, read_yaml
+from embedtrain.settings.places import is_too_long
 from embedtrain.types import InputError
 
 OWN = ("hydra.", "hydra_plugins.", "hydra._internal.", "optuna.samplers.")
@@ -49,16 +52,45 @@ def check_hydra(config: DictConfig, words: Sequence[str]) -> None:
             raise InputError(f"hydra.job.{key} may be set on the command line, not by a recipe")
 
 
-def check_files(folders: Sequence[str | None]) -> None:
-    """Refuse YAML of others that unfolds, or goes deeper, than any option does: Hydra would take the memory.
+def check_flags(given: Namespace) -> None:
+    """Refuse places that Hydra cannot read, and YAML of others that unfolds or goes deeper than any option.
+
+    Hydra would end with a traceback, or take the memory.
 
     Raises:
-        InputError: naming the file.
+        InputError: naming the flag or file.
     """
-    for folder in filter(None, folders):
+    for name in ("config_dir", "config_path", "config_name"):
+        _check_path(f"--{name.replace('_', '-')}", getattr(given, name) or "")
+    if given.config_path and not Path(given.config_path).is_absolute():
+        raise InputError(f"--config-path must be a whole path: {Path(given.config_path).resolve()}")
+    for folder in filter(None, (given.config_dir, given.config_path)):
         for path in Path(folder).rglob("*.yaml"):
             if path.is_file() and (path.stat().st_size > SHORT or _is_odd(path.read_bytes())):
                 read_yaml(path, "Write it without aliases")
+
+
+def check_folder(config: DictConfig, *, many: bool) -> None:
+    """Refuse a folder of Hydra's that cannot be made, before it ends with a traceback.
+
+    Raises:
+        InputError: naming the key.
+    """
+    key = "hydra.sweep.dir" if many else "hydra.run.dir"
+    place = str(OmegaConf.select(config, key))
+    _check_path(key, place)
+    above = next(path for path in (Path(place).absolute(), *Path(place).absolute().parents) if path.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise InputError(f"{key}={place}: no folder can be made in {above}. Choose another one")
+
+
+def _check_path(name: str, value: str) -> None:
+    try:
+        fits = "\0" not in value and not is_too_long(value)
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
+        raise InputError(f"{name} {value[:60]!a}: no file has such a name. Give another, or a shorter one")
 
 
 def _is_odd(content: bytes) -> bool:

@@ -148,3 +148,47 @@ def test_only_what_a_shell_asks_is_completed():
     assert recipes_for(["name=x"], asked) is None
     assert recipes_for(["-sc", "query=bash"], {"COMP_LINE": "embedtrain-train loss=i"}) is None
     assert with_own_folder(["name=x"], asked) == (["name=x"], asked["COMP_LINE"])
+
+
+WORDS = (
+    *("data={}", "loss={}", "recipe={}", "teacher={}", "data.train={}", "output_root={}", "name={}", "{}=1"),
+    *("+{}=1", "~{}", "{}", "--config-dir={}", "--config-path={}", "--config-name={}", "hydra/launcher={}"),
+    *("hydra.run.dir={}", "hydra.sweep.dir={} --multirun", "runs={}", "output={}"),
+)
+OF_OTHERS = {"teacher": "mine", "runs": "report", "output": "report"}
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [*((word, "x" * 5000) for word in WORDS), ("data={}", "x/" * 2500), ("output_root={}", "x/" * 2500)]
+    + [(word, "a\udc80b") for word in ("name={}", "data={}", "--config-dir={}")],
+    ids=lambda text: ascii(text)[:20],
+)
+def test_a_name_that_no_file_can_have_is_one_line(word, value, error_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = OF_OTHERS.get(word.partition("=")[0], "train")
+    rest = {"train": ["name=x", "data.train=y"], "mine": ["source=s", "out=o.jsonl"], "report": ["runs=[y]"]}
+    words = [one for one in rest[name] if one.partition("=")[0] != word.partition("=")[0]]
+    assert len(error_of(name, *words, *(part.format(value) for part in word.split()))) < 16_000
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("key", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_a_folder_of_hydra_that_cannot_be_made_is_named(key, error_of, tmp_path):
+    (tmp_path / "file").write_text("")
+    many = ["--multirun"] if "sweep" in key else []
+    words = ["name=x", "data.train=y", "show=true", f"{key}={tmp_path}/file/below", *many]
+    assert error_of("train", *words).startswith(f"error: {key}={tmp_path}/file/below: no folder can be made")
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "key"), [("train", "+x=1", "x"), ("train", "+data.x=1", "data.x"), ("mine", "+x=1", "x")]
+)
+def test_a_key_that_is_added_and_that_nothing_reads_is_named(name, word, key, error_of):
+    words = {"train": ["name=x", "data.train=y"], "mine": ["source=s", "out=o.jsonl", "teacher=minilm"]}
+    assert f"unknown setting '{key}'" in error_of(name, *words[name], word)
+
+
+def test_a_config_path_is_a_whole_path(error_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"must be a whole path: {tmp_path}/mine" in error_of("train", "--config-path", "mine", "name=x")
