@@ -61,7 +61,8 @@ def evaluate(model: Model | Run | str | Path, **settings: Any) -> Evaluation:  #
     """
     from embedtrain.run.evaluate import evaluate_encoder
 
-    loaded = model if isinstance(model, Model) else load(model, device="cpu")  # `device` moves it
+    trust = settings.get("trust_remote_code", False)
+    loaded = model if isinstance(model, Model) else load(model, device="cpu", trust_remote_code=trust)
     made = settings_from(EvaluateSettings, "evaluate", {"model": loaded.source, **settings})
     result = evaluate_encoder(made, loaded.encoder, loaded.source)
     if result is None:

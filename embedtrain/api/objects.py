@@ -145,12 +145,13 @@ class Evaluation(NamedTuple):
 
 
 @plain
-def load(model: str | Path | Run, *, device: str = "auto") -> Model:
+def load(model: str | Path | Run, *, device: str = "auto", trust_remote_code: bool = False) -> Model:
     """The model of a run folder, a model folder, `package:NAME/folder` or a hub name.
 
     Args:
         model: what is loaded.
         device: "auto" is a GPU where there is one, else MPS, else the CPU; "cpu", "cuda", "cuda:1", "mps".
+        trust_remote_code: run the code that lies in its folder (`auto_map`).
 
     Raises:
         InputError: if there is none, its run has not finished, or the device is not there.
@@ -158,7 +159,8 @@ def load(model: str | Path | Run, *, device: str = "auto") -> Model:
     source = place_of(model, "model")
     located = package_path(source) if source.startswith("package:") else source
     place = device_of(device)
-    return Model(load_encoder(model_folder(located)).to(place), source)
+    encoder = load_encoder(model_folder(located), trust_remote_code=trust_remote_code)
+    return Model(encoder.to(place), source)
 
 
 def place_of(given: object, name: str) -> str:

@@ -62,7 +62,8 @@ def _evaluate(settings: EvaluateSettings) -> None:
     if settings.model is None:
         raise InputError("model must be given, e.g. model=runs/mine")
     tasks = offline_tasks(settings) if settings.offline else None
-    encoder = load_encoder(model_folder(prefetched_model(settings.model, settings.data_root)))
+    folder = model_folder(prefetched_model(settings.model, settings.data_root))
+    encoder = load_encoder(folder, trust_remote_code=settings.trust_remote_code)
     result = evaluate_encoder(settings, encoder, settings.model, tasks)
     if result is not None and rank() == 0 and result.scores:
         _show(result.folder, result.scores, result.trained, settings.rescore_multiplier)

@@ -45,7 +45,7 @@ def _how_to_use(settings: ExportSettings, encoder: Encoder, out: Path) -> str:
         return (
             f"onnxruntime.InferenceSession({python_string(f'{out}/onnx/model.onnx')})   (see docs/models.md)"
         )
-    trust = ", trust_remote_code=True" if list(out.glob("embedtrain_*.py")) else ""
+    trust = ", trust_remote_code=True" if list(out.glob("*.py")) else ""
     call = "encode_query" if encoder.process.prompts else "encode"
     return f'SentenceTransformer({python_string(str(out))}{trust}).{call}(["a text"])'
 

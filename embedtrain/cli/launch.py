@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from embedtrain.cli.commands import COMMANDS, Command
 from embedtrain.cli.line.completion import recipes_for, with_own_folder
-from embedtrain.cli.line.composing import check, parsed
+from embedtrain.cli.line.composing import check, check_typed, parsed
 from embedtrain.cli.line.quoting import quoted
 from embedtrain.cli.line.wandb_environment import with_wandb
 from embedtrain.cli.process.interruption import INTERRUPTION
@@ -63,6 +63,7 @@ def launch(name: str, command: Command) -> None:
 
     def run(config: DictConfig) -> float | None:
         with _errors_in_one_line(config):
+            check_typed(config, words)  # again: a sweeper may take values from elsewhere
             settings: Any = settings_of(command.settings, config)
             if show:
                 print(yaml.safe_dump(effective(settings), sort_keys=False, allow_unicode=True), end="")

@@ -12,7 +12,6 @@ from embedtrain.deploy.stores import files_of, graphs_of, write_files
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import contract_of
 from embedtrain.model.folder.export import check_sub_model, save_encoder
-from embedtrain.model.folder.shipped_pooling import PREFIX
 from embedtrain.types import InputError, SubModel
 
 FOLDER = "for"
@@ -55,7 +54,7 @@ def for_stores(
     search = search._replace(graphs=_graphs(encoder, graphs_of(search, stores), contract.max_length))
 
     def write(folder: Path) -> None:
-        needs_code = any(folder.glob(f"{PREFIX}*.py"))
+        needs_code = any(folder.glob("*.py"))
         write_files(folder / FOLDER, files_of(search._replace(needs_code=needs_code), stores))
         for sub in search.whole[:-1]:
             save_encoder(encoder, folder / FOLDER / str(sub), sub)

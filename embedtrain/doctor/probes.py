@@ -126,7 +126,8 @@ def cut_finding(encoder: Encoder, sub: SubModel, texts: Sequence[str], scratch: 
         return Finding(CHECK, "note", f"the cut {sub} was not written out to be tried: the model is large")
     some = list(texts[:TEXTS])
     here = encoder.encode(some, [sub.layer]).at(sub)
-    read = load_encoder(save_encoder(encoder, scratch / f"cut_{sub}", sub))
+    trusted = encoder.backbone.code is not None  # by the user, for this run
+    read = load_encoder(save_encoder(encoder, scratch / f"cut_{sub}", sub), trust_remote_code=trusted)
     there = F.normalize(read.encode(some, [sub.layer]).values[0], dim=-1)
     return _change_finding(
         encoder,

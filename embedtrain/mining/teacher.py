@@ -69,6 +69,7 @@ def load_teacher(
     dtype: str = "float32",
     prompts: Mapping[str, str] | None = None,
     device: str = "auto",
+    trust_remote_code: bool = False,
 ) -> Teacher:
     """The teacher in a folder or of a hub name; the settings are those of `load_guide`.
 
@@ -80,11 +81,20 @@ def load_teacher(
         dtype: float32, bfloat16 or float16, of its weights.
         prompts: text put before every text, by role; the model's own when none.
         device: as `device_of`.
+        trust_remote_code: as of `load_guide`.
 
     Raises:
         InputError: as `load_guide`; for a device that the machine does not have.
     """
-    guide = load_guide(path, layer=layer, dim=dim, max_length=max_length, dtype=dtype, prompts=prompts)
+    guide = load_guide(
+        path,
+        layer=layer,
+        dim=dim,
+        max_length=max_length,
+        dtype=dtype,
+        prompts=prompts,
+        trust_remote_code=trust_remote_code,
+    )
     return Teacher(guide, str(path), device_of(device))
 
 

@@ -21,8 +21,10 @@ WEIGHTS = (
 )
 
 
-def locate(path: str | Path) -> Path:
+def locate(path: str | Path, *, code: bool = False) -> Path:
     """The local folder of a model, or its GGUF file: `path` itself, or the hub model of that name.
+
+    Of the hub, source files are fetched too where `code`.
 
     Raises:
         InputError: when neither exists (with the nearest name there is), or the hub cannot be reached.
@@ -41,7 +43,7 @@ def locate(path: str | Path) -> Path:
     if local.is_file():
         raise InputError(f"{path} is a file: give the folder of the model, or a .gguf file")
     if isinstance(path, str) and _may_be_hub_name(path):
-        return _fetch(path)
+        return _fetch(path, [*DESCRIPTION, *(["*.py"] if code else [])])
     raise InputError(f"there is no model folder {path}{_nearest(local)}: give a folder or a hub name")
 
 
@@ -57,11 +59,11 @@ def _may_be_hub_name(path: str) -> bool:
     )
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, described: list[str]) -> Path:
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*DESCRIPTION, "*.safetensors"]))
+        folder = Path(snapshot_download(name, allow_patterns=[*described, "*.safetensors"]))
         if not any(folder.rglob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=[*DESCRIPTION, "pytorch_model*.bin"]))
+            folder = Path(snapshot_download(name, allow_patterns=[*described, "pytorch_model*.bin"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(

@@ -45,7 +45,7 @@ def export(settings: ExportSettings) -> Exported:
         raise InputError(f"out={settings.out} holds the model that is exported: choose another folder")
     recover(out)
     check_free(out, overwrite=settings.overwrite)
-    encoder = load_encoder(source).to(device)
+    encoder = load_encoder(source, trust_remote_code=settings.trust_remote_code).to(device)
     layer = encoder.num_layers if settings.layer is None else settings.layer
     dim = encoder.width if settings.dim is None else settings.dim
     run, more = run_folder(settings.model), None

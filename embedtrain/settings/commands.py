@@ -192,6 +192,7 @@ class EvaluateSettings(Measurement):
     """Every key `embedtrain-evaluate` reads."""
 
     model: str | None = None  # needed but to prefetch
+    trust_remote_code: bool = False  # run the code in its folder (`auto_map`)
     prefetch: bool = False  # fill data_root with the data of the tasks (and a hub model), evaluate nothing
     offline: bool = False  # ask nothing of the internet, and prove first that nothing is missing
     verify: bool = False  # offline, prefetch: also compare the hashes of all files, and load every task
@@ -211,6 +212,7 @@ class ExportSettings(Checked):
     """Every key `embedtrain-export` reads."""
 
     model: str
+    trust_remote_code: bool = False  # run the code in its folder (`auto_map`)
     out: str
     layer: int | None = None  # None: full depth
     dim: int | None = None  # None: full width

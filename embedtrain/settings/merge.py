@@ -21,6 +21,7 @@ class MergeSettings(Checked):
     seed: int = 0  # of what methods draw, and of the rows of the probe
     method: Component
     base: str | None = None  # what training began with; None: what the runs record
+    trust_remote_code: bool = False  # run the code in the folders of runs and base (`auto_map`)
     base_share: float = 0.0  # of the base in the result, whatever the method, against forgetting
     probe: Any = None  # training rows, or a list of sources that count alike, for methods that ask a loss
     probe_rows: int = 512  # most rows of the probe

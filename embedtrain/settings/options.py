@@ -15,6 +15,7 @@ from embedtrain.settings.component import TARGET, Component
 from embedtrain.settings.compose import effective, from_node, without_none
 from embedtrain.settings.names import nearest
 from embedtrain.settings.places import config_dir
+from embedtrain.settings.trusted import check_trusted, said_by_keywords
 from embedtrain.types import InputError
 
 Settings = TypeVar("Settings")
@@ -38,6 +39,7 @@ def settings_from(kind: type[Settings], command: str, keys: Mapping[str, Any]) -
     node = _of_choices(_read(config_dir("conf") / f"{command}.yaml").get("defaults", []))
     if (recipe := given.pop("recipe", None)) is not None:
         node = _with_recipe(node, str(recipe))
+    check_trusted(node, said_by_keywords(given))
     known = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for key, value in given.items():
         if key not in known:

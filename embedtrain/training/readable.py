@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import cast
-
-from torch import nn
 
 from embedtrain.data.module import DataModule
 from embedtrain.data.read.sources import Example
 from embedtrain.data.stores.memory import some_rows
+from embedtrain.model.backbone.own_code import word_table
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.types import InputError, Role
@@ -79,12 +77,14 @@ def _check_prompt(process: TextTokenizer, role: Role, prompt: str | None) -> Non
 
 
 def _check_embedded(encoder: Encoder, process: TextTokenizer, read: Sequence[Sequence[int]]) -> None:
-    """Refuse tokens beyond the table of embeddings, in the rows or added to the tokenizer as words."""
-    table = cast(nn.Embedding, encoder.backbone.model.get_input_embeddings()).num_embeddings
+    """Refuse tokens beyond the table of embeddings, in the rows or as words that further rows may have."""
+    table = word_table(encoder.backbone.model).num_embeddings
     used = {number for ids in read for number in ids if number >= table}
     # A special token beyond the table marks pictures and the like; a word is there to be read.
-    added = process.tokenizer.added_tokens_decoder.items()
-    lacking = used | {number for number, token in added if number >= table and not token.special}
+    added = process.tokenizer.added_tokens_decoder
+    special = {number for number, token in added.items() if token.special}
+    words_beyond = {number for number in process.tokenizer.get_vocab().values() if number >= table}
+    lacking = used | (words_beyond - special)
     if lacking:
         words = process.tokenizer.convert_ids_to_tokens(sorted(lacking))
         raise InputError(

@@ -31,6 +31,7 @@ from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import settings_of
 from embedtrain.settings.places import config_dir
 from embedtrain.settings.stages import stages_of
+from embedtrain.settings.trusted import check_trusted, said_by_words
 from embedtrain.types import InputError
 
 
@@ -137,12 +138,23 @@ def _composed(command: Command, given: Namespace, job: Job) -> DictConfig:
     words = [*job.words, f"hydra.job.num={job.number}"] if given.multirun else job.words
     config = _config(command, given, words)
     check_hydra(config, given.overrides)
+    check_typed(config, given.overrides)
     with suppress(OmegaConfBaseException):  # of ${hydra:...}, as below
         check_folder(config, many=given.multirun)
     HydraConfig.instance().set_config(config)  # for ${hydra:...} in names
     with open_dict(config):
         del config["hydra"]
     return config
+
+
+def check_typed(config: DictConfig, words: Sequence[str]) -> None:
+    """Refuse a config that lets code of a model run where no override of the command line says so.
+
+    Raises:
+        InputError: naming the key.
+    """
+    node: Any = OmegaConf.to_container(config)
+    check_trusted({key: value for key, value in node.items() if key != "hydra"}, said_by_words(words))
 
 
 def _config(command: Command, given: Namespace, words: list[str]) -> DictConfig:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from embedtrain.model.backbone.families import family_of
+from embedtrain.model.backbone.families import Family, family_of
 from embedtrain.types import InputError, Inputs
 
 Attention = Literal["causal", "bidirectional"]
@@ -26,9 +26,9 @@ TEXT = 3  # real tokens of a probe, few enough for any local window
 PADDING = 2
 
 
-def attention_of(config: PreTrainedConfig) -> Attention:
+def attention_of(config: PreTrainedConfig, family: Family | None = None) -> Attention:
     """What a config asks for: encoders see both sides, decoders only what came before unless it says so."""
-    if not family_of(config).decoder or getattr(config, "is_causal", None) is False:
+    if not (family or family_of(config)).decoder or getattr(config, "is_causal", None) is False:
         return "bidirectional"
     return "bidirectional" if getattr(config, "use_bidirectional_attention", None) else "causal"
 

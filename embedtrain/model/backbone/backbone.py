@@ -28,6 +28,7 @@ from embedtrain.model.backbone.families import family_of, shorten
 from embedtrain.model.backbone.flash import Flash
 from embedtrain.model.backbone.loading import load_model
 from embedtrain.model.backbone.merging import merged_adapters
+from embedtrain.model.backbone.own_code import check_cuts, code_hash, is_own, own_family
 from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs, ready_mask
 from embedtrain.model.inputs.packing import Packed
 from embedtrain.model.modes import evaluating
@@ -43,6 +44,7 @@ class Backbone(nn.Module):
 
     Attributes:
         attention: causal, or bidirectional.
+        code: a hash of the source of a model whose code lies in its folder, else None.
         num_layers: transformer blocks.
         hidden_size: H.
         max_positions: longest text in tokens that the position table allows; None when there is no limit.
@@ -55,7 +57,8 @@ class Backbone(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         config = model.config
-        self._family = family_of(config)
+        self._family = own_family(model) if is_own(model) else family_of(config)
+        self.code = code_hash(model)
         self.pooler: nn.Module | None = getattr(model, "pooler", None)
         if self.pooler is not None:
             model.register_module("pooler", None)
@@ -64,7 +67,7 @@ class Backbone(nn.Module):
         self.hidden_size: int = config.hidden_size
         self.num_layers = config.num_hidden_layers if self._family.shared else len(self.blocks)
         self.max_positions = self._max_positions()
-        self.attention: Attention = attention_of(config)
+        self.attention: Attention = attention_of(config, self._family)
         self._flash = Flash(model)
         self._flash.probe(self.check_attention)
 
@@ -76,18 +79,19 @@ class Backbone(nn.Module):
         dtype: torch.dtype = torch.float32,
         attn_implementation: str | None = None,
         attention: Attention | None = None,
+        trust_remote_code: bool = False,
     ) -> Backbone:
         """The backbone of a local Hugging Face folder or GGUF file.
 
         Without `attn_implementation` it is sdpa where the model type has it, else eager (MPNet, Gemma 2).
         Without `attention` it is what the folder's config says: causal for a decoder that says nothing.
-
-        Raises:
-            InputError: when the model type is not supported or cannot have that attention, the folder lacks
-                some of its weights, or a package that it needs is missing.
+        Raises as `load_model`, and InputError where code of the folder computes no layers that can be cut.
         """
-        model = load_model(path, dtype=dtype, attn_implementation=attn_implementation, attention=attention)
-        return cls(model)
+        backbone = cls(load_model(path, dtype, attn_implementation, attention, trust=trust_remote_code))
+        if backbone.code is not None:
+            with evaluating(backbone):
+                check_cuts(backbone, backbone.model, backbone.attention, attention)
+        return backbone
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as of `nn.Module`
         """`forward`, once its attention is chosen and probed: outside of it, for FSDP's hooks do not nest."""
@@ -113,12 +117,10 @@ class Backbone(nn.Module):
             stack.enter_context(self._cut_to(deepest))
             between = {"between": self._family.between, "shared": self._family.shared}
             inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}, **between))
-            last = self.model(
-                input_ids=tokens.values,
-                return_dict=True,
-                **({"use_cache": False} if self._family.decoder else {}),
-                **(self._packed(tokens) if isinstance(tokens, Packed) else self._padded(tokens)),
-            ).last_hidden_state  # (M, T, H), normed by the model itself
+            given = {"input_ids": tokens.values, "return_dict": True}
+            given |= {"use_cache": False} if self._family.decoder else {}
+            given |= self._packed(tokens) if isinstance(tokens, Packed) else self._padded(tokens)
+            last = self.model(**self._family.accepted(given)).last_hidden_state  # (M, T, H), already normed
         norm = self.final_norm
         states = {layer: state if norm is None else norm(state) for layer, state in inner.items()}
         states[deepest] = last
@@ -184,15 +186,17 @@ class Backbone(nn.Module):
                 device=self.model.device,
             )
             name = f"model type {config.model_type!r}"
-            check_attention(findings, self.attention, name, self._implementation())
+            check_attention(findings, self.attention, name, str(config._attn_implementation))
 
     def expect_packing(self) -> None:
         """Raises InputError when packed rows do not give the states that their texts have alone."""
+        if self.code is not None:
+            raise InputError("a model whose code is its own cannot pack texts: set packing=false")
         self._flash.probe(self._check_packing)
 
     def _check_packing(self) -> None:
         config = self.model.config
-        name = f"model type {config.model_type!r} with attn_implementation={self._implementation()}"
+        name = f"model type {config.model_type!r} with attn_implementation={config._attn_implementation}"
         with evaluating(self):
             deepest = (self.num_layers,)
             check_packing(
@@ -227,9 +231,6 @@ class Backbone(nn.Module):
         """All that is learnt before the first block: token, position and type tables, their norm."""
         inside = (f"{self._family.blocks}.", f"{self._family.final_norm}.")
         return (value for name, value in self.model.named_parameters() if not name.startswith(inside))
-
-    def _implementation(self) -> str:
-        return str(self.model.config._attn_implementation)
 
     @property
     def final_norm(self) -> nn.Module | None:
@@ -276,7 +277,7 @@ class Backbone(nn.Module):
     def _padded(self, tokens: Inputs) -> dict[str, Any]:
         """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
         given: dict[str, Any] = {"attention_mask": tokens.mask.to(torch.int64)}
-        if tokens.mask.device.type != "cpu":
+        if tokens.mask.device.type != "cpu" and self.code is None:
             given |= ready_mask(self.model.config, tokens, self.model.dtype)
         if self._family.positions != "relative":
             counted = (tokens.mask.cumsum(1) - 1).clamp(min=0)
@@ -290,7 +291,8 @@ class Backbone(nn.Module):
 
     def _first_position(self) -> int:
         if self._family.positions == "after_padding":
-            return cast(int, self.model.get_submodule("embeddings").padding_idx) + 1
+            table = getattr(self.model, "embeddings", None)
+            return int(getattr(table, "padding_idx", self.model.config.pad_token_id)) + 1
         return 0
 
     def _max_positions(self) -> int | None:

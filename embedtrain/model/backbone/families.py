@@ -6,7 +6,8 @@ that a model built from blocks 1..l computes the same.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from transformers import PreTrainedConfig
 
@@ -23,6 +24,11 @@ class Family(NamedTuple):
     loader: str | None = None  # class of transformers that has the encoder alone; AutoModel when none
     between: bool = False  # the model changes a state between two blocks
     shared: bool = False  # one block runs `num_hidden_layers` times
+    takes: frozenset[str] | None = None  # arguments of a model whose code is its own; None of all others
+
+    def accepted(self, given: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Those of the arguments that the model takes."""
+        return given if self.takes is None else {key: given[key] for key in given if key in self.takes}
 
 
 def _decoder() -> Family:

@@ -15,6 +15,7 @@ from embedtrain.model.backbone.attention import Attention, with_attention
 from embedtrain.model.backbone.families import FAMILIES, TEXT_PARTS
 from embedtrain.model.backbone.gguf import Source, pretrained_source, quiet_unpacking
 from embedtrain.model.backbone.limits import check_size
+from embedtrain.model.backbone.own_code import CURE, auto_map, own_class
 from embedtrain.types import InputError
 
 # What provides an attention implementation that does not come with torch.
@@ -22,11 +23,17 @@ PACKAGES = {"flash_attention_2": "flash-attn --no-build-isolation"}
 
 
 def load_model(
-    path: str | Path, *, dtype: torch.dtype, attn_implementation: str | None, attention: Attention | None
+    path: str | Path,
+    dtype: torch.dtype,
+    attn_implementation: str | None,
+    attention: Attention | None,
+    *,
+    trust: bool = False,
 ) -> PreTrainedModel:
     """The model at `path`, whose config asks for `attention`; of a model of several inputs, its text part.
 
-    A GGUF file is unpacked: what comes out is a plain model in `dtype`.
+    A GGUF file is unpacked: what comes out is a plain model in `dtype`. Code that the folder brings along
+    (`auto_map`) runs only with `trust`.
 
     Raises:
         InputError: when the model type is not supported, cannot have that attention, the folder lacks some
@@ -35,16 +42,20 @@ def load_model(
     source = pretrained_source(path)
     with reading(source.folder, "Fetch or save the model again"):
         check_size(Path(path))
-        _refuse_own_code(Path(path) / "config.json")
+        own = bool(auto_map(Path(path) / "config.json"))
+        if own and not trust:
+            _refuse_own_code(Path(path) / "config.json")
+    own = own and trust
     try:
-        # Code that a folder brings along is never run, nor asked about on the terminal.
-        config = AutoConfig.from_pretrained(source.folder, **source.options, trust_remote_code=False)
-        part = TEXT_PARTS.get(config.model_type)
-        if part is None:
+        config = read_config(source, trust=own)
+        part = None if own else TEXT_PARTS.get(config.model_type)
+        if own:
+            pass  # its attention is found by trying it
+        elif part is None:
             config = with_attention(config, attention)
         else:
             config.text_config = with_attention(config.text_config, attention)
-        model, missing = _read(source, config, dtype, attn_implementation)
+        model, missing = _read(source, config, dtype, attn_implementation, own=own)
     except InputError:
         raise
     except Exception as error:  # a library reads what somebody handed over
@@ -57,19 +68,35 @@ def load_model(
     return _plain(model)
 
 
+def read_config(source: Source, *, trust: bool) -> PreTrainedConfig:
+    """The config of a folder, of a class that lies there only with `trust`."""
+    if trust and "AutoConfig" in (said := auto_map(source.folder / "config.json")):
+        kind: type[PreTrainedConfig] = own_class("AutoConfig", said, source.folder)
+        return kind.from_pretrained(source.folder)
+    # False, so that transformers does not ask on the terminal.
+    found: PreTrainedConfig = AutoConfig.from_pretrained(
+        source.folder, **source.options, trust_remote_code=False
+    )
+    return found
+
+
 def _refuse_own_code(file: Path) -> None:
     """Raises InputError for a model type that only code beside the weights defines."""
-    said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    kind = said.get("model_type") if isinstance(said, dict) else None
-    if kind is not None and said.get("auto_map") and kind not in CONFIG_MAPPING:
+    kind = json.loads(file.read_text("utf-8")).get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING:
         raise InputError(
-            f"{file} says model type {kind!r}, which is code of its own (auto_map). embedtrain runs no "
-            f"code of a model: choose one of a type that transformers has, {', '.join(sorted(FAMILIES))}"
+            f"{file} says model type {kind!r}, which is code of its own (auto_map). "
+            f"{CURE}. Or choose one of a type that transformers has, {', '.join(sorted(FAMILIES))}"
         )
 
 
 def _read(
-    source: Source, config: PreTrainedConfig, dtype: torch.dtype, attn_implementation: str | None
+    source: Source,
+    config: PreTrainedConfig,
+    dtype: torch.dtype,
+    attn_implementation: str | None,
+    *,
+    own: bool,
 ) -> tuple[Any, list[str]]:
     """The model and the names of the weights that its folder lacks."""
     options: dict[str, Any] = dict(source.options)
@@ -78,7 +105,8 @@ def _read(
         options["quantization_config"] = unpacked(dequantize=True)
     # Weights that the folder lacks are drawn at random; the caller's generator must not feel it.
     with torch.random.fork_rng(devices=[]), quiet_unpacking():
-        model, info = loader(config).from_pretrained(
+        reads = own_class("AutoModel", config.auto_map, source.folder) if own else loader(config)
+        model, info = reads.from_pretrained(
             source.folder,
             config=config,
             dtype=dtype,

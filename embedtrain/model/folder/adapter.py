@@ -78,7 +78,9 @@ def is_adapter(folder: Path) -> bool:
     return (folder / lora.CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
-def read_adapter(folder: Path, base: str | Path | None) -> tuple[Layout, Contract | None]:
+def read_adapter(
+    folder: Path, base: str | Path | None, *, code: bool = False
+) -> tuple[Layout, Contract | None]:
     """What an adapter's folder says, with the weights of its base: `base`, or the one that it names.
 
     A folder of sentence-transformers with adapters says how it embeds in its modules; one of peft alone
@@ -90,7 +92,7 @@ def read_adapter(folder: Path, base: str | Path | None) -> tuple[Layout, Contrac
     contract = read_contract(folder)
     named = contract.base.source if contract is not None and contract.base is not None else _named(folder)
     try:
-        whole = locate(named if base is None else base)
+        whole = locate(named if base is None else base, code=code)
     except InputError as error:
         raise InputError(f"{folder} needs the model its adapters belong to: {error}, as base=...") from error
     below = read_layout(whole, pooling_given=contract is not None or (folder / MODULES).is_file())

@@ -30,6 +30,7 @@ def adapter_card(
     """
     assert contract.base is not None
     base = contract.base.source
+    trust = "" if contract.code is None else ", trust_remote_code=True"
     return "\n".join(
         [
             f"# {markdown(name)}: LoRA adapters",
@@ -40,7 +41,7 @@ def adapter_card(
             "```python",
             "import embedtrain",
             "",
-            f'model = embedtrain.load({python_string(name)})  # base="..." where the base has moved',
+            f'model = embedtrain.load({python_string(name)}{trust})  # base="..." where the base has moved',
             "```",
             "",
             *_alone(contract, base, name, loader, switch, hidden_size),
@@ -53,6 +54,7 @@ def _alone(
     contract: Contract, base: str, name: str, loader: str, switch: Mapping[str, bool], hidden_size: int
 ) -> list[str]:
     before = contract.prompts.get("document", "")
+    trust = "" if contract.code is None else ", trust_remote_code=True"
     texts = ", ".join(python_string(before + text) for text in ("first text", "second text"))
     code = [
         "import torch",
@@ -60,9 +62,10 @@ def _alone(
         f"from transformers import AutoConfig, AutoTokenizer, {loader}",
         "",
         f"base, adapter = {python_string(base)}, {python_string(name)}",
-        "config = AutoConfig.from_pretrained(base)",
+        f"config = AutoConfig.from_pretrained(base{trust})",
         *(f"config.{key} = {value}" for key, value in switch.items()),
-        f"model = PeftModel.from_pretrained({loader}.from_pretrained(base, config=config), adapter).eval()",
+        f"base = {loader}.from_pretrained(base, config=config{trust})",
+        "model = PeftModel.from_pretrained(base, adapter).eval()",
         "tokenizer = AutoTokenizer.from_pretrained(adapter)",
         "",
         f"texts = [{texts}]",

@@ -33,8 +33,10 @@ SOURCE = (
     "sentence-transformers has no such pooling, so its source is in the `embedtrain_*.py` files here, which "
     "`trust_remote_code=True` runs. `embedtrain.model.folder.export.load_encoder` needs none of them."
 )
-
-
+OWN_CODE = (
+    "The model is code of its own, in the other `.py` files here, which came with the starting model. Every "
+    "loader runs them only with `trust_remote_code=True`: read them first."
+)
 GRAPHS = "onnx"  # folder of the graphs of a model
 PICTURE = "heat_map.png"  # in the folder of a model whose run was measured
 
@@ -104,6 +106,7 @@ def model_card(
         "",
         *usage(contract, name, is_plain=is_plain, has_graph=has_graph),
         *([] if is_plain else [SOURCE, ""]),
+        *([] if contract.code is None else [OWN_CODE, ""]),
         *_scores(story),
         *_section("Training data", [f"- {markdown(line)}" for line in story.data]),
         *_section("Recipe", _fenced(story.recipe.strip())),

@@ -20,8 +20,9 @@ from embedtrain.types import InputError, SubModel
 
 FILE = "embedtrain.json"
 AGAIN = "Fetch or save the model again"
-FORMAT = 3  # of the file: raised when a field is added, so that an older file is not read as if it said all
-ADDED: dict[int, dict[str, Any]] = {2: {"default_prompt": None}}  # by format: what its files meant by silence
+FORMAT = 4  # of the file: raised when a field is added, so that an older file is not read as if it said all
+SINCE_4: dict[str, Any] = {"code": None}
+ADDED = {2: {"default_prompt": None, **SINCE_4}, 3: SINCE_4}  # by format: what its files meant by silence
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers")
 # Case, accents, digits, scripts, white space, unknown signs and the special words: where tokenizers differ.
 PROBE = "Élan, the 12 QUICK foxes' naïve_re-run: 北京 \t\n Ünïcode—🙂 [MASK] </s> supercalifragilistic"
@@ -55,6 +56,7 @@ class Contract(NamedTuple):
     width: int  # D, leading coordinates that the model gives
     dtype: str
     tokenizer_hash: str
+    code: str | None  # a hash of the source of a model whose code lies in its folder
     trained: tuple[SubModel, ...]
     source: str  # the folder or hub name that training began from
     base: Base | None  # of an adapter folder, which lacks the weights of its base
@@ -121,6 +123,8 @@ def compare(folder: Path, contract: Contract, found: Mapping[str, object]) -> No
 def deciding(contract: Contract) -> str:
     """All fields that decide an embedding, as text that is the same in every process."""
     fields = {key: value for key, value in contract._asdict().items() if key not in HISTORY}
+    if contract.code is None:
+        del fields["code"]  # so that the names of all other models stay
     return json.dumps(fields, sort_keys=True)
 
 

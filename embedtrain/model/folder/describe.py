@@ -62,6 +62,7 @@ def contract_of(
         width=sub.dim,
         dtype=str(next(encoder.backbone.parameters()).dtype).removeprefix("torch."),
         tokenizer_hash=tokenizer_hash(process.tokenizer),
+        code=encoder.backbone.code,
         trained=tuple(item for item in encoder.trained if item.layer <= sub.layer and item.dim <= sub.dim),
         source=encoder.source,
         base=base,
@@ -145,5 +146,7 @@ def weights_hash(encoder: Encoder) -> str:
 def identity_of(encoder: Encoder) -> dict[str, str]:
     """Hashes of what a run begins with: weights, those that the seed draws included, and tokenizer."""
     found = {"starting weights": tensors_hash(encoder.state_dict())[:40]}
+    if (code := getattr(encoder.backbone, "code", None)) is not None:
+        found["code of the model"] = code
     tokenizer = getattr(encoder.process, "tokenizer", None)  # texts alone have one
     return found if tokenizer is None else {**found, "tokenizer": tokenizer_hash(tokenizer)}

@@ -63,6 +63,7 @@ def load_encoder(
     gradient_checkpointing: bool = False,
     max_tokens: int | None = None,
     packing: bool = False,
+    trust_remote_code: bool = False,
 ) -> Encoder:
     """The encoder of a sentence-transformers, embedtrain, adapter or plain Hugging Face folder, or hub name.
 
@@ -90,17 +91,24 @@ def load_encoder(
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         packing: let short texts share a row of tokens, each with attention inside itself: the same
             embeddings from fewer tokens. A probe refuses a model that cannot.
+        trust_remote_code: run the code that the folder brings along for its model or tokenizer (`auto_map`).
 
     Raises:
         InputError: for a missing folder, missing weights, an unknown model type, module or pooling, a
             setting that the model cannot have, or a folder that is not what its `embedtrain.json` says.
     """
-    folder = locate(path)
-    layout, contract = _read(folder, base, pooling_given=pooling is not None)
+    if not isinstance(trust_remote_code, bool):
+        raise InputError(f"trust_remote_code must be true or false, got {trust_remote_code!r}")
+    folder = locate(path, code=trust_remote_code)
+    layout, contract = _read(folder, base, pooling_given=pooling is not None, trusted=trust_remote_code)
     if attention is None and layout.adapter is not None and contract is not None:
         attention = contract.attention  # the base's own config may say another
     backbone = Backbone.load(
-        layout.weights, dtype=_as_dtype(dtype), attn_implementation=attn_implementation, attention=attention
+        layout.weights,
+        dtype=_as_dtype(dtype),
+        attn_implementation=attn_implementation,
+        attention=attention,
+        trust_remote_code=trust_remote_code,
     )
     tokenizer = read_tokenizer(layout)
     if contract is not None:
@@ -115,14 +123,12 @@ def load_encoder(
         backbone.gradient_checkpointing(True)
     if pooling is None and layout.pooling is None:
         LOG.info("%s does not say how to pool: taking the mean of the tokens", path)
-    ends = pooling is not None and built.needs_eos if append_eos is None else append_eos
-    said = layout.include_prompt
     process = TextTokenizer(
         tokenizer,
         longest_text(layout, backbone, tokenizer) if max_length is None else max_length,
         prompts=layout.prompts if prompts is None else prompts,
-        include_prompt=(True if said is None else said) if include_prompt is None else include_prompt,
-        append_eos=ends,
+        include_prompt=layout.include_prompt is not False if include_prompt is None else include_prompt,
+        append_eos=pooling is not None and built.needs_eos if append_eos is None else append_eos,
         padding_side=cast(Side, tokenizer.padding_side) if padding_side is None else padding_side,
         default_prompt=layout.default_prompt if prompts is None else None,
     )
@@ -230,14 +236,17 @@ def check_sub_model(encoder: Encoder, sub: SubModel) -> SubModel:
     return sub
 
 
-def _read(folder: Path, base: str | Path | None, *, pooling_given: bool) -> tuple[Layout, Contract | None]:
+def _read(
+    folder: Path, base: str | Path | None, *, pooling_given: bool, trusted: bool
+) -> tuple[Layout, Contract | None]:
     if is_adapter(folder):
-        return read_adapter(folder, base)
+        layout, contract = read_adapter(folder, base, code=trusted)
+        return layout._replace(trusted=trusted), contract
     if base is not None:
         raise InputError(f"{folder} is no folder of adapters, so it has no use for base={base}: leave it out")
     with reading(folder, AGAIN):
         layout = read_layout(folder, pooling_given=pooling_given)
-    return layout, layout.contract
+    return layout._replace(trusted=trusted), layout.contract
 
 
 def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -> None:

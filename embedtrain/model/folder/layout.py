@@ -51,6 +51,7 @@ class Layout(NamedTuple):
     default_prompt: str | None = None  # which of them sentence-transformers takes where none is asked for
     adapter: Path | None = None  # folder of unmerged LoRA adapters for `weights`
     base: str = ""  # what the adapters' own file calls their model
+    trusted: bool = False  # whether the user lets code of the folder run
 
 
 def read_layout(path: Path, *, pooling_given: bool = False, weights: Path | None = None) -> Layout:

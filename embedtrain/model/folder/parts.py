@@ -10,14 +10,16 @@ from typing import Any, cast
 import torch
 from tokenizers.normalizers import Lowercase, Sequence
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from embedtrain.files.reading import reading
 from embedtrain.model.backbone.attention import attention_of
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.gguf import pretrained_source
+from embedtrain.model.backbone.loading import read_config
+from embedtrain.model.backbone.own_code import CURE, auto_map
 from embedtrain.model.folder.contract import AGAIN, Contract, special_tokens, tokenizer_hash
-from embedtrain.model.folder.layout import Layout
+from embedtrain.model.folder.layout import TOKENIZER, Layout
 from embedtrain.model.folder.modules import FoundPooling
 from embedtrain.model.pooling import Pooling, named_pooling, pooled_width
 from embedtrain.types import InputError
@@ -36,12 +38,13 @@ def facts_of(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerB
         "special_tokens": special_tokens(tokenizer),
         "padding_side": tokenizer.padding_side,
         "tokenizer_hash": tokenizer_hash(tokenizer),
+        "code": backbone.code,
     }
     if layout.adapter is not None:
         return found  # its other fields are written in the contract alone
-    config = AutoConfig.from_pretrained(layout.weights, trust_remote_code=False)
+    config = read_config(pretrained_source(layout.weights), trust=layout.trusted)
     found |= {
-        "attention": attention_of(config),
+        "attention": attention_of(config) if backbone.code is None else backbone.attention,
         "dtype": str(config.dtype).removeprefix("torch."),
         "max_length": longest_text(layout, backbone, tokenizer),
         "normalize": layout.normalize,
@@ -109,10 +112,19 @@ def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) ->
 def read_tokenizer(layout: Layout) -> PreTrainedTokenizerBase:
     """The folder's tokenizer. Raises InputError when it cannot be read."""
     source = pretrained_source(layout.tokenizer)
-    with reading(f"the tokenizer in {layout.tokenizer}", AGAIN):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            source.folder, **source.options, trust_remote_code=False
-        )
+    ours = f"the tokenizer in {layout.tokenizer} is code of its own (auto_map)"
+    own = bool(auto_map(layout.tokenizer / TOKENIZER)) and not layout.trusted
+    try:
+        with reading(f"the tokenizer in {layout.tokenizer}", AGAIN):
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                source.folder, **source.options, trust_remote_code=layout.trusted
+            )
+    except InputError as error:
+        if not own:
+            raise
+        raise InputError(f"{ours}. {CURE}") from error
+    if own:
+        LOG.warning("%s, which is not run: transformers reads its files instead. %s", ours, CURE)
     if layout.lower_case:
         backend = tokenizer.backend_tokenizer
         steps = [] if backend.normalizer is None else [backend.normalizer]

@@ -17,6 +17,7 @@ def usage(contract: Contract, name: str, *, is_plain: bool, has_graph: bool) -> 
         is_plain: whether sentence-transformers loads it without code from the folder.
         has_graph: whether it has ONNX graphs.
     """
+    is_plain = is_plain and contract.code is None
     trust = "" if is_plain else ", trust_remote_code=True"
     return [
         "```python",
@@ -36,6 +37,7 @@ def _own(contract: Contract, name: str) -> list[str]:
     """At any size, with embedtrain."""
     sub = contract.trained[0] if contract.trained else None
     size = f", layer={sub.layer}, dim={sub.dim}" if sub is not None else ""
+    trust = "" if contract.code is None else ", trust_remote_code=True"
     role = ', role="query"' if contract.prompts.get("query") else ""
     return [
         "With embedtrain, at any layer and dim:",
@@ -43,7 +45,7 @@ def _own(contract: Contract, name: str) -> list[str]:
         "```python",
         "import embedtrain",
         "",
-        f"model = embedtrain.load({python_string(name)})",
+        f"model = embedtrain.load({python_string(name)}{trust})",
         f'embeddings = model.encode(["first text", "second text"]{size}{role})',
         "```",
         "",
@@ -54,7 +56,8 @@ def _graph(contract: Contract, name: str, *, there: bool) -> list[str]:
     """With onnxruntime; first the command that writes the graph, where it is not there."""
     out = f"{name}-onnx"
     word = name if re.fullmatch(r"[\w./-]+", name) else "MODEL"  # others would need a shell's quotes
-    command = f"embedtrain-export model={word} out={word}-onnx onnx=true"
+    trust = "" if contract.code is None else " trust_remote_code=true"
+    command = f"embedtrain-export model={word} out={word}-onnx onnx=true{trust}"
     write = [] if there else ["```bash", command, "```", ""]
     if contract.prompts and not contract.pool_prompt:
         said = "The graph also takes `prompt_len`: a number a text, the tokens of its prompt."

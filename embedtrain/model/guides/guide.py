@@ -174,6 +174,7 @@ def load_guide(
     prompts: Mapping[str, str] | None = None,
     cache: str | Path | None = None,
     cache_dtype: VectorType = "float32",
+    trust_remote_code: bool = False,
 ) -> GuideModel:
     """The guide in a folder or of a hub name: one that `load_encoder` reads, or else sentence-transformers.
 
@@ -187,22 +188,31 @@ def load_guide(
             of the training data are not given to it.
         cache: folder of vectors, reused between steps, epochs and runs; none for no cache.
         cache_dtype: float32 or float16, of the vectors there.
+        trust_remote_code: run the code that lies in its folder, modules of sentence-transformers too.
 
     Raises:
         InputError: for a model that neither reads, a cut out of range, or a cache that is not to be used.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
-    folder = locate(path)
+    folder = locate(path, code=trust_remote_code)
     model: Vectors
     try:
-        encoder = load_encoder(path, max_length=max_length, dtype=DTYPES[dtype], prompts=prompts)
+        encoder = load_encoder(
+            path,
+            max_length=max_length,
+            dtype=DTYPES[dtype],
+            prompts=prompts,
+            trust_remote_code=trust_remote_code,
+        )
     except InputError as error:
         if not (folder / "modules.json").is_file() or (folder / "embedtrain.json").is_file():
             raise
         if layer is not None:
             raise InputError(f"{path} cannot be cut to layer {layer}: {error}") from error
-        model = _sentence_model(folder, error, DTYPES[dtype], max_length, prompts)
+        model = _sentence_model(
+            folder, error, DTYPES[dtype], max_length, prompts, trust_remote_code=trust_remote_code
+        )
     else:
         last = encoder.num_layers
         if layer is not None and not 1 <= layer <= last:
@@ -217,12 +227,16 @@ def _sentence_model(
     dtype: torch.dtype,
     max_length: int | None,
     prompts: Mapping[str, str] | None,
+    *,
+    trust_remote_code: bool,
 ) -> Vectors:
     """The model as sentence-transformers has it, which takes long to import and is seldom needed."""
     from embedtrain.model.guides.sentence_transformer import SentenceVectors
 
     try:
-        return SentenceVectors(folder, dtype=dtype, max_length=max_length, prompts=prompts)
+        return SentenceVectors(
+            folder, dtype=dtype, max_length=max_length, prompts=prompts, trust_remote_code=trust_remote_code
+        )
     except InputError:
         raise
     except Exception as error:  # whatever a library of many authors' modules raises

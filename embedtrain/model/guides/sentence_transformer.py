@@ -60,6 +60,7 @@ class SentenceVectors:
         dtype: of its weights.
         max_length: longest text in tokens; the model's own when None.
         prompts: text put before every text of a role; the model's own when None.
+        trust_remote_code: run code that lies in the folder.
 
     Raises:
         InputError: for a model that does not begin with a text transformer or a static embedding.
@@ -72,8 +73,12 @@ class SentenceVectors:
         dtype: torch.dtype,
         max_length: int | None = None,
         prompts: Mapping[str, str] | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
-        self.module = SentenceTransformer(str(folder), device="cpu").to(dtype)
+        self.code = [path.read_text("utf-8") for path in sorted(folder.glob("*.py")) if trust_remote_code]
+        self.module = SentenceTransformer(str(folder), device="cpu", trust_remote_code=trust_remote_code).to(
+            dtype
+        )
         known = self.module.prompts if prompts is None else prompts
         chosen: dict[Role, str] = {
             role: next((known[name] or "" for name in names if known.get(name)), "")
@@ -108,7 +113,7 @@ class SentenceVectors:
         parts = [f"{type(part).__name__} {getattr(part, 'config_keys', '')} {part}" for part in self.module]
         settings: list[object] = [getattr(part, "get_config_dict", dict)() for part in self.module]
         text = f"{tensors_hash(self.module.state_dict())} {parts} {settings}"
-        return text_hash(text)
+        return text_hash(f"{text} {self.code}" if self.code else text)
 
     def vectors(self, tokens: Inputs) -> Tensor:
         """(M, D), not normalised, texts of like length and prompt together."""

@@ -46,18 +46,20 @@ def recorded_hash(record: Record) -> str | None:
     return None if record.part("backbone").get("lora") else record.identity.get("starting weights")
 
 
-def recorded_base(name: str, record: Record) -> Encoder:
+def recorded_base(name: str, record: Record, *, trust_remote_code: bool) -> Encoder:
     """What a run began with, built anew: weights that its seed drew are drawn again.
 
     Args:
         name: of the run, for messages.
-        record: its config.yaml.
+        record: its config.yaml, which cannot say itself that code may run.
+        trust_remote_code: whether code in the folder of the base may.
 
     Raises:
         InputError: if it is not there any more, or is another model now.
     """
     backbone, pooling = record.part("backbone"), record.part("pooling")
     plain: dict[str, Any] = {key: value for key, value in backbone.items() if key not in TRAINING_ONLY}
+    plain["trust_remote_code"] = trust_remote_code
     path = record.base.get("path") or plain.get("path")
     if not path:
         raise InputError(f"{name} does not say what it began with. {CURE}")
@@ -67,7 +69,7 @@ def recorded_base(name: str, record: Record) -> Encoder:
         if TARGET in backbone:
             encoder: Encoder = Component.of({**plain, "path": path}, "backbone").build(pooling=given)
         else:  # a merge, which has none of its own
-            encoder = load_encoder(path)
+            encoder = load_encoder(path, trust_remote_code=trust_remote_code)
     except InputError as error:
         raise InputError(f"what {name} began with cannot be read: {error}. {CURE}") from error
     expected = recorded_hash(record)

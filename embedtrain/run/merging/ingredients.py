@@ -53,13 +53,16 @@ class Ingredients(NamedTuple):
         return tuple(sorted({sub for one in self.every for sub in one.contract.trained}))
 
 
-def read_ingredients(runs: Sequence[str], base: str | None, *, needs_base: bool) -> Ingredients:
+def read_ingredients(
+    runs: Sequence[str], base: str | None, *, needs_base: bool, trust_remote_code: bool = False
+) -> Ingredients:
     """The models of all runs, which agree in all that decides an embedding but their weights.
 
     Args:
         runs: folders and hub names.
         base: what training began with; None: what the runs record.
         needs_base: whether there must be one.
+        trust_remote_code: whether code in their folders may run.
 
     Raises:
         InputError: for fewer than two, one that cannot be read, or two that do not agree, naming the field.
@@ -68,7 +71,7 @@ def read_ingredients(runs: Sequence[str], base: str | None, *, needs_base: bool)
         raise InputError(f"merging takes two runs or more, got {list(runs)}: name them in runs=[...]")
     encoder, every = None, list[Ingredient]()
     for text in runs:
-        loaded = load_encoder(model_folder(text))
+        loaded = load_encoder(model_folder(text), trust_remote_code=trust_remote_code)
         encoder = loaded if encoder is None else encoder
         folder = run_folder(text)
         record, contract = read_record(folder / "config.yaml"), contract_of(loaded)
@@ -78,7 +81,7 @@ def read_ingredients(runs: Sequence[str], base: str | None, *, needs_base: bool)
         _check_contracts(every[0], every[-1])
     assert encoder is not None
     check_alike([one.name for one in every], [one.weights for one in every])
-    start = _base(every, base, needed=needs_base)
+    start = _base(every, base, needed=needs_base, trust=trust_remote_code)
     facts = {} if start is None else _facts(every[0], base, start)
     return Ingredients(every, encoder, start, facts)
 
@@ -93,13 +96,15 @@ def _check_contracts(first: Ingredient, other: Ingredient) -> None:
             )
 
 
-def _base(every: Sequence[Ingredient], given: str | None, *, needed: bool) -> dict[str, Tensor] | None:
+def _base(
+    every: Sequence[Ingredient], given: str | None, *, needed: bool, trust: bool
+) -> dict[str, Tensor] | None:
     names, records = [one.name for one in every], [one.record for one in every]
     if given is not None:
-        start = plain_weights(load_encoder(model_folder(given)))
+        start = plain_weights(load_encoder(model_folder(given), trust_remote_code=trust))
     else:
         try:
-            start = _recorded(names, records)
+            start = _recorded(names, records, trust=trust)
         except InputError as error:
             if needed:
                 raise
@@ -115,7 +120,7 @@ def _facts(first: Ingredient, given: str | None, start: Mapping[str, Tensor]) ->
     return {"path": path, "weights": tensors_hash(start)[:40]}
 
 
-def _recorded(names: Sequence[str], records: Sequence[Record | None]) -> dict[str, Tensor]:
+def _recorded(names: Sequence[str], records: Sequence[Record | None], *, trust: bool) -> dict[str, Tensor]:
     for name, record in zip(names, records, strict=True):
         if record is None:
             raise InputError(
@@ -129,4 +134,4 @@ def _recorded(names: Sequence[str], records: Sequence[Record | None]) -> dict[st
                 f"{names[0]} and {name} began with different weights, so they have no base in common. Give "
                 "one that both come from as base=FOLDER"
             )
-    return plain_weights(recorded_base(names[0], known[0]))
+    return plain_weights(recorded_base(names[0], known[0], trust_remote_code=trust))

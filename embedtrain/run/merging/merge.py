@@ -73,7 +73,10 @@ class _Merging:
         self.method: Method = settings.method.build()
         self.share, self.seed = settings.base_share, settings.seed
         needs_base = "base" in self.method.needs or self.share > 0
-        self.ingredients = read_ingredients(settings.runs, settings.base, needs_base=needs_base)
+        self.trust = settings.trust_remote_code
+        self.ingredients = read_ingredients(
+            settings.runs, settings.base, needs_base=needs_base, trust_remote_code=self.trust
+        )
         self.device = device_of(settings.device)
         encoder = self.ingredients.encoder
         encoder.trained = self.ingredients.trained
@@ -111,7 +114,7 @@ class _Merging:
     def run(self) -> MergedRun:
         """Merge, unless that is done, and measure."""
         if self.folder.model.exists():
-            encoder = load_encoder(self.folder.model)
+            encoder = load_encoder(self.folder.model, trust_remote_code=self.trust)
             weights = {key: tensor.clone() for key, tensor in plain_weights(encoder).items()}
         else:
             weights = self._merged()

@@ -99,8 +99,9 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
         pooling="mean", pooling_settings={}, pool_prompt=True, prompts={}, default_prompt=None,
         attention="bidirectional",
         special_tokens=(("[CLS]",), ("[SEP]",)), padding_side="right", max_length=20, normalize=True,
-        num_layers=2, width=16, dtype="float32", tokenizer_hash="", trained=(SubModel(1, 8), SubModel(2, 16)),
-        source="/".join(["...", *tiny_bert.parts[-2:]]), base=None, versions={},
+        num_layers=2, width=16, dtype="float32", tokenizer_hash="", code=None,
+        trained=(SubModel(1, 8), SubModel(2, 16)), base=None, versions={},
+        source="/".join(["...", *tiny_bert.parts[-2:]]),
     )  # fmt: skip
     assert set(contract.versions) == {"embedtrain", "torch", "transformers", "sentence-transformers"}
     card = (tmp_path / "cut" / "README.md").read_text()

@@ -5,7 +5,7 @@ Letters: m hidden tokens, H hidden width, V vocabulary.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 from transformers.utils import logging
 
 from embedtrain.files.reading import reading
+from embedtrain.model.backbone.own_code import word_table
 from embedtrain.model.encoder import Encoder
 
 
@@ -27,7 +28,7 @@ def head_of(encoder: Encoder, seed: int) -> nn.Module:
         seed: draws the weights of a new one.
     """
     model = encoder.backbone.model
-    table = cast(nn.Embedding, model.get_input_embeddings())
+    table = word_table(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if type(model.config) in MODEL_FOR_MASKED_LM_MAPPING:
@@ -43,7 +44,9 @@ def _loaded(folder: str, dtype: torch.dtype) -> tuple[Any, dict[str, Any]]:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call, unused-ignore]
     try:
         with reading(folder, "Fetch or save the model again"):
-            model, info = AutoModelForMaskedLM.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+            model, info = AutoModelForMaskedLM.from_pretrained(
+                folder, dtype=dtype, output_loading_info=True, trust_remote_code=False
+            )
         return model, info
     finally:
         logging.set_verbosity(verbosity)
