@@ -14,7 +14,6 @@ from embedtrain.data.module import DataModule
 from embedtrain.model.pooling import Pooling
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import built
 from embedtrain.settings.compose import schema, settings_of
 from embedtrain.settings.places import config_dir
@@ -31,6 +30,7 @@ COSENT = "{_target_: embedtrain.objective.losses.scored.CoSENT}"
 TERM = f"{{_target_: embedtrain.objective.losses.terms.Term, loss: {COSENT}}}"
 MUST_GIVE = {  # and with one option
     ("guide", "model"): {"guide.path": "model"},
+    ("method", "weighted"): {"method.shares": "[1,1]"},
     ("loss", "weighted_sum"): {"loss.terms": f"[{TERM}]"},
     ("plan", "scheduled"): {"plan.plan": PAIRS, "plan.weights": "[{layer: 12, weight: 0.5}]"},
 }
@@ -104,10 +104,11 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
     given = {
         "train": GIVEN | must,
         "mine": {"source": "rows.jsonl", "out": "x.jsonl", "teacher.path": "m"} | must,
+        "merge": {"runs": "[a,b]"} | must,
     }
     if group == "logger" and option in ("mlflow", "tensorboard", "trackio"):
         pytest.importorskip(option, reason=f"{option} is not installed")
-    command = "train" if group in TrainSettings.__dataclass_fields__ else "mine"
+    command = next(name for name in given if group in COMMANDS[name].settings.__dataclass_fields__)
     words = (f"{key}={value}" for key, value in given[command].items())
     part = getattr(compose(command, f"{group}={option}", *words, command=command), group)
     if part is None:
