@@ -1,4 +1,4 @@
-"""The rows of one file, unread: bounded lines and arrays.
+"""The rows of one file, unread: bounded lines and arrays, or one text.
 
 Damage is a row of its own, so that a reader can count it: a line that is too long, the place where a
 compressed file breaks off, a part of a parquet file. Lines and rows count from 1; blank lines are no rows.
@@ -83,6 +83,31 @@ def lines(path: Path, *, max_line: int, blank: bool = False) -> Iterator[Raw]:
                     yield Raw(where, number, part)
     except (*CUT, OSError) as error:
         yield Raw(f"{path}:{number + 1}", number + 1, _broken(path, number, error))
+
+
+def document_rows(path: Path, *, max_bytes: int) -> Iterator[Raw]:
+    """The row {"text": all of the file}; none of a blank file, a bad one of a file that cannot be read."""
+    where = f"{path}:1"
+    try:
+        with open_unpacked(path) as stream:
+            content = stream.read(max_bytes + 1).removeprefix(BOM)
+    except (*CUT, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        yield Raw(where, 1, InputError(f"{path}: cannot be read ({reason or error}). Copy it again."))
+        return
+    begin = content[:BEGIN]
+    if len(content) > max_bytes:
+        wrong = f"{path}: has more than the {max_bytes:,} bytes of a row. Split it into several files."
+        yield Raw(where, 1, InputError(wrong), begin)
+        return
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        wrong = f"{path}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8."
+        yield Raw(where, 1, InputError(wrong), begin)
+        return
+    if text.strip():
+        yield Raw(where, 1, {"text": text})
 
 
 def _broken(path: Path, number: int, error: Exception, unit: str = "line") -> InputError:

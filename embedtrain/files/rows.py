@@ -2,7 +2,7 @@
 
 Read are .jsonl, .ndjson, .json (one object a line, one array, or one object that holds the rows), .csv and
 .tsv, the same with .gz, .bz2, .xz or .zst, .parquet, a folder written by `datasets.save_to_disk`, and a
-folder of such files. Lines and rows are counted from 1.
+folder of such files. Lines and rows are counted from 1. A file of plain text or Markdown is one row.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from embedtrain.files.records import (
     MAX_LINE,
     Raw,
     array_rows,
+    document_rows,
     is_texts,
     lines,
     parse_line,
@@ -39,6 +40,8 @@ Row = tuple[str, dict[str, Any]]
 
 LINES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 SUFFIXES = (*(f"{name}{packed}" for name in LINES for packed in ("", *PACKED)), ".parquet")
+DOCUMENTS = tuple(f"{name}{packed}" for name in (".txt", ".md", ".markdown") for packed in ("", *PACKED))
+ENDINGS = ", ".join((*SUFFIXES, ".txt", ".md"))
 NO_ROWS = {
     "dataset_info.json",
     "dataset_infos.json",
@@ -82,6 +85,8 @@ def file_rows(path: Path, *, max_line: int = MAX_LINE) -> Iterator[Raw]:
     """The rows of a file in their order; its name says what is inside."""
     if path.name.endswith(".parquet"):
         return parquet_rows(path)
+    if path.name.endswith(DOCUMENTS):
+        return document_rows(path, max_bytes=max_line)
     if without_packing(path.name).endswith((".csv", ".tsv")):
         return delimited_rows(path, max_line=max_line)
     if ".json" in path.suffixes[-2:]:
@@ -115,15 +120,17 @@ def row_files(path: str | Path, *, split: str | None = None) -> list[Path]:
     if not path.exists():
         raise InputError(_missing(path))
     if not path.is_dir():
-        if not path.name.endswith(SUFFIXES):
-            raise InputError(f"{path}: what is inside? Its name must end in {', '.join(SUFFIXES)}.")
+        if not path.name.endswith((*SUFFIXES, *DOCUMENTS)):
+            raise InputError(f"{path}: what is inside? Its name must end in {ENDINGS}.")
         return [path]
     files = _files(path)
     _warn_of_unread(path, frozenset(files))
+    if not files and split is None:  # a README beside rows is none of them
+        files = sorted(file for file in path.rglob("*") if _is_document(file.relative_to(path), file))
+        if files:
+            return files
     if not files:
-        raise InputError(
-            f"{path}: no rows here: neither a saved dataset nor files ending in {', '.join(SUFFIXES)}."
-        )
+        raise InputError(f"{path}: no rows here: neither a saved dataset nor files ending in {ENDINGS}.")
     names = sorted({name for name in map(_split_of, files) if name})
     if split is not None or len(names) > 1:
         wanted = _one_split(path, names or sorted({stem(file) for file in files}), split)
@@ -193,6 +200,12 @@ def _warn_of_unread(folder: Path, files: frozenset[Path]) -> None:
 
 def _has_rows(file: Path) -> bool:
     return file.name.endswith(SUFFIXES) and file.name not in NO_ROWS
+
+
+def _is_document(name: Path, file: Path) -> bool:
+    """Whether a file below a folder is one of its texts; what lies in hidden folders is not."""
+    hidden = any(part.startswith(".") for part in name.parts)
+    return not hidden and name.name.endswith(DOCUMENTS) and file.is_file()
 
 
 def stem(file: Path) -> str:

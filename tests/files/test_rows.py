@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from embedtrain.files.rows import read_rows
+from embedtrain.files.records import parsed
+from embedtrain.files.rows import raw_rows, read_rows
 from embedtrain.types import InputError
 
 ROWS = [{"query": f"q{i}", "positive": f"p{i} é"} for i in range(5)]
@@ -220,3 +221,34 @@ def test_unknown_ending_and_empty_folder_say_what_would_do(tmp_path):
         read_rows(tmp_path / "a.xlsx")
     with pytest.raises(InputError, match="no rows here"):
         read_rows(tmp_path)
+
+
+def test_texts_and_markdown_are_a_row_each(tmp_path):
+    (tmp_path / "deep/.hidden").mkdir(parents=True)
+    (tmp_path / "b.md").write_text("# Cats\n\nThey sleep é.\n", "utf-8")
+    (tmp_path / "deep/a.txt").write_bytes("\ufeffplain".encode())
+    (tmp_path / "deep/utf16.txt").write_bytes("wide".encode("utf-16"))
+    (tmp_path / "deep/train.txt.gz").write_bytes(gzip.compress(b"packed"))
+    for blank in ("deep/blank.txt", "deep/.hidden/not.txt"):
+        (tmp_path / blank).write_text(" \n", "utf-8")
+    texts = ["# Cats\n\nThey sleep é.\n", "plain", "packed", "wide"]
+    assert contents(tmp_path) == [{"text": text} for text in texts]
+    assert list(read_rows(tmp_path / "b.md")) == [(f"{tmp_path}/b.md:1", {"text": texts[0]})]
+    write_lines(tmp_path / "rows.jsonl")
+    assert contents(tmp_path) == ROWS, "a README beside rows is none of them"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\xff", "byte 2 is not UTF-8"),
+        (b"x" * 33, "more than the 32 bytes of a row"),
+        (gzip.compress(b"whole")[:-9], "cannot be read"),
+    ],
+)
+def test_a_text_that_cannot_be_read_is_a_bad_row(tmp_path, content, message):
+    path = tmp_path / ("a.txt.gz" if content[:2] == b"\x1f\x8b" else "a.txt")
+    path.write_bytes(content)
+    (row,) = raw_rows(path, max_line=32)
+    with pytest.raises(InputError, match=message):
+        parsed(row)

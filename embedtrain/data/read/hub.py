@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtrain.files.records import Raw
-from embedtrain.files.rows import SUFFIXES
+from embedtrain.files.rows import DOCUMENTS, SUFFIXES
 from embedtrain.types import InputError
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -17,7 +17,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 def is_hub_name(source: str | Path) -> bool:
     """Whether it can only be a dataset of the hub; what exists on disk wins."""
     path, name = Path(source).expanduser(), str(source)
-    known = path.exists() or name.endswith(SUFFIXES) or path.parent.exists()
+    known = path.exists() or name.endswith((*SUFFIXES, *DOCUMENTS)) or path.parent.exists()
     return HUB_NAME.fullmatch(name) is not None and not known
 
 
