@@ -170,6 +170,11 @@ class DataModule(pl.LightningDataModule):
         return offered(example for item in self._datasets for example in some_rows(item.store))
 
     @property
+    def validation_offers(self) -> frozenset[str]:
+        """The same of the validation rows."""
+        return offered(self._validation)
+
+    @property
     def in_batch(self) -> dict[str, bool]:
         """The datasets that say whether their queries meet what other rows brought. After `setup`."""
         given = {item.store.task: item.use.in_batch for item in self._datasets}

@@ -171,9 +171,9 @@ class Encoder(nn.Module, Generic[B, P]):
 
     def _embed(self, inputs: Inputs, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
         """One micro-batch, (L, m, D)."""
-        asked = tuple(range(1, max(layers) + 1)) if self.pooling.needs_all_layers else layers
+        asked = self.asked(layers)
         if len(group.counts) == len(group.rows):  # no two share a row
-            return self._pooled(self.backbone(inputs, asked), inputs.mask, inputs.prompt_len, layers)
+            return self.pooled(self.backbone(inputs, asked), inputs.mask, inputs.prompt_len, layers)
         packed = pack(inputs, group.counts, group.lengths)
         states = self.backbone(packed, asked)
         alike = micro_batches(group.lengths, *self._budget())  # rectangles with little padding
@@ -181,13 +181,17 @@ class Encoder(nn.Module, Generic[B, P]):
         for some in alike:
             own, mask = unpack(packed, states, some)
             prompt_len = inputs.prompt_len[moved(torch.tensor(some), mask.device)]
-            parts.append(self._pooled(own, mask, prompt_len, layers))
+            parts.append(self.pooled(own, mask, prompt_len, layers))
         return _in_order(parts, alike)
 
-    def _pooled(
+    def asked(self, layers: tuple[int, ...]) -> tuple[int, ...]:
+        """The layers whose states `pooled` needs for vectors at ascending `layers`."""
+        return tuple(range(1, max(layers) + 1)) if self.pooling.needs_all_layers else layers
+
+    def pooled(
         self, states: Sequence[Tensor], mask: Tensor, prompt_len: Tensor, layers: tuple[int, ...]
     ) -> Tensor:
-        """Vectors (L, m, D) of states that are (m, T, H) each."""
+        """Vectors (L, m, D) at `layers` of states (m, T, H) after `asked(layers)`, in float32."""
         every = self.pooling.needs_all_layers
         pooled_mask = pool_mask(mask, prompt_len)
         # Autocast would run the products of a pooling in bfloat16; sums over tokens need float32.

@@ -26,7 +26,7 @@ STAGED = tuple(
 )
 OF_PAIRS = tuple("loss distill negatives guide gradcache queue mining".split())
 LONGEST = 60  # letters of a name, which is a part of a folder's
-MASKED = "embedtrain.training.steps.masked.step.Masked"
+OF_TEXTS = "masked masked_bow smae retromae dupmae tsdae".split()  # steps that read no group of pairs
 OF_THE_RUN = ("accelerator", "devices", "num_nodes", "shard")  # settings of the trainer that no stage changes
 
 
@@ -46,7 +46,7 @@ def stages_of(settings: TrainSettings) -> list[StageSettings]:
     if not settings.stages:
         usual = settings_from(TrainSettings, "train", {"name": "x", "data": {"train": "x"}})
         changed = [name for name in OF_PAIRS if getattr(settings, name) != getattr(usual, name)]
-        _check_masked(settings, changed, "")
+        _check_texts(settings, changed, "")
         return [StageSettings("", settings)]
     shared = {key: value for key, value in given(settings).items() if key != "stages"}
     stages: list[StageSettings] = []
@@ -68,18 +68,21 @@ def stages_of(settings: TrainSettings) -> list[StageSettings]:
         }
         try:
             stages.append(StageSettings(name, from_node(type(settings), node)))
-            _check_masked(stages[-1].settings, [key for key in OF_PAIRS if entry.get(key)], f"{where}.")
+            _check_texts(stages[-1].settings, [key for key in OF_PAIRS if entry.get(key)], f"{where}.")
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
     return stages
 
 
-def _check_masked(settings: TrainSettings, given_: Sequence[str], where: str) -> None:
-    """Refuse groups of contrastive training that are set for a masked stage, which would ignore them."""
-    set_ = [name for name in given_ if getattr(settings, name) is not None]
-    if settings.step.target == MASKED and set_:
+def _check_texts(settings: TrainSettings, given_: Sequence[str], where: str) -> None:
+    """Refuse groups of contrastive training that are set for a step that would ignore them."""
+    steps = {option("step", name)[TARGET]: name for name in (*OF_TEXTS, "simcse")}
+    step = steps.get(settings.step.target)
+    unread = ("mining",) if step == "simcse" else OF_PAIRS if step else ()
+    set_ = [name for name in given_ if name in unread and getattr(settings, name) is not None]
+    if set_:
         raise InputError(
-            f"{where}{set_[0]} is of pairs, and step=masked reads texts alone: leave out {', '.join(set_)}, "
+            f"{where}{set_[0]} is of pairs, and step={step} reads texts alone: leave out {', '.join(set_)}, "
             "or use step=contrastive"
         )
 

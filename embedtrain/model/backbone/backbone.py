@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +23,14 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from embedtrain.model.backbone.attention import Attention, attention_of, check_attention, probe
-from embedtrain.model.backbone.block_states import kept_states
+from embedtrain.model.backbone.block_states import entering, kept_states, running
 from embedtrain.model.backbone.families import family_of, shorten
 from embedtrain.model.backbone.flash import Flash
 from embedtrain.model.backbone.loading import load_model
 from embedtrain.model.backbone.merging import merged_adapters
 from embedtrain.model.backbone.own_code import check_cuts, code_hash, is_own, own_family
-from embedtrain.model.backbone.packed_attention import check_packing, packed_inputs, ready_mask
+from embedtrain.model.backbone.packed_attention import check_packing
+from embedtrain.model.backbone.positions import max_positions, placed, position_states
 from embedtrain.model.inputs.packing import Packed
 from embedtrain.model.modes import evaluating
 from embedtrain.types import InputError, Inputs
@@ -66,7 +67,7 @@ class Backbone(nn.Module):
         self.model = model
         self.hidden_size: int = config.hidden_size
         self.num_layers = config.num_hidden_layers if self._family.shared else len(self.blocks)
-        self.max_positions = self._max_positions()
+        self.max_positions = max_positions(model, self._family)
         self.attention: Attention = attention_of(config, self._family)
         self._flash = Flash(model)
         self._flash.probe(self.check_attention)
@@ -117,14 +118,50 @@ class Backbone(nn.Module):
             stack.enter_context(self._cut_to(deepest))
             between = {"between": self._family.between, "shared": self._family.shared}
             inner = stack.enter_context(kept_states(self.blocks, set(layers) - {deepest}, **between))
-            given = {"input_ids": tokens.values, "return_dict": True}
-            given |= {"use_cache": False} if self._family.decoder else {}
-            given |= self._packed(tokens) if isinstance(tokens, Packed) else self._padded(tokens)
-            last = self.model(**self._family.accepted(given)).last_hidden_state  # (M, T, H), already normed
+            last = self._last(tokens, input_ids=tokens.values)
         norm = self.final_norm
         states = {layer: state if norm is None else norm(state) for layer, state in inner.items()}
         states[deepest] = last
         return tuple(states[layer] for layer in layers)
+
+    def _last(self, tokens: Inputs | Packed, **given: Tensor) -> Tensor:
+        """The state (M, T, H) after the blocks that the model has now, normed by the model itself."""
+        every = {"return_dict": True, **given, **placed(self.model, self._family, tokens)}
+        every |= {"use_cache": False} if self._family.decoder else {}
+        last: Tensor = self.model(**self._family.accepted(every)).last_hidden_state
+        return last
+
+    def entering(self, tokens: Inputs, vector: Tensor | None = None) -> Tensor:
+        """The state (M, T, H) that the first block is given; of `vector` (M, E) in each token's place."""
+        wide = None if vector is None else vector[:, None].expand(-1, tokens.mask.shape[1], -1)
+        given = {"input_ids": tokens.values} if wide is None else {"inputs_embeds": wide}
+        with self._flash.precision():
+            return entering(self.blocks[0], lambda: self._last(tokens, **given))
+
+    def position_states(self, tokens: Inputs) -> Tensor | None:
+        """(M, T, H) what it adds for the places of tokens; None if it has no table of that width."""
+        return position_states(self.model, self._family, tokens)
+
+    def decoded(self, tokens: Inputs, blocks: nn.ModuleList, first: Tensor) -> Tensor:
+        """The state (M, T, H) after other blocks than its own, which run on its own embeddings.
+
+        Args:
+            tokens: M texts.
+            blocks: of the kind that it has.
+            first: (M, H) stands in the place of the state of each first real token.
+        """
+        begins = tokens.mask & (tokens.mask.cumsum(1) == 1)  # (M, T)
+
+        def replaced(_block: nn.Module, args: tuple[Tensor, ...]) -> tuple[Any, ...]:
+            state = torch.where(begins[..., None], first[:, None].to(args[0].dtype), args[0])
+            return (state, *args[1:])
+
+        with self._flash.precision(), self._run_as(blocks):
+            handle = blocks[0].register_forward_pre_hook(replaced)
+            try:
+                return self._last(tokens, input_ids=tokens.values)
+            finally:
+                handle.remove()
 
     def cut(self, layer: int) -> PreTrainedModel:
         """A copy of the Hugging Face model with blocks 1..layer only, its config shortened to match.
@@ -238,25 +275,12 @@ class Backbone(nn.Module):
         path = self._family.final_norm
         return None if path is None else self.model.get_submodule(path)
 
-    @contextmanager
-    def _cut_to(self, layer: int) -> Iterator[None]:
+    def _cut_to(self, layer: int) -> AbstractContextManager[None]:
         """While open, the model has only its first `layer` blocks (the same modules, not copies)."""
-        if self._family.shared:  # the only block runs `layer` times
-            self.model.config.num_hidden_layers = layer
-            try:
-                yield
-            finally:
-                self.model.config.num_hidden_layers = self.num_layers
-            return
-        owner_path, _, name = self._family.blocks.rpartition(".")
-        owner = self.model.get_submodule(owner_path)
-        blocks = self.blocks
-        if layer < len(blocks):
-            owner._modules[name] = blocks[:layer]
-        try:
-            yield
-        finally:
-            owner._modules[name] = blocks
+        return self._run_as(self.blocks, layer) if self._family.shared else self._run_as(self.blocks[:layer])
+
+    def _run_as(self, blocks: nn.ModuleList, layers: int | None = None) -> AbstractContextManager[None]:
+        return running(self.model, self._family, blocks, len(blocks) if layers is None else layers)
 
     @contextmanager
     def _with_pooler(self) -> Iterator[None]:
@@ -273,28 +297,3 @@ class Backbone(nn.Module):
     def _check_cut(self, layer: int) -> None:
         if not 1 <= layer <= self.num_layers:
             raise ValueError(f"layer must be in 1..{self.num_layers}, got {layer}")
-
-    def _padded(self, tokens: Inputs) -> dict[str, Any]:
-        """Position ids counted over real tokens, so that padding may be on either side; none if relative."""
-        given: dict[str, Any] = {"attention_mask": tokens.mask.to(torch.int64)}
-        if tokens.mask.device.type != "cpu" and self.code is None:
-            given |= ready_mask(self.model.config, tokens, self.model.dtype)
-        if self._family.positions != "relative":
-            counted = (tokens.mask.cumsum(1) - 1).clamp(min=0)
-            given["position_ids"] = counted + self._first_position()  # (M, T)
-        return given
-
-    def _packed(self, packed: Packed) -> dict[str, Any]:
-        """Position ids that begin anew with each text, and what keeps the texts of a row apart."""
-        inputs = packed_inputs(self.model.config, packed, self.model.dtype)
-        return inputs | {"position_ids": packed.positions + self._first_position()}
-
-    def _first_position(self) -> int:
-        if self._family.positions == "after_padding":
-            table = getattr(self.model, "embeddings", None)
-            return int(getattr(table, "padding_idx", self.model.config.pad_token_id)) + 1
-        return 0
-
-    def _max_positions(self) -> int | None:
-        table = getattr(self.model.config, "max_position_embeddings", None)
-        return None if table is None else int(table) - self._first_position()

@@ -1,14 +1,57 @@
-"""The states between the blocks of a model, collected while it runs."""
+"""Which blocks of a model run, and the states between them, collected while it does."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import cast
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from embedtrain.model.backbone.families import Family
+
+
+@contextmanager
+def running(model: PreTrainedModel, family: Family, blocks: nn.ModuleList, layers: int) -> Iterator[None]:
+    """While open, the model has these blocks in the place of its own; a shared one runs `layers` times."""
+    owner_path, _, name = family.blocks.rpartition(".")
+    owner, own = model.get_submodule(owner_path), model.get_submodule(family.blocks)
+    owner._modules[name] = blocks
+    before = model.config.num_hidden_layers
+    if family.shared:
+        model.config.num_hidden_layers = layers
+    try:
+        yield
+    finally:
+        owner._modules[name] = own
+        model.config.num_hidden_layers = before
+
+
+class _EnteredError(Exception):
+    """Ends a forward at the first block. Some models cannot run without any block."""
+
+    def __init__(self, state: Tensor) -> None:
+        super().__init__()
+        self.state = state
+
+
+def entering(block: nn.Module, run: Callable[[], object]) -> Tensor:
+    """The state that `run` gives to a block, which does not run."""
+
+    def stop(_block: nn.Module, args: tuple[Tensor, ...]) -> None:
+        raise _EnteredError(args[0])
+
+    handle = block.register_forward_pre_hook(stop)
+    try:
+        run()
+    except _EnteredError as entered:
+        return entered.state
+    finally:
+        handle.remove()
+    raise AssertionError("the block did not run")
 
 
 @contextmanager

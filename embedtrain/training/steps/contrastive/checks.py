@@ -55,8 +55,8 @@ def check_run(
     if "text_alone" in offers:
         raise InputError(
             'a training row is a text alone, and contrastive training needs pairs: give rows with "query" '
-            'and "positive", or choose step=masked. Of texts with class labels, '
-            "python -m embedtrain.data.labelled ROWS OUT writes triplets"
+            'and "positive", or choose a step for texts (simcse, masked_bow, ...). Of texts with class '
+            "labels, python -m embedtrain.data.labelled ROWS OUT writes triplets"
         )
     needs = loss.objective.needs | _pair_needs(loss)
     for need, lack in ROWS_LACK.items():
@@ -78,6 +78,19 @@ def check_run(
             )
     _check_queue(loss, plan, ranks, steps)
     _rehearse(loss, plan, width)
+
+
+def check_validation(offers: Collection[str]) -> None:
+    """Refuse validation rows that are texts alone, which rank nothing.
+
+    Raises:
+        InputError: naming what would do.
+    """
+    if "text_alone" in offers:
+        raise InputError(
+            "a validation row is a text alone, and validation ranks documents for queries: give pairs as "
+            "data.validation, or leave validation out"
+        )
 
 
 def check_scores(task: str, rows: Sequence[Example]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from embedtrain.content_ids import content_id
+from embedtrain.data.loader import Collate
 from embedtrain.data.module import DataModule
 from embedtrain.data.stores.memory import some_rows
 from embedtrain.model.encoder import Encoder
@@ -18,7 +19,7 @@ from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.training.distributed import gather_embeddings, gather_links
 from embedtrain.training.gradcache import GradCache
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss, Gather, averaged
-from embedtrain.training.steps.contrastive.checks import check_run, check_scores
+from embedtrain.training.steps.contrastive.checks import check_run, check_scores, check_validation
 from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.training.steps.contrastive.datasets import dataset_facts, dataset_sums
 from embedtrain.training.steps.contrastive.validation import Collected, sub_model_scores
@@ -72,7 +73,7 @@ class ContrastiveStep:
         datasets: Mapping[int, str] | None = None,
     ) -> None:
         self.batch_loss, self.module, self.gradcache = batch_loss, batch_loss.objective, gradcache
-        self.collate = PairCollate(process, guide_process)
+        self.collate: Collate = PairCollate(process, guide_process)  # another makes its pairs of any rows
         self.validation_collate = PairCollate(process)
         self.datasets = datasets or {}
         self._collected = Collected([], [])
@@ -86,12 +87,14 @@ class ContrastiveStep:
         """
         if isinstance(self.batch_loss.pair, Negatives):
             self.batch_loss.pair.share(data.in_batch)
+        given = isinstance(self.collate, PairCollate)
+        check_validation(data.validation_offers)
         check_run(
             self.batch_loss,
             plan,
             width=encoder.width,
-            offers=data.offers,
-            tasks=data.tasks,
+            offers=data.offers if given else (),
+            tasks=data.tasks if given else dict.fromkeys(data.tasks, False),
             ranks=ranks,
             steps=data.optimiser_steps,
         )

@@ -10,10 +10,11 @@ from embedtrain.data.order.draw import pick
 from embedtrain.data.read.sources import Example
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.objective.plan import FixedPairs, Full
-from embedtrain.training.steps.masked.collate import IGNORED, MaskedCollate
-from embedtrain.training.steps.masked.head import OwnHead, TiedHead
-from embedtrain.training.steps.masked.step import Masked, MaskedStep
-from embedtrain.training.steps.protocol import Context
+from embedtrain.training.steps.masked.step import Masked
+from embedtrain.training.steps.protocol import Context, Parts
+from embedtrain.training.steps.texts.collate import MaskedCollate, single_tokens
+from embedtrain.training.steps.texts.head import NewTransform, OwnTransform
+from embedtrain.training.steps.texts.hiding import IGNORED
 from embedtrain.types import InputError
 
 
@@ -29,6 +30,14 @@ def with_head(request, tmp_path_factory):
         value.data += 0.1 * torch.randn_like(value)
     model.save_pretrained(folder)
     return folder
+
+
+def step_of(encoder, *, seed, share=0.15):
+    return Masked(share).step(Parts(encoder, seed, "gradient", lambda *_, **__: None))
+
+
+def collate_of(process, seed, share):
+    return MaskedCollate(process, seed=seed, share=share, step="masked", choose=single_tokens)
 
 
 def rows_of(texts):
@@ -49,8 +58,8 @@ def loss_of(step, encoder, batch, plan):
 
 def test_the_loss_is_that_of_transformers(with_head, sentences):
     encoder = encoder_of(with_head)
-    step = MaskedStep(encoder, seed=0, share=0.5)
-    assert isinstance(step.module, OwnHead)
+    step = step_of(encoder, seed=0, share=0.5)
+    assert isinstance(step.module.transform, OwnTransform)
     batch = step.collate(rows_of(sentences), 3)
     loss, _ = loss_of(step, encoder, batch, Full(num_layers=4, width=32))
     model = AutoModelForMaskedLM.from_pretrained(with_head).eval()
@@ -66,7 +75,7 @@ def test_the_loss_is_that_of_transformers(with_head, sentences):
 
 def test_every_layer_of_the_plan_trains_by_its_weight(tiny_bert, sentences):
     encoder = encoder_of(tiny_bert)
-    step = MaskedStep(encoder, seed=0)
+    step = step_of(encoder, seed=0)
     plan = FixedPairs([[2, 8], [4, 16], [4, 32]], [1, 1, 2], num_layers=4, width=32)
     loss, report = loss_of(step, encoder, step.collate(rows_of(sentences), 0), plan)
     parts = dict(report.parts)
@@ -77,15 +86,15 @@ def test_every_layer_of_the_plan_trains_by_its_weight(tiny_bert, sentences):
 
 def test_a_folder_without_a_head_gets_one_tied_to_the_embeddings(tiny_bert):
     encoder = encoder_of(tiny_bert)
-    head, again = (MaskedStep(encoder, seed=7).module for _ in range(2))
-    assert isinstance(head, TiedHead)
+    head, again = (step_of(encoder, seed=7).module for _ in range(2))
+    assert isinstance(head.transform, NewTransform)
     assert head.decoder.weight is encoder.backbone.model.get_input_embeddings().weight
-    assert torch.equal(head.dense.weight, again.dense.weight)
+    assert torch.equal(head.transform.dense.weight, again.transform.dense.weight)
 
 
 def test_what_is_hidden_depends_on_seed_step_and_row_alone(tiny_bert, sentences):
     process = encoder_of(tiny_bert).process
-    rows, collate = rows_of(sentences), MaskedCollate(process, seed=1, share=0.3)
+    rows, collate = rows_of(sentences), collate_of(process, 1, 0.3)
     batch = collate(rows, 4)
     for part in (rows[:3], rows[3:]):  # as two ranks have them, otherwise padded
         found = collate(part, 4)
@@ -94,7 +103,7 @@ def test_what_is_hidden_depends_on_seed_step_and_row_alone(tiny_bert, sentences)
             mine, whole = found.inputs.mask[place], batch.inputs.mask[start + place]
             assert torch.equal(found.labels[place][mine], batch.labels[start + place][whole])
             assert torch.equal(found.inputs.values[place][mine], batch.inputs.values[start + place][whole])
-    others = [collate(rows, 5), MaskedCollate(process, seed=2, share=0.3)(rows, 4)]
+    others = [collate(rows, 5), collate_of(process, 2, 0.3)(rows, 4)]
     assert not any(torch.equal(batch.labels, other.labels) for other in others)
 
 
@@ -103,7 +112,7 @@ def test_shares_of_hidden_tokens(tiny_bert, sentences):
     plain = process(sentences, "document").values
     special = torch.tensor(process.tokenizer.all_special_ids)
     hidden = masked = same = ordinary = 0
-    collate = MaskedCollate(process, seed=0, share=0.15)
+    collate = collate_of(process, 0, 0.15)
     for step in range(400):
         batch = collate(rows, step)
         chosen = batch.labels != IGNORED
@@ -121,7 +130,7 @@ def test_shares_of_hidden_tokens(tiny_bert, sentences):
 
 def test_all_texts_of_a_pair_take_part(tiny_bert):
     example = Example("cat", ("dog", "bird"), ("fish", "man"), None, "t", "rows:1")
-    batch = MaskedCollate(encoder_of(tiny_bert).process, seed=0, share=0.5)([pick(example, 1, 0)], 0)
+    batch = collate_of(encoder_of(tiny_bert).process, 0, 0.5)([pick(example, 1, 0)], 0)
     assert len(batch.inputs.values) == 4
     assert batch.rows.tolist() == [1]
 
@@ -130,4 +139,4 @@ def test_mistakes(tiny_qwen3):
     with pytest.raises(InputError, match="share must be between 0 and 1, got 1"):
         Masked(share=1)
     with pytest.raises(InputError, match="needs a tokenizer with a mask token"):
-        MaskedStep(encoder_of(tiny_qwen3), seed=0)
+        step_of(encoder_of(tiny_qwen3), seed=0)

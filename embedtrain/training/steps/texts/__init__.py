@@ -1,0 +1,1 @@
+"""Parts of the steps that train on texts alone: what they read, hide and predict."""

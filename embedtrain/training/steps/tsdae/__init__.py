@@ -1,0 +1,1 @@
+"""Denoising auto-encoder of sentences (Wang et al. 2021, 2104.06979)."""
