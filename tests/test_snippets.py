@@ -83,6 +83,9 @@ def reader(tmp_path_factory, small_data, minilm_path):
     rows = [json.loads(line) for line in (small_data / "train.jsonl").read_text("utf-8").splitlines()]
     for name in ("rows.jsonl", "faq.jsonl", "shards/a.jsonl"):
         write_rows(home / name, rows)
+    (home / "documents").mkdir()
+    for number, row in enumerate(rows):
+        (home / f"documents/{number}.md").write_text(f"# {row['query']}\n\n{row['positive']}\n", "utf-8")
     scored = [
         {"sentence1": row["query"], "sentence2": row["positive"], "score": number % 6}
         for number, row in enumerate(rows)
