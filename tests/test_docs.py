@@ -27,7 +27,14 @@ from embedtrain.settings.places import config_dir
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        ROOT / "benchmarks/README.md",
+        ROOT / "recipes/README.md",
+    ]
+)
 OPTIONS = sorted(config_dir("conf").glob("*/*.yaml"))
 TARGETS = {  # of options and of the nodes inside them
     target

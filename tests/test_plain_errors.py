@@ -11,7 +11,6 @@ import embedtrain
 from embedtrain.settings.commands import EvaluateSettings, TrainSettings
 from embedtrain.settings.compose import effective
 from embedtrain.settings.options import settings_from
-from embedtrain.settings.places import config_dir
 from embedtrain.types import InputError
 
 NO_FILE = "a\0b", "a\ud800b"
@@ -203,14 +202,6 @@ def test_the_folder_of_a_run_is_no_backbone_and_says_which_is(tiny_bert, small_d
     run = embedtrain.train(name="x", backbone={"path": tiny_bert}, plan="full", **keys)
     with pytest.raises(InputError, match=f"is the folder of a run: give its model, {run.folder}/model"):
         embedtrain.train(name="y", backbone={"path": run.folder}, **keys)
-
-
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in config_dir("recipes").glob("*.yaml")))
-def test_a_recipe_says_in_python_what_it_says_on_a_command_line(recipe, tmp_path):
-    """YAML of Python takes 1e-4 for a text."""
-    keys = {"name": "x", "data": {"train": "rows.jsonl"}, "recipe": recipe}
-    made = settings_from(TrainSettings, "train", keys)
-    assert isinstance(effective(made)["optim"]["lr"], float)
 
 
 @pytest.mark.parametrize("value", ["${x}", "${oc.env:MY_TOKEN}", "${oc.env:NOWHERE}", 10**400])

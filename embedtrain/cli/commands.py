@@ -15,7 +15,7 @@ from embedtrain.settings.commands import (
     TrainSettings,
 )
 from embedtrain.settings.merge import MergeSettings
-from embedtrain.settings.places import config_dir
+from embedtrain.settings.places import config_dir, recipe_names
 
 CLOSING = "Set anything as key=value; show=true prints every setting with its value and runs nothing."
 
@@ -145,7 +145,7 @@ def help_of(name: str) -> str:
     if groups := [f"  {key}: {_options('conf', key)}" for key in _keys(command.settings) if _is_group(key)]:
         lines += ["", "groups, chosen by name as group=NAME:", *groups]
     if issubclass(command.settings, TrainSettings):
-        lines += ["", f"recipes, whole runs as recipe=NAME: {_options('recipes')}"]
+        lines += ["", f"recipes, whole runs as recipe=NAME: {' '.join(recipe_names())}"]
     return "\n".join([*lines, "", f"{CLOSING}\ndocs/configuration.md explains every setting."])
 
 

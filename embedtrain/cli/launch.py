@@ -32,7 +32,7 @@ from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.compose import effective, schema, settings_of
 from embedtrain.settings.environment import REFUSED
 from embedtrain.settings.names import nearest
-from embedtrain.settings.places import config_dir
+from embedtrain.settings.places import config_dir, recipe_names
 from embedtrain.types import InputError
 
 HYDRA_ONLY = {"--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc"}
@@ -157,13 +157,11 @@ def _with_recipe(words: list[str]) -> list[str]:
     names = [word.partition("=")[2] for word in words if word.startswith("recipe=")]
     if not names:
         return words
-    folder = config_dir("recipes")
-    name = names[-1].removesuffix(".yaml")
-    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    name, known = names[-1].removesuffix(".yaml"), recipe_names()
     if name not in known:
         raise InputError(
             f"recipe '{name}' does not exist{nearest(name, known)} There are: {', '.join(known)}"
         )
     rest = [word for word in words if not word.startswith("recipe=")]
     parts = f"hydra.searchpath=[file://{config_dir('conf')}]"
-    return ["--config-path", str(folder), "--config-name", name, parts, *rest]
+    return ["--config-path", str(config_dir("recipes")), "--config-name", name, parts, *rest]

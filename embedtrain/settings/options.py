@@ -14,7 +14,7 @@ from embedtrain.files.reading import read_yaml
 from embedtrain.settings.component import TARGET, Component
 from embedtrain.settings.compose import effective, from_node, without_none
 from embedtrain.settings.names import nearest
-from embedtrain.settings.places import config_dir
+from embedtrain.settings.places import config_dir, recipe_names
 from embedtrain.settings.trusted import check_trusted, said_by_keywords
 from embedtrain.types import InputError
 
@@ -76,17 +76,38 @@ def option(group: str, name: str, where: str = "") -> dict[str, Any]:
 
 
 def _with_recipe(node: Mapping[str, Any], name: str) -> dict[str, Any]:
-    recipe = _file(config_dir("recipes"), name, f"recipe '{name}'")
-    chosen = {**node, **_of_choices(recipe.pop("defaults", []))}
-    return merged(chosen, recipe)
+    known = recipe_names()
+    _check_known(name, known, f"recipe '{name}'")
+    choices, layers = _recipe(name)
+    result = {**node, **choices}
+    for layer in layers:
+        result = merged(result, layer)
+    return result
+
+
+def _recipe(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The options that a recipe and those below it choose, and what each says besides, the lowest first."""
+    recipe = _read(config_dir("recipes") / f"{name}.yaml")
+    entries = recipe.pop("defaults", [])
+    below: dict[str, Any] = {}
+    layers: list[dict[str, Any]] = []
+    for entry in entries:
+        if isinstance(entry, str) and entry.removeprefix("/") not in ("train", "_self_"):
+            choices, inner = _recipe(entry.removeprefix("/"))
+            below |= choices
+            layers += inner
+    return below | _of_choices(entries), [*layers, recipe]
 
 
 def _file(folder: Path, name: str, what: str, path: str | None = None) -> dict[str, Any]:
     """What a YAML file of a folder says; InputError with the nearest one where there is none of that name."""
-    known = sorted(file.stem for file in folder.glob("*.yaml"))
+    _check_known(name, sorted(file.stem for file in folder.glob("*.yaml")), what, path)
+    return _read(folder / f"{name}.yaml")
+
+
+def _check_known(name: str, known: list[str], what: str, path: str | None = None) -> None:
     if name not in known:
         raise InputError(f"{what} does not exist{nearest(name, known, path)} There are: {', '.join(known)}")
-    return _read(folder / f"{name}.yaml")
 
 
 def _of_choices(entries: list[Any]) -> dict[str, Any]:
@@ -95,7 +116,7 @@ def _of_choices(entries: list[Any]) -> dict[str, Any]:
     for entry in entries:
         if isinstance(entry, Mapping):
             for group, name in entry.items():
-                group = str(group).removeprefix("override ").strip()
+                group = str(group).removeprefix("override ").strip().removeprefix("/")
                 found[group] = option(group, str(name))
     return found
 

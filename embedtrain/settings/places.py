@@ -22,6 +22,13 @@ def config_dir(name: str) -> Path:
     raise FileNotFoundError(f"{name}/ is neither in {package} nor beside it: reinstall embedtrain")
 
 
+def recipe_names() -> list[str]:
+    """What `recipe=` takes: files of recipes/, as `starbucks/sts_bert`; base/ holds parts of others."""
+    folder = config_dir("recipes")
+    names = (path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return sorted(name for name in names if not name.startswith("base/"))
+
+
 def is_too_long(path: str) -> bool:
     """Whether no file can have this path on Linux: more than 4,095 bytes, or a part of more than 255."""
     return len(path.encode()) > 4095 or any(len(part.encode()) > 255 for part in path.split("/"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from embedtrain.settings.places import config_dir
+from embedtrain.settings.places import recipe_names
 
 FLAGS = {"--shell-completion", "-sc"}
 
@@ -14,7 +14,7 @@ def recipes_for(words: Sequence[str], environment: Mapping[str, str]) -> list[st
     last = environment.get("COMP_LINE", "").rpartition(" ")[2]
     if not FLAGS.intersection(words) or not last.startswith("recipe="):
         return None
-    names = sorted(f"recipe={path.stem}" for path in config_dir("recipes").glob("*.yaml"))
+    names = [f"recipe={name}" for name in recipe_names()]
     return [name for name in names if name.startswith(last)]
 
 
