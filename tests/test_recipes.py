@@ -146,10 +146,21 @@ def test_a_recipe_for_large_machines_has_a_smaller_one_that_runs_offline(name):
     smaller = re.search(r"recipe=([\w/]+)", named)[1]
     assert smaller in RECIPES
     assert header_of(smaller)["source"] == name
-    big, small = (compose(each, folder=FOLDER) for each in (name, smaller))
-    for group in ("step", "plan", "loss", "distill", "objective", "negatives", "guide", "queue", "mining"):
-        targets = [(part := getattr(each, group)) and part.target for each in (big, small)]
-        assert targets[0] == targets[1], f"{smaller} is of another {group}"
+    big, small = (stages_of(compose(each, folder=FOLDER)) for each in (name, smaller))
+    for large, little in zip(big, small, strict=True):
+        for group in (
+            "step",
+            "plan",
+            "loss",
+            "distill",
+            "objective",
+            "negatives",
+            "guide",
+            "queue",
+            "mining",
+        ):
+            targets = [(part := getattr(each.settings, group)) and part.target for each in (large, little)]
+            assert targets[0] == targets[1], f"{smaller} is of another {group}"
     assert not header_of(smaller).get("smaller")
 
 
