@@ -30,6 +30,7 @@ class Command(NamedTuple):
     config: str  # its file in conf/
     again: str  # what the same command does after Ctrl-C, whenever that came
     places: tuple[str, ...] = ()  # settings in which two jobs of a sweep must differ: where it writes
+    models: bool = True  # whether it runs any; without torch, a command starts in a second
 
 
 COMMANDS = {
@@ -65,6 +66,7 @@ COMMANDS = {
         ("'runs=[runs/one,runs/two]'", "'runs=[runs/one]'", "'runs=[runs/one,runs/two]' seeds=_s*"),
         "compare",
         "the same command begins anew",
+        models=False,
     ),
     "report": Command(
         "Show runs as one interactive page: which cut to ship, and why.",
@@ -74,6 +76,7 @@ COMMANDS = {
         "report",
         "the same command makes the page anew",
         ("output",),
+        models=False,
     ),
     "export": Command(
         "Cut a model to a layer and a dimension.",

@@ -72,8 +72,8 @@ def launch(name: str, command: Command) -> None:
                 settings = with_wandb(settings, os.environ, HydraConfig.get().overrides.task)
                 _check_surroundings(settings)
             task = importlib.import_module(f"embedtrain.cli.{name}").run
-            set_up_logs()
-            from embedtrain.console import signs_of_life  # with Lightning
+            set_up_logs(models=command.models)
+            from embedtrain.console import signs_of_life  # with Lightning, where models run
 
             with INTERRUPTION.working(), signs_of_life():
                 result: float | None = task(settings)

@@ -46,6 +46,8 @@ class Record(NamedTuple):
     versions: dict[str, str]
     identity: dict[str, str]  # hashes of what it trains on, by what they are of; empty in an old run
     base: dict[str, str]  # what it began with: its whole path or hub name, and the hash of its weights
+    commit: str | None = None  # of the embedtrain checkout; None outside one
+    world_size: int | None = None  # ranks
 
     def part(self, key: str) -> Mapping[str, Any]:
         """The settings of a group; none where it was not chosen."""
@@ -67,12 +69,15 @@ def read_record(path: Path) -> Record | None:
         facts = read_yaml(path, "")
         config, versions, given = facts["config"], facts["versions"], facts.get("given")
         identity, base = facts.get("identity", {}), facts.get("base", {})
+        commit, ranks = facts.get("commit"), facts.get("world_size")
     except (InputError, KeyError, TypeError, AttributeError):
         return None
     parts = (config, versions, identity, base, {} if given is None else given)
     if not all(isinstance(part, dict) for part in parts) or "embedtrain" not in versions:
         return None
-    return Record(config, given, versions, identity, base)
+    commit = commit if isinstance(commit, str) else None
+    ranks = ranks if isinstance(ranks, int) else None
+    return Record(config, given, versions, identity, base, commit, ranks)
 
 
 def how_to_train_on(folder: Path, record: Record, config: Mapping[str, Any]) -> str:

@@ -3,15 +3,18 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from processes import LIMIT
 from report_runs import write_report_run
 from scored_runs import FULL, HALF, write_run
 from small_runs import command
 
 import embedtrain
+from embedtrain.cli.commands import COMMANDS
 from embedtrain.cli.report import as_settings
 from embedtrain.types import InputError
 
@@ -43,7 +46,7 @@ def test_a_page_is_written_whole_and_again(plotly, folder, tmp_path, capsys):
         assert capsys.readouterr().out == f"report: {tmp_path}/out/report.html\n"
     page = (tmp_path / "out/report.html").read_text("utf-8")
     assert [run["name"] for run in data_of(page)["runs"]] == ["mine", second.name]
-    assert not re.search(r'(src|href)="(?!#|data:)', page[: page.index("<script>")])
+    assert not re.search(r'(src|href)="(?!#|data:)', page[: page.index('<script type="text/plain"')])
 
 
 def test_the_function_gives_the_file_whatever_was_imported_before(plotly, folder, tmp_path):
@@ -52,6 +55,19 @@ def test_the_function_gives_the_file_whatever_was_imported_before(plotly, folder
     assert embedtrain.report([embedtrain.Run(folder)], output=tmp_path / "out").is_file()
     with pytest.raises(InputError, match="use the command"):
         embedtrain.report(folder, serve=True)
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if not command.models])
+def test_a_command_that_runs_no_model_does_not_import_torch(name, tmp_path):
+    quality = {FULL: 0.0, HALF: -0.1}
+    runs = ",".join(write_run(tmp_path / run, quality, seed=n) for n, run in enumerate(("one", "two")))
+    words = ["x", f"runs=[{runs}]", f"output={tmp_path}/out"]
+    code = f"import sys; sys.argv = {words}; from embedtrain.cli.{name} import main; main()"
+    lines = [code, "print([name for name in ('torch', 'transformers') if name in sys.modules])"]
+    made = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True, timeout=LIMIT
+    )
+    assert made.stdout.endswith("[]\n")
 
 
 def test_what_cannot_be_read_is_named(plotly, folder, tmp_path, capsys):
@@ -70,15 +86,41 @@ def test_without_plotly_the_extra_is_named(folder, tmp_path, error_of, monkeypat
     assert not (tmp_path / "out").exists()
 
 
-def test_runs_with_items_are_tested_against_the_first(plotly, tmp_path):
+def test_every_pair_of_runs_with_items_is_tested(plotly, tmp_path):
     quality = {FULL: 0.0, HALF: -0.1}
     for name, more, noise in (("one", 0.0, 0), ("same", 0.0, 0), ("better", 0.1, 1)):
         write_run(tmp_path / name, {cell: value + more for cell, value in quality.items()}, seed=noise)
     command("report", *(tmp_path / name for name in ("one", "same", "better")), f"output={tmp_path}/out")
-    runs = data_of((tmp_path / "out/report.html").read_text("utf-8"))["runs"]
-    verdicts = [{row["verdict"] for row in run["tests"]} for run in runs]
-    assert verdicts == [{"not distinguishable", "better"}, {"not distinguishable"}, {"better"}]
-    row = runs[2]["tests"][0]
-    assert (row["what"], row["cell"]) == ("one → better", "L6 · D384")
-    assert row["low"] < row["second"] - row["first"] < row["high"]
-    assert np.isclose(row["second"] - row["first"], 0.1, atol=0.01)
+    data = data_of((tmp_path / "out/report.html").read_text("utf-8"))
+    pairs = {(pair["first"], pair["second"]): pair for pair in data["pairs"]}
+    said = {key: {row[-1] for row in pair["rows"]} for key, pair in pairs.items()}
+    assert said == {(0, 1): {"not distinguishable"}, (0, 2): {"better"}, (1, 2): {"better"}}
+    means = {key: pair["mean"]["verdict"] for key, pair in pairs.items()}
+    assert {key: {value} for key, value in means.items()} == said
+    task, first, second, low, high, p, _ = pairs[0, 2]["rows"][0]
+    assert (task, pairs[0, 2]["cell"]) == ("one", "L6 · D384")
+    assert low < second - first < high
+    assert np.isclose(second - first, 0.1, atol=0.01)
+    found = embedtrain.compare([tmp_path / "one", tmp_path / "better"], cells=[[6, 384]], resamples=1000)
+    assert [row["corrected"] for row in found["rows"]] == pytest.approx([p, p], rel=1e-5)
+
+
+def test_of_many_runs_each_is_held_against_the_best(plotly, tmp_path, monkeypatch):
+    monkeypatch.setattr("embedtrain.run.report.significance.MOST", 2)
+    for number in range(3):
+        write_run(tmp_path / f"run_{number}", {FULL: 0.02 * (number % 2)}, seed=number)
+    command("report", *(tmp_path / f"run_{number}" for number in range(3)), f"output={tmp_path}/out")
+    data = data_of((tmp_path / "out/report.html").read_text("utf-8"))
+    assert {(pair["first"], pair["second"]) for pair in data["pairs"]} == {(1, 0), (1, 2)}
+    assert "run_1, which has the best mean" in data["pairs_note"]
+
+
+def test_a_damaged_file_of_items_takes_no_other_test_with_it(plotly, tmp_path):
+    folders = [write_run(tmp_path / name, {FULL: 0.0}, seed=seed) for seed, name in enumerate("abc")]
+    for path in (tmp_path / "b/items/one").glob("*.npz"):
+        path.write_bytes(b"PK")
+    command("report", *folders, f"output={tmp_path}/out")
+    pairs = data_of((tmp_path / "out/report.html").read_text("utf-8"))["pairs"]
+    tested = {(pair["first"], pair["second"]): [row[5] is not None for row in pair["rows"]] for pair in pairs}
+    assert tested == {(0, 1): [False, True], (0, 2): [True, True], (1, 2): [False, True]}
+    assert "Remove it and evaluate again" in pairs[0]["reason"]

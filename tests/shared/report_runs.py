@@ -4,6 +4,10 @@ import json
 import math
 import random
 
+import numpy as np
+
+from embedtrain.evaluation.per_item.stored import About as Measured
+from embedtrain.evaluation.per_item.stored import ItemValues, items_file, write_items
 from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.measured.cost import Speed, add_cost
 from embedtrain.files.measured.health import BINS, Health, add_health
@@ -11,7 +15,7 @@ from embedtrain.files.measured.points import About, Point, write_map
 from embedtrain.files.measured.verdict import Change, Cut, Finding, Verdict, write_verdict
 from embedtrain.files.measured.weights import Moved, MovedCut, Weights, write_weights
 from embedtrain.files.run_record import write_record
-from embedtrain.files.scores import TaskFacts, add_tasks, write_scores
+from embedtrain.files.scores import TaskFacts, add_tasks, read_scores, write_scores
 from embedtrain.training.metrics import FileLogger
 from embedtrain.types import Cell, Score
 
@@ -35,7 +39,7 @@ def write_report_run(folder, seed=0, tasks=8, gain=0.06, steps=200, names=None, 
         for number, task in enumerate(names)
         for cell in cells
     ]
-    write_scores(folder / "scores.jsonl", scores)
+    write_scores(folder / "scores.jsonl", [*scores, *_funnel(name, steps, names[0])])
     _write_curves(folder, draw, steps)
     whole = [cell for cell in cells if cell.dtype == "float32"]
     add_health(
@@ -46,6 +50,29 @@ def write_report_run(folder, seed=0, tasks=8, gain=0.06, steps=200, names=None, 
     _write_map(folder, names[0], draw, steps)
     _write_outcome(folder, names, draw, gain, steps)
     return folder
+
+
+def write_items_of(folder, items, seed=0):
+    """What the scores of the whole model are made of, about the scores; correlations of the STS tasks."""
+    whole = max((cell for cell in CELLS if cell.dtype == "float32"), key=lambda cell: cell.layer * cell.dim)
+    for number, score in enumerate(read_scores(folder / "scores.jsonl")):
+        if score.cell != whole:
+            continue
+        hard = np.random.default_rng(sum(score.task.encode())).normal(0, 0.25, items)  # the same for all runs
+        noise = np.random.default_rng([seed, number]).normal(0, 0.1, items)
+        values = np.clip(score.value + hard + noise, 0, 1)
+        kind, gold = ("spearman", hard) if score.task.startswith("STS") else ("mean", np.zeros(items))
+        about = Measured(*score[:4], *whole, "w", "d", "2", ("default",), {"main": kind})
+        kept = ItemValues(about, np.arange(items), np.zeros(items, np.int64), gold, {"main": values[:, None]})
+        path = items_file(folder, score.task, step=score.step, cell=str(whole), split=score.split)
+        write_items(path, kept)
+
+
+def _funnel(name, step, task):
+    """A search of 5,000 documents by 64 dims of two layers, the first 100 by the whole model."""
+    place, searched = (name, step, task, "test", 6, 384), 5000 * 64 + 100 * 384
+    found = {"main": 0.58, "search_multiply_adds": searched, "search_share": searched / (5000 * 384)}
+    return [Score(*place, metric, value, "funnel(L2_D64>100>L6_D384)") for metric, value in found.items()]
 
 
 def _quality(cell, number, gain, draw):

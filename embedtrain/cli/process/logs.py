@@ -17,15 +17,20 @@ ANSWERED = (  # Lightning's warnings to which the design already is the answer
 )
 
 
-def set_up_logs() -> None:
-    """Messages without decoration; no banner and no progress bar but our own."""
-    import pytorch_lightning  # noqa: F401 - sets its own level on import, which the loop below undoes
-    from transformers.utils.logging import disable_progress_bar
+def set_up_logs(*, models: bool = True) -> None:
+    """Messages without decoration; no banner and no progress bar but our own.
 
+    Args:
+        models: whether models run: their libraries take seconds to import.
+    """
+    if models:
+        import pytorch_lightning  # noqa: F401 - sets its own level on import, which the loop below undoes
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Escaped("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     for name in LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in ANSWERED:

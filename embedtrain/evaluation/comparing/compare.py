@@ -7,7 +7,6 @@ same? With seeds: would other seeds?
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -22,13 +21,14 @@ from embedtrain.evaluation.comparing.families import (
     signed_rank,
 )
 from embedtrain.evaluation.comparing.runs import Run, TaskSplit, same_tasks
-from embedtrain.evaluation.comparing.statistics import Comparison, Settings, Verdict, compare, verdict
+from embedtrain.evaluation.comparing.statistics import Comparison, Settings, Verdict, compare_all, verdict
 from embedtrain.evaluation.per_item.stored import ItemValues, items_file, paired, read_items
 from embedtrain.types import Cell, InputError
 
 NEAR = 6  # cells that a message lists of those that there are
 
 Pairs = Sequence[tuple[Cell, Cell]]
+Place = tuple[Run, Cell]  # whose items are compared
 
 
 class Judgement(NamedTuple):
@@ -96,14 +96,13 @@ def compare_runs(first: Run, others: Sequence[Run], pairs: Pairs, judgement: Jud
     Raises:
         InputError: other tasks or data, a cell that was not measured, or no items of it.
     """
-    read = cache(read_items)  # each file once
-    rows = [
-        _by_items(read, key, (first, one), (run, other), judgement)
-        for run in others
-        for key in same_tasks([first, *others])
-        for one, other in pairs
-    ]
-    return _judged(rows, judgement)
+    keys, rows = same_tasks([first, *others]), dict[tuple[TaskSplit, int, int], Row]()
+    asked = [((first, one), (run, other)) for run in others for one, other in pairs]
+    for key in keys:
+        for place, row in enumerate(rows_of_task(key, asked, judgement)):
+            rows[key, *divmod(place, len(pairs))] = row
+    order = [(key, run, pair) for run in range(len(others)) for key in keys for pair in range(len(pairs))]
+    return judged([rows[place] for place in order], judgement)
 
 
 def compare_seeds(
@@ -121,7 +120,7 @@ def compare_seeds(
         for key in keys
         for one, other in pairs
     ]
-    return _judged(rows, judgement)
+    return judged(rows, judgement)
 
 
 def over_tasks(rows: Sequence[Row], judgement: Judgement) -> list[OverTasks]:
@@ -168,24 +167,49 @@ def label(side: Side) -> str:
     return f"{side.run} {side.cell}"
 
 
-def _by_items(
-    read: Callable[[Path], ItemValues],
+def rows_of_task(
     key: TaskSplit,
-    first: tuple[Run, Cell],
-    second: tuple[Run, Cell],
+    asked: Sequence[tuple[Place, Place]],
     judgement: Judgement,
-) -> Row:
-    pair = (first, second)
-    left, right = (_side(run, key, cell) for run, cell in pair)
-    files = (
-        items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1]) for run, cell in pair
-    )
-    one, other = paired(*map(read, files))
-    if not (one.about.statistics and other.about.statistics):
-        return Row(*key, _main(*first, key), left, right, None)
-    metric = judgement.metric or next(iter(one.about.statistics))
-    found = compare(one.sample(metric), other.sample(metric), judgement.settings)
-    return Row(*key, metric, left._replace(score=found.first), right._replace(score=found.second), found)
+    read: Callable[[Path], ItemValues] = read_items,
+) -> list[Row]:
+    """A row for each of the places that are compared on a task, p not corrected; items are read once.
+
+    Raises:
+        InputError: a cell that was not measured, no items of it, or other items than the first has.
+    """
+    sides = {(id(run), cell): side_of(run, cell, key) for pair in asked for run, cell in pair}
+    runs = {id(run): run for pair in asked for run, _ in pair}
+    items: dict[tuple[int, Cell], ItemValues] = {}
+    for run, cell in sides:
+        mine = read(items_of(runs[run], key, cell))
+        items[run, cell] = paired(next(iter(items.values())), mine)[1] if items else mine
+    places = [((id(one[0]), one[1]), (id(other[0]), other[1])) for one, other in asked]
+    kept = next(iter(items.values())).about.statistics if items else {}
+    if not all(one.about.statistics for one in items.values()):
+        metrics = [_main(*one, key) for one, _ in asked]
+        return [
+            Row(*key, metric, sides[one], sides[other], None)
+            for metric, (one, other) in zip(metrics, places, strict=True)
+        ]
+    metric, numbers = judgement.metric or next(iter(kept)), {place: n for n, place in enumerate(items)}
+    samples = [one.sample(metric) for one in items.values()]
+    pairs = [(numbers[one], numbers[other]) for one, other in places]
+    return [
+        Row(
+            *key,
+            metric,
+            sides[one]._replace(score=found.first),
+            sides[other]._replace(score=found.second),
+            found,
+        )
+        for found, (one, other) in zip(compare_all(samples, pairs, judgement.settings), places, strict=True)
+    ]
+
+
+def items_of(run: Run, key: TaskSplit, cell: Cell) -> Path:
+    """The file with the items of a cell on a task."""
+    return items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1])
 
 
 def _by_seeds(
@@ -196,7 +220,7 @@ def _by_seeds(
 ) -> Row:
     level, scores, sides = judgement.settings.level, [], []
     for runs, cell in (first, second):
-        scores.append({seed: _side(run, key, cell).score for seed, run in runs.items()})
+        scores.append({seed: side_of(run, cell, key).score for seed, run in runs.items()})
         seeds = over_seeds(list(scores[-1].values()), level=level)
         some = next(iter(runs.values()))
         sides.append(Side(_common_name(runs), some.step, cell, seeds.mean, seeds))
@@ -205,18 +229,19 @@ def _by_seeds(
     return Row(*key, metric, sides[0], sides[1], found)
 
 
-def _judged(rows: Sequence[Row], judgement: Judgement) -> list[Row]:
+def judged(rows: Sequence[Row], judgement: Judgement) -> list[Row]:
+    """The rows with their p corrected over all of them, and what may then be said."""
     corrected = iter(correct([row.found.p for row in rows if row.found is not None], judgement.correction))
-    judged = []
+    found = []
     for row in rows:
         if row.found is not None:
             p = next(corrected)
             row = row._replace(corrected=p, verdict=verdict(row.difference, p, judgement.alpha))
-        judged.append(row)
-    return judged
+        found.append(row)
+    return found
 
 
-def _side(run: Run, key: TaskSplit, cell: Cell) -> Side:
+def side_of(run: Run, cell: Cell, key: TaskSplit) -> Side:
     """The main score of a run's cell."""
     cells = run.scores[key]
     if cell not in cells:

@@ -10,13 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from embedtrain.evaluation.comparing.resampling import drawn_counts
 from embedtrain.evaluation.comparing.runs import Run, TaskSplit, same_tasks
-from embedtrain.evaluation.comparing.statistics import (
-    Settings,
-    bootstrap_p,
-    drawn_counts,
-    percentile_interval,
-)
+from embedtrain.evaluation.comparing.statistics import Settings, bootstrap_p, percentile_interval
 from embedtrain.evaluation.per_item.stored import items_file, paired, read_items
 from embedtrain.evaluation.per_item.weighted import Floats, Sample
 from embedtrain.types import Cell, InputError

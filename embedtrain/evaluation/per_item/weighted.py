@@ -5,19 +5,20 @@ them anew, the items are sorted once and the counts run through that order, so t
 correlations of a thousand pairs take tens of milliseconds. Each value is that of the statistic on the copied
 items, ties included.
 
-Letters: n items, k alternatives of which the best counts, R resamples, P parts (languages of a task).
+Letters: n items, k alternatives of which the best counts, R resamples, P parts (languages of a task), C
+columns of values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Weighted = Callable[[Floats, Floats, Floats], Floats]  # (n,) values, (n,) gold, (R, n) counts -> (R,)
+Weighted = Callable[[Floats, Floats, Floats], Floats]  # (C, n) values, (n,) gold, (R, n) counts -> (C, R)
 
 
 class Sample(NamedTuple):
@@ -36,38 +37,50 @@ class Sample(NamedTuple):
 
     def under(self, counts: Floats) -> Floats:
         """The statistic of each resample: (R, n) counts to (R,). NaN where a resample does not define it."""
-        of = STATISTICS[self.statistic]
-        parts = []
-        for part in range(int(self.part.max()) + 1):
-            rows = np.flatnonzero(self.part == part)
-            each = [of(column[rows], self.gold[rows], counts[:, rows]) for column in self.values.T]
-            parts.append(np.max(each, axis=0))  # (R,)
-        return np.asarray(np.mean(parts, axis=0), dtype=np.float64)
+        return under([self], counts)[0]
+
+
+def under(samples: Sequence[Sample], counts: Floats) -> list[Floats]:
+    """`Sample.under` of samples of the same items and statistic; what they share is computed once."""
+    first, sizes = samples[0], [sample.values.shape[1] for sample in samples]
+    columns = np.concatenate([sample.values.T for sample in samples])  # (C, n)
+    parts = []
+    for part in range(int(first.part.max()) + 1):
+        rows = np.flatnonzero(first.part == part)
+        of = STATISTICS[first.statistic](columns[:, rows], first.gold[rows], counts[:, rows])
+        parts.append(np.stack([each.max(axis=0) for each in np.split(of, np.cumsum(sizes)[:-1])]))
+    return list(np.asarray(np.mean(parts, axis=0), dtype=np.float64))
 
 
 def mean(values: Floats, gold: Floats, counts: Floats) -> Floats:
-    """Arithmetic mean of each resample, (R,)."""
-    return np.asarray(counts @ values / counts.sum(axis=1))
+    """Arithmetic mean of each resample, (C, R)."""
+    total = counts.sum(axis=1)
+    return np.stack([counts @ column / total for column in values])
 
 
 def pearson(values: Floats, gold: Floats, counts: Floats) -> Floats:
-    """Pearson's correlation of values and gold, (R,); NaN where either is constant."""
-    shape = counts.shape
+    """Pearson's correlation of values and gold, (C, R); NaN where either is constant."""
     # centred first: E[x²] - E[x]² of similarities around 0.9 would lose half the digits
-    left, right = values - values.mean(), gold - gold.mean()
-    return _correlation(np.broadcast_to(left, shape), np.broadcast_to(right, shape), counts)
+    right = np.broadcast_to(gold - gold.mean(), counts.shape)
+    centred = (np.broadcast_to(column - column.mean(), counts.shape) for column in values)
+    return np.stack([_correlation(left, right, counts) for left in centred])
 
 
 def spearman(values: Floats, gold: Floats, counts: Floats) -> Floats:
-    """Spearman's correlation, equal values sharing their mean rank, (R,)."""
-    return _correlation(_ranks(values, counts), _ranks(gold, counts), counts)
+    """Spearman's correlation, equal values sharing their mean rank, (C, R)."""
+    right = _ranks(gold, counts)
+    return np.stack([_correlation(_ranks(column, counts), right, counts) for column in values])
 
 
 def average_precision(values: Floats, gold: Floats, counts: Floats) -> Floats:
-    """Area under the precision-recall steps, gold 1 for a positive, (R,); NaN without a positive.
+    """Area under the precision-recall steps, gold 1 for a positive, (C, R); NaN without a positive.
 
     Equal values are one step, as in scikit-learn's `average_precision_score`.
     """
+    return np.stack([_precision(column, gold, counts) for column in values])
+
+
+def _precision(values: Floats, gold: Floats, counts: Floats) -> Floats:
     order, starts, _ = _groups(-values)
     drawn = counts[:, order]
     hits = np.add.reduceat(drawn * gold[order], starts, axis=1)  # (R, groups)
@@ -96,10 +109,11 @@ def _groups(values: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArr
 def _ranks(values: Floats, counts: Floats) -> Floats:
     """The mean rank of each item among the drawn ones, (R, n)."""
     order, starts, group = _groups(values)
-    size = np.add.reduceat(counts[:, order], starts, axis=1)  # (R, groups)
+    drawn, alone = counts[:, order], len(starts) == len(values)
+    size = drawn if alone else np.add.reduceat(drawn, starts, axis=1)  # (R, groups)
     middle = np.cumsum(size, axis=1) - (size - 1) / 2
     ranks = np.empty_like(counts)
-    ranks[:, order] = middle[:, group]
+    ranks[:, order] = middle if alone else middle[:, group]
     return ranks
 
 

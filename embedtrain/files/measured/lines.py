@@ -93,8 +93,12 @@ def value_of(row: object, kind: type[T], where: str) -> T:
     hints, defaults = _hints(cast(Hashable, kind)), getattr(kind, "_field_defaults", {})
     if missing := [name for name in hints if name not in row and name not in defaults]:
         raise InputError(f"{where}: no {', '.join(missing)}; there are {', '.join(map(str, row))}. {CURE}")
-    known = {name: hint for name, hint in hints.items() if name in row}
-    return kind(**{name: _checked(row[name], hint, f"{where}: {name}") for name, hint in known.items()})
+    values = {}
+    for name, hint in hints.items():
+        if name in row:  # most values are plain: thousands of lines need no more
+            value = row[name]
+            values[name] = value if type(value) is hint else _checked(value, hint, f"{where}: {name}")
+    return kind(**values)
 
 
 @cache
@@ -110,6 +114,8 @@ def _checked(value: Any, hint: Any, where: str) -> Any:  # noqa: ANN401 - by the
             return None
         return _checked(value, next(one for one in inner if one is not type(None)), where)
     if origin is tuple and isinstance(value, list):
+        if all(type(part) is inner[0] for part in value):
+            return tuple(value)
         return tuple(_checked(part, inner[0], where) for part in value)
     if hasattr(hint, "_fields") and isinstance(value, Mapping):
         return value_of(value, hint, where)

@@ -21,9 +21,10 @@ from embedtrain.files.measured.lines import plain
 from embedtrain.files.measured.points import map_files, read_map
 from embedtrain.files.measured.verdict import read_verdict
 from embedtrain.files.measured.weights import read_weights
-from embedtrain.files.reading import read_json, read_yaml, reason_of
+from embedtrain.files.reading import read_json, reason_of
 from embedtrain.files.run_record import Record, flat, read_record
 from embedtrain.files.scores import TaskFacts, read_scores, read_tasks
+from embedtrain.reporting.funnels import searches
 from embedtrain.reporting.page.curves import curves_of
 from embedtrain.reporting.page.table import score_table
 from embedtrain.types import Score
@@ -46,6 +47,7 @@ MISSING = {
     "contract": "the folder has no model/embedtrain.json: the model is written when training ends.",
     "map": "it is drawn of retrieval tasks; none was measured here, or no vectors of one were sampled.",
     "tests": "they need scores of items, for each query or pair, before and after training or of two runs.",
+    "funnels": "none was measured: embedtrain-evaluate with funnels=[...] searches through small cuts first.",
 }
 
 
@@ -76,7 +78,7 @@ def run_facts(folder: Path) -> list[Facts]:
         "trained": _trained(record, contract),
         "settings": {key: _short(value) for key, value in settings.items()},
         "given": [] if record is None else sorted(flat(record.given or {})),
-        "environment": {} if record is None else _environment(folder, record),
+        "environment": {} if record is None else _environment(record),
         "missing": dict(MISSING),
         "tests": [],
         "map": [one for path in map_files(folder) if (one := _tried(problems, lambda: _map(path), None))],  # noqa: B023
@@ -89,6 +91,7 @@ def run_facts(folder: Path) -> list[Facts]:
             "name": f"{folder.name} · {name}" if several else folder.absolute().name,
             **score_table([score for score in scores if score.run == name], tasks, trains=record is not None),
             "health": [line for line in health if not several or line["run"] == name],
+            "funnels": _funnels([score for score in scores if score.run == name]),
             "cost": _costs([line for line in speeds if not several or line.run == name]),
         }
         for name in names
@@ -138,10 +141,16 @@ def _trained(record: Record | None, contract: Mapping[str, Any]) -> list[list[in
     return [pair for pair in pairs or () if isinstance(pair, list) and len(pair) == 2]
 
 
-def _environment(folder: Path, record: Record) -> Facts:
-    facts = read_yaml(folder / "config.yaml", "")
-    more = {key: facts.get(key) for key in ("commit", "world_size") if facts.get(key) is not None}
+def _environment(record: Record) -> Facts:
+    more = {"commit": record.commit, "world_size": record.world_size}
+    more = {key: value for key, value in more.items() if value is not None}
     return {key: _short(value) for key, value in {**record.versions, **more, **record.identity}.items()}
+
+
+def _funnels(scores: list[Score]) -> list[Facts]:
+    """Searches of the last step that measured funnels."""
+    last = max((score.step for score in scores if score.metric == "search_share"), default=None)
+    return [row._asdict() for row in searches([score for score in scores if score.step == last])]
 
 
 def _costs(speeds: list[Speed]) -> list[Facts]:

@@ -44,17 +44,22 @@ def page_html(data: Facts) -> str:
     return BEGIN + "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
 
 
-def page_data(runs: Sequence[Facts], version: str, *, live: bool = False, state: str = "") -> Facts:
+def page_data(
+    runs: Sequence[Facts], version: str, tests: Facts | None = None, *, live: bool = False, state: str = ""
+) -> Facts:
     """What the page's script reads; texts in it are as they may be shown.
 
     Args:
         runs: of `run_facts`, in the order of the page.
         version: of embedtrain.
+        tests: `pairs` of runs and a `note` on them, as `run/report/significance.py` makes them.
         live: whether the page is served, and asks for news.
         state: names what the folders held, as the server says it.
     """
     first = next((place for place, run in enumerate(runs) if run["cells"]), 0)
     facts = {"version": version, "runs": list(runs), "first": first, "live": live, "state": state}
+    known = tests or {}
+    facts |= {"pairs": known.get("pairs", []), "pairs_note": known.get("note", "")}
     data: Facts = shown(facts)
     return data
 

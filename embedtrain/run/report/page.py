@@ -14,12 +14,13 @@ from embedtrain.files.owned import require_own_text
 from embedtrain.reporting.page.facts import Facts, run_facts
 from embedtrain.reporting.page.html import BEGIN, page_data, page_html, plotly_script
 from embedtrain.reporting.page.serve import PageServer
-from embedtrain.run.report.significance import add_tests
+from embedtrain.run.report.significance import tests_of
 from embedtrain.settings.commands import ReportSettings
 from embedtrain.settings.names import nearest
 from embedtrain.types import InputError
 
 NAMED = 3  # runs whose names make that of the folder
+ITEMS = ("scores.jsonl", "verdict.json", "items/**/*.npz")  # what tests of significance depend on
 READ = ("*.*", "stages/*/*.*", "model/*.json", "map/*.parquet", "items/**/*.npz")
 
 
@@ -40,7 +41,7 @@ def write_report(settings: ReportSettings) -> Written:
     page = _place(settings, folders) / "report.html"
     require_own_text(page, BEGIN)
     plotly_script()
-    data = _data(settings, folders)
+    data = _data(settings, folders, {})
     write_text(page, page_html(data))
     notes = [f"{run['name']}: {text}" for run in data["runs"] for text in run["problems"]]
     return Written(page, notes)
@@ -56,17 +57,33 @@ def serving(settings: ReportSettings) -> Iterator[PageServer]:
     folders = _folders(settings.runs)
     plotly_script()
 
+    known: dict[str, Facts] = {}  # the tests of what the folders held, which training rarely changes
+
     def data(state: str) -> Facts:
-        return _data(settings, folders, live=True, state=state)
+        return _data(settings, folders, known, live=True, state=state)
 
     with PageServer(settings.port, lambda: _state(folders), data) as server:
         yield server
 
 
-def _data(settings: ReportSettings, folders: Sequence[Path], *, live: bool = False, state: str = "") -> Facts:
+def _data(
+    settings: ReportSettings,
+    folders: Sequence[Path],
+    known: dict[str, Facts],
+    *,
+    live: bool = False,
+    state: str = "",
+) -> Facts:
+    now = _state(folders, ITEMS)
     runs = [facts for folder in folders for facts in run_facts(folder)]
-    add_tests(runs, settings.resamples)
-    return page_data(runs, embedtrain.__version__, live=live, state=state)
+    if now not in known:
+        known.clear()
+        known[now] = tests_of(runs, settings.resamples)
+    tests = known[now]
+    for place, (run, rows) in enumerate(zip(runs, tests["before"], strict=True)):
+        run["tests"] = rows
+        run["missing"]["tests"] = tests["missing"].get(place, run["missing"]["tests"])
+    return page_data(runs, embedtrain.__version__, tests, live=live, state=state)
 
 
 def _folders(texts: Sequence[str]) -> list[Path]:
@@ -89,11 +106,13 @@ def _place(settings: ReportSettings, folders: Sequence[Path]) -> Path:
     return Path(settings.output_root) / "-".join(["report", *names[:NAMED], *rest])
 
 
-def _state(folders: Sequence[Path]) -> str:
+def _state(folders: Sequence[Path], patterns: Sequence[str] = READ) -> str:
     """Changes whenever a file that the page reads does."""
     seen = []
     for folder in folders:
-        every = (path for pattern in READ for path in folder.glob(pattern) if not path.name.startswith("."))
+        every = (
+            path for pattern in patterns for path in folder.glob(pattern) if not path.name.startswith(".")
+        )
         for path in sorted(every):
             try:
                 facts = path.stat()

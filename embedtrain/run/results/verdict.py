@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedtrain import console
-from embedtrain.evaluation.comparing.compare import Judgement, Row, compare_runs
+from embedtrain.evaluation.comparing.compare import Judgement, Row, compare_runs, items_of
 from embedtrain.evaluation.comparing.runs import Run as Measured
 from embedtrain.evaluation.comparing.runs import TaskSplit, at_step, at_whole
 from embedtrain.evaluation.comparing.statistics import Settings as Resampling
-from embedtrain.evaluation.per_item.stored import items_file
 from embedtrain.files.measured.cost import read_cost
 from embedtrain.files.measured.health import read_health
 from embedtrain.files.measured.metrics import METRICS, read_metrics
@@ -70,15 +69,11 @@ def changes_of(folder: Path, step: int, first: int = 0) -> list[Change]:
     except InputError:  # one of the two was not measured, or not the same
         return []
     keys = list(sides[1].scores)
-    kept = [key for key in keys if all(_items(run, key, cell).exists() for run in sides)]
+    kept = [key for key in keys if all(items_of(run, key, cell).exists() for run in sides)]
     one, other = (run._replace(scores={key: run.scores[key] for key in kept}) for run in sides)
     rows = compare_runs(one, [other], [(cell, cell)], JUDGEMENT) if kept else []
     found = {(row.task, row.split): _judged(row) for row in rows}
     return [found.get(key) or _unjudged(key, cell, sides) for key in keys]
-
-
-def _items(run: Measured, key: TaskSplit, cell: Cell) -> Path:
-    return items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1])
 
 
 def _judged(row: Row) -> Change:

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from embedtrain.evaluation.comparing.resampling import sign_flips
 from embedtrain.evaluation.comparing.statistics import (
     Settings,
     bca_interval,
     bootstrap,
     bootstrap_p,
     compare,
+    compare_all,
     percentile_interval,
-    sign_flip,
     verdict,
 )
 from embedtrain.evaluation.per_item.weighted import Sample
@@ -22,6 +23,10 @@ def means(values, part=None):
     values = np.asarray(values, dtype=float)
     parts = np.zeros(len(values), dtype=np.int64) if part is None else np.asarray(part)
     return Sample("mean", values[:, None], np.zeros(len(values)), parts)
+
+
+def sign_flip(differences, resamples, seed):
+    return sign_flips(differences[:, None], resamples, seed)[0]
 
 
 def correlated(name, noise, seed, n=200):
@@ -208,3 +213,25 @@ def test_a_constant_gold_is_refused():
 )
 def test_a_verdict_needs_a_p_below_alpha(difference, p, said):
     assert verdict(difference, p, 0.05) == said
+
+
+def test_many_pairs_have_the_numbers_of_each_pair_alone():
+    generator = np.random.default_rng(0)
+    for kind in ("mean", "spearman"):
+        gold = generator.normal(size=80)
+        part = np.arange(80) % 2
+        samples = [Sample(kind, (gold + generator.normal(size=80))[:, None], gold, part) for _ in range(4)]
+        pairs = [(one, other) for one in range(4) for other in range(one)]
+        every = compare_all(samples, pairs, FAST)
+        alone = [compare(samples[one], samples[other], FAST) for one, other in pairs]
+        assert every == alone
+
+
+def test_differences_of_some_zeros_are_flipped_as_if_these_were_not_there():
+    generator = np.random.default_rng(1)
+    some = generator.normal(0.2, 1, size=(60, 3))
+    some[generator.random(some.shape) < 0.4] = 0
+    some[12:, 2] = 0  # few enough to count all patterns
+    alone = [sign_flips(column[:, None], 20_000, 0)[0] for column in some.T]
+    for (p, test), (mine, named) in zip(sign_flips(some, 20_000, 0), alone, strict=True):
+        assert (p, test) == (pytest.approx(mine, abs=0.02), named)

@@ -28,7 +28,7 @@ def test_counts_give_what_the_copied_items_give(name, seed):
     drawn = np.random.default_rng(seed + 100).integers(0, len(values), size=(8, len(values)))
     counts = np.stack([np.bincount(row, minlength=len(values)) for row in drawn]).astype(float)
     expected = [SLOW[name](values[row], gold[row]) for row in drawn]
-    assert STATISTICS[name](values, gold, counts) == pytest.approx(expected, abs=1e-12)
+    assert STATISTICS[name](values[None], gold, counts)[0] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", ["pearson", "spearman"])
@@ -36,12 +36,14 @@ def test_a_resample_of_one_item_alone_has_no_correlation(name):
     values, gold = items(name, 0)
     counts = np.zeros((1, len(values)))
     counts[0, 3] = len(values)
-    assert np.isnan(STATISTICS[name](values, gold, counts)).all()
+    assert np.isnan(STATISTICS[name](values[None], gold, counts)[0]).all()
 
 
 def test_a_resample_without_a_positive_has_no_average_precision():
     counts = np.array([[1.0, 1.0, 0.0]])
-    assert np.isnan(STATISTICS["average_precision"](np.arange(3.0), np.array([0.0, 0.0, 1.0]), counts)).all()
+    assert np.isnan(
+        STATISTICS["average_precision"](np.arange(3.0)[None], np.array([0.0, 0.0, 1.0]), counts)
+    ).all()
 
 
 def test_the_score_is_the_plain_mean_over_parts_of_the_best_alternative():

@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
-from report_runs import write_report_run
+from report_runs import write_items_of, write_report_run
 
-from embedtrain.reporting.page.facts import run_facts
-from embedtrain.reporting.page.html import page_data, page_html
+from embedtrain.run.report.page import write_report
+from embedtrain.settings.commands import ReportSettings
 
 ARGUMENTS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -19,9 +19,10 @@ def runs(tmp_path_factory):
     """Three finished runs of eight tasks; the second is the best."""
     root = tmp_path_factory.mktemp("runs")
     gains = {"small": 0.02, "best": 0.08, "third": 0.05}
-    return [
-        write_report_run(root / name, seed=seed, gain=gain) for seed, (name, gain) in enumerate(gains.items())
-    ]
+    for seed, (name, gain) in enumerate(gains.items()):
+        write_report_run(root / name, seed=seed, gain=gain)
+        write_items_of(root / name, 80, seed)
+    return [root / name for name in gains]
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +30,8 @@ def page_file(plotly, tmp_path_factory):
     """(folders) -> the file of their page."""
 
     def write(*folders):
-        path = tmp_path_factory.mktemp("pages") / "report.html"
-        facts = [one for folder in folders for one in run_facts(folder)]
-        path.write_text(page_html(page_data(facts, "1.2.3")), "utf-8")
-        return path
+        out = tmp_path_factory.mktemp("pages")
+        return write_report(ReportSettings(runs=list(map(str, folders)), output=str(out), resamples=200)).page
 
     return write
 
@@ -65,6 +64,7 @@ class Shown:
         self.tab.on("request", lambda asked: self.requests.append(asked.url))
         self.tab.goto(address)
         self.tab.wait_for_selector("section#setup", state="attached")
+        self.tab.wait_for_function("window.Plotly")
 
     def all_plots(self):
         """Draw what is further down too."""

@@ -10,11 +10,14 @@ from statistics import fmean
 import pytest
 from report_runs import TRAINED, write_report_run
 
+import embedtrain
 from embedtrain.files.scores import main_scores, read_scores, write_scores
 from embedtrain.reporting.verdict.recommend import price
 from embedtrain.types import Cell
 
-SECTIONS = "verdict heat cost share types scores curves negatives health map tests settings setup".split()
+SECTIONS = (
+    "verdict heat cost share types funnels scores curves negatives health map tests settings setup".split()
+)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +191,50 @@ def test_tables_and_plots_are_downloaded(show, one, runs):
     assert {row["step"]: pytest.approx(float(row["learning rate"]), rel=1e-4) for row in rows} == rates
 
 
+def test_every_pair_of_runs_is_judged_in_words_and_numbers(show, three, runs):
+    shown = show(three)
+    choose(shown.tab, "run", "best")
+    shown.all_plots()
+    tab = shown.tab
+    said = tab.inner_text("#tests .say")
+    found = {
+        name: embedtrain.compare([folder, runs[1]], cells=[[6, 384]], resamples=200)["rows"]
+        for name, folder in (("small", runs[0]), ("third", runs[2]))
+    }
+    assert said.startswith("best ")
+    assert said.endswith("on the mean of 8 tasks.")
+    for name, rows in found.items():
+        mean = fmean(row["difference"] for row in rows)
+        _, content = downloaded(tab, "#tests button[aria-label='Download Pairs of runs by task as CSV']")
+        tests = list(csv.DictReader(io.StringIO(content.decode())))
+        mine = [row for row in tests if set(row["comparison"].split(" → ")) == {"best", name}]
+        assert {row["task"]: row["verdict"] for row in mine if row["comparison"].endswith("best")} == {
+            row["task"]: row["verdict"] for row in rows if f"{name} → best" in {m["comparison"] for m in mine}
+        }
+        _, content = downloaded(tab, "#tests button[aria-label='Download Pairs of runs as CSV']")
+        (row,) = [
+            row
+            for row in csv.DictReader(io.StringIO(content.decode()))
+            if set(row["comparison"].split(" → ")) == {"best", name}
+        ]
+        sign = 1 if row["comparison"].endswith("best") else -1
+        assert float(row["difference"]) == pytest.approx(sign * 100 * mean, abs=1e-3)
+        word = row["verdict"] if sign == 1 else {"worse": "better"}.get(row["verdict"], row["verdict"])
+        joined = {"better": "is better than", "not distinguishable": "is not distinguishable from"}[word]
+        assert re.search(rf"{joined}[^;]*\b{name}\b", said)
+    choose(tab, "task", "STSTask1")
+    assert tab.inner_text("#tests .say").endswith("on STSTask1.")
+    assert tab.locator("#tests h3:has-text('Every pair of runs')").count() == 1
+
+
+def test_funnels_stand_beside_their_cells(show, one):
+    tab = show(one).tab
+    names = tab.locator("#funnels tbody td:nth-child(2)").all_inner_texts()
+    assert names == ["L2_D64", "L6_D384", "funnel(L2_D64>100>L6_D384)"]
+    shares = [float(text) for text in tab.locator("#funnels tbody td:nth-child(5)").all_inner_texts()]
+    assert shares == [pytest.approx(100 * 64 / 384, abs=0.1), 100, pytest.approx(18.7, abs=0.05)]
+
+
 def test_the_other_theme_is_a_click_away(show, one):
     tab = show(one).tab
     ground = "getComputedStyle(document.body).backgroundColor"
@@ -254,7 +301,7 @@ def test_hostile_names_and_texts_are_text(show, page_file, tmp_path):
     assert "a\\u202eb\\x1b[31m" in tab.inner_text("#settings") or "a\\u202eb" in tab.inner_text("main")
     ticks = tab.locator("#tests .ytick text").all_text_contents()
     assert HOSTILE[2] in ticks
-    _, content = downloaded(tab, "#tests button[aria-label='Download Tests as CSV']")
+    _, content = downloaded(tab, "#tests button[aria-label='Download Before and after as CSV']")
     assert "'=cmd()|'a'!A1" in content.decode()
     assert shown.complaints == []
 

@@ -11,6 +11,7 @@ const ORDER = [
   ["cost", "Quality and cost", "Further left is cheaper, further up is better; the ringed cells are on the Pareto front.", drawCosts, "scores"],
   ["share", "Kept by dim", "What a prefix of the vector keeps of the full model's quality, a line a layer.", drawShares, "scores"],
   ["types", "By task type", "The same model on each type of task.", drawTypes, "scores"],
+  ["funnels", "Funnels", "Searches that go through small cuts first, and what they cost.", drawFunnels, null],
   ["scores", "Scores", "Every number that was measured.", drawScores, "scores"],
   ["curves", "Training", "Loss, validation, learning rate, throughput and gradient norm over the steps.", drawCurves, "curves"],
   ["negatives", "Negatives", "How many candidates each rule took out of the negatives.", drawNegatives, "curves"],
@@ -142,5 +143,7 @@ if (DATA.runs.length > 1) { // begin with the run to ship
 }
 if (DATA.runs.length > 1) chosen.other = DATA.runs.findIndex((_, place) => place !== chosen.run);
 drawPage();
-document.addEventListener("DOMContentLoaded", watchPlots); // plotly stands behind this script
+performance.mark("answers");
+// The page is painted and answers first; plotly, the largest script by far, begins when the browser has nothing to do.
+requestAnimationFrame(() => setTimeout(() => (window.requestIdleCallback ?? setTimeout)(() => { plotly(); watchPlots(); }, { timeout: 1000 })));
 if (DATA.live) follow();

@@ -8,6 +8,16 @@ const DASHES = { float32: "circle", int8: "square", binary: "diamond", binary_re
 const isDark = () => document.documentElement.dataset.theme === "dark";
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+// plotly, whose code waits in the page as text until it is needed.
+function plotly() {
+  const code = document.getElementById("plotly");
+  if (code) {
+    document.head.append(el("script", { textContent: code.textContent }));
+    code.remove();
+  }
+  return Plotly;
+}
+
 // Text for plotly, which reads tags, entities and %{...} in what it is given.
 const pt = (text) => plain(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("%{", "%&#123;");
 const lines = (...parts) => parts.filter((part) => part !== null && part !== undefined && part !== "").map(pt).join("<br>");
@@ -60,7 +70,7 @@ function plotCard(title, note, build, table, options = {}) {
   };
   const draw = () => {
     const { data, layout } = figure();
-    Plotly.react(host, data, layout, { displaylogo: false, responsive: true, displayModeBar: false, doubleClick: "reset" });
+    plotly().react(host, data, layout, { displaylogo: false, responsive: true, displayModeBar: false, doubleClick: "reset" });
   };
   const picture = async () => {
     const { data, layout } = figure();
@@ -68,7 +78,7 @@ function plotCard(title, note, build, table, options = {}) {
     const onPaper = { ...layout, showlegend: named, paper_bgcolor: css("paper"), plot_bgcolor: css("paper"), title: { text: pt(title), font: { size: 15 } }, margin: { ...layout.margin, t: 44, b: (layout.margin?.b ?? 40) + (named ? 26 * Math.ceil(data.length / 4) : 0) } };
     const width = Math.max(640, host.clientWidth);
     const height = (options.height ?? 300) + 34 + (named ? 26 * Math.ceil(data.length / 4) : 0);
-    const address = await Plotly.toImage({ data, layout: { ...onPaper, width, height } }, { format: "png", scale: 2, width, height });
+    const address = await plotly().toImage({ data, layout: { ...onPaper, width, height } }, { format: "png", scale: 2, width, height });
     const link = el("a", { href: address, download: `${name}.png` });
     document.body.append(link);
     link.click();

@@ -201,3 +201,21 @@ function drawScores(host) {
   });
   host.append(el("div", { className: "grid" }, tableCard("All scores", `${step === 0 ? "" : `step ${count(step)} · `}main metric of each task × 100 · ${kinds.length} task type${kinds.length === 1 ? "" : "s"}`, columns, rows, { sort: 5, down: true })));
 }
+
+// Searches that go through small cuts first, beside searches with one cut.
+function drawFunnels(host) {
+  const of = run();
+  const rows = of.funnels.filter((row) => isShown(of, row.task));
+  if (!rows.length) return absent(host, "No funnels", of.funnels.length ? "of the tasks that are chosen above." : missing("funnels"));
+  const tasks = unique(rows.map((row) => row.task));
+  const cards = tasks.slice(0, 6).map((task) => {
+    const own = rows.filter((row) => row.task === task);
+    const kinds = [[false, css("soft"), "one cut, all documents"], [true, css("accent"), "funnel"]].filter(([kind]) => own.some((row) => row.is_funnel === kind));
+    return plotCard(task, "quality against the cost of a search; further left is cheaper", () => ({
+      data: kinds.map(([kind, colour, name]) => { const some = own.filter((row) => row.is_funnel === kind); return { type: "scatter", mode: "markers", name, x: some.map((row) => row.multiply_adds), y: some.map((row) => row.score), marker: { size: 10, color: colour, symbol: kind ? "diamond" : "circle" }, hoverinfo: "text", hovertext: some.map((row) => lines(row.name, `${one(row.score)}, ${count(Math.round(row.multiply_adds))} multiply-adds a query`, `${one(100 * row.share)} % of a full search`)) }; }),
+      layout: { xaxis: { title: "multiply-adds a query", type: "log", exponentformat: "SI" }, yaxis: { title: "score × 100" } },
+    }), () => ({ columns: ["search", "score x 100", "multiply-adds", "share"], rows: own.map((row) => [row.name, row.score, row.multiply_adds, row.share]) }), { height: 280, below: keyOf(kinds.map(([, colour, name]) => [name, colour])) });
+  });
+  host.append(el("div", { className: "grid", style: "--least: 380px" }, cards));
+  host.append(el("div", { className: "grid" }, tableCard("Searches", "multiply-adds of one query over all documents, without its encoding", [{ name: "task" }, { name: "search", code: true }, { name: "score", number: true, show: one }, { name: "multiply-adds", number: true, show: (value) => count(Math.round(value)) }, { name: "of a full search, %", number: true, show: (value) => one(value) }], rows.map((row) => [row.task, row.name, row.score, row.multiply_adds, 100 * row.share]))));
+}
