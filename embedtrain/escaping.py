@@ -7,6 +7,7 @@ makes a link or a heading in a card, a formula in a spreadsheet or in a picture,
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 
 from rich.table import Table
 from rich.text import Text
@@ -14,6 +15,7 @@ from rich.text import Text
 # Control characters but tab and line break, marks that turn the direction of writing, halves of characters.
 UNSHOWN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MARKUP = re.compile(r"([\\`*_{}\[\]()<>#!|~&$])")
+LONGEST = 100  # characters of a file's name that come from a text
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet computes when a cell begins with it
 
 
@@ -60,3 +62,16 @@ def _line(text: str) -> str:
 def _written_out(letter: re.Match[str]) -> str:
     number = ord(letter[0])
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def plain_name(text: str) -> str:
+    """The text with a dash for whatever is no letter of ASCII, digit, dot, dash or underscore."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)
+
+
+def file_name(text: str) -> str:
+    """The same, shortened, with a hash where it is not the text itself: no two texts share a name."""
+    plain = plain_name(text)[:LONGEST]
+    if plain == text and plain.strip("."):
+        return plain
+    return f"{plain}-{sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"

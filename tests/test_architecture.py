@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "ranks": set(),
     "devices": {"types", "ranks"},
     "whole_step": set(),
-    "files": {"types"},
+    "files": {"types", "escaping"},
     "settings": {"types", "files"},
     "vectors": {"types", "files", "devices"},
     "rules": {"types", "objective"},
@@ -50,7 +50,7 @@ MAY_IMPORT = {
         "whole_step",
     }
     | PARTS,
-    "evaluation": VALUES | {"files", "ranks", "vectors"} | PARTS,
+    "evaluation": VALUES | {"escaping", "files", "ranks", "vectors"} | PARTS,
     "merging": {"types", "content_ids"},
     "mining": {
         "types",

@@ -31,7 +31,7 @@ LARGEST = 1 << 24  # bytes of a mark
 def mark(folder: Path, *, whole: bool) -> None:
     """Mark a folder as ours: with the list of its files, or as one that is being written."""
     files = sorted(name for name in entries(folder) if name != MARK) if whole else None
-    (folder / MARK).write_text(json.dumps({"written by": "embedtrain", "files": files}) + "\n", "utf-8")
+    (folder / MARK).write_text(_said(files), "utf-8")
 
 
 def expect(folder: Path, name: str) -> None:
@@ -39,10 +39,13 @@ def expect(folder: Path, name: str) -> None:
     files = _listed(folder)
     if files is not None and name not in files:
         path = folder / f".{MARK}.tmp"
-        path.write_text(
-            json.dumps({"written by": "embedtrain", "files": sorted({*files, name})}) + "\n", "utf-8"
-        )
+        path.write_text(_said(sorted({*files, name})), "utf-8")
         rename(path, folder / MARK)
+
+
+def _said(files: list[str] | None) -> str:
+    """What a mark says; None: the folder is being written."""
+    return json.dumps({"written by": "embedtrain", "files": files}) + "\n"
 
 
 def entries(folder: Path) -> Iterator[str]:
@@ -80,7 +83,7 @@ class Place:
     def check(self) -> None:
         """Raise InputError if the folder is not there, or another one is."""
         if _device_and_number(self.folder) != self._known:
-            raise moved(self.folder)
+            raise gone(self.folder)
 
 
 def _device_and_number(folder: Path) -> tuple[int, int]:
@@ -91,7 +94,7 @@ def _device_and_number(folder: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def moved(folder: Path) -> InputError:
+def gone(folder: Path) -> InputError:
     """The error for a run folder that is no longer there: made again, nobody would find what is in it."""
     return InputError(
         f"{folder} was renamed or removed while the run trained, so the run ends and writes nothing more. "

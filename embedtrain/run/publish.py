@@ -14,7 +14,7 @@ from embedtrain.data.entries import entries_of
 from embedtrain.data.read.hub import is_hub_name
 from embedtrain.devices import placed
 from embedtrain.evaluation.sweeping.sweep import IncompleteError
-from embedtrain.files.measured.verdict import Verdict
+from embedtrain.files.measured.verdict import Cut, Verdict
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
 from embedtrain.model.folder.adapter import save_adapter
@@ -102,13 +102,18 @@ def _say_what_is_there(run: Run, verdict: Verdict) -> None:
     console.log(f"finished in {console.duration(time.monotonic() - run.started)}: {run.folder.model}")
     for cut in run.cuts:
         console.log(f"  cut to {cut.layer} layers, {cut.dim} dims: {run.folder.path / f'cut_{cut}'}")
+    console.log(_next(run, verdict.cut))
+
+
+def _next(run: Run, ship: Cut | None) -> str:
+    """The command to type next: the export of the cut to ship; the report, where that is the whole model."""
     smaller = run.sub_models[:-1] or run.sub_models
-    ship = verdict.cut
     sub = smaller[len(smaller) // 2] if ship is None else SubModel(ship.layer, ship.dim)
-    console.log(
-        f"next: cut it to any size   embedtrain-export model={run.folder.path} layer={sub.layer} "
-        f"dim={sub.dim} out={run.settings.name}-{sub}"
-    )
+    if ship is not None and sub == SubModel(run.encoder.num_layers, run.encoder.width):
+        return f"next: ship it whole, or look at every cut   embedtrain-report {run.folder.path}"
+    export = f"embedtrain-export model={run.folder.path} layer={sub.layer} dim={sub.dim}"
+    what = "cut it to any size" if ship is None else "export the cut to ship"
+    return f"next: {what}   {export} out={run.settings.name}-{sub}"
 
 
 def _write_cut(run: Run, cut: SubModel) -> Published:

@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from embedtrain.escaping import csv_cell
 from embedtrain.files.atomic import append, sync, write_text
 from embedtrain.files.measured.metrics import METRICS
-from embedtrain.files.owned import moved
+from embedtrain.files.owned import gone
 
 
 class FileLogger(Logger):
@@ -55,7 +55,7 @@ class FileLogger(Logger):
         try:
             append(self.path, (json.dumps({"step": step, **row}) + "\n").encode(), flushed=False)
         except FileNotFoundError as error:
-            raise moved(self.path.parent) from error
+            raise gone(self.path.parent) from error
 
     @rank_zero_only
     def save(self) -> None:

@@ -39,7 +39,7 @@ def write_report_run(folder, seed=0, tasks=8, gain=0.06, steps=200, names=None, 
         for number, task in enumerate(names)
         for cell in cells
     ]
-    write_scores(folder / "scores.jsonl", [*scores, *_funnel(name, steps, names[0])])
+    write_scores(folder / "scores.jsonl", [*_funnel(name, steps, names[0]), *scores])
     _write_curves(folder, draw, steps)
     whole = [cell for cell in cells if cell.dtype == "float32"]
     add_health(
@@ -60,7 +60,7 @@ def write_items_of(folder, items, seed=0):
             continue
         hard = np.random.default_rng(sum(score.task.encode())).normal(0, 0.25, items)  # the same for all runs
         noise = np.random.default_rng([seed, number]).normal(0, 0.1, items)
-        values = np.clip(score.value + hard + noise, 0, 1)
+        values = score.value + hard + noise
         kind, gold = ("spearman", hard) if score.task.startswith("STS") else ("mean", np.zeros(items))
         about = Measured(*score[:4], *whole, "w", "d", "2", ("default",), {"main": kind})
         kept = ItemValues(about, np.arange(items), np.zeros(items, np.int64), gold, {"main": values[:, None]})

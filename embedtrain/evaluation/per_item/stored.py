@@ -7,7 +7,6 @@ each item bears a hash of its text (of a query, its id), and the file says of wh
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.escaping import plain_name
 from embedtrain.evaluation.per_item.weighted import Floats, Sample
 from embedtrain.files.atomic import atomic_file
 from embedtrain.files.reading import reading
@@ -64,7 +64,7 @@ class ItemValues(NamedTuple):
 
 def items_file(folder: Path, task: str, *, step: int, cell: str, split: str) -> Path:
     """Where the items of a cell lie; `cell` is its name, as L6_D384."""
-    return folder / "items" / task / f"step{step}_{re.sub(r'[^A-Za-z0-9_.-]+', '-', cell)}_{split}.npz"
+    return folder / "items" / task / f"step{step}_{plain_name(cell)}_{split}.npz"
 
 
 def write_items(path: Path, items: ItemValues) -> None:

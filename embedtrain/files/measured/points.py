@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from embedtrain.escaping import file_name
 from embedtrain.files.atomic import write_bytes
 from embedtrain.files.measured.lines import CURE, value_of
 from embedtrain.files.reading import reading
@@ -73,7 +73,7 @@ def write_map(folder: Path, about: About, points: Sequence[Point]) -> Path:
     table = table.replace_schema_metadata({NAMED: json.dumps(about._asdict()).encode()})
     file = io.BytesIO()
     pq.write_table(table, file)
-    path = folder / "map" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', about.task)}.parquet"
+    path = folder / "map" / f"{file_name(about.task)}.parquet"
     write_bytes(path, file.getvalue())
     return path
 

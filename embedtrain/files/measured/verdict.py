@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from embedtrain.files.measured.lines import read_value, write_value
+from embedtrain.types import Dtype
 
 VERDICT = "verdict.json"
 Judged = Literal["better", "worse", "not distinguishable"]
@@ -38,7 +39,7 @@ class Cut(NamedTuple):
 
     layer: int
     dim: int
-    dtype: str
+    dtype: Dtype
     why: str  # the rule that chose it, in words
     score: float  # mean over tasks, x 100
     best: float  # the same of the whole model in float32

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from embedtrain.model.backbone.families import Family, family_of
+from embedtrain.model.backbone.families import BOTH_SIDES, Family, family_of
 from embedtrain.types import InputError, Inputs
 
 Attention = Literal["causal", "bidirectional"]
@@ -54,10 +54,11 @@ def with_attention(config: PreTrainedConfig, attention: Attention | None) -> Pre
                 "attention cannot be causal: leave attention out, or take a decoder"
             )
         return config
-    if found == wanted and (wanted == "causal" or config.model_type == "gemma3_text"):
+    own = BOTH_SIDES.get(config.model_type)
+    if found == wanted and (wanted == "causal" or own):
         return config
-    if config.model_type == "gemma3_text":
-        settings = config.to_dict() | {"use_bidirectional_attention": wanted == "bidirectional"}
+    if own:
+        settings = config.to_dict() | {own: wanted == "bidirectional"}
         settings.pop("is_causal", None)
         switched: PreTrainedConfig = type(config).from_dict(settings)
         return switched

@@ -76,6 +76,9 @@ FAMILIES: dict[str, Family] = {
 # Models of several inputs: where their text model is. Its config is `text_config`.
 TEXT_PARTS = {"gemma3": "language_model"}
 
+# Models with a setting of their own for attention to both sides; others have `is_causal`.
+BOTH_SIDES = {"gemma3_text": "use_bidirectional_attention"}
+
 PER_BLOCK_SETTINGS = ("layer_types", "mlp_layer_types")  # config lists with one entry per block
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone import lora
 from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.backbone.families import BOTH_SIDES
 from embedtrain.model.backbone.loading import loader_name
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter_card import adapter_card
@@ -62,8 +63,8 @@ def _card(encoder: Encoder, name: str, contract: Contract) -> str:
     config = encoder.backbone.model.config
     switch: dict[str, bool] = {}
     if encoder.backbone.turned:
-        own = config.model_type == "gemma3_text"
-        switch = {"use_bidirectional_attention": True} if own else {"is_causal": False}
+        own = BOTH_SIDES.get(config.model_type)
+        switch = {own: True} if own else {"is_causal": False}
     return adapter_card(
         contract,
         name,

@@ -25,8 +25,14 @@ def write_config(file: Path, contract: Contract) -> None:
     others = {key: value for key, value in config.items() if key not in MATRYOSHKA}
     written = others | own | _older_rope(config)
     if written != config:
-        text = json.dumps(written, indent=2, ensure_ascii=False) + "\n"
-        file.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_json(file, written)
+
+
+def write_json(file: Path, content: object) -> None:
+    """A file that other libraries read, in a folder that is there or not."""
+    file.parent.mkdir(exist_ok=True)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    file.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _older_rope(config: Mapping[str, Any]) -> dict[str, Any]:

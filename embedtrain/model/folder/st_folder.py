@@ -15,7 +15,6 @@ causal.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +27,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from embedtrain.model.folder import shipped_pooling
+from embedtrain.model.folder.config_file import write_json
 from embedtrain.model.folder.contract import Contract
 from embedtrain.model.folder.modules import MODULES, ST_ORDER, STATE_POOLING, as_mode
 from embedtrain.model.folder.shipped_pooling import PREFIX, StateNorm, StatePooling
@@ -117,7 +117,7 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
         path = f"{position}_{name}"
         entries.append({"idx": position, "name": str(position), "path": path, "type": _type(name)})
         write(folder / path)
-    _write(folder / MODULES, entries)
+    write_json(folder / MODULES, entries)
     _write_settings(folder, shipped)
 
 
@@ -181,8 +181,8 @@ def _write_settings(folder: Path, shipped: Shipped) -> None:
     settings: dict[str, object] = {"max_seq_length": contract.max_length, "do_lower_case": False}
     if shipped.pooling.needs_all_layers:
         settings["config_args"] = {"output_hidden_states": True}
-    _write(folder / "sentence_bert_config.json", settings)
-    _write(
+    write_json(folder / "sentence_bert_config.json", settings)
+    write_json(
         folder / "config_sentence_transformers.json",
         {
             "__version__": {
@@ -204,7 +204,7 @@ def _write_pooling(shipped: Shipped, folder: Path) -> None:
     if asked != [mode for mode in ST_ORDER if mode in asked]:
         modes = {"pooling_mode": asked}  # an order of its own, which versions before 6 cannot be told
     include = {} if contract.pool_prompt else {"include_prompt": False}
-    _write(folder / "config.json", {"word_embedding_dimension": shipped.hidden_size, **modes, **include})
+    write_json(folder / "config.json", {"word_embedding_dimension": shipped.hidden_size, **modes, **include})
 
 
 def _write_state_pooling(shipped: Shipped, folder: Path) -> None:
@@ -265,14 +265,8 @@ def _write_step(step: nn.Module, dtype: torch.dtype, folder: Path) -> None:
             "activation_function": f"{type(step.activation).__module__}.{type(step.activation).__name__}",
         }
         # Versions before 5.7 know no such key.
-        _write(folder / "config.json", config | ({"use_residual": True} if step.adds_input else {}))
+        write_json(folder / "config.json", config | ({"use_residual": True} if step.adds_input else {}))
     elif state:
-        _write(folder / "config.json", {"dimension": len(next(iter(state.values())))})
+        write_json(folder / "config.json", {"dimension": len(next(iter(state.values())))})
     if state:
         save_file(state, folder / "model.safetensors")
-
-
-def _write(path: Path, content: object) -> None:
-    path.parent.mkdir(exist_ok=True)
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -7,6 +7,7 @@ from statistics import fmean
 from embedtrain.files.measured.verdict import Finding
 from embedtrain.reporting.cells import paired
 from embedtrain.reporting.verdict.facts import Facts
+from embedtrain.reporting.verdict.movement import USUAL_LR
 from embedtrain.types import Cell, InputError, SubModel
 
 ALIKE = 0.9  # mean cosine of different texts from which all vectors point one way
@@ -27,7 +28,7 @@ def collapsing_cuts(facts: Facts) -> Finding | None:
     said += [f"{sub} fell to {share:.0%} of the whole model's score" for sub, share in weak.items()]
     text = "; ".join(said[:3]) + ("; ..." if len(said) > 3 else "")
     if facts.whole in gone:
-        lr = facts.setting("optim.lr") or 2e-5
+        lr = facts.setting("optim.lr") or USUAL_LR
         return facts.finding("collapse", f"{text}: the whole model has collapsed", optim__lr=lr / 10)
     subs = list(facts.trained) if len(facts.trained) <= MOST else [*gone[: MOST - 1], facts.whole]
     subs = list(dict.fromkeys([*subs, facts.whole]))

@@ -95,7 +95,7 @@ def _ship(facts: Facts, cut: Cut | None) -> list[str]:
     if cut is None:
         limited = facts.wanted.max_bytes is not None or facts.wanted.max_ms is not None
         return ["ship: no measured cell is within the budget"] if facts.scores and limited else []
-    cell = Cell(cut.layer, cut.dim, cut.dtype)  # type: ignore[arg-type]
+    cell = Cell(cut.layer, cut.dim, cut.dtype)
     speed = "" if cut.ms is None else f", {cut.ms:.2g} ms a text"
     said = f"ship: {cell}, {cut.why}: {cut.score:.1f} of {cut.best:.1f} ({cut.share:.1%})"
     return [f"{said}, {cut.bytes_per_vector:,} bytes a vector{speed}"]

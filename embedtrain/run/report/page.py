@@ -43,8 +43,8 @@ def write_report(settings: ReportSettings) -> Written:
     plotly_script()
     data = _data(settings, folders, {})
     write_text(page, page_html(data))
-    notes = [f"{run['name']}: {text}" for run in data["runs"] for text in run["problems"]]
-    return Written(page, notes)
+    notes = [f"{Path(run['folder']).name}: {text}" for run in data["runs"] for text in run["problems"]]
+    return Written(page, list(dict.fromkeys(notes)))  # models of one folder share them
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import WandbLogger
 
+from embedtrain.escaping import file_name
 from embedtrain.files.measured.lines import plain
 from embedtrain.files.measured.verdict import Verdict, read_verdict
 from embedtrain.files.scores import main_scores, read_scores
@@ -77,7 +77,7 @@ def _artifact(name: str, model: Path) -> Any:  # noqa: ANN401 - wandb has no typ
     import wandb
 
     contract = json.loads((model / CONTRACT).read_text("utf-8"))
-    artifact = wandb.Artifact(f"model-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}", "model", metadata=contract)
+    artifact = wandb.Artifact(f"model-{file_name(name)}", "model", metadata=contract)
     for file in sorted(path for path in model.rglob("*") if path.is_file()):
         artifact.add_file(str(file), file.relative_to(model).as_posix(), policy="immutable")
     return artifact

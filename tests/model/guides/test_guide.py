@@ -233,3 +233,8 @@ def test_what_cannot_guide_says_why(tiny_bert, dense_model, tmp_path):
     shutil.rmtree(broken / "2_Dense")
     with pytest.raises(InputError, match=r"broken is no guide: .*; sentence-transformers says"):
         load_guide(broken)
+
+
+def test_a_layer_of_a_model_that_embedtrain_does_not_read_is_refused(static_model):
+    with pytest.raises(InputError, match=f"{static_model} cannot be cut to layer 1: "):
+        load_guide(str(static_model), layer=1)
