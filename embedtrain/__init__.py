@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         export,
         merge,
         mine,
+        pairs,
         report,
         train,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "merge",
     "mine",
+    "pairs",
     "report",
     "train",
 ]

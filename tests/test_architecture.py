@@ -52,6 +52,7 @@ MAY_IMPORT = {
     | PARTS,
     "evaluation": VALUES | {"escaping", "files", "ranks", "vectors"} | PARTS,
     "merging": {"types", "content_ids"},
+    "making": VALUES | {"files", "devices", "vectors", "data", "model"},
     "mining": {
         "types",
         "content_ids",
@@ -67,7 +68,7 @@ MAY_IMPORT = {
     | PARTS,
     "reporting": {"types", "escaping", "files"},
     "deploy": {"types", "escaping", "settings", "model"},
-    "run": BOTTOM | PARTS | {"training", "evaluation", "merging", "mining", "reporting", "deploy"},
+    "run": BOTTOM | PARTS | {"training", "evaluation", "making", "merging", "mining", "reporting", "deploy"},
     "doctor": BOTTOM | PARTS | {"training", "evaluation", "mining", "run"},
     "api": BOTTOM | PARTS | {"run"},
     "cli": BOTTOM | PARTS | {"training", "evaluation", "mining", "reporting", "run", "doctor"},

@@ -27,6 +27,7 @@ NEEDED = {  # words without which a command is refused
     "report": ["runs=[x]"],
     "export": ["model=m", "out=o"],
     "merge": ["runs=[x,y]"],
+    "pairs": ["source=s", "out=o.jsonl"],
     "mine": ["source=s", "out=o.jsonl", "teacher=minilm", "selection=naive"],
 }
 TAKEN_BEFORE = {

@@ -23,6 +23,7 @@ from embedtrain.settings.commands import (
 )
 from embedtrain.settings.component import GIVEN_BY_THE_RUN
 from embedtrain.settings.merge import MergeSettings
+from embedtrain.settings.pairs import PairsSettings
 from embedtrain.settings.places import config_dir
 
 ROOT = Path(__file__).parents[1]
@@ -51,6 +52,7 @@ SCHEMAS = {
     "## `embedtrain-report`": ReportSettings,
     "## `embedtrain-export`": ExportSettings,
     "## `embedtrain-merge`": MergeSettings,
+    "## `embedtrain-pairs`": PairsSettings,
     "## `embedtrain-mine`": MineSettings,
     "## `embedtrain-doctor`": DoctorSettings,
 }

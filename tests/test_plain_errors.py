@@ -38,6 +38,14 @@ def functions(tiny_bert, small_data, tmp_path_factory):
         "compare runs": embedtrain.compare,
         "compare one": lambda value: embedtrain.compare([value]),
         "compare output": lambda value: embedtrain.compare(["nowhere"], output=value),
+        "pairs source": lambda value: embedtrain.pairs(value, out / "p.jsonl"),
+        "pairs out": lambda value: embedtrain.pairs(rows, value, columns={"text": "query"}),
+        "pairs maker": lambda value: embedtrain.pairs(
+            rows, out / "q.jsonl", columns={"text": "query"}, maker={"option": "generated", "path": value}
+        ),
+        "pairs check_with": lambda value: embedtrain.pairs(
+            rows, out / "c.jsonl", columns={"text": "query"}, maker=WORDS, check_with=value
+        ),
         "merge runs": embedtrain.merge,
         "merge one": lambda value: embedtrain.merge([tiny_bert, value], output_root=out / "m"),
         "merge output_root": lambda value: embedtrain.merge([tiny_bert, tiny_bert], output_root=value),
@@ -51,9 +59,12 @@ def functions(tiny_bert, small_data, tmp_path_factory):
 PLACES = [
     "load model", "export model", "export out", "evaluate model", "evaluate output", "evaluate data_root",
     "mine source", "mine out", "mine teacher", "compare runs", "compare one", "compare output", "report runs",
-    "merge runs", "merge one", "merge output_root", "merge probe",
+    "merge runs", "merge one", "merge output_root", "merge probe", "pairs source", "pairs out", "pairs maker",
+    "pairs check_with",
 ]  # fmt: skip
+WORDS = {"option": "representative_words", "common": 1.0}
 MAY_BE_LEFT_OUT = {
+    "pairs check_with": (None,),
     "evaluate output": (None, 3),
     "evaluate data_root": (None, 3),
     "compare output": (None,),

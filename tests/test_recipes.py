@@ -37,6 +37,7 @@ TERM = f"{{_target_: embedtrain.objective.losses.terms.Term, loss: {COSENT}}}"
 MUST_GIVE = {  # and with one option
     ("guide", "model"): {"guide.path": "model"},
     ("method", "weighted"): {"method.shares": "[1,1]"},
+    ("maker", "generated"): {"maker.path": "model"},
     ("loss", "weighted_sum"): {"loss.terms": f"[{TERM}]"},
     ("plan", "scheduled"): {"plan.plan": PAIRS, "plan.weights": "[{layer: 12, weight: 0.5}]"},
 }
@@ -226,6 +227,8 @@ def tiny(settings, backbone, guide, folder):
     scored = "scored" in settings.loss.target
     texts = ("a cat sleeps", "a dog runs", "the bird sings in the tree", "rain and sun on the river")
     extra = {"score": 1.0} if scored else {"negatives": ["money in the bank", "a red ball"]}
+    if any(stage.get("loss") == "teacher_kl" for stage in settings.stages):
+        extra["teacher_scores"] = [0.9, 0.2, 0.1]
     rows = [
         {"query": text, "positive": f"{text} {number}"} | extra | ({"score": number} if scored else {})
         for number, text in enumerate(texts * 3)
@@ -269,6 +272,7 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
         "train": GIVEN | must,
         "mine": {"source": "rows.jsonl", "out": "x.jsonl", "teacher.path": "m"} | must,
         "merge": {"runs": "[a,b]"} | must,
+        "pairs": {"source": "rows.jsonl", "out": "x.jsonl"} | must,
     }
     if group == "logger" and option in ("mlflow", "tensorboard", "trackio"):
         pytest.importorskip(option, reason=f"{option} is not installed")

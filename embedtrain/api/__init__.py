@@ -18,14 +18,15 @@ from embedtrain.settings.commands import (
 )
 from embedtrain.settings.merge import MergeSettings
 from embedtrain.settings.options import settings_from
+from embedtrain.settings.pairs import PairsSettings
 from embedtrain.settings.signatures import plain
 from embedtrain.types import InputError
 
 
 class Mined(NamedTuple):
-    """What a mining wrote."""
+    """Rows that a mining, or a making of pairs, wrote."""
 
-    rows: Path  # training rows with negatives
+    rows: Path  # training rows
     statistics: dict[str, Any]
 
 
@@ -98,6 +99,21 @@ def mine(source: str | Path, out: str | Path, **settings: Any) -> Mined:  # noqa
     result = run_mining(settings_from(MineSettings, "mine", keys))
     if result.rows is None or result.statistics is None:
         raise InputError("shard encodes a part of the texts: use the command embedtrain-mine for it")
+    return Mined(result.rows, json.loads(result.statistics.read_text("utf-8")))
+
+
+@plain
+def pairs(source: str | Path | Sequence[str | Path], out: str | Path, **settings: Any) -> Mined:  # noqa: ANN401
+    """Training rows of documents without labels; as `embedtrain-pairs`.
+
+    Raises:
+        InputError: for what can be mended; no rows have been written then.
+    """
+    from embedtrain.run.pairs import make_pairs
+
+    every = source if isinstance(source, list | tuple) else [source]
+    keys = {"source": [place_of(one, "source") for one in every], "out": place_of(out, "out"), **settings}
+    result = make_pairs(settings_from(PairsSettings, "pairs", keys))
     return Mined(result.rows, json.loads(result.statistics.read_text("utf-8")))
 
 

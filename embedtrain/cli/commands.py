@@ -15,6 +15,7 @@ from embedtrain.settings.commands import (
     TrainSettings,
 )
 from embedtrain.settings.merge import MergeSettings
+from embedtrain.settings.pairs import PairsSettings
 from embedtrain.settings.places import config_dir, recipe_names
 
 CLOSING = "Set anything as key=value; show=true prints every setting with its value and runs nothing."
@@ -102,6 +103,19 @@ COMMANDS = {
         ),
         "mine",
         "the same command keeps the vectors that are encoded, and does the rest",
+        ("out",),
+    ),
+    "pairs": Command(
+        "Make training rows of documents that have no labels.",
+        "Files or a folder of documents in; rows of query and positive, statistics and examples out.",
+        PairsSettings,
+        (
+            "source=documents.jsonl out=pairs.jsonl",
+            "source=pages maker=links out=pairs.jsonl",
+            "source=pages maker=generated maker.path=MODEL check_with=runs/mine out=pairs.parquet",
+        ),
+        "pairs",
+        "the same command keeps the queries that a model wrote and the vectors, and does the rest",
         ("out",),
     ),
     "merge": Command(

@@ -13,11 +13,12 @@ from typing import NamedTuple
 from embedtrain import ranks
 from embedtrain.console import Progress
 from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.writing import bad_rows_folder, check_output, statistics_path, write_rows
 from embedtrain.devices import device_of
 from embedtrain.files.atomic import write_bytes
 from embedtrain.files.locks import taken
 from embedtrain.mining.backends import check_index
-from embedtrain.mining.output import bad_rows_folder, check_output, mined_rows, statistics_path, write_rows
+from embedtrain.mining.output import STATISTICS, mined_rows
 from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
 from embedtrain.mining.problem import problems_of
 from embedtrain.mining.reading import Reading, read_retrieval, read_source
@@ -188,6 +189,7 @@ class MiningRun:
 
 def check_settings(settings: MineSettings) -> None:
     """Raise InputError for what can be refused before anything is read."""
-    check_output(Path(settings.out), (settings.source, settings.corpus), overwrite=settings.overwrite)
+    sources = settings.source, settings.corpus
+    check_output(Path(settings.out), sources, STATISTICS, overwrite=settings.overwrite)
     check_index(settings.index)
     device_of(settings.device)

@@ -71,6 +71,7 @@ RANGES = {
     "port": Range(0, 65535),
     "floor": SHARE,
     "base_share": SHARE,
+    "check_rank": COUNT,
     "probe_rows": Range(2),
     "probe_batch_size": Range(2),
 }

@@ -16,7 +16,7 @@ from embedtrain.types import InputError
 # The last part of the keys that are paths.
 PLACES = frozenset(
     "path source cache data_root output_root out output store model corpus cross_encoder train validation "
-    "runs base probe dir subdir folder searchpath".split()
+    "runs base probe check_with dir subdir folder searchpath".split()
 )
 REFUSED = "InputError raised while resolving interpolation: "  # how OmegaConf reports ours
 SECRET = re.compile("TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|PRIVATE|SESSION|DSN", re.IGNORECASE)

@@ -13,7 +13,7 @@ import yaml
 
 from embedtrain.cli import start
 from embedtrain.cli.commands import COMMANDS, help_of, overview
-from embedtrain.settings import commands, merge
+from embedtrain.settings import commands, merge, pairs
 from embedtrain.settings.places import config_dir
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,10 @@ def test_scripts_and_modules_are_those_of_the_table():
     assert scripts == {"embedtrain": "embedtrain.cli.start:main", **own}
     for name, command in COMMANDS.items():
         module = importlib.import_module(f"embedtrain.cli.{name}")
-        assert get_type_hints(module.run, vars(commands) | vars(merge))["settings"] is command.settings
+        assert (
+            get_type_hints(module.run, vars(commands) | vars(merge) | vars(pairs))["settings"]
+            is command.settings
+        )
         assert (config_dir("conf") / f"{command.config}.yaml").is_file()
 
 
@@ -70,6 +73,7 @@ def test_help_says_what_it_does_with_examples_groups_and_recipes(name):
     assert ("nvembed_smollm2" in text) == (name in ("train", "doctor"))
     assert ("  selection: abs margin_pos" in text) == (name == "mine")
     assert ("  method: average cocktail" in text) == (name == "merge")
+    assert ("  maker: body_first generated" in text) == (name == "pairs")
     assert COMMANDS[name].line in overview()
 
 

@@ -70,6 +70,12 @@ NAMED = {
     ),
     "merge": ("runs/x", thesis, "merge runs=[MODEL,MODEL] name=x output_root=ROOT/runs overwrite=true"),
     "merge, unasked": ("runs/x", thesis, "merge runs=[MODEL,MODEL] name=x output_root=ROOT/runs"),
+    "pairs": ("out.jsonl", report, "pairs source=CORPUS out=ROOT/out.jsonl overwrite=true"),
+    "pairs, statistics": (
+        "out.statistics.json",
+        report,
+        "pairs source=CORPUS out=ROOT/out.jsonl overwrite=true",
+    ),
     "evaluate": ("out", picture, "evaluate model=MODEL tasks=[find] data_root=DATA output=ROOT/out"),
     "evaluate to a file": ("out", report, "evaluate model=MODEL tasks=[find] data_root=DATA output=ROOT/out"),
     "doctor": ("out.json", report, "doctor name=x doctor.out=ROOT/out.json"),
@@ -86,7 +92,11 @@ def test_what_is_there_stays_and_overwriting_is_not_advised(
     make(tmp_path / place)
     before = everything(tmp_path)
     name, *words = (
-        line.replace("MODEL", str(model)).replace("ROWS", str(rows)).replace("DATA", str(small_data)).split()
+        line.replace("MODEL", str(model))
+        .replace("ROWS", str(rows))
+        .replace("CORPUS", f"{small_data}/retrieval/find/corpus.jsonl")
+        .replace("DATA", str(small_data))
+        .split()
     )
     words = [word.replace("ROOT", str(tmp_path)) for word in words]
     message = error_of(name, *(small_run if name in ("train", "doctor") else []), *words)
@@ -186,11 +196,13 @@ def hold(place, ready, done):
             time.sleep(0.02)
 
 
+MAKES = "maker=representative_words maker.common=1"  # of documents of one short line
 AT_ONCE = {
     "evaluate": "evaluate model=MODEL tasks=[find] data_root=DATA layers=[1] dims=[8] output=ROOT/out",
     "mine": "mine source=ROWS out=ROOT/out teacher.path=MODEL",
     "train": "train name=out output_root=ROOT trainer.max_steps=1",
     "merge": "merge runs=[MODEL,MODEL] name=out output_root=ROOT",
+    "pairs": f"pairs source=DATA/retrieval/find/corpus.jsonl {MAKES} out=ROOT/out",
 }
 
 
@@ -198,7 +210,7 @@ AT_ONCE = {
 def test_two_commands_never_write_one_place(
     name, small_run, small_data, model, rows, tmp_path, error_of, processes
 ):
-    out = "out.jsonl" if name == "mine" else "out"
+    out = "out.jsonl" if name in ("mine", "pairs") else "out"
     line = AT_ONCE[name].replace("MODEL", str(model)).replace("ROWS", str(rows))
     _, *words = line.replace("DATA", str(small_data)).replace("ROOT/out", f"{tmp_path}/{out}").split()
     words = [

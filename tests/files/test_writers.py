@@ -12,6 +12,7 @@ from bad_disk import FAULTS, content, refusing
 from embedtrain.cli.launch import _errors_in_one_line
 from embedtrain.data import labelled
 from embedtrain.data.read.bad_rows import BadRows
+from embedtrain.data.writing import write_rows
 from embedtrain.evaluation.catalogue.official import manifest
 from embedtrain.evaluation.per_item.stored import About, ItemValues, write_items
 from embedtrain.files.atomic import atomic_folder, write_text
@@ -30,7 +31,6 @@ from embedtrain.files.scores import (
     read_scores,
     write_scores,
 )
-from embedtrain.mining.output import write_rows
 from embedtrain.mining.tables import Table, write_table
 from embedtrain.reporting.figures import save_heat_map
 from embedtrain.reporting.leaderboard import leaderboard, write_leaderboard
@@ -144,6 +144,7 @@ WRITTEN_BY = {
     "data/labelled.py": "triplets.jsonl",
     "data/read/bad_rows.py": "bad rows",
     "data/stores/arrow.py": "a folder",
+    "data/writing.py": "mined.jsonl",
     "deploy/stores.py": "a folder",
     "evaluation/catalogue/official/manifest.py": "manifest.json",
     "evaluation/per_item/stored.py": "items",
@@ -156,7 +157,6 @@ WRITTEN_BY = {
     "files/run_folder.py": "a run",
     "files/run_record.py": "config.yaml",
     "files/scores.py": "scores.jsonl",
-    "mining/output.py": "mined.jsonl",
     "mining/tables.py": "mined/step",
     "model/backbone/backbone.py": "a folder",
     "model/backbone/lora.py": "a folder",
@@ -172,6 +172,7 @@ WRITTEN_BY = {
     "reporting/figures.py": "heat_map.png",
     "reporting/leaderboard.py": "leaderboard",
     "run/mine.py": "mined.jsonl",
+    "run/pairs.py": "mined.jsonl",
     "run/report/page.py": "a report",
     "training/checkpoints.py": "checkpoints",
     "training/loggers.py": "a report",

@@ -7,9 +7,10 @@ import pytest
 from small_runs import flip
 
 from embedtrain.data.read.sources import read_examples
+from embedtrain.data.writing import write_rows
 from embedtrain.mining.backends import backend
 from embedtrain.mining.mine import Miner, mine
-from embedtrain.mining.output import mined_rows, write_rows
+from embedtrain.mining.output import mined_rows
 from embedtrain.mining.pipeline import check_size, fill, mine_all, stores_of
 from embedtrain.mining.problem import problems_of
 from embedtrain.mining.rescore import CrossEncoderScores, PairScores

@@ -36,6 +36,9 @@ import_module(f"embedtrain.cli.{name}").main()
 """
 
 
+MAKES = ["maker=representative_words", "maker.common=1.0"]  # of documents of one short line
+
+
 @pytest.fixture(scope="session")
 def examples(small_run, small_data, tiny_bert, tmp_path_factory):
     """(command, folder) -> its words, which write below the folder."""
@@ -64,6 +67,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
             "report": [f"runs=[{made}]", f"output={folder}/y"],
             "export": [f"model={tiny_bert}", "layer=2", "dim=8", f"out={folder}/y"],
             "merge": [f"runs=[{others[0]},{others[1]}]", f"output_root={folder}", "name=y"],
+            "pairs": [f"source={small_data}/retrieval/find/corpus.jsonl", f"out={folder}/y.jsonl", *MAKES],
             "mine": [*mined.split(), "selection.depth=8", "selection.per_row=2"],
         }[name]
 
