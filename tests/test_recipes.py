@@ -56,6 +56,12 @@ def compose(name, *overrides, folder=CONF, command="train"):
     return settings_of(kind, OmegaConf.create(text.replace("package:", "installed/")))
 
 
+@cache
+def stages(name):
+    """The stages of a recipe."""
+    return stages_of(compose(name, folder=FOLDER))
+
+
 def build_parts(settings, folder):
     """Everything a run builds but the encoder, whose size is given by the plan's own sizes."""
     size = size_for(settings)
@@ -92,7 +98,7 @@ def test_there_is_a_recipe():
 def test_a_recipe_composes_and_builds(name, tmp_path):
     settings = compose(name, folder=FOLDER)
     assert re.fullmatch(r"[\w-]+", settings.name), "the name of a run is that of a folder"
-    for _, staged in stages_of(settings):
+    for _, staged in stages(name):
         parts = build_parts(staged, tmp_path)
         assert parts["plan"](0)[-1].sub.layer == parts["plan"].sub_models[-1].layer
         assert callable(staged.step.build().step)
@@ -147,19 +153,8 @@ def test_a_recipe_for_large_machines_has_a_smaller_one_that_runs_offline(name):
     smaller = re.search(r"recipe=([\w/]+)", named)[1]
     assert smaller in RECIPES
     assert header_of(smaller)["source"] == name
-    big, small = (stages_of(compose(each, folder=FOLDER)) for each in (name, smaller))
-    for large, little in zip(big, small, strict=True):
-        for group in (
-            "step",
-            "plan",
-            "loss",
-            "distill",
-            "objective",
-            "negatives",
-            "guide",
-            "queue",
-            "mining",
-        ):
+    for large, little in zip(stages(name), stages(smaller), strict=True):
+        for group in "step plan loss distill objective negatives guide queue mining".split():
             targets = [(part := getattr(each.settings, group)) and part.target for each in (large, little)]
             assert targets[0] == targets[1], f"{smaller} is of another {group}"
     assert not header_of(smaller).get("smaller")

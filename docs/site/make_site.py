@@ -34,7 +34,8 @@ def main(out: Path) -> int:
 
 def lay_out(source: Path) -> None:
     """Write every page, and every file that a page links to, where it is in the checkout."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "benchmarks/README.md"]
+    listed = (ROOT / folder / "README.md" for folder in ("benchmarks", "recipes"))
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *listed]
     texts = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in pages}
     split, places = groups(texts.pop("docs/configuration.md"))
     texts |= split
