@@ -6,6 +6,7 @@ Letters: M contents, T tokens, L layers kept, D embedding width.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Generic, NamedTuple
 
@@ -27,6 +28,7 @@ from embedtrain.model.inputs.processor import LayeredBackbone, Reader
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
+from embedtrain.model.token_table import looked_up
 from embedtrain.transfers import moved
 from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubModel
 
@@ -132,7 +134,8 @@ class Encoder(nn.Module, Generic[B, P]):
         kept = tuple(sorted(set(layers)))
         inputs = with_spans(inputs)
         groups = self._groups(lengths_of(inputs))
-        parts = [self._embed(_rows(inputs, group.rows), kept, group) for group in groups]
+        with self._lookup(inputs, len(groups)):
+            parts = [self._embed(_rows(inputs, group.rows), kept, group) for group in groups]
         if self.agree is not None:
             parts += [self._idle(inputs, kept) for _ in range(self.agree(len(groups)) - len(groups))]
         if not parts:
@@ -168,6 +171,12 @@ class Encoder(nn.Module, Generic[B, P]):
                     if progress is not None:
                         progress(done, len(contents))
         return Embeddings(values, kept)
+
+    def _lookup(self, inputs: Inputs, forwards: int) -> AbstractContextManager[None]:
+        """One lookup of the tokens of all micro-batches; one each where ranks share the table."""
+        if forwards < 2 or self.agree is not None or not isinstance(self.backbone, Backbone):
+            return nullcontext()
+        return looked_up(self.backbone.model, inputs.values)
 
     def _embed(self, inputs: Inputs, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
         """One micro-batch, (L, m, D)."""

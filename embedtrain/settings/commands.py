@@ -83,7 +83,8 @@ class TrainerSettings(Checked):
         accelerator: "cpu", "gpu" or "auto": where the run trains, is measured and mines.
         devices: processes per node; more than one trains with DDP, or with FSDP2 if `shard`.
         num_nodes: machines.
-        precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it, else 32-true.
+        precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it
+            (a GPU that has it, a CPU with AMX), else 32-true.
         accumulate_grad_batches: batches per optimiser step. They never contrast with each other.
         gradient_clip_val: largest gradient norm, None for no clipping.
         val_check_interval: optimiser steps between validations when at least 1, else the share of the run.

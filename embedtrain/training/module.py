@@ -147,17 +147,20 @@ class TrainModule(pl.LightningModule):
         for report, fine in zip(self._reports, finite, strict=True):
             if not fine:
                 raise InputError(self._not_finite("loss", report.loss, report))
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not good and not scaled:  # a float16 scaler skips such steps by itself
+        if not good and not self._scaled():  # a float16 scaler skips such steps by itself
             raise InputError(self._not_finite("gradient norm", norm, self._reports[-1]))
         self.note("grad_norm", norm.detach())
         self.note("lr", optimizer.param_groups[0]["lr"])
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning has no narrower name for this
         """The optimiser over all that trains, its schedule advanced each optimiser step."""
-        optimizer = self.optim.optimizer(self)
+        optimizer = self.optim.optimizer(self, fused=self._device_mesh is None and not self._scaled())
         scheduler = self.optim.scheduler(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _scaled(self) -> bool:
+        """Whether a float16 scaler takes the steps."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is frozen; keep the state of the step, but not beside weights alone."""

@@ -51,7 +51,7 @@ class Sharded(ModelParallelStrategy):
         return True
 
     def setup_optimizers(self, trainer: Any) -> None:  # noqa: ANN401
-        """Build them; not `foreach`, which cannot update shares and whole parameters together."""
+        """Build them; not `foreach` or fused, which cannot update shares and whole parameters together."""
         super().setup_optimizers(trainer)
         self._one_by_one()
 
@@ -80,7 +80,7 @@ class Sharded(ModelParallelStrategy):
             number: {name: whole(value, keep=first) for name, value in moments.items()}
             for number, moments in state["state"].items()
         }
-        groups = [{**group, "foreach": None} for group in state["param_groups"]]
+        groups = [{**group, "foreach": None, "fused": True} for group in state["param_groups"]]
         return {"state": whole_state, "param_groups": groups} if first else {}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
@@ -108,7 +108,7 @@ class Sharded(ModelParallelStrategy):
     def _one_by_one(self) -> None:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["foreach"] = False
+                group["foreach"], group["fused"] = False, None
 
 
 def shard(backbone: nn.Module, blocks: Iterable[nn.Module], mesh: DeviceMesh, precision: str) -> None:

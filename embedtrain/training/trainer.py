@@ -84,13 +84,12 @@ def make_trainer(
 def auto_precision(accelerator: str) -> str:
     """bf16-mixed where the device multiplies bfloat16 in hardware, else 32-true.
 
-    A CPU without avx512_bf16 or amx emulates bfloat16, up to 100 times slower than float32.
+    On a CPU that is one with AMX. With avx512_bf16 alone its products took twice the time of float32 (80
+    against 145 GFLOP a second on a core that has it), and without either up to 100 times.
     """
     if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    fast = any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-    return "bf16-mixed" if fast else "32-true"
+    return "bf16-mixed" if getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)() else "32-true"
 
 
 def _strategy(settings: TrainerSettings) -> Strategy | str:

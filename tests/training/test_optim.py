@@ -5,6 +5,7 @@ from torch import nn
 
 from embedtrain.run.run import Run
 from embedtrain.training.optim import AdamW, check_precision, decay_groups
+from embedtrain.training.trainer import auto_precision
 from embedtrain.types import InputError
 
 
@@ -21,6 +22,20 @@ def test_optimizer_carries_the_settings():
     optimizer = AdamW(lr=1e-3, weight_decay=0.2).optimizer(nn.Linear(2, 2))
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.2, 0.0]
     assert {group["lr"] for group in optimizer.param_groups} == {1e-3}
+
+
+def test_one_pass_takes_the_same_steps():
+    taken = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        module = nn.Linear(30, 20)
+        optimizer = AdamW(lr=1e-2, weight_decay=0.1).optimizer(module, fused=fused)
+        assert bool(optimizer.defaults["fused"]) == fused
+        for _ in range(20):
+            module(torch.randn(8, 30)).square().sum().backward()
+            optimizer.step()
+        taken.append(module.weight.detach())
+    torch.testing.assert_close(*taken, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
@@ -49,6 +64,13 @@ def test_warmup_of_one_or_more_counts_steps():
 def test_bad_settings(settings, message):
     with pytest.raises(InputError, match=message):
         AdamW(**settings)
+
+
+@pytest.mark.parametrize(("amx", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_a_cpu_trains_in_bfloat16_where_it_is_fast_at_it(amx, precision, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert auto_precision("cpu") == precision
 
 
 def moved(dtype, steps=100):
