@@ -13,7 +13,6 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from embedtrain.model.backbone.own_code import is_own
@@ -24,7 +23,8 @@ def looked_up(model: PreTrainedModel, ids: Tensor) -> Iterator[None]:
     """While open, the token table gives the rows of `ids`, and of 0, from one lookup that autograd sees once.
 
     Nothing changes where it would not pay: on a device, where numbering the tokens waits for it; without
-    gradient; for a table that is frozen, spread over ranks, or of a class that lay in a folder.
+    gradient; for a table that is frozen, or of a class that lay in a folder. Ranks that share the table look up for
+    themselves (`Encoder`).
 
     Args:
         model: it may have several modules over one table (T5).
