@@ -30,6 +30,8 @@ from embedtrain.types import InputError
 CONF = config_dir("conf")
 FOLDER, RECIPES = config_dir("recipes"), recipe_names()
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+SMALLER = [name for name in RECIPES if "minilm" in name or "smollm2" in name]
+SMALLER_SLOW = [pytest.param(name, marks=[pytest.mark.slow] * (name in SMALLER)) for name in RECIPES]
 GIVEN = {"data.train": "rows.jsonl", "name": "x"}  # what a person must say, for options composed alone
 PAIRS = "{_target_: embedtrain.objective.plan.FixedPairs}"
 COSENT = "{_target_: embedtrain.objective.losses.scored.CoSENT}"
@@ -109,7 +111,7 @@ def test_a_recipe_composes_and_builds(name, tmp_path):
     assert settings.backbone.target == "embedtrain.model.folder.export.load_encoder"
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SMALLER_SLOW)
 def test_a_recipe_says_in_python_what_it_says_on_a_command_line(name, monkeypatch):
     """Options, files below it and numbers as 1e-4, which YAML of Python takes for a text."""
     place = "embedtrain.settings.compose.package_path"
@@ -195,11 +197,7 @@ def table_of(text):
     return [[cell.strip() for cell in row.split("|")] for row in rows if not set(row) <= set("|- ")]
 
 
-SMALLER = [name for name in RECIPES if "minilm" in name or "smollm2" in name]
-TWO_STEPS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SMALLER)) for name in RECIPES]
-
-
-@pytest.mark.parametrize("name", TWO_STEPS)
+@pytest.mark.parametrize("name", SMALLER_SLOW)
 def test_two_steps_of_a_recipe_run(name, tiny_bert, tiny_llama, tmp_path):
     """Its own plan, losses, rules and stages on 4 layers x 32 and 4 rows. Smaller ones run no other code."""
     settings = compose(name, folder=FOLDER)
