@@ -7,6 +7,7 @@ import pytest
 from small_runs import command, without, write_rows
 
 from embedtrain.cli.launch import settings_from
+from embedtrain.files.measured.health import read_health
 from embedtrain.files.measured.verdict import read_verdict
 from embedtrain.files.scores import read_scores, write_scores
 from embedtrain.run.results.verdict import changes_of
@@ -49,6 +50,19 @@ def test_a_fault_is_found_and_its_cure_can_be_typed(name, small_run, tmp_path, c
     settings = composes(found[name].cure)
     assert settings.name == "faulty-2"
     assert found[name].cure in capsys.readouterr().err
+
+
+def test_vectors_that_all_became_alike_are_a_collapse(small_run, small_data, tmp_path):
+    words = ["optim.lr=0.05", "trainer.gradient_clip_val=null", "trainer.max_steps=20"]
+    words += ["evaluation.tasks=[local]", f"evaluation.data_root={small_data}"]
+    folder = trained(small_run, tmp_path, "alike", *words)
+    found = {item.name: item for item in read_verdict(folder).findings}
+    assert "L4_D32 gives different texts a mean cosine of " in found["collapse"].text
+    assert found["collapse"].text.endswith("the whole model has collapsed")
+    assert found["collapse"].cure.endswith("name=alike-2 optim.lr=0.005")
+    composes(found["collapse"].cure)
+    last = [line for line in read_health(folder) if line.step == 20 and (line.layer, line.dim) == (4, 32)]
+    assert [line.effective_rank < 1.5 for line in last] == [True]
 
 
 def test_negatives_as_good_as_the_positive_are_found(small_run, tmp_path):
