@@ -5,9 +5,11 @@
                                 token_embeddings (batch_size, sequence_length, dim): the last states, cut to
                                 the first dim coordinates, for clients that pool by themselves, and
                                 sentence_embedding (batch_size, dim)
+    model.onnx                  the same with last_hidden_state (batch_size, sequence_length, hidden_size) for
+                                sentence-transformers and optimum, which pool and cut by the folder's modules.
+                                Where prompts are not pooled, these states alone, without prompt_len
     onnx/model.onnx.data        its weights, where they are large
     onnx/model_quantized.onnx   the same with weights in int8, its loss measured
-    model.onnx                  another name of onnx/model.onnx, for clients that look there
     embedtrain.json, ...        all that `save_encoder` writes
 
 The graph is compared with torch in onnxruntime before the folder appears.
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 FOLDER, FILE, INT8 = GRAPHS, "model.onnx", "model_quantized.onnx"
 TOKENS = ("input_ids", "attention_mask")  # of the inputs, those that a tokenizer gives
 OUTPUTS = ("token_embeddings", "sentence_embedding")
+STATES = "last_hidden_state"  # at full width; transformers.js would take them for the vectors of the tokens
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of a coordinate of a unit vector
 INLINE = 2**30  # bytes of weights that stay inside model.onnx, whose own limit is 2 GiB
@@ -71,15 +74,16 @@ class Graph(nn.Module):
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, prompt_len: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(M, T, dim) and (M, dim) float32 from ids and mask (M, T) and prompt lengths (M,), all int64."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(M, T, dim), (M, dim) and (M, T, H) from ids and mask (M, T) and prompt lengths (M,), all int64."""
         mask = attention_mask > 0
         skipped = input_ids.new_zeros(input_ids.shape[0]) if prompt_len is None else prompt_len
         layer = self.backbone.num_layers
         layers = tuple(range(1, layer + 1)) if self.pooling.needs_all_layers else (layer,)
         states = self.backbone(Inputs(input_ids, mask, skipped), layers)
         pooled = self.pooling(states, pool_mask(mask, skipped) if self.skips else mask, layer)[:, : self.dim]
-        return states[-1][..., : self.dim], F.normalize(pooled, dim=-1) if self.normalize else pooled
+        vectors = F.normalize(pooled, dim=-1) if self.normalize else pooled
+        return states[-1][..., : self.dim], vectors, states[-1].clone()
 
     def inputs(self, tokens: Inputs) -> tuple[Tensor, ...]:
         """The arguments of `forward` for some texts."""
@@ -111,13 +115,12 @@ def export_onnx(
         (beside / FOLDER).mkdir()
         path = beside / FOLDER / FILE
         graph = _checked_graph(encoder, shipped, path)
+        _split(graph, path, beside)
         with _quiet():
             plain = encoder.process.pad(encoder.process.read(PROBE, "query", [""] * len(PROBE)))
             loss = quantize(path, path.with_name(INT8), _feeds(graph, plain))
         write_model(encoder, shipped, beside, folder.name, story=story, notes=[_note(loss)])
         write_tokenizer(encoder, beside, TOKENS)
-        for file in path.parent.glob(f"{FILE}*"):
-            _name_again(file, beside / file.name)
         if more is not None:
             more(beside)
     return loss
@@ -151,6 +154,27 @@ def _checked_graph(encoder: Encoder, shipped: Shipped, path: Path) -> Graph:
     _write_graph(graph, graph.inputs(samples[0]), path)
     _check(graph, samples, path)
     return graph
+
+
+def _split(graph: Graph, path: Path, folder: Path) -> None:
+    """Write the graph with full states as model.onnx of a folder, and leave them out of the one at `path`.
+
+    It is one file with two names where both are the same to every client.
+    """
+    import onnx
+
+    for file in path.parent.glob(f"{FILE}?*"):  # weights that lie beside it
+        _name_again(file, folder / file.name)
+    whole = graph.dim == graph.backbone.hidden_size
+    if whole and not graph.skips:
+        _name_again(path, folder / FILE)
+        return
+    model = onnx.load(str(path), load_external_data=False)
+    states = onnx.utils.Extractor(model).extract_model(list(TOKENS), [STATES]) if graph.skips else model
+    onnx.save(states, str(folder / FILE))
+    (output,) = [item for item in model.graph.output if item.name == STATES]
+    model.graph.output.remove(output)
+    onnx.save(model, str(path))
 
 
 def _note(loss: Quantized) -> str:
@@ -205,7 +229,7 @@ def _write_graph(graph: Graph, inputs: tuple[Tensor, ...], path: Path) -> None:
             dynamo=True,
             verbose=False,
             input_names=list(names_of(graph)),
-            output_names=list(OUTPUTS),
+            output_names=[*OUTPUTS, STATES],
             dynamic_shapes=shapes,
         )
     assert program is not None
@@ -220,7 +244,7 @@ def _check(graph: Graph, samples: Sequence[Inputs], path: Path) -> None:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for tokens in samples:
         with torch.no_grad():
-            expected = graph(*graph.inputs(tokens))  # (M, T, dim), (M, dim)
+            expected = graph(*graph.inputs(tokens))[:2]  # (M, T, dim), (M, dim)
         found = run(session, _feeds(graph, tokens))
         real = tokens.mask.unsqueeze(-1)  # what a state of padding is does not matter
         pairs = zip((found[0] * real, found[1]), (expected[0] * real, expected[1]), strict=True)

@@ -88,10 +88,29 @@ def test_states_that_a_client_pools_and_normalises_are_the_vectors(tiny_bert, tm
         ("token_embeddings", [*free, 8]),
         ("sentence_embedding", ["batch_size", 8]),
     ]
+    whole = onnxruntime.InferenceSession(str(tmp_path / "m/model.onnx"))
+    outputs = [(item.name, item.shape) for item in whole.get_outputs()]
+    assert outputs == [*axes[2:], ("last_hidden_state", [*free, 32])]
+    (full,) = whole.run(["last_hidden_state"], {name: value.numpy() for name, value in given.items()})
     states, vectors = onnx.run(session, given)
+    assert torch.equal(torch.tensor(full)[..., :8], states)
     mask = given["attention_mask"].unsqueeze(-1)
     own = states[:, 0] if pooled == "cls" else (states * mask).sum(1) / mask.sum(1)
     torch.testing.assert_close(F.normalize(own, dim=-1), vectors, rtol=0, atol=1e-6)
+
+
+def test_states_without_prompts_need_no_length_of_one(tiny_bert, tmp_path):
+    encoder = load_encoder(tiny_bert, prompts={"query": "a dog: "}, include_prompt=False)
+    onnx.export_onnx(encoder, tmp_path / "m", SubModel(1, 8))
+    whole = onnxruntime.InferenceSession(str(tmp_path / "m/model.onnx"))
+    assert [item.name for item in (*whole.get_inputs(), *whole.get_outputs())] == [
+        "input_ids", "attention_mask", "last_hidden_state",
+    ]  # fmt: skip
+    given = given_by(tmp_path / "m", ["a dog: a cat"])
+    (states,) = whole.run(None, {name: value.numpy() for name, value in given.items()})
+    vectors = F.normalize(torch.tensor(states)[:, 4:, :8].mean(1), dim=-1)  # [CLS] a dog : | a cat [SEP]
+    expected = encoder.encode(["a cat"], (1,), "query").at(SubModel(1, 8))
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
