@@ -16,7 +16,8 @@ from embedtrain.types import InputError
 
 Check = Callable[[str, str, Any], Any]  # (place of the row, name of the field, value) -> the value to use
 REQUIRED = object()
-TEXT_NAMES = ("text", "contents", "content", "passage", "document", "body")  # of a document that is an object
+# Of a document that is an object.
+TEXT_NAMES = ("text", "contents", "content", "passage", "passage_text", "document", "body")
 # White space, and what has no width: spaces, joiners, marks of direction and order, a soft hyphen.
 BLANK = "".join(chr(code) for code in range(0x10000) if chr(code).isspace()) + (
     "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e"

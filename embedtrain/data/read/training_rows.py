@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from embedtrain.data.read.fields import Check, any_text, documents, list_of, missing, number, passage, text
 from embedtrain.data.read.forms import Reading, describe
 from embedtrain.data.read.readings import reading_of
+from embedtrain.data.read.unfolded import unfolded
 from embedtrain.files.rows import nearest
 from embedtrain.types import InputError
 
@@ -68,6 +69,9 @@ class TrainingRows:
         Raises:
             InputError: naming the row and the field that is missing or wrong.
         """
+        if self._content is text and not self._columns and (plain := unfolded(where, row)) is not None:
+            row = plain.row
+            self._tell(plain.said)
         names = tuple(row)
         reading = self._readings.get(names)
         if reading is None:
@@ -98,7 +102,11 @@ class TrainingRows:
         """Keep what a row was read as, now that it is a good one; tell it once."""
         self._readings[names] = reading
         self._first = self._first or reading
-        if self._content is text and (said := describe(reading, row)) and said not in self._said:
+        if self._content is text and (said := describe(reading, row)):
+            self._tell(said)
+
+    def _tell(self, said: str) -> None:
+        if said not in self._said:
             self._said.add(said)
             if len(self._said) <= SHOWN:
                 self._say(said)

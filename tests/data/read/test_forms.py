@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 from small_runs import write_rows, write_table
@@ -276,3 +277,60 @@ def test_class_labels_become_triplets(tmp_path, said):
         assert row["query"] != row["positive"]
     read_examples(tmp_path / "a.jsonl")
     assert "class labels (label) are no pairs" in said[-1]
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+ASKED = [turn("user", "q one"), turn("assistant", "p one")]
+OTHER = [turn("user", "q one"), turn("assistant", "n one")]
+MARKED = {"is_selected": [0, 1], "passage_text": ["n one", "p one"], "url": ["http", "http"]}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected", "how"),
+    [
+        ({"messages": ASKED}, PAIR, "the user's text of messages is the query, the assistant's its positive"),
+        ({"messages": [turn("system", "Be kind."), *ASKED], "id": 3}, PAIR, "another text is left out"),
+        ({"conversations": [{"from": "human", "value": "q one"}, {"from": "gpt", "value": "p one"}]}, PAIR,
+         "text of conversations"),
+        ({"messages": ASKED[:1], "positive_messages": [[turn("user", "p one")]],
+          "negative_messages": [[turn("user", "n one")]]}, TRIPLET, "and negative_messages"),
+        ({"messages": ASKED[:1], "positive_messages": [turn("user", "p one")]}, PAIR, "positive_messages"),
+        ({"chosen": ASKED, "rejected": OTHER}, TRIPLET, "preferences"),
+        ({"prompt": "q one", "chosen": ASKED[1:], "rejected": OTHER, "score_chosen": 3.0}, TRIPLET,
+         "the answer of chosen its positive"),
+        ({"prompt": ASKED[:1], "chosen": ASKED[1:], "rejected": OTHER[1:]}, TRIPLET, "rejected a negative"),
+        ({"query": "q one", "query_id": 7, "answers": ["short"], "passages": MARKED}, TRIPLET,
+         "marked 1 in passages.is_selected are positives, others negatives, answers left alone"),
+        ({"query": "q one", "passages": [{"is_selected": 0, "passage_text": "n one"},
+                                         {"is_selected": 1, "passage_text": "p one"}]}, TRIPLET, "selected"),
+        ({"query": "q one", "docs": ["n one", "p one"], "labels": [0, 1]}, TRIPLET, "marked 1 in labels"),
+    ],
+)  # fmt: skip
+def test_fields_inside_lists_are_read_where_one_reading_exists(tmp_path, said, row, expected, how):
+    path = write_rows(tmp_path / "a.jsonl", [row])
+    assert read(path, tmp_path)[0][:4] == expected
+    assert how in said[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"messages": ASKED * 2}, "2 texts of the user and 2 of the assistant: which is the query"),
+        ({"messages": ASKED[:1]}, "1 texts of the user and 0 of the assistant"),
+        ({"chosen": ASKED * 2, "rejected": OTHER}, "2 texts of the user, and a row has one query"),
+        ({"messages": ASKED, "positive_messages": [ASKED]}, "a chat of 'positive_messages' must have one"),
+        ({"query": "q", "passages": {"is_selected": [0], "passage_text": ["n"]}}, "'positives' is an empty"),
+    ],
+)  # fmt: skip
+def test_chats_of_several_readings_are_asked_about(tmp_path, row, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_examples(write_rows(tmp_path / "a.jsonl", [row]))
+
+
+def test_columns_that_the_user_names_win_over_lists(tmp_path):
+    path = write_rows(tmp_path / "a.jsonl", [{"query": "q one", "answers": ["p one"], "passages": MARKED}])
+    (example,) = read_examples(path, columns={"query": "query", "positives": "answers"})
+    assert example[:4] == PAIR

@@ -29,7 +29,7 @@ from embedtrain.data.read.fields import (
 )
 from embedtrain.data.read.ranking import part_rows
 from embedtrain.data.read.retrieval import DOCUMENT, QUERY, ById, Judgements
-from embedtrain.data.read.sources import read_examples
+from embedtrain.data.read.sources import Prompts, read_examples
 from embedtrain.evaluation.catalogue.local.columns import columns_of
 from embedtrain.files.rows import stem
 from embedtrain.types import InputError
@@ -112,16 +112,24 @@ def _ranking_of_rows(files: Files, kind: str) -> dict[str, Any]:
     relevant: dict[str, dict[str, int]] = {}
     queries: dict[str, str] = {}
     corpus: dict[str, str] = {}
+    prompted = 0
     for path in (path for paths in files.values() for path in paths):
         for example in read_examples(path):
             if not example.positives:
                 raise InputError(f"{example.where}: is a text alone, and a ranking needs positives too")
+            prompted += example.prompts != Prompts()
             query = queries.setdefault(example.query, f"q{len(queries)}")
             judged = {one: 0 for one in example.negatives} | {one: 1 for one in example.positives}
             for text_, score in judged.items():
                 name = corpus.setdefault(text_, f"d{len(corpus)}")
                 scores = relevant.setdefault(query, {})
                 scores[name] = max(score, scores.get(name, 0))
+    if prompted:
+        logger.warning(
+            "%s: %d rows have a prompt or instruction of their own, which a ranking leaves out: queries get "
+            "the prompt of the model",
+            ", ".join(str(path) for paths in files.values() for path in paths), prompted,
+        )  # fmt: skip
     return {
         "corpus": Dataset.from_list([{"id": name, "title": "", "text": one} for one, name in corpus.items()]),
         "queries": Dataset.from_list([{"id": name, "text": one} for one, name in queries.items()]),

@@ -5,7 +5,7 @@ import re
 import pytest
 from tasks import swept
 
-from embedtrain.evaluation.catalogue.local.tables import read_tables
+from embedtrain.evaluation.catalogue.local.tables import read_ranking, read_tables
 from embedtrain.evaluation.catalogue.tasks import find_tasks, load
 from embedtrain.files.scores import main_scores
 from embedtrain.types import Cell, InputError
@@ -157,3 +157,10 @@ def test_rows_of_a_query_with_its_documents_are_ranked(tmp_path, write, make_enc
         write(tmp_path / kind / f"{kind}-rows" / "test.jsonl", rows)
     scores = swept(make_encoder(), find_tasks(["local"], tmp_path), [Cell(1, 16)], tmp_path / "out")
     assert [score.value for score in main_scores(scores)] == [1.0, 1.0]
+
+
+def test_prompts_of_rows_that_a_ranking_leaves_out_are_named(tmp_path, write, caplog):
+    rows = [{"query": "a", "pos": ["b"], "neg": ["c"], "prompt": "ask: "}, {"query": "d", "pos": ["e"]}]
+    write(tmp_path / "rows.jsonl", rows)
+    read_ranking({"test": [tmp_path / "rows.jsonl"]})
+    assert "1 rows have a prompt or instruction of their own, which a ranking leaves out" in caplog.text
