@@ -21,6 +21,7 @@ CLASSES = {"label", "labels", "is_duplicate"}  # may be numbers of classes
 REMEMBERED = 1000  # sets of names; rows beyond are looked at anew
 SHOWN = 5  # lines about the forms of a data set
 numbers = list_of(number, "numbers", least=0)
+Named = list[tuple[str, Any]]
 
 
 class Fields(NamedTuple):
@@ -106,10 +107,9 @@ class TrainingRows:
             self._tell(said)
 
     def _tell(self, said: str) -> None:
-        if said not in self._said:
+        if said not in self._said and len(self._said) < SHOWN:
             self._said.add(said)
-            if len(self._said) <= SHOWN:
-                self._say(said)
+            self._say(said)
 
     def _other(self, where: str, row: Mapping[str, Any], reading: Reading) -> Fields:
         """A text alone, or a set of texts of one meaning."""
@@ -266,9 +266,6 @@ def _distinct(
         if document is not None:
             theirs.setdefault(document, score)
     return tuple(mine), tuple(theirs), (*mine.values(), *theirs.values())
-
-
-Named = list[tuple[str, Any]]
 
 
 def _instructed(where: str, positives: Named, negatives: Named) -> tuple[str | None, Named, Named]:
