@@ -82,9 +82,11 @@ class Generated:
 
         folder = locate(self.path)
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                folder, padding_side="left", trust_remote_code=False
+            )
             loaded: Any = kind.from_pretrained(folder, dtype=getattr(torch, self.dtype))
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(

@@ -1,6 +1,8 @@
 """`trust_remote_code`: in every command, only where the command line says it, and in the record of a run."""
 
+import ast
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -130,3 +132,22 @@ def test_a_run_goes_on_only_with_the_code_that_it_began_with(words, own, tmp_pat
         file.write("TIMES = 2\n")
     with pytest.raises(InputError, match="code of the model"):
         train(words)
+
+
+def test_no_loader_is_left_to_ask_on_the_terminal():
+    """Without the argument transformers asks whether to run the code of a folder, and waits."""
+    root = Path(embedtrain.__file__).parent
+    calls = [
+        (path, node)
+        for path in root.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("Auto")
+    ]
+    assert len(calls) > 3
+    silent = [
+        f"{path}:{node.lineno}"
+        for path, node in calls
+        if ast.unparse(node.func).endswith(".from_pretrained")
+        and "trust_remote_code" not in [keyword.arg for keyword in node.keywords]
+    ]
+    assert not silent
