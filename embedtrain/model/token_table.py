@@ -33,12 +33,7 @@ def looked_up(model: PreTrainedModel, ids: Tensor) -> Iterator[None]:
     on_cpu = torch.is_grad_enabled() and ids.device.type == "cpu"
     table = model.get_input_embeddings() if on_cpu and not is_own(model) else None
     weight = getattr(table, "weight", None)
-    if (
-        table is None
-        or not isinstance(weight, Tensor)
-        or isinstance(weight, DTensor)
-        or not weight.requires_grad
-    ):
+    if table is None or not isinstance(weight, Tensor) or not weight.requires_grad:
         yield
         return
     used = torch.unique(torch.cat([ids.flatten(), ids.new_zeros(1)]))  # sorted
