@@ -23,8 +23,8 @@ def looked_up(model: PreTrainedModel, ids: Tensor) -> Iterator[None]:
     """While open, the token table gives the rows of `ids`, and of 0, from one lookup that autograd sees once.
 
     Nothing changes where it would not pay: on a device, where numbering the tokens waits for it; without
-    gradient; for a table that is frozen, or of a class that lay in a folder. Ranks that share the table look up for
-    themselves (`Encoder`).
+    gradient; for a table that is frozen, or of a class that lay in a folder. `Encoder` leaves out
+    ranks that share the table.
 
     Args:
         model: it may have several modules over one table (T5).
