@@ -1,4 +1,4 @@
-"""The deepest layer teaches the others: KL between softmaxes over embedding coordinates.
+"""Deeper layers teach the others: KL between softmaxes over embedding coordinates.
 
 Both classes see un-normalised vectors, so their strength follows the norm the model emits. The divergence is
 KL(teacher || student), mean over all R texts of the batch (queries, then documents).
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedtrain.objective.settings import above_zero, not_negative
+from embedtrain.objective.teachers import Teachers, checked, deeper
 from embedtrain.types import Chosen, Embeddings, InputError, SubModel, distinct_layers
 
 
@@ -40,29 +41,36 @@ class PrefixKL(nn.Module):
 
     needs: frozenset[str] = frozenset()
 
-    def __init__(self, weight: float = 1.0, factor: float = 0.3, detach_teacher: bool = False) -> None:
-        """Set the strength, weight · factor, and whether the teacher is held still.
+    def __init__(
+        self,
+        weight: float = 1.0,
+        factor: float = 0.3,
+        detach_teacher: bool = False,
+        teachers: Teachers = "largest",
+    ) -> None:
+        """Set the strength, weight · factor, whether teachers are held still, and who they are.
 
         Raises:
-            InputError: if weight or factor is negative.
+            InputError: if weight or factor is negative, or teachers another word.
         """
         super().__init__()
         self.weight = not_negative("weight", weight)
         self.factor = not_negative("factor", factor)
         self.detach_teacher = detach_teacher
+        self.teachers = checked(teachers)
 
     def forward(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
         """The weighted sum over the distinct sub-models above, a scalar >= 0; 0 where all share one layer."""
-        total = texts.values.new_zeros(())
-        deepest = max(distinct_layers(chosen))
-        teachers: dict[int, Tensor] = {}
-        for sub in dict.fromkeys(item.sub for item in chosen if item.sub.layer < deepest):
-            if sub.dim not in teachers:
-                teacher = texts.raw(SubModel(deepest, sub.dim))  # (R, d)
-                teachers[sub.dim] = F.log_softmax(
-                    teacher.detach() if self.detach_teacher else teacher, dim=-1
-                )
-            total = total + divergence(teachers[sub.dim], F.log_softmax(texts.raw(sub), dim=-1))
+        total, layers = texts.values.new_zeros(()), distinct_layers(chosen)
+        known: dict[SubModel, Tensor] = {}
+        for sub in dict.fromkeys(item.sub for item in chosen if item.sub.layer < layers[-1]):
+            student = F.log_softmax(texts.raw(sub), dim=-1)
+            above = [SubModel(layer, sub.dim) for layer in deeper(sub.layer, layers, self.teachers)]
+            for one in above:
+                if one not in known:
+                    teacher = texts.raw(one)  # (R, d)
+                    known[one] = F.log_softmax(teacher.detach() if self.detach_teacher else teacher, dim=-1)
+                total = total + divergence(known[one], student) / len(above)
         return self.weight * self.factor * total
 
 
@@ -83,7 +91,12 @@ class LayerKL(nn.Module):
     needs: frozenset[str] = frozenset()
 
     def __init__(
-        self, weight: float = 1.0, temperature: float = 0.3, power: int = 1, detach_teacher: bool = True
+        self,
+        weight: float = 1.0,
+        temperature: float = 0.3,
+        power: int = 1,
+        detach_teacher: bool = True,
+        teachers: Teachers = "largest",
     ) -> None:
         """Set the strength, the temperature of both softmaxes, and whether the teacher is held still.
 
@@ -93,9 +106,10 @@ class LayerKL(nn.Module):
             power: of the temperature that multiplies the divergence, 0, 1 or 2; 2 keeps the size of the
                 gradient when the temperature changes (Hinton et al. 2015, 1503.02531).
             detach_teacher: train the smaller layers alone.
+            teachers: the deepest layer, the next deeper one, or all deeper ones in equal shares.
 
         Raises:
-            InputError: on a number outside its range.
+            InputError: on a number outside its range, or another word.
         """
         super().__init__()
         self.temperature = above_zero("temperature", temperature, 0.3)
@@ -104,20 +118,24 @@ class LayerKL(nn.Module):
             raise InputError(f"power must be 0, 1 or 2, got {power}")
         self.factor = weight * temperature**power
         self.detach_teacher = detach_teacher
+        self.teachers = checked(teachers)
 
     def forward(self, texts: Embeddings, chosen: Chosen, guide: Tensor | None = None) -> Tensor:
         """The weighted sum over the layers, a scalar >= 0; 0 where the step has one layer."""
-        total = texts.values.new_zeros(())
-        *students, deepest = distinct_layers(chosen)
-        if not students:
-            return total
-        width = texts.values.shape[-1]
-        last = texts.raw(SubModel(deepest, width))  # (R, D)
-        teacher = F.log_softmax((last.detach() if self.detach_teacher else last) / self.temperature, dim=-1)
-        for layer in students:
-            student = F.log_softmax(texts.raw(SubModel(layer, width)) / self.temperature, dim=-1)  # (R, D)
-            total = total + divergence(teacher, student)
+        total, layers = texts.values.new_zeros(()), distinct_layers(chosen)
+        known: dict[int, Tensor] = {}
+        for layer in layers[:-1]:
+            student = F.log_softmax(self._scaled(texts, layer), dim=-1)  # (R, D)
+            above = deeper(layer, layers, self.teachers)
+            for one in above:
+                if one not in known:
+                    teacher = self._scaled(texts, one)
+                    known[one] = F.log_softmax(teacher.detach() if self.detach_teacher else teacher, dim=-1)
+                total = total + divergence(known[one], student) / len(above)
         return self.factor * total
+
+    def _scaled(self, texts: Embeddings, layer: int) -> Tensor:
+        return texts.raw(SubModel(layer, texts.values.shape[-1])) / self.temperature
 
 
 def divergence(teacher: Tensor, student: Tensor) -> Tensor:

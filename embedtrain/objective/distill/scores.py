@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from embedtrain.objective.schedule import Schedule, at
 from embedtrain.objective.settings import above_zero, not_negative, one_of
 from embedtrain.objective.similarity.nested import Similarity
+from embedtrain.objective.teachers import Teachers, checked
 from embedtrain.types import RowFacts
 
 
@@ -33,6 +34,7 @@ class ScoreKL(nn.Module):
         weight: float | Schedule = 1.0,
         temperature: float | Schedule = 0.05,
         similarity: Similarity = "cosine",
+        teachers: Teachers = "largest",
     ) -> None:
         """Set the strength and the softmaxes.
 
@@ -40,22 +42,24 @@ class ScoreKL(nn.Module):
             weight: strength, 0 or more.
             temperature: divides the similarities of both, above 0.
             similarity: "cosine", or "dot" of the vectors as the model pools them.
+            teachers: the largest sub-model, the next larger one, or all larger ones in equal shares.
 
         Raises:
-            InputError: if weight is negative, temperature not above 0, or similarity neither of the two.
+            InputError: if weight is negative, temperature not above 0, or a word another one.
         """
         super().__init__()
         one_of("similarity", similarity, get_args(Similarity))
         self.weight = not_negative("weight", weight)
         self.temperature = above_zero("temperature", temperature, 0.05)
         self.similarity = similarity
+        self.teachers = checked(teachers)
 
     def rows(self, student: Tensor, teacher: Tensor, allowed: Tensor, facts: RowFacts) -> Tensor:
         """(b,), each 0 or more, 0 where both rank alike.
 
         Args:
             student: (b, C) similarities of the sub-model.
-            teacher: (b, C) of the largest; no gradient reaches it.
+            teacher: (b, C) of a larger one; no gradient reaches it.
             allowed: (b, C) bool, True somewhere in each row.
             facts: the step.
         """

@@ -84,12 +84,11 @@ class Pass:
         deepest = self.step.largest.layer
         scores = {kind: self._scores(deepest, kind, facts) for kind in self.kinds}
         allowed = self._allowed(scores, facts)
-        distill = self.step.distill
-        teacher = None if distill is None else scores[distill.similarity]["query_docs"][-1]
-        total = self._layer(deepest, scores, allowed, teacher, facts)
+        teachers: dict[SubModel, Tensor] = {}  # the similarities of those done so far
+        total = self._layer(deepest, scores, allowed, teachers, facts)
         for layer in list(self.dims)[1:]:
             scores = {kind: self._scores(layer, kind, facts) for kind in self.kinds}
-            total = total + self._layer(layer, scores, allowed, teacher, facts)
+            total = total + self._layer(layer, scores, allowed, teachers, facts)
         return total
 
     def _allowed(self, scores: Mapping[Similarity, Scores], facts: RowFacts) -> Allowed:
@@ -117,20 +116,28 @@ class Pass:
         layer: int,
         scores: Mapping[Similarity, Scores],
         allowed: Allowed,
-        teacher: Tensor | None,
+        teachers: dict[SubModel, Tensor],
         facts: RowFacts,
     ) -> Tensor:
         """The total of one layer's sub-models on these queries."""
         total = self.distillation.new_zeros(())
+        if self.step.distill is not None:
+            teachers.update(self._taught(layer, scores[self.step.distill.similarity]["query_docs"]))
         slopes: Slopes = {(kind, name): [] for kind in self.kinds for name in self.step.names}
         for place, dim in enumerate(self.dims[layer]):
             sub = SubModel(layer, dim)
-            value = self._derived(sub, scores, place, allowed, teacher, facts, slopes)
+            value = self._derived(sub, scores, place, allowed, teachers, facts, slopes)
             total = total + value
         if self.differentiate:
             for (kind, name), found in slopes.items():
                 self._flow_back(layer, kind, name, found, scores[kind][name], facts)
         return total
+
+    def _taught(self, layer: int, scores: list[Tensor]) -> dict[SubModel, Tensor]:
+        """The similarities of the sub-models of a layer that teach others."""
+        every = {SubModel(layer, dim): found for dim, found in zip(self.dims[layer], scores, strict=True)}
+        asked = {one for sub in self.step.weights for one in self.step.teachers(sub)}
+        return {sub: found for sub, found in every.items() if sub in asked}
 
     def _known(self, loss: Sloped, facts: RowFacts) -> Tensor:
         """The total of these queries under a loss that knows its derivative; each block is let go at once."""
@@ -178,7 +185,7 @@ class Pass:
         scores: Mapping[Similarity, Scores],
         place: int,
         allowed: Allowed,
-        teacher: Tensor | None,
+        teachers: dict[SubModel, Tensor],
         facts: RowFacts,
         slopes: Slopes,
     ) -> Tensor:
@@ -188,7 +195,7 @@ class Pass:
                 (kind, name): scores[kind][name][place].detach().requires_grad_(self.differentiate)
                 for kind, name in slopes
             }
-            value = self._sub_model(sub, leaves, allowed, teacher, facts)
+            value = self._sub_model(sub, leaves, allowed, teachers, facts)
         if self.differentiate:
             wanted = [*leaves.values(), *self.parameters]
             found: Sequence[Tensor | None] = [None] * len(wanted)
@@ -207,7 +214,7 @@ class Pass:
         sub: SubModel,
         leaves: Mapping[tuple[Similarity, BlockName], Tensor],
         allowed: Allowed,
-        teacher: Tensor | None,
+        teachers: dict[SubModel, Tensor],
         facts: RowFacts,
     ) -> Tensor:
         """What one sub-model adds to the total; notes its part and, for the largest, the report."""
@@ -226,12 +233,12 @@ class Pass:
             self._note(loss, next(iter(blocks.values())).query_docs, allowed, facts)
         value = self.step.weights[sub] * part
         if self.step.distill is not None and not largest:
-            assert teacher is not None
-            student = blocks[self.step.distill.similarity].query_docs
-            rows = self.step.distill.rows(student, teacher, allowed.blocks.query_docs, facts)
-            learned = rows.sum() / len(self.step.pairing.target)
-            self.distillation = self.distillation + learned.detach()
-            value = value + learned
+            student, above = blocks[self.step.distill.similarity].query_docs, self.step.teachers(sub)
+            for one in above:
+                rows = self.step.distill.rows(student, teachers[one], allowed.blocks.query_docs, facts)
+                learned = rows.sum() / len(self.step.pairing.target) / len(above)
+                self.distillation = self.distillation + learned.detach()
+                value = value + learned
         return value
 
     def _note(self, loss: Tensor, scores: Tensor, allowed: Allowed, facts: RowFacts) -> None:

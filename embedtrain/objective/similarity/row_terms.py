@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from embedtrain.objective.similarity.nested import Similarity
+from embedtrain.objective.teachers import Teachers, teachers_of
 from embedtrain.types import BlockName, Blocks, Pairing, RowFacts, SubModel
 
 BUDGET = 2**21  # similarities of one block held at a time: 8 MiB of float32, a cache of a CPU
@@ -55,12 +56,15 @@ class Sloped(Protocol):
 
 
 class RowDistill(Protocol):
-    """What a smaller sub-model learns from the largest, query by query; an `nn.Module`."""
+    """What a sub-model learns from larger ones, query by query; an `nn.Module`.
+
+    One that has `teachers` says from which, any other has the largest teach.
+    """
 
     similarity: Similarity
 
     def rows(self, student: Tensor, teacher: Tensor, allowed: Tensor, facts: RowFacts) -> Tensor:
-        """(b,) from the similarities (b, C) of one sub-model and of the largest, which are detached."""
+        """(b,) from the similarities (b, C) of one sub-model and of a teacher, which are detached."""
         ...
 
 
@@ -94,6 +98,11 @@ class Step(NamedTuple):
     def largest(self) -> SubModel:
         """The deepest and, among those, widest sub-model."""
         return max(self.weights)
+
+    def teachers(self, sub: SubModel) -> tuple[SubModel, ...]:
+        """Those that teach a sub-model; none without a distillation."""
+        which: Teachers = getattr(self.distill, "teachers", "largest")
+        return () if self.distill is None else teachers_of(sub, list(self.weights), which)
 
     @property
     def names(self) -> tuple[BlockName, ...]:

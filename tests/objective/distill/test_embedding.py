@@ -66,6 +66,24 @@ def test_a_student_equal_to_its_guide_has_nothing_to_learn_at_any_dim(distance):
     assert torch.autograd.grad(value, texts.values)[0].abs().max() < 1e-10
 
 
+def test_a_wider_guide_teaches_its_prefixes_and_cells_weigh():
+    texts = random_embeddings(15, layers=2, texts=6, width=8)
+    guide = torch.randn(6, 12, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    guide = F.normalize(guide, dim=-1)
+    made = {"projection": False, "guide_width": 12}
+    found = distill("cosine", **made)(texts, CHOSEN, guide)
+    expected = sum(
+        weight * (1 - F.cosine_similarity(texts.at(sub), guide[:, : sub.dim])).mean()
+        for sub, weight in CHOSEN
+    )
+    torch.testing.assert_close(found, expected)
+    for sub, _ in CHOSEN:
+        others = {str(other): 0.0 for other, _ in CHOSEN if other != sub}
+        alone = distill("cosine", cells=others | {str(sub): 3.0}, **made)(texts, CHOSEN, guide)
+        one = distill("cosine", **made)(texts, tuple(item for item in CHOSEN if item.sub == sub), guide)
+        torch.testing.assert_close(alone, 3 * one)
+
+
 def test_without_normalising_mse_trains_the_norm():
     texts = random_embeddings(3, layers=2, texts=6, width=8)
     guide = unit(4, 6, 8)
@@ -140,12 +158,15 @@ def test_what_is_missing_or_wrong_names_the_cure():
         distill("mse")(texts, CHOSEN)
     with pytest.raises(InputError, match=r"EmbeddingDistill needs a guide model: name one"):
         distill("mse", guide_width=None)
-    with pytest.raises(InputError, match=r"the model's is 8 and the guide's 5: set projection=true"):
+    with pytest.raises(InputError, match=r"the guide has only 5 dims for the model's 8: set projection=true"):
         distill("mse", projection=False)
     with pytest.raises(InputError, match=r"distance must be one of \['cosine', 'mse'\], got 'l2'"):
         distill("l2")
     with pytest.raises(InputError, match=r"weight must be 0 or more, got -1"):
         distill("mse", weight=-1)
+    for cells, said in (({"3x8": 1}, "'3x8' names no sub-model"), ({"L1_D2": -1}, "cells.L1_D2 must be 0")):
+        with pytest.raises(InputError, match=said):
+            distill("mse", cells=cells)
     assert distill("mse").needs == {"guide"}
 
 
