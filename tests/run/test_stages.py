@@ -1,13 +1,16 @@
 """A run of several stages: the same bits wherever it stops, one folder, mistakes found before it begins."""
 
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from processes import LIMIT, finish
+from processes import LIMIT, finish, send_signal
 from safetensors.torch import load_file
 from small_runs import (
     StopAfter,
@@ -72,6 +75,34 @@ def test_stopping_anywhere_changes_nothing(words, tmp_path, monkeypatch):
         assert [row["step"] for row in lines_of(whole / name) if "train/loss" in row] == list(range(steps))
     assert any("val/accuracy_L4_D32" in row for row in lines_of(whole / FIRST))
     assert any("val/ndcg_at_10_L4_D32" in row for row in lines_of(whole))
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_20_moments_of_both_stages_ends_with_the_same_bits(processes, words, tmp_path):
+    """Moments are drawn, in steps and seconds: while it starts, trains, saves, or hands over."""
+    given = [*words, STAGES.replace("max_steps: 3", "max_steps: 30"), "trainer.max_steps=30"]
+    finish(processes.command("train", [*given, "name=whole"]))
+    folder, draw, seen = tmp_path / "killed", random.Random(16), []
+
+    def steps():
+        files = (folder / FIRST / "metrics.jsonl", folder / "metrics.jsonl")
+        lines = [path.read_bytes().count(b'"train/loss"') if path.exists() else 0 for path in files]
+        return lines[0] + lines[1]
+
+    for number in range(20):
+        process, wanted = processes.command("train", [*given, "name=killed"], "killed.log"), 3 * number
+        while process.is_alive() and steps() < wanted:
+            time.sleep(0.002)
+        time.sleep(draw.random() * 0.05)
+        assert process.is_alive(), (tmp_path / "killed.log").read_text()[-3000:]
+        assert send_signal(process, signal.SIGKILL) == -signal.SIGKILL
+        seen.append(steps())
+    assert min(seen) < 20 < 40 < max(seen), "both stages"
+    finish(processes.command("train", [*given, "name=killed"]))
+    assert_equal_bits(weights(folder), weights(tmp_path / "whole"))
+    assert_equal_bits(last_weights(folder / FIRST), last_weights(tmp_path / "whole" / FIRST))
+    for name in ("", FIRST):
+        assert lines_of(folder / name) == lines_of(tmp_path / "whole" / name)
 
 
 def test_a_stage_begins_with_the_weights_of_the_one_before(words, tmp_path):
