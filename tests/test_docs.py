@@ -163,3 +163,14 @@ def test_the_example_of_scaling_follows_from_its_formulas():
     for what, value in shown.items():
         (row,) = [row for row in rows if what in row]
         assert f" {value}" in row.split("|")[3], what
+
+
+def test_every_promise_about_files_names_tests_that_exist():
+    """A line of a table of docs/trust.md ends with its tests."""
+    lines = (ROOT / "docs/trust.md").read_text("utf-8").splitlines()
+    promises = [line for line in lines if line.startswith("| ") and not line.endswith("| test |")]
+    assert len(promises) > 40
+    for line in promises:
+        named = re.findall(r"`(tests/[\w/]+\.py)`", line.rpartition(" | ")[2])
+        assert named, line
+        assert [path for path in named if not (ROOT / path).is_file()] == [], line

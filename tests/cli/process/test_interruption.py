@@ -1,26 +1,43 @@
 """Ctrl-C at any moment of any command, and a reader that leaves: one sentence, its status, no traceback."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from datasets import Dataset
 from processes import LIMIT
 from small_runs import command
 
 from embedtrain.cli.commands import COMMANDS
 
 # Runs a command that sends itself Ctrl-C: as a module is first imported, as a file is first opened to write
-# below a folder, or as the interpreter ends.
+# below a folder, at one of the events of its work (files opened, modules imported, ...), or as it ends. The
+# moment "count" presses nothing and says how many events there are. A folder stands for the hub.
 PRESS = """
-import atexit, os, signal, sys
+import atexit, os, shutil, signal, sys
 moment, what, name, *words = sys.argv[1:]
+events, hub = 0, os.environ.get("HUB")
+if hub:
+    import huggingface_hub
+    def fetch(repo, *, local_dir, **_):
+        return shutil.copytree(f"{hub}/{repo}", local_dir, dirs_exist_ok=True)
+    huggingface_hub.snapshot_download = fetch
+def works():
+    module = sys.modules.get("embedtrain.cli.process.interruption")
+    return getattr(getattr(module, "INTERRUPTION", None), "_working", False)
 def press():
     os.kill(os.getpid(), signal.SIGINT)
 def hook(event, given):
-    global moment
+    global moment, events
+    if moment in ("count", "middle") and works():
+        events += 1
+        if moment == "middle" and events == int(what):
+            moment = ""
+            press()
     imports = event == "import" and given[0] == what
     path = str(given[0]) if event == "open" else ""
     writes = path.startswith(what) and given[1] not in (None, "r", "rb") if event == "open" else False
@@ -30,6 +47,8 @@ def hook(event, given):
 sys.addaudithook(hook)
 if moment == "end":
     atexit.register(press)
+if moment == "count":
+    atexit.register(lambda: print("events:", events))
 sys.argv = [f"embedtrain-{name}", *words]
 from importlib import import_module
 import_module(f"embedtrain.cli.{name}").main()
@@ -69,22 +88,44 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
             "merge": [f"runs=[{others[0]},{others[1]}]", f"output_root={folder}", "name=y"],
             "pairs": [f"source={small_data}/retrieval/find/corpus.jsonl", f"out={folder}/y.jsonl", *MAKES],
             "mine": [*mined.split(), "selection.depth=8", "selection.per_row=2"],
+            "prefetch": ["prefetch=true", "tasks=[STSBenchmark]", f"data_root={folder}/y"],
         }[name]
 
     return of
 
 
-def pressed(moment, what, name, words, folder):
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """A folder as the hub, with the rows of one task."""
+    folder = tmp_path_factory.mktemp("hub")
+    rows = [{"sentence1": f"cat {n}", "sentence2": f"dog {n % 3}", "score": n % 6} for n in range(12)]
+    place = folder / "mteb/stsbenchmark-sts"
+    place.mkdir(parents=True)
+    Dataset.from_list(rows).to_parquet(place / "test.parquet")
+    return folder
+
+
+def of(name):
+    """The command that does it: a prefetch is one of `evaluate`."""
+    return "evaluate" if name == "prefetch" else name
+
+
+def pressed(moment, what, name, words, folder, hub=None):
     """The exit status and all output of a command that presses Ctrl-C at a moment of its own."""
-    given = [sys.executable, "-c", PRESS, moment, str(what), name, *words]
-    done = subprocess.run(given, cwd=folder, capture_output=True, text=True, timeout=LIMIT)
+    given = [sys.executable, "-c", PRESS, moment, str(what), of(name), *words]
+    fetches = {"HUB": str(hub)} if name == "prefetch" else {}
+    done = subprocess.run(
+        given, cwd=folder, capture_output=True, text=True, timeout=LIMIT, env=os.environ | fetches
+    )
     return done.returncode, done.stdout + done.stderr
 
 
 def assert_stopped(status, text, name):
     assert "Traceback" not in text, text
     assert status == 130, text
-    assert COMMANDS[name].again in text or "stopped by SIGINT" in text, text
+    sentences = [line for line in text.splitlines() if line.startswith("stopped")]
+    assert len(sentences) == 1, text
+    assert COMMANDS[of(name)].again in sentences[0] or "stopped by SIGINT" in sentences[0], text
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -105,14 +146,19 @@ def test_while_hydra_is_imported(name, tmp_path):
         *((name, "import", "torch") for name in ("export", "evaluate")),
         *(
             pytest.param(name, *moment, marks=pytest.mark.slow)
-            for name in COMMANDS
-            for moment in (("write", "FOLDER"), ("end", ""))
+            for name in (*COMMANDS, "prefetch")
+            for moment in (("write", "FOLDER"), ("middle", ""), ("end", ""))
         ),
     ],
 )
-def test_while_it_works(name, moment, what, examples, tmp_path):
+def test_while_it_works(name, moment, what, examples, hub, tmp_path):
     words = examples(name, tmp_path)
-    status, text = pressed(moment, what.replace("FOLDER", f"{tmp_path}/"), name, words, tmp_path)
+    if moment == "middle":
+        whole = tmp_path / "whole"
+        whole.mkdir()
+        _, said = pressed("count", "", name, examples(name, whole), whole, hub)
+        what = str(int(re.search(r"events: (\d+)", said)[1]) // 2)
+    status, text = pressed(moment, what.replace("FOLDER", f"{tmp_path}/"), name, words, tmp_path, hub)
     if moment == "end":  # its work is done and said
         assert (status, "Traceback" in text) == (130, False), text
     else:
@@ -123,7 +169,7 @@ def test_while_it_works(name, moment, what, examples, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)  # a hub that answers is inside the process of a prefetch
 def test_at_every_tenth_of_any_command(name, examples, tmp_path):
     """To the whole group of processes, as a terminal does it."""
 
