@@ -86,8 +86,15 @@ def folders(tmp_path_factory, tiny_bert):
     return made
 
 
-@pytest.mark.parametrize("kind", ENCODERS)
-@pytest.mark.parametrize("name", OF_TEXTS)
+def of_families():
+    """Each family with two steps, each step with a third of the families; the others are slow."""
+    for row, kind in enumerate(ENCODERS):
+        for column, name in enumerate(OF_TEXTS):
+            marks = () if (row + column) % 3 == 0 else pytest.mark.slow
+            yield pytest.param(name, kind, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "kind"), of_families())
 def test_every_family_serves_and_padding_changes_nothing(folders, sentences, name, kind):
     losses = []
     for side, extra in (("right", ()), ("left", ()), ("right", ("a cat " * 14,))):
