@@ -28,6 +28,7 @@ from embedtrain.model.inputs.processor import LayeredBackbone, Reader
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import evaluating
 from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
+from embedtrain.model.rotation.rotation import Rotation
 from embedtrain.model.token_table import looked_up
 from embedtrain.transfers import moved
 from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubModel
@@ -52,6 +53,7 @@ class Encoder(nn.Module, Generic[B, P]):
         pooling: makes one vector of the states of a content (an `nn.Module`).
         process: contents of a role to inputs, their prompts and end token included.
         width: D, leading coordinates of the pooled vector that exist; None for all of them.
+        rotation: what turns the pooled vectors of its layers, which then have its width.
         normalize: whether a shipped full model ends in a unit vector.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         packing: whether contents may share a row, each with attention inside itself. It changes no embedding.
@@ -75,6 +77,7 @@ class Encoder(nn.Module, Generic[B, P]):
         process: P,
         *,
         width: int | None = None,
+        rotation: Rotation | None = None,
         normalize: bool = True,
         max_tokens: int | None = None,
         packing: bool = False,
@@ -95,6 +98,9 @@ class Encoder(nn.Module, Generic[B, P]):
         self.pooling = pooling
         self.process = process
         self.width = widest if width is None else width
+        self.rotation: Rotation | None = None
+        if rotation is not None:
+            self.rotate(rotation)
         self.normalize = normalize
         self.max_tokens = max_tokens
         self.packing = packing
@@ -124,6 +130,20 @@ class Encoder(nn.Module, Generic[B, P]):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
+
+    def rotate(self, rotation: Rotation) -> None:
+        """Turn the vectors of the layers of `rotation` by it from now on, in the place of another.
+
+        Raises:
+            InputError: when it is not for vectors of this pooling and width.
+        """
+        widest = pooled_width(self.pooling, self.backbone.hidden_size)
+        if rotation.width != self.width or rotation.taken > widest:
+            raise InputError(
+                f"the rotation turns vectors of {rotation.taken} coordinates to {rotation.width}, and this "
+                f"model pools {widest} and has {self.width}: take the pooling that the rotation was made for"
+            )
+        self.rotation = rotation
 
     def forward(self, inputs: Inputs, layers: Sequence[int]) -> Embeddings:
         """Embeddings (L, M, D) after each distinct layer of `layers`, in the order of inputs, with gradient.
@@ -209,6 +229,8 @@ class Encoder(nn.Module, Generic[B, P]):
                 self.pooling(states[:layer] if every else states[position : position + 1], pooled_mask, layer)
                 for position, layer in enumerate(layers)
             ]
+            if self.rotation is not None:
+                pooled = [self.rotation(each, layer) for each, layer in zip(pooled, layers, strict=True)]
         return torch.stack(pooled)[..., : self.width]
 
     def _idle(self, inputs: Inputs, layers: tuple[int, ...]) -> Tensor:

@@ -8,7 +8,9 @@ from typing import cast
 
 import numpy as np
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from embedtrain.data.module import DataModule
 from embedtrain.evaluation.catalogue.development import development_tasks
@@ -19,11 +21,13 @@ from embedtrain.files.scores import main_scores
 from embedtrain.mining.pipeline import check_size
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.rotation.starts import MakesRotation, axes
 from embedtrain.run.measure import grid, measure
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.training.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
+from embedtrain.training.callbacks.rotating import StartRotation
 from embedtrain.training.callbacks.saving import saves_of
-from embedtrain.types import Cell, Dtype, InputError, Role, Score, SubModel
+from embedtrain.types import Cell, Content, Dtype, InputError, Role, Score, SubModel
 
 FOLDER = (
     "eval_during"  # in the folder of the stage; its scores.jsonl has lines of every step that was measured
@@ -85,6 +89,52 @@ def measure_while_training(
     saves.keeps_best = False
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     callbacks.insert(callbacks.index(saves), MeasureWhileTraining(during, take, folder.checkpoints))
+
+
+def start_rotation(
+    chosen: MakesRotation, data: DataModule, trainer: pl.Trainer, encoder: Encoder, seed: int
+) -> None:
+    """Let the rotation of an encoder begin, before the first step, at axes of the vectors of training texts.
+
+    The texts are drawn by the seed from queries and positives, each with its own prompt; every rank encodes
+    the same and takes the axes of the first.
+    """
+
+    def axes_of() -> dict[int, Tensor]:
+        rotation = encoder.rotation
+        assert rotation is not None
+        vectors: dict[int, list[Tensor]] = {layer: [] for layer in rotation.layers}
+        if chosen.start == "pca":
+            for (role, prompt), texts in _sampled(data, chosen.sample, seed).items():
+                found = encoder.encode(texts, rotation.layers, role, prompt=prompt)
+                for layer, values in zip(found.layers, found.values, strict=True):
+                    vectors[layer].append(values)
+        return {
+            layer: axes(chosen.start, torch.cat([torch.empty(0, encoder.width), *some]), seed + layer)
+            for layer, some in vectors.items()
+        }
+
+    trainer.callbacks.insert(0, StartRotation(encoder, axes_of))  # type: ignore[attr-defined]
+
+
+def _sampled(data: DataModule, count: int, seed: int) -> dict[tuple[Role, str | None], list[Content]]:
+    """Distinct contents of training rows by role and prompt, at most `count` in all, drawn by the seed."""
+    rows = sum(len(item.store) for item in data.datasets)
+    drawn = np.random.default_rng(seed).permutation(rows)[:count]
+    groups: dict[tuple[Role, str | None], dict[Content, None]] = {}
+    room = count
+    for example in data.examples_at(np.sort(drawn).tolist()):
+        sides: tuple[tuple[Role, str | None, Sequence[Content]], ...] = (
+            ("query", example.prompts.query, [example.query]),
+            ("document", example.prompts.document, example.positives[:1]),
+        )
+        for role, prompt, contents in sides:
+            group = groups.setdefault((role, prompt), {})
+            for content in contents:
+                if room and content not in group:
+                    group[content] = None
+                    room -= 1
+    return {key: list(group) for key, group in groups.items() if group}
 
 
 def by_task(scores: list[Score]) -> dict[str, dict[Cell, float]]:

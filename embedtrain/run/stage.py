@@ -15,7 +15,7 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.run import build as parts
-from embedtrain.run.hooks import measure_while_training, mine_while_training
+from embedtrain.run.hooks import measure_while_training, mine_while_training, start_rotation
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import built
 from embedtrain.training.callbacks.eval_during import EvalDuring
@@ -23,6 +23,7 @@ from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.module import TrainModule
 from embedtrain.training.optim import AdamW, check_precision
 from embedtrain.training.readable import check_rows
+from embedtrain.training.steps.masked.step import Masked
 from embedtrain.training.steps.protocol import Step
 
 
@@ -107,5 +108,7 @@ def make_stage(
     during: EvalDuring | None = built(settings.eval_during)
     if during is not None:
         measure_while_training(during, trainer, encoder, folder, settings, is_main=is_main)
+    if settings.rotation is not None and settings.step.resolve() is not Masked:  # which trains no vectors
+        start_rotation(settings.rotation.build(), data, trainer, encoder, settings.seed)
     parts.check_final_weights(settings, data)
     return Stage(settings, folder, encoder, plan, step, optim, data, trainer, during)

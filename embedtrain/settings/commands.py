@@ -162,6 +162,7 @@ class TrainSettings(Checked):
     seed: int = 0
     backbone: Component
     pooling: Component | None = None
+    rotation: Component | None = None
     data: DataSettings
     step: Component
     plan: Component
@@ -183,9 +184,8 @@ class TrainSettings(Checked):
     exports: list[list[int]] = field(default_factory=list)  # [layer, dim] cuts written after training
     final_weights: Literal["last", "best"] = "last"  # "best": those of best.ckpt are measured and written
     optimized_metric: str | None = None  # what a sweeper gets; None: after/mean, or without scores val/mean
-    stages: list[Any] = field(
-        default_factory=list
-    )  # {name: ..., and what the stage has for itself}, in order
+    # {name: ..., and what the stage has for itself}, in order
+    stages: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

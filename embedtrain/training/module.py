@@ -117,7 +117,7 @@ class TrainModule(pl.LightningModule):
 
     def _untouched(self) -> Tensor:
         """0, with a gradient of 0 for what a step may leave out: DDP waits for every parameter."""
-        parts = (self.owned, getattr(self.encoder, "pooling", None))
+        parts = (self.owned, *(getattr(self.encoder, name, None) for name in ("pooling", "rotation")))
         trained = [
             item for part in parts if isinstance(part, nn.Module) for item in part.parameters()
             if item.requires_grad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -28,6 +28,8 @@ class AdamW:
         warmup: steps of linear warm-up when at least 1, otherwise the share of all steps.
         schedule: what follows warm-up: "cosine" or "linear" down to `final_lr_share`, or "constant".
         final_lr_share: the last learning rate as a share of `lr`.
+        layer_decay: learning rate of a block as a share of that of the next block above it; that of the last
+            block, and of what follows it, is `lr`. Below 1 lower blocks learn slower, above 1 faster.
 
     Raises:
         InputError: if a value is outside its range.
@@ -42,6 +44,7 @@ class AdamW:
         warmup: float = 0.1,
         schedule: Schedule = "linear",
         final_lr_share: float = 0.0,
+        layer_decay: float = 1.0,
     ) -> None:
         if not lr > 0:
             raise InputError(f"lr must be above 0, got {lr}")
@@ -51,6 +54,9 @@ class AdamW:
             raise InputError(f"warmup must be a share below 1 or a number of steps, got {warmup}")
         if schedule not in ("cosine", "linear", "constant"):
             raise InputError(f"schedule must be cosine, linear or constant, got '{schedule}'")
+        if not 0 < layer_decay <= 10:
+            raise InputError(f"layer_decay must be above 0 and at most 10, got {layer_decay}")
+        self.layer_decay = layer_decay
         self.lr, self.weight_decay, self.betas, self.eps = lr, weight_decay, tuple(betas), eps
         self.warmup, self.schedule, self.final_lr_share = warmup, schedule, final_lr_share
 
@@ -59,12 +65,40 @@ class AdamW:
 
         `fused` takes one pass over each of them where its device can, MiniLM's on a CPU in a quarter of the
         time; not for shares of parameters (`DTensor`), nor with a scaler, which Lightning then cannot clip.
+        The first groups have the rate `lr`; that of a rotation, which never decays, comes last.
+
+        Raises:
+            InputError: for a `layer_decay` of a backbone without blocks.
         """
         fused = fused and all(item.device.type in FUSED for item in module.parameters() if item.requires_grad)
-        decays = zip(decay_groups(module.named_parameters()), (self.weight_decay, 0.0), strict=True)
-        groups = [{"params": part, "weight_decay": decay} for part, decay in decays if part]
+        rates, groups = self._rates(module), list[dict[str, Any]]()
+        by_rate: dict[float, list[tuple[str, nn.Parameter]]] = {self.lr: []}
+        turned = {id(item) for item in _rotation(module)}
+        for name, item in module.named_parameters():
+            if id(item) not in turned:
+                by_rate.setdefault(rates.get(id(item), self.lr), []).append((name, item))
+        for rate, named in by_rate.items():
+            decays = zip(decay_groups(named), (self.weight_decay, 0.0), strict=True)
+            groups += [{"params": part, "weight_decay": decay, "lr": rate} for part, decay in decays if part]
+        if trained := [item for item in _rotation(module) if item.requires_grad]:
+            own = getattr(_encoder(module).rotation, "lr", None)
+            groups.append({"params": trained, "weight_decay": 0.0, "lr": self.lr if own is None else own})
         betas = (self.betas[0], self.betas[1])
         return torch.optim.AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=fused or None)
+
+    def _rates(self, module: nn.Module) -> dict[int, float]:
+        """Learning rates by the ids of parameters, of the backbone's; none where all have the same."""
+        if self.layer_decay == 1.0:
+            return {}
+        backbone = getattr(_encoder(module), "backbone", None)
+        blocks = list(getattr(backbone, "blocks", ()))
+        if backbone is None or not blocks:
+            raise InputError("layer_decay needs a backbone of blocks: use optim.layer_decay=1")
+        below = {id(item): self.lr * self.layer_decay ** len(blocks) for item in backbone.parameters()}
+        for above, block in enumerate(reversed(blocks)):
+            below |= {id(item): self.lr * self.layer_decay**above for item in block.parameters()}
+        norm = backbone.final_norm
+        return below | {id(item): self.lr for item in (() if norm is None else norm.parameters())}
 
     def scheduler(self, optimizer: torch.optim.Optimizer, total_steps: int) -> LambdaLR:
         """The learning-rate schedule over `total_steps` optimiser steps."""
@@ -80,6 +114,17 @@ class AdamW:
         done = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
         decay = 1.0 - done if self.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
         return self.final_lr_share + (1.0 - self.final_lr_share) * decay
+
+
+def _encoder(module: nn.Module) -> Any:  # noqa: ANN401 - whatever is trained
+    """What embeds in a module; None where nothing of that name does."""
+    return getattr(module, "encoder", None)
+
+
+def _rotation(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the rotation of a module's encoder."""
+    rotation = getattr(_encoder(module), "rotation", None)
+    return [] if rotation is None else list(rotation.parameters())
 
 
 def check_precision(named: Iterable[tuple[str, nn.Parameter]], precision: str) -> None:

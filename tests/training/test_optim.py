@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_runs import compose
+from small_runs import compose, without
 from torch import nn
 
 from embedtrain.run.run import Run
@@ -57,6 +57,7 @@ def test_warmup_of_one_or_more_counts_steps():
     ("settings", "message"),
     [
         ({"lr": 0}, "lr must be above 0, got 0"),
+        ({"layer_decay": 0}, "layer_decay must be above 0 and at most 10, got 0"),
         ({"warmup": -1}, "warmup must be a share below 1 or a number of steps, got -1"),
         ({"schedule": "cosin"}, "schedule must be cosine, linear or constant, got 'cosin'"),
     ],
@@ -115,3 +116,55 @@ def test_a_run_of_sixteen_bits_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match=message):
         Run(compose(words))
     assert not (tmp_path / "x/config.yaml").exists()
+
+
+def rates_of(words):
+    """Names of the trained parameters of a run, and the rate and decay of each."""
+    run = Run(compose(words))
+    run.folder.release()
+    module = run.stage.module
+    names = {id(item): name for name, item in module.named_parameters()}
+    return {
+        names[id(item)]: (group["lr"], group["weight_decay"])
+        for group in module.optim.optimizer(module).param_groups
+        for item in group["params"]
+    }
+
+
+@pytest.fixture
+def words(tiny_bert, small_data, tmp_path):
+    given = f"name=x output_root={tmp_path} backbone.path={tiny_bert} data.train={small_data}/train.jsonl"
+    return [*given.split(), "plan=full", "trainer=cpu", "optim.lr=1e-4", "pooling=latent_attention"]
+
+
+@pytest.mark.parametrize("decay", [0.5, 2.0])
+def test_each_block_has_a_rate_of_its_own(words, decay):
+    found = rates_of([*words, f"optim.layer_decay={decay}"])
+    parts = {"pooling.": 0, "embeddings.": 4, **{f"layer.{block}.": 3 - block for block in range(4)}}
+    seen = set()
+    for name, (rate, _) in found.items():
+        (part,) = [part for part in parts if part in name]
+        assert rate == pytest.approx(1e-4 * decay ** parts[part], rel=1e-12), name
+        seen.add(part)
+    assert seen == set(parts)
+    plain = rates_of([*words, "name=plain"])
+    assert {name: each[1] for name, each in found.items()} == {name: each[1] for name, each in plain.items()}
+    assert {rate for rate, _ in plain.values()} == {1e-4}
+
+
+def test_the_last_norm_has_the_rate_of_what_follows_the_blocks(words, tiny_llama):
+    found = rates_of([*without(words, "backbone.path"), f"backbone.path={tiny_llama}", "optim.layer_decay=2"])
+    (norm,) = [name for name in found if name.endswith("model.norm.weight")]
+    assert found[norm][0] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize(("own", "rate"), [("", 0.01), ("rotation.lr=0.5", 0.5)])
+def test_reflections_have_a_rate_of_their_own_and_never_decay(words, own, rate):
+    found = rates_of([*words, "rotation=householder", *own.split()])
+    assert found["encoder.rotation.vectors"] == (rate, 0.0)
+    assert {each[0] for name, each in found.items() if "rotation" not in name} == {1e-4}
+
+
+def test_layer_decay_needs_blocks():
+    with pytest.raises(InputError, match=r"layer_decay needs a backbone of blocks: use optim.layer_decay=1"):
+        AdamW(layer_decay=0.9).optimizer(nn.Linear(2, 2))

@@ -2,6 +2,7 @@
 
     adapter_config.json, adapter_model.safetensors    peft's own format
     pooling.safetensors                               the trained parameters of the pooling, if it has any
+    rotation.safetensors                              what turns the vectors of its layers, if anything does
     embedtrain.json, tokenizer.json, ...              all else that decides an embedding
     README.md                                         how to open it, in peft alone too
 
@@ -23,6 +24,7 @@ from embedtrain.model.backbone.loading import loader_name
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter_card import adapter_card
 from embedtrain.model.folder.contract import (
+    AGAIN,
     Base,
     Contract,
     read_contract,
@@ -34,6 +36,7 @@ from embedtrain.model.folder.describe import contract_of, write_tokenizer
 from embedtrain.model.folder.layout import TOKENIZER, Layout, read_layout
 from embedtrain.model.folder.modules import MODULES, FoundPooling, Stored
 from embedtrain.model.locate import locate
+from embedtrain.model.rotation.rotation import read_rotation, write_rotation
 from embedtrain.types import InputError
 
 POOLING = "pooling.safetensors"
@@ -55,6 +58,8 @@ def save_adapter(encoder: Encoder, folder: str | Path, *, overwrite: bool = Fals
         write_contract(beside, contract)
         if state := pooling_state(encoder):
             save_file(state, beside / POOLING)
+        if encoder.rotation is not None:
+            write_rotation(beside, encoder.rotation.cut(encoder.num_layers, encoder.width))
         (beside / "README.md").write_text(_card(encoder, folder.name, contract), encoding="utf-8")
     return folder
 
@@ -117,6 +122,7 @@ def read_adapter(
         max_length=contract.max_length,
         normalize=contract.normalize,
         width=contract.width,
+        rotation=read_rotation(folder, AGAIN),
         prompts=contract.prompts,
         default_prompt=contract.default_prompt,
         adapter=folder,

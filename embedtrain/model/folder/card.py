@@ -20,6 +20,7 @@ from embedtrain.model.folder.modules import MODULES
 from embedtrain.model.folder.shipped_pooling import PREFIX
 from embedtrain.model.folder.st_folder import NEWER_TRANSFORMER
 from embedtrain.model.folder.usage import usage
+from embedtrain.model.rotation.rotation import FILE
 from embedtrain.types import Score
 
 MTEB = "https://github.com/embeddings-benchmark/mteb/"
@@ -159,12 +160,21 @@ def _contract(contract: Contract, notes: Sequence[str]) -> list[str]:
     return [
         f"- Pooling: {pooling}; texts longer than {contract.max_length} tokens are cut off.",
         *_prompts(contract),
+        *_rotation(contract),
         f"- Starting model: {source}.",
         f"- Trained sub-models (layer, dim): {trained or 'none recorded'}.",
         *(f"- {note}" for note in notes),
         "",
         "`embedtrain.json` holds all settings that decide an embedding.",
     ]
+
+
+def _rotation(contract: Contract) -> list[str]:
+    """A line on the layers whose vectors are rotated; none without any."""
+    if not contract.rotation:
+        return []
+    layers = ", ".join(map(str, contract.rotation))
+    return [f"- The vectors of layers {layers} are rotated, each by a matrix of its own (`{FILE}`)."]
 
 
 def _origin(contract: Contract, lineage: Lineage) -> list[str]:

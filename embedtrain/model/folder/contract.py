@@ -20,9 +20,11 @@ from embedtrain.types import InputError, SubModel
 
 FILE = "embedtrain.json"
 AGAIN = "Fetch or save the model again"
-FORMAT = 4  # of the file: raised when a field is added, so that an older file is not read as if it said all
-SINCE_4: dict[str, Any] = {"code": None}
-ADDED = {2: {"default_prompt": None, **SINCE_4}, 3: SINCE_4}  # by format: what its files meant by silence
+FORMAT = 5  # of the file: raised when a field is added, so that an older file is not read as if it said all
+SINCE_5: dict[str, Any] = {"rotation": []}
+SINCE_4: dict[str, Any] = {"code": None, **SINCE_5}
+# By format: what its files meant by silence.
+ADDED = {2: {"default_prompt": None, **SINCE_4}, 3: SINCE_4, 4: SINCE_5}
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers")
 # Case, accents, digits, scripts, white space, unknown signs and the special words: where tokenizers differ.
 PROBE = "Élan, the 12 QUICK foxes' naïve_re-run: 北京 \t\n Ünïcode—🙂 [MASK] </s> supercalifragilistic"
@@ -42,6 +44,7 @@ class Contract(NamedTuple):
 
     pooling: str
     pooling_settings: dict[str, Setting]
+    rotation: tuple[int, ...]  # layers whose vectors are rotated; the matrices are in a file of weights
     pool_prompt: bool  # whether the tokens of a prompt are pooled
     prompts: dict[str, str]  # by role, or by the name of a task
     default_prompt: str | None  # name of the one that sentence-transformers takes where none is asked for
@@ -90,6 +93,7 @@ def read_contract(folder: Path) -> Contract | None:
         parsed = {
             "trained": tuple(SubModel(int(layer), int(dim)) for layer, dim in fields["trained"]),
             "special_tokens": (tuple(before), tuple(behind)),
+            "rotation": tuple(int(layer) for layer in fields["rotation"]),
             "base": None if fields["base"] is None else Base(**fields["base"]),
         }
         return Contract(**{**fields, **parsed})

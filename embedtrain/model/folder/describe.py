@@ -46,10 +46,11 @@ def contract_of(
         base: the model that an adapter is for.
     """
     sub = SubModel(encoder.num_layers, encoder.width) if sub is None else sub
-    process = encoder.process
+    process, rotation = encoder.process, encoder.rotation
     return Contract(
         pooling=encoder.pooling.name,
         pooling_settings=encoder.pooling.settings(),
+        rotation=() if rotation is None else tuple(each for each in rotation.layers if each <= sub.layer),
         pool_prompt=process.include_prompt,
         prompts={name: prompt for name, prompt in process.prompts.items() if prompt},
         default_prompt=process.default_prompt if process.prompts.get(process.default_prompt or "") else None,

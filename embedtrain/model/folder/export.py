@@ -32,6 +32,7 @@ from embedtrain.model.folder.parts import (
     longest_text,
     pooling_for,
     read_tokenizer,
+    rotation_of,
     stated_width,
     with_trained_layers,
 )
@@ -137,6 +138,7 @@ def load_encoder(
         built,
         process,
         width=layout.width,
+        rotation=rotation_of(layout),
         normalize=layout.normalize if normalize is None else normalize,
         max_tokens=max_tokens,
         packing=packing,
@@ -187,6 +189,7 @@ def shipped_parts(encoder: Encoder, sub: SubModel | None) -> Shipped:
         hidden_size=encoder.backbone.hidden_size,
         pooling=encoder.pooling.cut(chosen.layer),
         norm=encoder.backbone.final_norm,
+        rotation={} if encoder.rotation is None else encoder.rotation.cut(*chosen),
         prompt_lengths=miscounted_prompts(encoder.process),
         turned=encoder.backbone.turned,
     )
@@ -265,11 +268,8 @@ def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -
     assert contract.base is not None
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
     if dtype != contract.dtype:
-        LOG.warning(
-            "the adapters were trained on weights in %s, not %s, so the base is not compared",
-            contract.dtype,
-            dtype,
-        )
+        said = "the adapters were trained on weights in %s, not %s, so the base is not compared"
+        LOG.warning(said, contract.dtype, dtype)
     elif (found := base_hash(backbone)) != contract.base.weights_hash:
         raise InputError(
             f"{layout.weights} is not the model that the adapters in {layout.adapter} were trained on: "

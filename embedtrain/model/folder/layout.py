@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from embedtrain.model.backbone.gguf import pretrained_source
 from embedtrain.model.folder.contract import Contract, read_contract, read_object
 from embedtrain.model.folder.modules import FoundPooling, name_unread, read_modules
@@ -46,6 +48,7 @@ class Layout(NamedTuple):
     max_length: int | None = None
     normalize: bool = True
     width: int | None = None  # leading coordinates that are kept
+    rotation: Mapping[int, Tensor] = {}  # by layer, what turns its vectors
     lower_case: bool = False  # the tokenizer is to lower-case although its own file does not say so
     prompts: Mapping[str, str] = {}  # by role or by the name of a task
     default_prompt: str | None = None  # which of them sentence-transformers takes where none is asked for
@@ -88,6 +91,7 @@ def read_layout(path: Path, *, pooling_given: bool = False, weights: Path | None
         max_length=length if isinstance(length, int) else None,
         normalize=found.normalize,
         width=_width(path, found.width),
+        rotation=found.rotation,
         lower_case=bool(settings.get("do_lower_case", False)),
         prompts=prompts,
         default_prompt=default,

@@ -17,6 +17,7 @@ from torch import Tensor
 from embedtrain.files.reading import read_json, reading
 from embedtrain.model.folder.contract import AGAIN, read_object
 from embedtrain.model.pooling import Setting, sentence_transformers_keys
+from embedtrain.model.rotation.rotation import FILE, padded, read_rotation
 from embedtrain.types import InputError
 
 LOG = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class Found(NamedTuple):
     pooling: FoundPooling | None = None  # None where it was not asked for, or the folder has no modules
     include_prompt: bool | None = None  # whether the tokens of a prompt are pooled
     width: int | None = None  # leading coordinates that are kept
+    rotation: Mapping[int, Tensor] = {}  # by layer, what turns its vectors
     normalize: bool = True
     plain: bool = False  # a Hugging Face folder
 
@@ -87,16 +89,18 @@ def read_modules(folder: Path, *, pooling_given: bool) -> Found:
         rest = rest[:-1]
     prompt = _optional(pooling.folder / "config.json").get("include_prompt", True)
     found = Found(transformer.folder, include_prompt=bool(prompt), normalize=normalize)
-    steps = list(rest)
-    if steps and _truncates(steps[-1]):
+    steps, rotation = list(rest), read_rotation(folder, AGAIN)
+    if steps and _keeps_first(steps[-1], rotation):
         width = int(read_object(steps.pop().folder / "config.json")["out_features"])
-        found = found._replace(width=width)
+        found = found._replace(width=width, rotation=rotation)
+    elif rotation:
+        LOG.warning("%s: %s is left out: what follows the pooling is another layer by now", folder, FILE)
     if not pooling_given:
         return found._replace(pooling=_followed(_pooling(pooling.folder), steps))
     if steps:
         names = ", ".join(step.folder.name for step in steps)
         LOG.warning("%s: the pooling that is given replaces what follows it too: %s", folder, names)
-        found = found._replace(width=None)
+        found = found._replace(width=None, rotation={})
     return found
 
 
@@ -145,8 +149,8 @@ def _listed(folder: Path) -> list[_Module]:
     return listed
 
 
-def _truncates(module: _Module) -> bool:
-    """Whether a module only keeps the first coordinates: what embedtrain writes for a cut.
+def _keeps_first(module: _Module, rotation: Mapping[int, Tensor]) -> bool:
+    """Whether a module only keeps the first coordinates, maybe of the rotated vector: what a cut ends in.
 
     Training it elsewhere makes it a layer as any other, whatever its width.
     """
@@ -156,7 +160,9 @@ def _truncates(module: _Module) -> bool:
     if dense["bias"] or dense["residual"] or dense["activation"] != "Identity":
         return False
     weight = read_state(_weights(module.folder))["linear.weight"]
-    return torch.equal(weight, torch.eye(*weight.shape, dtype=weight.dtype))
+    kept = [torch.eye(*weight.shape)]
+    kept += [padded(rotation[max(rotation)], weight.shape[1])] if rotation else []
+    return any(torch.equal(weight, each.to(weight.dtype)) for each in kept)
 
 
 def _followed(pooling: FoundPooling, modules: Sequence[_Module]) -> FoundPooling:

@@ -2,8 +2,8 @@
 
     onnx/model.onnx             input_ids, attention_mask (batch_size, sequence_length) and, where prompts are
                                 not pooled, prompt_len (batch_size), all int64, padding on either side, to
-                                token_embeddings (batch_size, sequence_length, dim): the last states, cut to
-                                the first dim coordinates, for clients that pool by themselves, and
+                                token_embeddings (batch_size, sequence_length, dim): the last states, rotated
+                                and cut as vectors are, for clients that pool by themselves, and
                                 sentence_embedding (batch_size, dim)
     model.onnx                  the same with last_hidden_state (batch_size, sequence_length, hidden_size) for
                                 sentence-transformers and optimum, which pool and cut by the folder's modules.
@@ -63,14 +63,24 @@ class Graph(nn.Module):
         dim: leading coordinates that are kept.
         normalize: whether vectors have length one.
         skips: whether the tokens of a prompt are left out of pooling.
+        rotation: what turns the vectors, (dim, W); none where nothing does.
     """
 
     def __init__(
-        self, backbone: Backbone, pooling: Pooling, *, dim: int, normalize: bool, skips: bool
+        self,
+        backbone: Backbone,
+        pooling: Pooling,
+        *,
+        dim: int,
+        normalize: bool,
+        skips: bool,
+        rotation: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.rotation: Tensor | None
         self.backbone, self.pooling = backbone, pooling
         self.dim, self.normalize, self.skips = dim, normalize, skips
+        self.register_buffer("rotation", rotation)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, prompt_len: Tensor | None = None
@@ -81,9 +91,16 @@ class Graph(nn.Module):
         layer = self.backbone.num_layers
         layers = tuple(range(1, layer + 1)) if self.pooling.needs_all_layers else (layer,)
         states = self.backbone(Inputs(input_ids, mask, skipped), layers)
-        pooled = self.pooling(states, pool_mask(mask, skipped) if self.skips else mask, layer)[:, : self.dim]
-        vectors = F.normalize(pooled, dim=-1) if self.normalize else pooled
-        return states[-1][..., : self.dim], vectors, states[-1].clone()
+        pooled = self.pooling(states, pool_mask(mask, skipped) if self.skips else mask, layer)
+        kept = self._kept(pooled)
+        vectors = F.normalize(kept, dim=-1) if self.normalize else kept
+        return self._kept(states[-1]), vectors, states[-1].clone()
+
+    def _kept(self, vectors: Tensor) -> Tensor:
+        """(..., dim) of vectors (..., P), or of the states of tokens, which a pooling may make wider."""
+        if (turn := self.rotation) is None or turn.shape[1] > vectors.shape[-1]:
+            return vectors[..., : self.dim]
+        return vectors[..., : turn.shape[1]] @ turn.T
 
     def inputs(self, tokens: Inputs) -> tuple[Tensor, ...]:
         """The arguments of `forward` for some texts."""
@@ -148,6 +165,7 @@ def _checked_graph(encoder: Encoder, shipped: Shipped, path: Path) -> Graph:
         dim=contract.width,
         normalize=contract.normalize,
         skips=not encoder.process.include_prompt,
+        rotation=shipped.rotation.get(contract.num_layers),
     )
     graph = graph.float().cpu().eval()
     samples = _samples(encoder)

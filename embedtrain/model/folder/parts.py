@@ -22,6 +22,7 @@ from embedtrain.model.folder.contract import AGAIN, Contract, special_tokens, to
 from embedtrain.model.folder.layout import TOKENIZER, Layout
 from embedtrain.model.folder.modules import FoundPooling
 from embedtrain.model.pooling import Pooling, named_pooling, pooled_width
+from embedtrain.model.rotation.rotation import FILE, Rotation
 from embedtrain.types import InputError
 
 LOG = logging.getLogger(__name__)
@@ -40,6 +41,8 @@ def facts_of(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokenizerB
         "tokenizer_hash": tokenizer_hash(tokenizer),
         "code": backbone.code,
     }
+    if layout.pooling is not None or layout.rotation:
+        found["rotation"] = tuple(layout.rotation)
     if layout.adapter is not None:
         return found  # its other fields are written in the contract alone
     config = read_config(pretrained_source(layout.weights), trust=layout.trusted)
@@ -80,7 +83,8 @@ def with_trained_layers(folder: Path, contract: Contract, layout: Layout) -> Con
     LOG.info(
         "%s: a layer behind the pooling was trained after embedtrain saved it; it is read as it is", folder
     )
-    return contract._replace(pooling=found.name, pooling_settings=found.settings)
+    changed = contract._replace(pooling=found.name, pooling_settings=found.settings)
+    return changed._replace(rotation=tuple(layout.rotation)) if (folder / FILE).is_file() else changed
 
 
 def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) -> Pooling:
@@ -107,6 +111,12 @@ def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) ->
         files = ", ".join(str(stored.file) for stored in found.weights)
         raise InputError(f"{files} does not fit pooling {found.name!r}: {error}") from error
     return pooling
+
+
+def rotation_of(layout: Layout) -> Rotation | None:
+    """What turns the vectors of a folder's model, at the width that the folder has."""
+    matrices = {layer: matrix[: layout.width] for layer, matrix in layout.rotation.items()}
+    return Rotation(matrices) if matrices else None
 
 
 def read_tokenizer(layout: Layout) -> PreTrainedTokenizerBase:

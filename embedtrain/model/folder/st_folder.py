@@ -4,9 +4,10 @@ Where sentence-transformers pools as we do, its own modules are named, and the f
 the other poolings, and for prompts whose tokens it would miscount, the folder brings `StatePooling` along,
 which it loads with `trust_remote_code=True`.
 
-A cut model truncates INSIDE: a `Dense` module whose weight is the first `dim` rows of the identity is put
-between Pooling and Normalize. `truncate_dim` of sentence-transformers acts after the last module, so it
-would leave vectors shorter than one; a `Dense` is a module of every version and needs no argument.
+A cut model truncates INSIDE: a `Dense` module whose weight is the first `dim` rows of the identity, or of the
+rotation of its last layer, is put between Pooling and Normalize. `truncate_dim` of sentence-transformers acts
+after the last module, so it would leave vectors shorter than one; a `Dense` is a module of every version and
+needs no argument.
 
 Module names and keys are those of sentence-transformers 2 to 5, which version 6 reads without a word.
 A decoder made bidirectional has a name of version 6: those before may run on a transformers that leaves it
@@ -16,7 +17,7 @@ causal.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from embedtrain.model.folder import shipped_pooling
 from embedtrain.model.folder.config_file import write_json
@@ -40,6 +41,7 @@ from embedtrain.model.pooling import (
     sentence_transformers_keys,
 )
 from embedtrain.model.pooling.joined import Dense
+from embedtrain.model.rotation.rotation import padded, write_rotation
 from embedtrain.types import InputError
 
 NEWER_TRANSFORMER = "sentence_transformers.base.modules.transformer.Transformer"  # in 6.0 and later
@@ -54,6 +56,7 @@ class Shipped(NamedTuple):
     pooling: Pooling  # cut to the layers that are written
     norm: nn.Module | None  # the final norm of a pre-norm backbone
     prompt_lengths: dict[str, int]  # see `miscounted_prompts`
+    rotation: Mapping[int, Tensor] = {}  # by layer, (dim, W), of the layers that are written
     turned: bool = False  # a decoder made bidirectional: older versions would read it as causal
 
     @property
@@ -107,8 +110,8 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
         else ("StatePooling", partial(_write_state_pooling, shipped))
     ]
     modules += [(_STEP_TYPES[step.kind], partial(_write_step, step, dtype)) for step in shipped.steps]
-    if contract.width < shipped.pooled_width:
-        modules.append(("Dense", partial(_write_step, _truncation(shipped), dtype)))
+    if shipped.rotation or contract.width < shipped.pooled_width:
+        modules.append(("Dense", partial(_write_step, _last_layer(shipped), dtype)))
     if contract.normalize:
         modules.append(("Normalize", lambda folder: None))
     first = NEWER_TRANSFORMER if shipped.turned else _type("Transformer")
@@ -118,6 +121,7 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
         entries.append({"idx": position, "name": str(position), "path": path, "type": _type(name)})
         write(folder / path)
     write_json(folder / MODULES, entries)
+    write_rotation(folder, shipped.rotation)
     _write_settings(folder, shipped)
 
 
@@ -244,12 +248,13 @@ def _sources() -> dict[str, str]:
     return {name: re.sub(r"(?m)^from \.", f"from .{PREFIX}", text) for name, text in family.items()}
 
 
-def _truncation(shipped: Shipped) -> Dense:
-    """A layer that keeps the first `dim` coordinates."""
+def _last_layer(shipped: Shipped) -> Dense:
+    """A layer that keeps the first `dim` coordinates, of the rotated vector where there is a rotation."""
     width, pooled = shipped.contract.width, shipped.pooled_width
+    turned = shipped.rotation.get(shipped.contract.num_layers, torch.eye(width, pooled))
     with torch.device("meta"):
         layer = Dense(pooled, width, bias=False, activation="Identity")
-    layer.linear.weight = nn.Parameter(torch.eye(width, pooled))  # (dim, D)
+    layer.linear.weight = nn.Parameter(padded(turned, pooled))  # (dim, P)
     return layer
 
 

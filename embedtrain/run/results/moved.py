@@ -33,6 +33,7 @@ def take_down_moved(run: Run) -> None:
         return
     with same_random_state():
         before, rows = run.starting_encoder(), some_rows_of(run)
+        before.rotation = trained.rotation  # or axes, not weights, would be compared
         queries = list(dict.fromkeys(str(row.query) for row in rows))
         weights = Weights(
             run.settings.name,

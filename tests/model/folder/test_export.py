@@ -96,7 +96,7 @@ def test_what_is_in_the_folder(tiny_bert, tmp_path):
     contract = read_contract(tmp_path / "cut")
     assert contract is not None
     assert contract._replace(tokenizer_hash="", versions={}) == Contract(
-        pooling="mean", pooling_settings={}, pool_prompt=True, prompts={}, default_prompt=None,
+        pooling="mean", pooling_settings={}, rotation=(), pool_prompt=True, prompts={}, default_prompt=None,
         attention="bidirectional",
         special_tokens=(("[CLS]",), ("[SEP]",)), padding_side="right", max_length=20, normalize=True,
         num_layers=2, width=16, dtype="float32", tokenizer_hash="", code=None,
