@@ -60,7 +60,8 @@ OTHERS = ("teacher_scores", "pos_scores", "neg_scores", "prompt", "task")
 OWN = frozenset(
     ("query", "positive", "positives", "negative", "negatives", "score", "instruction", "task", "prompt")
 ) | {"teacher_scores", "text", "id"}
-NUMBERED = re.compile(r"(?!column_)(.+?)[ _-]?(\d{1,9}|[ab])")
+COUNTED = {"one": "1", "two": "2", "three": "3"}
+NUMBERED = re.compile(rf"(?!column_)(.+?)[ _-]?(\d{{1,9}}|[ab]|{'|'.join(COUNTED)})")
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 CHAT = ("response", "chosen", "answer", "answers")  # what a prompt beside it asks for: it is the query
 FACT = re.compile(

@@ -13,6 +13,7 @@ from embedtrain.data.read.fields import missing
 from embedtrain.data.read.forms import (
     CHAT,
     CLASS,
+    COUNTED,
     FACT,
     FORMS,
     INSTRUCTION,
@@ -71,9 +72,10 @@ def reading_of(where: str, row: Row, columns: Mapping[str, str], *, guess: bool)
         return Reading(scalars, positives, negatives, name=name)
     if "query" not in scalars and not positives and "text" in by_plain:
         return Reading({"text": by_plain["text"], **_only(scalars, "task")}, kind="text")
-    if "query" not in scalars and not positives and (family := _family(_texts(row, scalars, negatives))):
-        query, positive, *others = family
-        return Reading({**scalars, "query": query}, (positive,), (*others, *negatives), name=name)
+    if not positives and (family := _family(_texts(row, scalars, negatives))):
+        query, positive, *others = [scalars["query"], *family] if "query" in scalars else family
+        scalars = {**scalars, "query": query}
+        return Reading(scalars, (positive,), (*others, *negatives), name=name or "numbered columns")
     if not guess or columns:
         field = "positive" if "query" in scalars else "query"
         raise missing(where, columns.get(field, field), row, _cure(row))
@@ -173,7 +175,7 @@ def _family(texts: Sequence[str]) -> list[str]:
     stems: dict[str, list[tuple[str, str]]] = {}
     for name in texts:
         if match := NUMBERED.fullmatch(plain(name)):
-            stems.setdefault(match[1], []).append((match[2].zfill(9), name))
+            stems.setdefault(match[1], []).append((COUNTED.get(match[2], match[2]).zfill(9), name))
     families = [members for members in stems.values() if len(members) > 1]
     return [name for _, name in sorted(families[0])] if len(families) == 1 else []
 

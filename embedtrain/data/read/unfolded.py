@@ -54,6 +54,8 @@ def _turn(value: object) -> tuple[str, str] | None:
     if not isinstance(value, Mapping):
         return None
     role, text = (next((value[name] for name in names if name in value), None) for names in (ROLES, TEXTS))
+    if isinstance(text, list) and all(isinstance(one, Mapping) and one.get("type") == "text" for one in text):
+        text = "".join(str(one.get("text", "")) for one in text)  # parts, as OpenAI has them
     return (role.lower(), text) if isinstance(role, str) and isinstance(text, str) else None
 
 
@@ -126,7 +128,7 @@ def _of_preference(where: str, row: Row) -> Unfolded:
 
 
 def _of_marked(where: str, row: Row, name: str) -> Unfolded | None:
-    """Documents that marks of 0 and 1 part into positives and negatives; None where there are no marks."""
+    """Documents that whole numbers from 0 on part into positives and negatives; None without such."""
     value = row[name]
     found = documents(value) if isinstance(value, Mapping) else value
     if found and all(isinstance(one, Mapping) and SELECTED in one for one in found):
@@ -137,11 +139,14 @@ def _of_marked(where: str, row: Row, name: str) -> Unfolded | None:
         if not mark or isinstance(value, Mapping) or len(row[mark]) != len(found):
             return None
         marks = row[mark]
-    if not all(one in (0, 1) and isinstance(one, int | float) for one in marks):
+    if not all(isinstance(one, int | float) and one >= 0 and one == int(one) for one in marks):
         return None
-    parts = [[one for one, which in zip(found, marks, strict=True) if which == side] for side in (1, 0)]
+    parts = [
+        [one for one, which in zip(found, marks, strict=True) if (which > 0) == side]
+        for side in (True, False)
+    ]
     used = {name, mark, *((("answers", "wellFormedAnswers")) if SELECTED in mark else ())}
     rest = {key: value for key, value in row.items() if key not in used}
     left = ", answers left alone" if "answers" in row and "answers" in used else ""
-    said = f"read as documents with marks: those of {name} marked 1 in {mark} are positives, others negatives"
+    said = f"read as documents with marks: those of {name} above 0 in {mark} are positives, others negatives"
     return Unfolded({**rest, **dict(zip(FIELDS, parts, strict=True))}, said + left)

@@ -303,10 +303,13 @@ MARKED = {"is_selected": [0, 1], "passage_text": ["n one", "p one"], "url": ["ht
          "the answer of chosen its positive"),
         ({"prompt": ASKED[:1], "chosen": ASKED[1:], "rejected": OTHER[1:]}, TRIPLET, "rejected a negative"),
         ({"query": "q one", "query_id": 7, "answers": ["short"], "passages": MARKED}, TRIPLET,
-         "marked 1 in passages.is_selected are positives, others negatives, answers left alone"),
+         "above 0 in passages.is_selected are positives, others negatives, answers left alone"),
         ({"query": "q one", "passages": [{"is_selected": 0, "passage_text": "n one"},
                                          {"is_selected": 1, "passage_text": "p one"}]}, TRIPLET, "selected"),
-        ({"query": "q one", "docs": ["n one", "p one"], "labels": [0, 1]}, TRIPLET, "marked 1 in labels"),
+        ({"query": "q one", "docs": ["n one", "p one"], "labels": [0, 2]}, TRIPLET, "above 0 in labels"),
+        ({"messages": [turn("user", [{"type": "text", "text": "q one"}]), ASKED[1]]}, PAIR, "chats"),
+        ({"query": "q one", "passage_one": "p one", "passage_two": "n one"}, TRIPLET, "numbered columns"),
+        ({"query": "q one", "passage1": "p one", "passage2": "n one"}, TRIPLET, "numbered columns"),
     ],
 )  # fmt: skip
 def test_fields_inside_lists_are_read_where_one_reading_exists(tmp_path, said, row, expected, how):
