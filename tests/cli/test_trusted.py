@@ -116,6 +116,7 @@ def test_a_recipe_in_python_is_no_word_of_the_user(monkeypatch, tmp_path):
         "embedtrain.settings.options.config_dir",
         lambda name: recipes if name == "recipes" else config_dir(name),
     )
+    monkeypatch.setattr("embedtrain.settings.options.recipe_names", lambda: ["theirs"])
     keys = {"name": "x", "data": {"train": "x"}, "recipe": "theirs"}
     with pytest.raises(InputError, match=r"say backbone\.trust_remote_code=true yourself"):
         settings_from(TrainSettings, "train", keys)
