@@ -15,6 +15,7 @@ NEEDED = {
     "report": {"runs": ["a"]},
     "export": {"model": "m", "out": "o"},
     "merge": {"runs": ["a", "b"], "name": "x"},
+    "pairs": {"source": "s", "out": "o.jsonl"},
     "mine": {"source": "s", "out": "o.jsonl", "teacher": "minilm", "selection": "naive"},
 }
 
