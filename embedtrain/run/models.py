@@ -24,7 +24,9 @@ def model_folder(name: str) -> str:
             run = RunFolder(folder.parent, folder.name)
             run.lock()
             run.release()
-    if read_record(folder / "config.yaml") is not None:
+    config = folder / "config.yaml"
+    begun = config.exists() and any((folder / name).exists() for name in ("checkpoints", "stages"))
+    if begun or read_record(config) is not None:
         if not (folder / "model").exists():
             raise InputError(f"{name} is a run that has not finished: run its command again to finish it")
         return str(folder / "model")

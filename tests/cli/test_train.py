@@ -61,7 +61,7 @@ def test_config_says_what_was_run_with_what(finished):
     assert facts["world_size"] == 1
     assert facts["config"]["optim"]["weight_decay"] == AdamW().weight_decay  # which nobody gave
     assert facts["given"]["optim"].keys() == {"_target_", "lr"}
-    assert {"commit", "config", "given", "identity", "versions", "world_size"} == facts.keys()
+    assert {"base", "commit", "config", "given", "identity", "versions", "world_size"} == facts.keys()
 
 
 def test_metrics_hold_every_step_and_the_table_is_the_same(finished):

@@ -255,8 +255,8 @@ def test_mean_cosine_is_that_of_all_pairs():
 def test_a_cut_is_compared_with_what_is_shipped(encoder, sentences, tmp_path, monkeypatch):
     assert cut_finding(encoder, SubModel(2, 16), sentences, tmp_path).level == "ok"
 
-    def other(folder):
-        read = load_encoder(folder)
+    def other(folder, **how):
+        read = load_encoder(folder, **how)
         next(read.backbone.parameters()).data += 1.0
         read.backbone.blocks[0].output.dense.weight.data *= 2
         return read

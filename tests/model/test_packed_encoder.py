@@ -137,9 +137,7 @@ def test_the_budget_holds_and_the_order_stays(bert, sentences, max_tokens, monke
 def test_texts_alone_in_their_rows_run_as_without_packing(bert, sentences, monkeypatch):
     given: list[object] = []
     monkeypatch.setattr("embedtrain.model.encoder.PACKED_WIDTH", 32)
-    monkeypatch.setattr(
-        bert.packed.backbone, "_packed", lambda packed: pytest.fail(f"packed {packed.values.shape}")
-    )
+    monkeypatch.setattr("embedtrain.model.backbone.positions.packed_inputs", lambda *_: pytest.fail("packed"))
     bert.packed.backbone.register_forward_pre_hook(lambda _module, args: given.append(args[0]))
     for texts in (sentences[:1], [sentences[2], sentences[5]], []):  # the two together are wider than a row
         tokens = bert.tokens(texts)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module, get_relative_import_files
 
+from embedtrain.files.reading import read_json
 from embedtrain.model.backbone.attention import Attention, Forward
 from embedtrain.model.backbone.families import Family
 from embedtrain.model.modes import evaluating
@@ -41,8 +42,12 @@ def is_own(thing: object) -> bool:
 
 
 def auto_map(file: Path) -> dict[str, Any]:
-    """The code that a config.json or tokenizer_config.json names: class of transformers -> file and class."""
-    said = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    """The code that a config.json or tokenizer_config.json names: class of transformers -> file and class.
+
+    Raises:
+        InputError: for a file that is damaged.
+    """
+    said = read_json(file, "Fetch or save the model again") if file.is_file() else {}
     found = said.get("auto_map") if isinstance(said, dict) else None
     return found if isinstance(found, dict) else {}
 

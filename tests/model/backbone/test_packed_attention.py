@@ -138,9 +138,8 @@ def test_a_faint_influence_of_a_neighbour_is_refused(monkeypatch):
 def test_position_ids_that_run_on_are_refused(monkeypatch):
     backbone = Backbone(model_of("roberta", None))
     running = torch.arange(9).expand(2, 9)
-    monkeypatch.setattr(
-        Backbone, "_first_position", lambda _backbone: 0
-    )  # the padding row of the table, as if the family were not `after_padding`
+    first = "embedtrain.model.backbone.positions._first"
+    monkeypatch.setattr(first, lambda *_: 0)  # the padding row, as if the family were not `after_padding`
     real = packed_attention.pack
     monkeypatch.setattr(packed_attention, "pack", lambda *given: real(*given)._replace(positions=running))
     with pytest.raises(InputError, match=r"'roberta' .* differ from those it has alone"):

@@ -29,9 +29,9 @@ def test_a_ready_mask_is_the_one_that_the_model_makes(kind, attention, monkeypat
         )
         with torch.no_grad():
             expected = backbone(tokens, (1, 2))
-        padded = module.Backbone._padded
+        placed = module.placed
         with monkeypatch.context() as patched, torch.no_grad():
-            patched.setattr(Backbone, "_padded", lambda self, given: padded(self, given) | ready)  # noqa: B023
+            patched.setattr(module, "placed", lambda *given: placed(*given) | ready)  # noqa: B023
             found = backbone(tokens, (1, 2))
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one[tokens.mask], other[tokens.mask])

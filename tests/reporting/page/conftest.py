@@ -64,7 +64,8 @@ class Shown:
         self.tab.on("request", lambda asked: self.requests.append(asked.url))
         self.tab.goto(address)
         self.tab.wait_for_selector("section#setup", state="attached")
-        self.tab.wait_for_function("window.Plotly")
+        while not self.tab.evaluate("'Plotly' in window"):  # no `eval`, which it forbids
+            self.tab.wait_for_timeout(50)
 
     def all_plots(self):
         """Draw what is further down too."""
