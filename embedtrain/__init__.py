@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         mine,
         pairs,
         report,
+        rotate,
         train,
     )
     from embedtrain.api.objects import Evaluation, Model, Run, load
@@ -46,6 +47,7 @@ __all__ = [
     "mine",
     "pairs",
     "report",
+    "rotate",
     "train",
 ]
 

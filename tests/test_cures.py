@@ -28,6 +28,7 @@ NEEDED = {  # words without which a command is refused
     "export": ["model=m", "out=o"],
     "merge": ["runs=[x,y]"],
     "pairs": ["source=s", "out=o.jsonl"],
+    "rotate": ["model=m", "source=rows.jsonl", "out=o"],
     "mine": ["source=s", "out=o.jsonl", "teacher=minilm", "selection=naive"],
 }
 TAKEN_BEFORE = {

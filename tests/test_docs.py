@@ -25,6 +25,7 @@ from embedtrain.settings.component import GIVEN_BY_THE_RUN
 from embedtrain.settings.merge import MergeSettings
 from embedtrain.settings.pairs import PairsSettings
 from embedtrain.settings.places import config_dir
+from embedtrain.settings.rotate import RotateSettings
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")
@@ -53,6 +54,7 @@ SCHEMAS = {
     "## `embedtrain-export`": ExportSettings,
     "## `embedtrain-merge`": MergeSettings,
     "## `embedtrain-pairs`": PairsSettings,
+    "## `embedtrain-rotate`": RotateSettings,
     "## `embedtrain-mine`": MineSettings,
     "## `embedtrain-doctor`": DoctorSettings,
 }

@@ -52,6 +52,10 @@ def functions(tiny_bert, small_data, tmp_path_factory):
         "merge probe": lambda value: embedtrain.merge(
             [tiny_bert, tiny_bert], output_root=out / "m", method="greedy", probe=value
         ),
+        "rotate model": lambda value: embedtrain.rotate(value, rows, out / "t"),
+        "rotate data": lambda value: embedtrain.rotate(tiny_bert, value, out / "t"),
+        "rotate one": lambda value: embedtrain.rotate(tiny_bert, [rows, value], out / "t"),
+        "rotate out": lambda value: embedtrain.rotate(tiny_bert, rows, value),
         "report runs": lambda value: embedtrain.report(value, output=out / "r"),
     }
 
@@ -60,7 +64,7 @@ PLACES = [
     "load model", "export model", "export out", "evaluate model", "evaluate output", "evaluate data_root",
     "mine source", "mine out", "mine teacher", "compare runs", "compare one", "compare output", "report runs",
     "merge runs", "merge one", "merge output_root", "merge probe", "pairs source", "pairs out", "pairs maker",
-    "pairs check_with",
+    "pairs check_with", "rotate model", "rotate data", "rotate one", "rotate out",
 ]  # fmt: skip
 WORDS = {"option": "representative_words", "common": 1.0}
 MAY_BE_LEFT_OUT = {
@@ -84,7 +88,7 @@ def test_what_is_no_place_is_one_error(functions, place, value, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 
-@pytest.mark.parametrize("place", ["export out", "mine out", "evaluate output"])
+@pytest.mark.parametrize("place", ["export out", "mine out", "rotate out", "evaluate output"])
 @pytest.mark.parametrize("value", [".", "..", "/", Path(".")])
 def test_a_folder_that_has_no_name_is_written_or_refused(functions, place, value, tmp_path, monkeypatch):
     """An evaluation goes where it is told, and nothing else is left there."""

@@ -19,6 +19,7 @@ from embedtrain.settings.commands import (
 from embedtrain.settings.merge import MergeSettings
 from embedtrain.settings.options import settings_from
 from embedtrain.settings.pairs import PairsSettings
+from embedtrain.settings.rotate import RotateSettings
 from embedtrain.settings.signatures import plain
 from embedtrain.types import InputError
 
@@ -115,6 +116,25 @@ def pairs(source: str | Path | Sequence[str | Path], out: str | Path, **settings
     keys = {"source": [place_of(one, "source") for one in every], "out": place_of(out, "out"), **settings}
     result = make_pairs(settings_from(PairsSettings, "pairs", keys))
     return Mined(result.rows, json.loads(result.statistics.read_text("utf-8")))
+
+
+@plain
+def rotate(
+    model: Run | str | Path,
+    data: str | Path | Sequence[str | Path],
+    out: str | Path,
+    **settings: Any,  # noqa: ANN401
+) -> Path:
+    """The folder of the same model with vectors whose prefixes are worth more; as `embedtrain-rotate`.
+
+    Raises:
+        InputError: if there is no such model, rows are no pairs, or `out` exists already.
+    """
+    from embedtrain.run.rotating.rotate import rotate as run_rotating
+
+    rows = [place_of(one, "data") for one in (data if isinstance(data, list | tuple) else [data])]
+    keys = {"model": place_of(model, "model"), "source": rows, "out": place_of(out, "out"), **settings}
+    return run_rotating(settings_from(RotateSettings, "rotate", keys)).folder
 
 
 @plain

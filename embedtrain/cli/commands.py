@@ -17,6 +17,7 @@ from embedtrain.settings.commands import (
 from embedtrain.settings.merge import MergeSettings
 from embedtrain.settings.pairs import PairsSettings
 from embedtrain.settings.places import config_dir, recipe_names
+from embedtrain.settings.rotate import RotateSettings
 
 CLOSING = "Set anything as key=value; show=true prints every setting with its value and runs nothing."
 
@@ -116,6 +117,19 @@ COMMANDS = {
         ),
         "pairs",
         "the same command keeps the queries that a model wrote and the vectors, and does the rest",
+        ("out",),
+    ),
+    "rotate": Command(
+        "Rotate the vectors of a finished model, so that their prefixes are worth more.",
+        "A model and rows in; the same model with a rotation for each layer, and what was tried, out.",
+        RotateSettings,
+        (
+            "model=runs/mine source=rows.jsonl out=rotated",
+            "model=runs/mine source=rows.jsonl out=rotated 'layers=[3,6]' 'dims=[32,64,128]'",
+            "model=runs/mine source=rows.jsonl out=rotated 'starts=[identity,pca]' reflections=0",
+        ),
+        "rotate",
+        "the folder is written whole or not at all; where it is not, the same command begins anew",
         ("out",),
     ),
     "merge": Command(

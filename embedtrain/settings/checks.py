@@ -73,9 +73,23 @@ RANGES = {
     "base_share": SHARE,
     "check_rank": COUNT,
     "probe_rows": Range(2),
+    "RotateSettings.rows": Range(6),
+    "RotateSettings.validation_rows": Range(2),
+    "RotateSettings.batch_size": Range(2),
+    "RotateSettings.lr": POSITIVE,
+    "epochs": COUNT,
+    "reflections": Range(0),
     "probe_batch_size": Range(2),
 }
-FILLED = {"layers", "dims", "dtypes", "runs", "languages", "EvaluateSettings.tasks"}  # lists of one or more
+FILLED = {
+    "layers",
+    "dims",
+    "dtypes",
+    "runs",
+    "languages",
+    "starts",
+    "EvaluateSettings.tasks",
+}  # lists of one or more
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import yaml
 
 from embedtrain.cli import start
 from embedtrain.cli.commands import COMMANDS, help_of, overview
-from embedtrain.settings import commands, merge, pairs
+from embedtrain.settings import commands, merge, pairs, rotate
 from embedtrain.settings.places import config_dir
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_scripts_and_modules_are_those_of_the_table():
     for name, command in COMMANDS.items():
         module = importlib.import_module(f"embedtrain.cli.{name}")
         assert (
-            get_type_hints(module.run, vars(commands) | vars(merge) | vars(pairs))["settings"]
+            get_type_hints(module.run, vars(commands) | vars(merge) | vars(pairs) | vars(rotate))["settings"]
             is command.settings
         )
         assert (config_dir("conf") / f"{command.config}.yaml").is_file()

@@ -68,6 +68,7 @@ NAMED = {
         report,
         "mine source=ROWS out=ROOT/out.jsonl teacher.path=MODEL overwrite=true",
     ),
+    "rotate": ("out", thesis, "rotate model=MODEL source=ROWS out=ROOT/out overwrite=true"),
     "merge": ("runs/x", thesis, "merge runs=[MODEL,MODEL] name=x output_root=ROOT/runs overwrite=true"),
     "merge, unasked": ("runs/x", thesis, "merge runs=[MODEL,MODEL] name=x output_root=ROOT/runs"),
     "pairs": ("out.jsonl", report, "pairs source=CORPUS out=ROOT/out.jsonl overwrite=true"),
@@ -203,6 +204,7 @@ AT_ONCE = {
     "train": "train name=out output_root=ROOT trainer.max_steps=1",
     "merge": "merge runs=[MODEL,MODEL] name=out output_root=ROOT",
     "pairs": f"pairs source=DATA/retrieval/find/corpus.jsonl {MAKES} out=ROOT/out",
+    "rotate": "rotate model=MODEL source=ROWS out=ROOT/out epochs=1",
 }
 
 

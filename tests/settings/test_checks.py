@@ -16,7 +16,9 @@ from embedtrain.settings.commands import (
     ExportSettings,
     TrainerSettings,
 )
+from embedtrain.settings.component import Component
 from embedtrain.settings.compose import without_none
+from embedtrain.settings.rotate import RotateSettings
 from embedtrain.types import InputError
 
 NEEDED = {
@@ -24,6 +26,7 @@ NEEDED = {
     EvaluateSettings: {"tasks": ["x"]},
     ExportSettings: {"model": "m", "out": "o"},
     CompareSettings: {"runs": ["a"]},
+    RotateSettings: {"model": "m", "source": "s", "out": "o", "loss": Component("x")},
 }
 KINDS = (*NEEDED, TrainerSettings, EvaluationSettings, DoctorSettings)
 

@@ -160,7 +160,7 @@ def _check_own_negatives(examples: Sequence[Example], dataset: Dataset, alone: b
         if not example.positives:
             continue  # a text alone, for steps that contrast nothing
         if example.score is None and (not example.negatives or dataset.use.draw.most == 0):
-            why = "in_batch=false" if alone else "batch_size=1"
+            why = "in_batch=false" if alone else "data.batch_size=1"
             cure = "Leave in_batch out" if alone else "Set data.batch_size to 2 or more"
             raise InputError(
                 f"{example.where}: nothing to contrast: {why} brings no other row's positive as a negative "

@@ -75,6 +75,11 @@ def read_ingredients(
         encoder = loaded if encoder is None else encoder
         folder = run_folder(text)
         record, contract = read_record(folder / "config.yaml"), contract_of(loaded)
+        if contract.rotation:
+            raise InputError(
+                f"{name_of(text)} has rotated vectors, and a mean of rotations is none: merge runs that have "
+                "rotation=none, and rotate the result with embedtrain-rotate"
+            )
         names = (name_of(text), source_of(text), folder, record)
         weights = {key: tensor.clone() for key, tensor in plain_weights(loaded).items()}
         every.append(Ingredient(*names, contract, weights, loaded.datasets))

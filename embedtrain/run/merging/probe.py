@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from embedtrain.data.order.draw import pick
-from embedtrain.data.permutation import Permutation
-from embedtrain.data.read.sources import Example, offered, read_examples
 from embedtrain.data.stores.fingerprint import fingerprint
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.settings.merge import MergeSettings
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
-from embedtrain.training.steps.contrastive.collate import collate
+from embedtrain.training.steps.contrastive.drawn import drawn_rows, pair_batches
 from embedtrain.types import Batch, Embeddings, InputError, SubModel, Weighted, distinct_layers
 
 
@@ -46,9 +42,9 @@ class RowProbe:
         self._scored = BatchLoss(Objective(CoSENT(), reduction="mean"), gather="none")
         sources = settings.probe if isinstance(settings.probe, list) else [settings.probe]
         most = max(2, settings.probe_rows // len(sources))
-        drawn = [_drawn(source, most, settings.seed) for source in sources]
+        drawn = [drawn_rows(source, most, settings.seed, "probe") for source in sources]
         self.identity = fingerprint([row for rows in drawn for row in rows])
-        self._batches = _in_turn([_batches(rows, encoder, settings.probe_batch_size) for rows in drawn])
+        self._batches = _in_turn([pair_batches(rows, encoder, settings.probe_batch_size) for rows in drawn])
 
     @torch.no_grad()
     def loss(self, weights: Mapping[str, Tensor]) -> float:
@@ -64,34 +60,6 @@ class RowProbe:
         texts: Embeddings = functional_call(self.encoder, there, (inputs, distinct_layers(self.chosen)))
         of = self._pairs if batch.links.scores is None else self._scored
         return of(texts, batch, self.chosen, 0)[0].total
-
-
-def _drawn(source: Any, most: int, seed: int) -> list[Example]:  # noqa: ANN401 - whatever a setting holds
-    """Some rows of a source, drawn by the seed."""
-    if not isinstance(source, str):
-        raise InputError(f"probe must be a file, a folder, a hub name or a list of them, got {source!r}")
-    rows = read_examples(source)
-    if bad := next((row for row in rows if not row.positives), None):
-        raise InputError(f"probe: {bad.where} is a text alone, and a probe needs pairs")
-    if len(rows) < 2:
-        raise InputError(f"probe: {source} holds one row, and two or more are needed to contrast them")
-    chosen = Permutation(len(rows), (seed, 0))(torch.arange(min(most, len(rows))).numpy())
-    return [rows[number] for number in chosen.tolist()]
-
-
-def _batches(rows: Sequence[Example], encoder: Encoder, size: int) -> list[Batch]:
-    """Batches of about `size` rows each, none of a single one; scored rows and others apart."""
-    found = []
-    for scored in (False, True):
-        own = [row for row in rows if ("scores" in offered([row])) is scored]
-        count = max(1, len(own) // max(2, size))
-        parts = [own[number::count] for number in range(count)]
-        found += [
-            collate([pick(row, number) for number, row in enumerate(part)], encoder.process)
-            for part in parts
-            if len(part) > 1
-        ]
-    return found
 
 
 def _in_turn(sources: Sequence[Sequence[Batch]]) -> list[Batch]:

@@ -85,6 +85,7 @@ def examples(small_run, small_data, tiny_bert, tmp_path_factory):
             "compare": [f"runs=[{made}]", f"output={folder}/y", "resamples=100"],
             "report": [f"runs=[{made}]", f"output={folder}/y"],
             "export": [f"model={tiny_bert}", "layer=2", "dim=8", f"out={folder}/y"],
+            "rotate": [f"model={tiny_bert}", f"out={folder}/y", f"source={small_data}/train.jsonl"],
             "merge": [f"runs=[{others[0]},{others[1]}]", f"output_root={folder}", "name=y"],
             "pairs": [f"source={small_data}/retrieval/find/corpus.jsonl", f"out={folder}/y.jsonl", *MAKES],
             "mine": [*mined.split(), "selection.depth=8", "selection.per_row=2"],

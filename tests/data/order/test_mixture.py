@@ -301,7 +301,7 @@ def test_ranks_must_be_able_to_share_every_batch(files):
         (
             [("q", "p"), ("r", "s")],
             1,
-            "nothing to contrast: batch_size=1 .* Set data.batch_size to 2",
+            "nothing to contrast: data.batch_size=1 .* Set data.batch_size to 2",
         ),
         ([("same", f"p{i}") for i in range(9)], 2, "all 9 rows share the text 'same': there is nothing"),
         ([(f"q{i}", "same") for i in range(9)], 2, "all 9 rows share the text 'same': there is nothing"),

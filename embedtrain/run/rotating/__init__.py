@@ -1,0 +1,1 @@
+"""What `embedtrain-rotate` does: a finished model and rows in, the same model with rotated vectors out."""
