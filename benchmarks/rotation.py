@@ -80,7 +80,9 @@ def main() -> None:
     print("chosen:", ", ".join(f"{layer} {name}" for layer, name in best.items()))
     facts = {
         "settings": {
-            key: str(value) for key, value in vars(given).items() if key not in ("data_root", "out")
+            key: str(value)
+            for key, value in vars(given).items()
+            if key not in ("backbone", "data_root", "out")
         },
         "chosen": best,
         "cpu_seconds": time.process_time() - begun,
