@@ -25,7 +25,7 @@ BLOCKS = {
 }
 RUN = [  # in this order: the first makes the run that the others read
     *("python-0", "run_files-0", "statistics-0", "evaluation-0", "evaluation-1", "models-0", "models-1"),
-    *("models-3", "stores-0", "python-1", "pairs-0"),
+    *("models-3", "stores-0", "python-1", "pairs-0", "rotation-0"),
 ]
 NOT_RUN = {  # why
     "clients-0": "fastembed is not installed beside us",
