@@ -52,7 +52,7 @@ MAY_IMPORT = {
     | PARTS,
     "evaluation": VALUES | {"escaping", "files", "ranks", "vectors"} | PARTS,
     "merging": {"types", "content_ids"},
-    "making": VALUES | {"files", "devices", "vectors", "data", "model"},
+    "making": VALUES | {"files", "settings", "devices", "vectors", "data", "model"},
     "mining": {
         "types",
         "content_ids",

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from embedtrain.making.documents import Document, joined, links, paragraphs, sentences, words_of
 from embedtrain.making.maker import Pair, some
+from embedtrain.settings.checks import at_least_one
 from embedtrain.types import InputError
 
 
@@ -31,8 +32,7 @@ class Links:
     name = "links"
 
     def __init__(self, per_document: int = 8, least: int = 8) -> None:
-        if per_document < 1 or least < 1:
-            raise InputError(f"per_document and least must be 1 or more, got {per_document} and {least}")
+        at_least_one(per_document=per_document, least=least)
         self.per_document, self.least = per_document, least
         self._targets: Mapping[str, Document] = {}
 
@@ -98,10 +98,11 @@ class RepresentativeWords:
         common: float = 0.1,
         words: int = 150,
     ) -> None:
-        if per_document < 1 or words < 1 or not length > 0 or not smoothing > 0 or not 0 < common <= 1:
+        at_least_one(per_document=per_document, words=words)
+        if not length > 0 or not smoothing > 0 or not 0 < common <= 1:
             raise InputError(
-                "per_document and words must be 1 or more, length and smoothing above 0, common above 0 and "
-                f"at most 1, got {per_document}, {words}, {length}, {smoothing}, {common}"
+                "length and smoothing must be above 0, common above 0 and at most 1, got "
+                f"{length}, {smoothing}, {common}"
             )
         self.per_document, self.length, self.smoothing = per_document, length, smoothing
         self.common, self.words = common, words

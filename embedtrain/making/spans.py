@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from embedtrain.making.documents import Document, joined, passages, sections, sentences, words_of
 from embedtrain.making.maker import Pair, some
+from embedtrain.settings.checks import at_least_one
 from embedtrain.types import InputError
 
 
@@ -34,7 +35,7 @@ class InverseCloze(_OfOneDocument):
     name = "inverse_cloze"
 
     def __init__(self, per_document: int = 2, words: int = 150, keep: float = 0.1) -> None:
-        _at_least_one(per_document=per_document, words=words)
+        at_least_one(per_document=per_document, words=words)
         if not 0 <= keep <= 1:
             raise InputError(f"keep must be in 0..1, got {keep}")
         self.per_document, self.words, self.keep = per_document, words, keep
@@ -66,7 +67,7 @@ class BodyFirst(_OfOneDocument):
     name = "body_first"
 
     def __init__(self, per_document: int = 2, words: int = 150) -> None:
-        _at_least_one(per_document=per_document, words=words)
+        at_least_one(per_document=per_document, words=words)
         self.per_document, self.words = per_document, words
 
     def pairs(self, document: Document, draw: random.Random) -> list[Pair]:
@@ -90,7 +91,7 @@ class Neighbours(_OfOneDocument):
     name = "neighbours"
 
     def __init__(self, per_document: int = 2, words: int = 60) -> None:
-        _at_least_one(per_document=per_document, words=words)
+        at_least_one(per_document=per_document, words=words)
         self.per_document, self.words = per_document, words
 
     def pairs(self, document: Document, draw: random.Random) -> list[Pair]:
@@ -113,7 +114,7 @@ class Title(_OfOneDocument):
     name = "title"
 
     def __init__(self, words: int = 150) -> None:
-        _at_least_one(words=words)
+        at_least_one(words=words)
         self.words = words
 
     def pairs(self, document: Document, draw: random.Random) -> list[Pair]:
@@ -137,7 +138,7 @@ class Heading(_OfOneDocument):
     name = "heading"
 
     def __init__(self, per_document: int = 8, words: int = 150, least: int = 8) -> None:
-        _at_least_one(per_document=per_document, words=words, least=least)
+        at_least_one(per_document=per_document, words=words, least=least)
         self.per_document, self.words, self.least = per_document, words, least
 
     def pairs(self, document: Document, draw: random.Random) -> list[Pair]:
@@ -160,9 +161,3 @@ def _beginning(parts: Sequence[str], words: int) -> str:
             break
         taken.append(sentence)
     return joined(taken)
-
-
-def _at_least_one(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise InputError(f"{name} must be 1 or more, got {number}")

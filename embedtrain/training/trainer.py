@@ -84,7 +84,7 @@ def make_trainer(
 def auto_precision(accelerator: str) -> str:
     """bf16-mixed where the device multiplies bfloat16 in hardware, else 32-true.
 
-    On a CPU that is one with AMX. With avx512_bf16 alone its products took twice the time of float32 (80
+    On a CPU that is one with AMX. With avx512_bf16 alone its products took 1.8 times as long as float32's (80
     against 145 GFLOP a second on a core that has it), and without either up to 100 times.
     """
     if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():

@@ -4,6 +4,7 @@ from contextlib import nullcontext
 
 import torch
 from processes import joined
+from stepped import FakeTrainer, Stepped
 from torch.nn.parallel import DistributedDataParallel
 
 from embedtrain.data.order.draw import pick
@@ -14,7 +15,6 @@ from embedtrain.objective.plan import FixedPairs, Full
 from embedtrain.settings.component import Component
 from embedtrain.settings.options import option
 from embedtrain.settings.stages import OF_TEXTS
-from embedtrain.training.module import TrainModule
 from embedtrain.training.optim import AdamW
 from embedtrain.training.steps.protocol import Parts
 
@@ -24,25 +24,6 @@ PLANS = {
     "pairs": FixedPairs(PAIRS, [1, 2, 1], num_layers=4, width=32),
 }
 ROWS = 4  # of a batch
-
-
-class Stepped(TrainModule):
-    """The training step as DDP calls it, without a Trainer around."""
-
-    def forward(self, batch, number):
-        return self.training_step(batch, number)
-
-    def log(self, *_, **__):
-        pass
-
-
-class FakeTrainer:
-    """What a training step asks of Lightning's."""
-
-    global_step, accumulate_grad_batches = 3, 1
-
-    def __init__(self, rank):
-        self.global_rank = rank
 
 
 def module_of(folder, name, plan, rank):

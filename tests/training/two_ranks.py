@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import yaml
 from pairwise import pairwise
 from processes import joined
+from stepped import FakeTrainer, Stepped
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -145,29 +146,6 @@ class TinyGuide:
 
     def to(self, device):
         return self
-
-
-class Stepped(TrainModule):
-    """The training step as DDP calls it, without a Trainer around."""
-
-    def forward(self, batch, number):
-        return self.training_step(batch, number)
-
-    def log(self, *_, **__):
-        pass
-
-
-class FakeTrainer:
-    """What a training step asks of Lightning's."""
-
-    global_step = 3
-    accumulate_grad_batches = 1
-
-    def __init__(self, rank):
-        self.global_rank, self.strategy = rank, self
-
-    def backward(self, loss, optimizer):
-        loss.backward()
 
 
 def examples():

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 
 from embedtrain.model.encoder import Encoder
+from embedtrain.objective.settings import not_negative
 from embedtrain.training.steps.masked.step import share_of
 from embedtrain.training.steps.protocol import Parts
 from embedtrain.training.steps.texts.bag import bag_loss, bag_of, bag_recall
@@ -24,7 +25,7 @@ from embedtrain.training.steps.texts.head import head_of
 from embedtrain.training.steps.texts.hiding import IGNORED
 from embedtrain.training.steps.texts.prefixes import encoded
 from embedtrain.training.steps.texts.step import Loss, Right, TextStep, texts_of
-from embedtrain.types import InputError, SubModel
+from embedtrain.types import SubModel
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,8 @@ class MaskedBow:
 
     def __post_init__(self) -> None:
         share_of("share", self.share)
-        for name, value in (("bow", self.bow), ("bow_end", self.bow_end)):
-            if not value >= 0:
-                raise InputError(f"{name} must be 0 or more, got {value}")
+        not_negative("bow", self.bow)
+        not_negative("bow_end", self.bow_end)
 
     def factor(self, share: float) -> float:
         """The factor of the bags when `share` of the run, in 0..1, is over."""

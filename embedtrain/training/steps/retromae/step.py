@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from embedtrain.model.encoder import Encoder
+from embedtrain.objective.settings import not_negative
 from embedtrain.training.steps.masked.step import share_of
 from embedtrain.training.steps.protocol import Parts
 from embedtrain.training.steps.retromae.collate import Seen, SeenCollate
@@ -30,7 +31,7 @@ from embedtrain.training.steps.texts.head import Head, head_of, prefix
 from embedtrain.training.steps.texts.hiding import IGNORED
 from embedtrain.training.steps.texts.prefixes import Encoded, encoded
 from embedtrain.training.steps.texts.step import Loss, Right, TextStep, texts_of
-from embedtrain.types import InputError, SubModel
+from embedtrain.types import SubModel
 
 CLOSED = -1000.0  # logit of a place that does not count for the bag
 TEXTS = 8  # whose logits of all places are in memory at a time
@@ -81,8 +82,7 @@ class DupMAE:
     def __post_init__(self) -> None:
         share_of("share", self.share)
         share_of("decoder_share", self.decoder_share)
-        if not self.bow >= 0:
-            raise InputError(f"bow must be 0 or more, got {self.bow}")
+        not_negative("bow", self.bow)
 
     def step(self, parts: Parts) -> TextStep:
         """The step for an encoder."""
