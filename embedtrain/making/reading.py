@@ -9,12 +9,14 @@ from typing import Any
 
 from embedtrain.data.read.bad_rows import BadRows, usable
 from embedtrain.data.read.fields import Field, Form, any_text, read_fields
-from embedtrain.files.records import Raw
-from embedtrain.files.rows import SUFFIXES, raw_rows
+from embedtrain.files.reading import LARGEST
+from embedtrain.files.records import Raw, document_rows
+from embedtrain.files.rows import DOCUMENTS, SUFFIXES, raw_rows
+from embedtrain.files.unpacked import without_packing
 from embedtrain.making.documents import HEADING, Document, unlinked
 from embedtrain.types import InputError
 
-TEXTS = (".txt", ".md", ".markdown", ".html", ".htm")
+TEXTS = (*DOCUMENTS, ".html", ".htm")
 ROW: Form = {
     "text": Field(any_text, "", may_be_missing=False),
     "title": Field(any_text, ""),
@@ -62,7 +64,9 @@ def _of(path: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]) -> I
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     known = [file for file in files if file.name.endswith((*SUFFIXES, *TEXTS))]
     if not known:
-        raise InputError(f"{path}: holds no file that ends in {', '.join((*TEXTS, *SUFFIXES))}")
+        raise InputError(
+            f"{path}: holds no file that ends in {', '.join(('.txt', '.md', '.html', *SUFFIXES))}"
+        )
     for file in known:
         yield from _rows(file, bad, columns) if file.name.endswith(SUFFIXES) else [_file(file, path)]
 
@@ -80,15 +84,15 @@ def _rows(path: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]) ->
 
 def _file(path: Path, root: Path) -> Document:
     """A file as a document: its title is that of the page, its first heading, or its name."""
-    text, title = _text(path), ""
+    text, title, name = _text(path), "", without_packing(path.relative_to(root).as_posix())
     if path.name.lower().endswith((".html", ".htm")):
         page = _Page()
         page.feed(text)
         page.close()
         text, title = page.text(), " ".join(page.title.split())
     headings = (mark[2] for line in text.splitlines() if (mark := HEADING.match(line)))
-    title = title or next((unlinked(heading) for heading in headings), path.stem.replace("_", " "))
-    return Document(text, title, path.relative_to(root).as_posix(), str(path))
+    title = title or next((unlinked(heading) for heading in headings), Path(name).stem.replace("_", " "))
+    return Document(text, title, name, str(path))
 
 
 def _aligned(first: Path, second: Path, policy: BadRows) -> Iterator[Document]:
@@ -109,11 +113,13 @@ def _aligned(first: Path, second: Path, policy: BadRows) -> Iterator[Document]:
 
 
 def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: byte {error.start + 1} is not UTF-8. Save the file as UTF-8.") from error
+    """What a file holds, packed or not; nothing of a blank one."""
+    for raw in document_rows(path, max_bytes=LARGEST):
+        if isinstance(raw.value, InputError):
+            raise raw.value
+        if isinstance(raw.value, dict):
+            return str(raw.value["text"])
+    return ""
 
 
 class _Page(HTMLParser):

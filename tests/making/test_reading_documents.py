@@ -1,5 +1,7 @@
 """Documents of files: what is read, and what is refused with its place."""
 
+import gzip
+
 import pytest
 
 from embedtrain.data.read.bad_rows import BadRows
@@ -46,12 +48,23 @@ def test_two_texts_are_aligned_line_by_line(tmp_path):
         read_documents([str(one), str(other)], BadRows)
 
 
+def test_a_packed_text_is_the_document_that_it_packs(tmp_path):
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    for folder in (plain, packed):
+        folder.mkdir()
+    (plain / "cat_food.md").write_bytes(b"Cats eat.\n")
+    (packed / "cat_food.md.gz").write_bytes(gzip.compress(b"Cats eat.\n"))
+    (one,), (other,) = (read_documents([str(folder)], BadRows) for folder in (plain, packed))
+    assert one[:3] == other[:3] == ("Cats eat.\n", "cat food", "cat_food.md")
+
+
 @pytest.mark.parametrize(
     ("files", "columns", "message"),
     [
         ({}, None, r"holds no file that ends in \.txt, \.md"),
         ({"a.txt": b" \n"}, None, "holds no document with text"),
         ({"a.txt": b"caf\xe9"}, None, r"a\.txt: byte 4 is not UTF-8"),
+        ({"a.md.gz": gzip.compress(b"whole", mtime=0)[:-9]}, None, r"a\.md\.gz: cannot be read"),
         ({"a.jsonl": b'{"body": "x"}\n'}, None, r"a\.jsonl:1: "),
         ({"a.jsonl": b'{"text": 3}\n'}, None, r"a\.jsonl:1"),
         ({"a.jsonl": b"{\n"}, None, r"a\.jsonl:1: not valid JSON"),
