@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from embedtrain.evaluation.comparing.compare import items_of
 from embedtrain.evaluation.comparing.resampling import drawn_counts
 from embedtrain.evaluation.comparing.runs import Run, TaskSplit, same_tasks
 from embedtrain.evaluation.comparing.statistics import Settings, bootstrap_p, percentile_interval
-from embedtrain.evaluation.per_item.stored import items_file, paired, read_items
+from embedtrain.evaluation.per_item.stored import paired, read_items
 from embedtrain.evaluation.per_item.weighted import Floats, Sample
 from embedtrain.types import Cell, InputError
 
@@ -59,10 +60,7 @@ def compare_grids(
 
 
 def _samples(key: TaskSplit, first: Run, second: Run, cell: Cell) -> tuple[Sample, Sample]:
-    files = (
-        items_file(run.folder, key[0], step=run.step, cell=str(cell), split=key[1]) for run in (first, second)
-    )
-    one, other = paired(*map(read_items, files))
+    one, other = paired(*(read_items(items_of(run, key, cell)) for run in (first, second)))
     return one.sample(), other.sample()
 
 
