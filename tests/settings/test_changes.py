@@ -16,6 +16,7 @@ NEEDED = {
     "export": {"model": "m", "out": "o"},
     "merge": {"runs": ["a", "b"], "name": "x"},
     "pairs": {"source": "s", "out": "o.jsonl"},
+    "rotate": {"model": "m", "source": "s", "out": "o"},
     "mine": {"source": "s", "out": "o.jsonl", "teacher": "minilm", "selection": "naive"},
 }
 
@@ -48,6 +49,10 @@ def changed(keys, place, value):
         return {**keys, first: value}
     named = {"option": inner} if isinstance(inner, str) else dict(inner or {})
     return {**keys, first: changed(named, rest, value)}
+
+
+def test_every_command_has_its_words_here():
+    assert NEEDED.keys() == COMMANDS.keys()
 
 
 @pytest.mark.slow
