@@ -63,13 +63,15 @@ def forked(
     log: Path,
     environment: Mapping[str, str] | None,
     *given: Any,
+    imported: Sequence[str] = IMPORTED,
 ) -> ForkServerProcess:
     """`target(*given)` in a process of its own, in `folder`, printing to `log`.
 
-    Its environment is that of the caller now, not when the first process was started, and `environment`.
+    Its environment is that of the caller now, not when the first process was started, and `environment`. The
+    first call decides what is `imported` beforehand.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(IMPORTED))
+    context.set_forkserver_preload(list(imported))
     whole = dict(os.environ) | dict(environment or {})
     process = context.Process(target=_redirected, args=(target, folder, log, whole, given))
     process.start()

@@ -1,0 +1,45 @@
+"""Both sides of benchmarks/train_speed.py run at tiny size, and their losses are equal."""
+
+import json
+
+import pytest
+import train_sides
+from train_sides import Work, run, without_dropout
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """24 pairs, each text once."""
+    subjects = ("cat", "dog", "bird", "fish", "man", "woman")
+    verbs = (("runs", "old"), ("eats", "new"), ("sleeps", "red"), ("sings", "blue"))
+    pairs = [(f"the {one} {verb}", f"a {how} {one}") for one in subjects for verb, how in verbs]
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    lines = [json.dumps({"query": query, "positive": positive}) + "\n" for query, positive in pairs]
+    path.write_text("".join(lines), "utf-8")
+    return path
+
+
+def losses(side, kind, rows, backbone, folder):
+    out = folder / side / "out.json"
+    out.parent.mkdir()
+    run(Work(side, kind, "float32", str(rows), 8, 1, STEPS, 1, str(backbone), 64, True), out)
+    found = json.loads(out.read_text("utf-8"))
+    assert found["cpu"] > 0
+    assert found["peak_mib"] > 0
+    return found["losses"]
+
+
+@pytest.mark.parametrize(
+    "kind", ["infonce", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dims", "gradcache"))]
+)
+def test_both_sides_have_the_same_losses(kind, rows, tiny_bert, tmp_path, monkeypatch):
+    backbone = without_dropout(tiny_bert, tmp_path / "model")
+    width = json.loads((backbone / "config.json").read_text("utf-8"))["hidden_size"]
+    monkeypatch.setitem(train_sides.OURS, "dims", {"plan": {"option": "dims", "dims": [width, 8]}})
+    monkeypatch.setattr(train_sides, "DIMS", (width, 8))
+    ours, peer = (losses(side, kind, rows, backbone, tmp_path) for side in ("ours", "peer"))
+    assert len(ours) == STEPS
+    assert ours == pytest.approx(peer, abs=1e-3)
+    assert ours[0] != pytest.approx(ours[-1], abs=1e-6), "training moved it"
