@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from types import MappingProxyType
 
 from rich import box
 from rich.table import Table
@@ -23,12 +24,13 @@ def comparison(
     metric: str | None = None,
     trained: Iterable[SubModel] = (),
     rescore_multiplier: int | None = None,
+    stages: Mapping[str, Sequence[Score]] = MappingProxyType({}),
 ) -> Table:
     """Rows layers, columns dims, cells "before→after" x 100; trained sub-models bear a ●.
 
     One of the two lists may be empty: then the cells hold one number. Several tasks show as their mean. Each
     dtype is a block of rows under a line that says how many bytes a vector takes; what comparing a query
-    with a document costs is written below.
+    with a document costs is written below, and the mean after each stage that was measured.
 
     Raises:
         InputError: no row has `metric`, or the cells were measured on different tasks.
@@ -42,6 +44,7 @@ def comparison(
         for dtype in dtypes_of(shown)
         for line in _caption(old, new, [cell for cell in shown if cell.dtype == dtype], marked)
     ]
+    captions += [_stage(name, scores, metric, marked) for name, scores in stages.items() if scores]
     dtypes = dtypes_of(shown)
     if len(dtypes) > 1:
         captions += [f"{dtype}: {_cost(dtype, rescore_multiplier)}" for dtype in dtypes]
@@ -85,6 +88,12 @@ def _cost(dtype: Dtype, rescore_multiplier: int | None) -> str:
         return f"D {dtype} multiply-adds a document"
     again = "" if dtype == "binary" else f" + {rescore_multiplier or 'rescore_multiplier'}·k·D multiply-adds"
     return f"D bit operations a document{again}"
+
+
+def _stage(name: str, scores: Sequence[Score], metric: str | None, trained: set[SubModel]) -> str:
+    cells, _ = paired(scores, [], metric)
+    marked = {cell: value for cell, value in cells.items() if cell.sub in trained} or cells
+    return f"mean of {len(marked)} after {name}: {fmean(marked.values()):.1f}"
 
 
 def _caption(old: Cells, new: Cells, shown: Sequence[Cell], trained: set[SubModel]) -> list[str]:

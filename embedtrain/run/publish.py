@@ -39,8 +39,22 @@ def evaluate_before(run: Run) -> IncompleteError | None:
     Returns:
         The tasks that could not be scored: of a training that takes hours nothing is thrown away for them.
     """
-    wanted = run.settings.evaluation.before and run.untouched
-    return _measure(run, "measuring the untouched backbone", step=0) if run.is_main and wanted else None
+    if not (run.is_main and run.settings.evaluation.before and run.untouched):
+        return None
+    return _measure(run, "measuring the untouched backbone", 0, f"{run.settings.name}_untouched")
+
+
+def evaluate_stage(run: Run, stage: str) -> IncompleteError | None:
+    """Score what a stage hands on, on the same cells; what was scored before a stop is kept.
+
+    Returns:
+        As `evaluate_before`.
+    """
+    wanted, end = run.settings.evaluation, run.final_step
+    if not (wanted.tasks and wanted.after_stages):
+        return None
+    run.take_final()
+    return _measure(run, f"measuring the model after {stage}", end, f"{run.settings.name}_{stage}")
 
 
 class Published(NamedTuple):
@@ -79,7 +93,7 @@ def evaluate_after(run: Run, published: Sequence[Published]) -> IncompleteError 
         return None
     failed = None
     if run.settings.evaluation.tasks:
-        failed = _measure(run, "measuring the trained model", step=run.final_step)
+        failed = _measure(run, "measuring the trained model", run.final_step)
         with placed(run.encoder, run.stage.trainer.strategy.root_device):
             measure_speed(run.encoder, _cells(run), run=run.settings.name, folder=run.folder.path)
         _show(run)
@@ -137,7 +151,8 @@ def _write_cut(run: Run, cut: SubModel) -> Published:
     return written
 
 
-def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
+def _measure(run: Run, what: str, step: int, mteb_name: str | None = None) -> IncompleteError | None:
+    """`mteb_name`: of weights that are not the last ones, since mteb shows one revision of a name alone."""
     wanted = run.settings.evaluation
     if not wanted.tasks:
         return None
@@ -149,7 +164,7 @@ def _measure(run: Run, what: str, step: int) -> IncompleteError | None:
         with alone(), placed(run.encoder, run.stage.trainer.strategy.root_device):
             measure(
                 run.encoder, wanted, _cells(run), run=name, step=step, folder=run.folder.path,
-                mteb_name=name if step else f"{name}_untouched",  # mteb shows one revision of a name alone
+                mteb_name=mteb_name or name,
             )  # fmt: skip
     except IncompleteError as error:
         failed = error
@@ -169,7 +184,12 @@ def _show(run: Run) -> None:
     if not after:
         return
     before = [score for score in scores if score.step == 0]
-    Console().print(comparison(before, after, trained=run.sub_models))
+    tasks = {score.task for score in after}
+    between = {
+        name: [score for score in scores if score.step == step and score.task in tasks]
+        for name, step in run.ends.items()
+    }
+    Console().print(comparison(before, after, trained=run.sub_models, stages=between))
     picture = run.folder.path / PICTURE
     save_heat_map(picture, before, after, trained=run.sub_models)
     show_leaderboard(run.folder.path, after, run.encoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -104,8 +104,11 @@ class Run:
         """What is trained."""
         return self.stage.encoder
 
-    def fit(self) -> None:
+    def fit(self, handed_on: Callable[[str], None] = lambda _: None) -> None:
         """Train all stages, or continue from the newest whole checkpoint; take the weights to publish.
+
+        Args:
+            handed_on: called on rank 0 with the name of each stage but the last, once it is trained.
 
         Raises:
             Stopped: if a signal asked for it; the last whole step is saved.
@@ -113,16 +116,16 @@ class Run:
         begun = time.monotonic()
         self._train()
         while self._number + 1 < len(self._stages):
+            if self.is_main:
+                handed_on(self._stages[self._number].name)
             self._hand_over()
             end_loggers(self.stage.trainer, exit_code=0)
             self._number += 1
             del self.stage  # before the next one takes its place in memory
             self.stage = self._begin()
             self._train()
-        if self.is_main and self.settings.trainer.shard:
-            self._make_whole()
-        if self.is_main and self.stage.settings.final_weights == "best":
-            self._take_best()
+        if self.is_main:
+            self.take_final()
         console.log(f"trained in {console.duration(time.monotonic() - begun)}")
 
     def check_folder(self) -> None:
@@ -181,7 +184,7 @@ class Run:
 
     def _steps_before(self) -> int:
         """Optimiser steps of the stages that are finished."""
-        return sum(end.steps for folder in self._folders[: self._number] if (end := folder.finished))
+        return max(self.ends.values(), default=0)
 
     def _hand_over(self) -> None:
         """Name the weights that the next stage begins with; a stage of which that is known is finished."""
@@ -199,6 +202,22 @@ class Run:
         folder, best = self.stage.folder, self.stage.folder.checkpoints.best
         is_best = self.stage.settings.final_weights == "best" and best.exists()
         folder.finish(best if is_best else folder.checkpoints.last, self.stage.trainer.global_step)
+
+    @property
+    def ends(self) -> Mapping[str, int]:
+        """Optimiser steps after each stage but the last, by its name."""
+        done, ends = 0, {}
+        for stage, folder in zip(self._stages, self._folders[: self._number], strict=False):
+            done += 0 if folder.finished is None else folder.finished.steps
+            ends[stage.name] = done
+        return ends
+
+    def take_final(self) -> None:
+        """Take the weights that a trained stage ends with, the best ones where these are asked for."""
+        if self.settings.trainer.shard:
+            self._make_whole()
+        if self.stage.settings.final_weights == "best":
+            self._take_best()
 
     def _take_best(self) -> None:
         best = self.stage.folder.checkpoints.best

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from embedtrain.files.locks import only_thread
 from embedtrain.run.numbers import check_optimized, logged
-from embedtrain.run.publish import evaluate_after, evaluate_before, publish
+from embedtrain.run.publish import evaluate_after, evaluate_before, evaluate_stage, publish
 from embedtrain.run.run import Run
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.training.callbacks.stopping import Stopped, StopRequest
@@ -51,10 +51,11 @@ def _trained(settings: TrainSettings, stop: StopRequest | None, words: Sequence[
     run = Run(settings, stop, words)
     try:
         with logged(run):
-            failed = evaluate_before(run)
-            run.fit()
+            failures = [evaluate_before(run)]
+            run.fit(lambda stage: failures.append(evaluate_stage(run, stage)))
             published = publish(run)
-            failed = evaluate_after(run, published) or failed
+            failures.append(evaluate_after(run, published))
+            failed = next(filter(None, reversed(failures)), None)
             if not failed:
                 run.finish()
     finally:

@@ -134,9 +134,8 @@ class Measurement(Checked):
     layers: list[int] | None = None  # None: the layers of the trained sub-models, or the full depth
     dims: list[int] | None = None  # None: the dims of the trained sub-models, or the full width
     dtypes: list[Dtype] = field(default_factory=lambda: ["float32"])  # also int8, binary, binary_rescore, ...
-    normalize: Literal["post", "pre"] = (
-        "post"  # cut, then length one; "pre": length one, then cut, as mteb's embed_dim
-    )
+    # cut, then length one; "pre": length one, then cut, as mteb's embed_dim does
+    normalize: Literal["post", "pre"] = "post"
     rescore_multiplier: int = 4  # dtypes with rescore rank the best k x this by sign again
     scoring_workers: int | None = None  # processes that score; None: one a core, at most 4
 
@@ -147,6 +146,7 @@ class EvaluationSettings(Measurement):
 
     tasks: list[str] = field(default_factory=list)  # empty: no evaluation
     before: bool = True  # also measure the untouched backbone
+    after_stages: bool = True  # also measure what each stage but the last hands on
     tolerance: float = 0.02  # share of the whole model's score that the recommended cut may lose
     max_bytes: int | None = None  # of a vector: recommend the best cut within it
     max_ms: float | None = None  # milliseconds a text in a batch: likewise

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from small_runs import (
     StopError,
     assert_close_weights,
     assert_equal_bits,
+    command,
     compose,
     lines_of,
     train,
@@ -24,7 +26,8 @@ from small_runs import (
 )  # fmt: skip
 
 from embedtrain.files.checkpoint_folder import StageFolder
-from embedtrain.files.scores import read_scores
+from embedtrain.files.scores import main_scores, read_scores
+from embedtrain.run.publish import evaluate_stage
 from embedtrain.run.run import Run
 from embedtrain.types import InputError
 
@@ -118,6 +121,21 @@ def test_a_stage_begins_with_the_weights_of_the_one_before(words, tmp_path):
     assert not torch.equal(published[name], fresh[name])
 
 
+def test_what_a_stage_hands_on_is_measured_and_changes_nothing(words, small_data, tmp_path, capsys):
+    measured = ["evaluation.tasks=[find]", f"evaluation.data_root={small_data}", "plan.pairs=[[2,16],[4,32]]"]
+    command("train", *words, *measured, "name=measured")
+    shown = capsys.readouterr().out
+    train([*words, measured[-1], "name=plain"])
+    assert_equal_bits(weights(tmp_path / "measured"), weights(tmp_path / "plain"))
+    scores = main_scores(read_scores(tmp_path / "measured/scores.jsonl"))
+    assert {score.step for score in scores} == {0, 3, 7}
+    cells = {(2, 16), (4, 32)}
+    after = [score.value for score in scores if score.step == 3 and (score.layer, score.dim) in cells]
+    assert f"mean of 2 after masked: {100 * sum(after) / 2:.1f}" in shown
+    settings = compose([*words, *measured, "name=left-out", "evaluation.after_stages=false"])
+    assert evaluate_stage(SimpleNamespace(settings=settings, final_step=3), "masked") is None
+
+
 def test_two_ranks_run_both_stages_and_scores_are_those_of_the_whole_run(
     processes, words, calm, small_data, tmp_path
 ):
@@ -130,7 +148,7 @@ def test_two_ranks_run_both_stages_and_scores_are_those_of_the_whole_run(
     assert done.returncode == 0, done.stderr[-3000:]
     for two in (tmp_path / "torchrun", tmp_path / "lightning"):
         assert_close_weights(two, tmp_path / "one")
-        assert {score.step for score in read_scores(two / "scores.jsonl")} == {0, 7}
+        assert {score.step for score in read_scores(two / "scores.jsonl")} == {0, 3, 7}
         for stage in ("", FIRST):
             for mine, theirs in zip(lines_of(two / stage), lines_of(tmp_path / "one" / stage), strict=True):
                 assert mine == pytest.approx(theirs, rel=1e-4, abs=1e-4)

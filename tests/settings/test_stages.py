@@ -3,6 +3,7 @@
 import pytest
 from small_runs import compose
 
+from embedtrain.data.entries import entries_of
 from embedtrain.settings.stages import stages_of
 from embedtrain.types import InputError
 
@@ -37,6 +38,15 @@ def test_options_by_name_settings_merged_values_replaced():
     assert two.settings.queue.target.endswith(".Queue")
     assert three.settings.plan.settings == {"dims": [8, 384]}
     assert three.settings.eval_during is None
+
+
+def test_a_stage_has_prompts_of_its_own_by_its_data():
+    one, two = staged(
+        "{name: one, data: {train: [{source: weak.jsonl, prompts: {query: 'ask: '}}]}}",
+        "{name: two, data: {train: [{source: hard.jsonl, prompts: {query: 'find: ', document: ''}}]}}",
+    )
+    prompts = [entry.read["prompts"] for each in (one, two) for entry in entries_of(each.settings.data.train)]
+    assert prompts == [{"query": "ask: "}, {"query": "find: ", "document": ""}]
 
 
 @pytest.mark.parametrize(
