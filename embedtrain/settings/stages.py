@@ -75,11 +75,16 @@ def stages_of(settings: TrainSettings) -> list[StageSettings]:
 
 
 def _check_texts(settings: TrainSettings, given_: Sequence[str], where: str) -> None:
-    """Refuse groups of contrastive training that are set for a step that would ignore them."""
+    """Refuse groups of contrastive training that are set for a step that would ignore them, and FSDP.
+
+    Heads and decoders look tokens up in the backbone's embeddings, which no rank of FSDP has whole.
+    """
     steps = {option("step", name)[TARGET]: name for name in (*OF_TEXTS, "simcse")}
     step = steps.get(settings.step.target)
     unread = ("mining",) if step == "simcse" else OF_PAIRS if step else ()
     set_ = [name for name in given_ if name in unread and getattr(settings, name) is not None]
+    if step not in (None, "simcse") and settings.trainer.shard:
+        raise InputError(f"step={step} needs whole weights on each rank: use it without trainer.shard")
     if set_:
         raise InputError(
             f"{where}{set_[0]} is of pairs, and step={step} reads texts alone: leave out {', '.join(set_)}, "

@@ -8,7 +8,7 @@ from small_runs import compose, without, write_rows
 from transformers import AutoTokenizer
 
 from embedtrain.run.run import Run
-from embedtrain.settings.stages import stages_of
+from embedtrain.settings.stages import OF_TEXTS, stages_of
 from embedtrain.types import InputError
 
 
@@ -98,3 +98,14 @@ def test_groups_of_pairs_are_refused_for_a_masked_stage(word, small_run):
     with pytest.raises(InputError, match=rf"^stages\[0\].*{group} is of pairs"):
         stages_of(compose([*words, entries]))
     assert len(stages_of(compose([*words, word, "stages=[{name: a, step: masked}, {name: b}]"]))) == 2
+
+
+@pytest.mark.parametrize("step", OF_TEXTS)
+def test_weights_spread_over_ranks_are_refused_for_texts_alone(step, small_run):
+    words = [*small_run, "name=x", "trainer.shard=true"]
+    said = f"step={step} needs whole weights on each rank: use it without trainer.shard"
+    with pytest.raises(InputError, match=f"^{said}"):
+        stages_of(compose([*words, f"step={step}"]))
+    with pytest.raises(InputError, match=rf"^stages\[0\]: {said}"):
+        stages_of(compose([*words, f"stages=[{{name: a, step: {step}}}, {{name: b}}]"]))
+    assert stages_of(compose([*words, "step=simcse"]))

@@ -112,15 +112,7 @@ class TextStep:
         """All of it is in `module`."""
 
     def loss(self, batch: Any, context: Context) -> Tensor:  # noqa: ANN401
-        """The weighted mean over all that is predicted on all ranks.
-
-        Raises:
-            InputError: if the weights are spread over ranks.
-        """
-        if context.agree is not None:
-            raise InputError(
-                f"step={self._step} needs whole weights on each rank: use it without trainer.shard"
-            )
+        """The weighted mean over all that is predicted on all ranks."""
         shares = self._shares(context.chosen)
         done = min(context.step / self._steps, 1.0)
         losses = self.method.losses(batch, cast(Encoder, context.encoder), tuple(shares), done)
