@@ -13,6 +13,7 @@ from torch import Tensor
 from embedtrain.devices import device_of, placed
 from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.locks import only_thread
+from embedtrain.files.measured.cost import read_cost
 from embedtrain.files.measured.merge import Compared, Merge, Part, read_merge, write_merge
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.files.scores import read_scores
@@ -22,6 +23,7 @@ from embedtrain.model.folder.contract import tensors_hash
 from embedtrain.model.folder.describe import plain_weights
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.reporting.figures import save_heat_map
+from embedtrain.reporting.verdict.facts import Facts, Wanted
 from embedtrain.run.measure import check_measurement, grid, measure_speed
 from embedtrain.run.merging.ingredients import read_ingredients
 from embedtrain.run.merging.measured import Grid, measure_merged, measured_on
@@ -29,6 +31,7 @@ from embedtrain.run.merging.probe import RowProbe
 from embedtrain.run.models import name_of, run_folder
 from embedtrain.run.results.artefacts import index_of, show_leaderboard
 from embedtrain.run.results.story import story_of
+from embedtrain.run.results.verdict import changes_of, judge_facts
 from embedtrain.settings.compose import effective, given
 from embedtrain.settings.merge import MergeSettings
 from embedtrain.types import InputError, SubModel
@@ -125,6 +128,7 @@ class _Merging:
         parts = [part._replace(compared=one) for part, one in zip(found.parts, compared, strict=True)]
         done = found._replace(parts=tuple(parts), score=score)
         write_merge(self.folder.path, done)
+        self._judge()
         renew_card(self.folder.model, story_of(self.folder.path, self._index()))
         StageFolder(self.folder.path).finish(self.folder.model, self._step())
         return MergedRun(self.folder.path, done)
@@ -168,6 +172,22 @@ class _Merging:
         save_heat_map(folder / "heat_map.png", before, after, trained=encoder.trained)
         show_leaderboard(folder, after, encoder)
         return found
+
+    def _judge(self) -> None:
+        """Write verdict.json: tasks against the base, the cut to ship; no findings, whose cures train."""
+        encoder, folder, step = self.ingredients.encoder, self.folder.path, self._step()
+        wanted, scores = self.wanted, read_scores(self.folder.scores)
+        facts = Facts(
+            self.name,
+            step,
+            whole=SubModel(encoder.num_layers, encoder.width),
+            cost=read_cost(folder),
+            scores=[score for score in scores if score.step == step],
+            before=[score for score in scores if score.step == 0],
+            changes=changes_of(folder, step),
+            wanted=Wanted(wanted.tolerance, wanted.max_bytes, wanted.max_ms),
+        )
+        judge_facts(folder, facts)
 
     def _index(self) -> str:
         encoder = self.ingredients.encoder

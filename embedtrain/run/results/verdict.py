@@ -25,9 +25,14 @@ JUDGEMENT = Judgement(Resampling(resamples=1000))
 
 
 def judge(run: Run) -> Verdict:
-    """Write verdict.json and print its few lines."""
-    verdict = judged(facts_of(run))
-    write_verdict(run.folder.path, verdict)
+    """Write verdict.json of a training and print its few lines."""
+    return judge_facts(run.folder.path, facts_of(run))
+
+
+def judge_facts(folder: Path, facts: Facts) -> Verdict:
+    """Write verdict.json into a run folder and print its few lines."""
+    verdict = judged(facts)
+    write_verdict(folder, verdict)
     for line in verdict.lines:
         console.log(line)
     return verdict

@@ -11,6 +11,7 @@ from small_runs import command, flip
 
 import embedtrain
 from embedtrain.files.measured.merge import read_merge
+from embedtrain.files.measured.verdict import read_verdict
 from embedtrain.files.run_record import read_record
 from embedtrain.files.scores import read_scores
 from embedtrain.types import InputError
@@ -74,6 +75,15 @@ def test_an_average_is_a_run_folder_with_all_models_in_one_table(runs, tmp_path,
         assert part.compared.low <= part.compared.difference <= part.compared.high
         assert part.compared.difference == pytest.approx(merge.score - part.compared.score, abs=ROUNDED)
     assert "merged - this" in shown
+    verdict = read_verdict(tmp_path / "m")
+    (change,) = verdict.changes
+    whole = {
+        (score.step, score.layer, score.dim): score.value for score in scores if score.metric == "ndcg_at_10"
+    }
+    assert change.task == "find"
+    assert [change.before, change.after] == pytest.approx([whole[0, 4, 32], whole[4, 4, 32]], abs=ROUNDED)
+    assert verdict.lines[-1].startswith("ship: ")
+    assert not verdict.findings
     assert f"made of: {tmp_path}/m/merge.json" in shown
     base = [score for score in read_scores(runs / "a/scores.jsonl") if score.step == 0]
     assert [score.value for score in scores if score.step == 0] == [score.value for score in base]
