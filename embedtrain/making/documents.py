@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 HEADING = re.compile(r"^(#{1,6})\s+(.+?)\s*#*\s*$")
 ENDS = re.compile(r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]?[A-Z0-9À-Þ])|(?<=[。！？])")
+# Where no letter is a capital, a stop ends a sentence behind a word of three letters, or after a space.
+SMALL_ENDS = re.compile(r"(?:(?<=\w{3}[.!?؟।])|(?<=\s[.!?؟।]))[\"')\]]*\s+(?=\S)|(?<=[。！？])")
 # [text](target), [text][target] is left alone; [[target|text]] of wikis
 LINK = re.compile(
     r"(?<!!)\[([^\[\]]*)\]\(\s*<?([^()\s>]+)>?(?:\s+[\"'][^\"']*[\"'])?\s*\)|\[\[([^\[\]|]+)(?:\|([^\[\]]*))?\]\]"
@@ -86,8 +88,12 @@ def passages(document: Document, words: int) -> list[list[str]]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a paragraph: ended by . ! ? before a capital or a digit, or by 。！？."""
-    return [part.strip() for part in ENDS.split(text) if WORD.search(part)]
+    """The sentences of a paragraph: ended by . ! ? before a capital or a digit, or by 。！？.
+
+    A paragraph without capitals is written small throughout, or in a script that has none.
+    """
+    ends = SMALL_ENDS if text == text.lower() else ENDS
+    return [part.strip() for part in ends.split(text) if WORD.search(part)]
 
 
 def links(document: Document) -> list[Link]:

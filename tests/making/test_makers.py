@@ -63,6 +63,10 @@ def test_a_document_has_sections_paragraphs_and_sentences():
         "Yes.",
     ]
     assert sentences("3.5 cats, e.g. mine, eat.") == ["3.5 cats, e.g. mine, eat."]
+    assert sentences("cats, e.g. mine, eat . they sleep. do they?") == [
+        "cats, e.g. mine, eat .", "they sleep.", "do they?",
+    ]  # fmt: skip
+    assert sentences("القطة نائمة. هل تأكل؟ نعم.") == ["القطة نائمة.", "هل تأكل؟", "نعم."]
     assert sentences("猫は魚が好き。犬は肉。") == ["猫は魚が好き。", "犬は肉。"]
     found = [(link.target, link.paragraph[:9]) for link in links(CAT)]
     assert found == [("dog.md", "The cat s"), ("Bird", "Cats like")]
