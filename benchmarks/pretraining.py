@@ -17,7 +17,7 @@ training then took (its last start, of one that was stopped) is in the table. In
 queries of the difference to no pre-training, seeds averaged. Every finished run is left as it is, so the
 command goes on where it was stopped; `--work` belongs to one set of settings.
 
-Default: 3 seeds x 5 methods; about 3 x (4 x 300 + 5 x 150) CPU seconds and what scoring takes.
+Default: 3 seeds x 5 methods; about 3 x (4 x 150 + 5 x 60) CPU seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 from in_process import BACKBONE, spread, write  # sets threads up
-from numpy.typing import NDArray
+from ndcg import Values, ndcg, paired
 from tables import show
 
 # isort: split
@@ -43,9 +43,11 @@ from transformers import AutoModel, AutoTokenizer
 
 import embedtrain
 from embedtrain.data.dictionary import prepare
-from embedtrain.evaluation.per_item.stored import items_file, read_items
 from embedtrain.files.atomic import write_text
 from embedtrain.files.rows import read_rows
+from embedtrain.model.folder.export import load_encoder
+from embedtrain.training.trainer import auto_precision
+from embedtrain.types import SubModel
 
 METHODS: dict[str, str | None] = {
     "none": None, "masked": "masked", "masked_bow": "masked_bow", "smae": "smae", "dupmae": "dupmae",
@@ -154,7 +156,7 @@ def of_texts(given: argparse.Namespace, method: str, steps: int, backbone: Path,
         "plan": {"pairs": CUTS},
         "data": {"train": str(given.work / "data/texts.jsonl"), "batch_size": given.batch_size},
         "optim": {"lr": given.lr, "final_lr_share": 0.1},
-        "trainer": {"max_steps": steps, "precision": "32-true", "checkpoint_every_n_steps": 200},
+        "trainer": {"max_steps": steps, "precision": given.precision, "checkpoint_every_n_steps": 200},
         "evaluation": {"tasks": []},
     }
 
@@ -189,29 +191,27 @@ def measured(given: argparse.Namespace, method: str, seed: int) -> dict[str, Any
         "plan": {"pairs": CUTS},
         "data": {"train": str(given.work / "data/pairs.jsonl"), "batch_size": given.batch_size},
         "optim": {"lr": given.lr},
-        "trainer": {"max_steps": given.steps, "precision": "32-true", "checkpoint_every_n_steps": 200},
-        "evaluation": {"tasks": list(TASKS), "data_root": str(given.work / "data"), "before": False},
+        "trainer": {"max_steps": given.steps, "precision": given.precision, "checkpoint_every_n_steps": 200},
+        "evaluation": {"tasks": []},
     }
     trained(given, f"{method}_{seed}", contrastive)
+    scores = given.work / "scores" / f"{method}_{seed}.json"
+    if not scores.exists():
+        encoder, cuts = (
+            load_encoder(given.work / "runs" / f"{method}_{seed}/model"),
+            [SubModel(*cut) for cut in CUTS],
+        )
+        found = {task: ndcg(encoder, given.work / "data/retrieval" / task, cuts) for task in TASKS}
+        scores.parent.mkdir(exist_ok=True)
+        values = {task: {str(cut): list(all_) for cut, all_ in each.items()} for task, each in found.items()}
+        write_text(scores, json.dumps(values))
     return {"method": method, "seed": seed, "steps": steps, "cpu_seconds": round(cost, 1)}
 
 
-def by_query(given: argparse.Namespace, method: str, task: str, cut: Sequence[int]) -> NDArray[np.float64]:
+def by_query(given: argparse.Namespace, method: str, task: str, cut: Sequence[int]) -> Values:
     """nDCG@10 x 100 of each query, (seeds, queries)."""
-    rows = []
-    for seed in range(given.seeds):
-        run, cell = given.work / "runs" / f"{method}_{seed}", f"L{cut[0]}_D{cut[1]}"
-        path = items_file(run, task, step=given.steps, cell=cell, split="test")
-        found = read_items(path)
-        rows.append(100 * found.values[next(iter(found.about.statistics))][:, 0])
-    return np.array(rows)
-
-
-def interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    """95 % of the bootstrap over queries of a mean difference."""
-    draw = np.random.default_rng(0).integers(len(differences), size=(2000, len(differences)))
-    low, high = np.percentile(differences[draw].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+    files = [given.work / "scores" / f"{method}_{seed}.json" for seed in range(given.seeds)]
+    return np.array([json.loads(file.read_text("utf-8"))[task][str(SubModel(*cut))] for file in files])
 
 
 def table(given: argparse.Namespace) -> list[dict[str, Any]]:
@@ -226,11 +226,11 @@ def table(given: argparse.Namespace) -> list[dict[str, Any]]:
                 [*cuts, "mean"], [*scores, np.mean(scores, 0)], [*base, np.mean(base, 0)], strict=True
             )
             for cut, own, plain in pairs:
-                low, high = interval((own - plain).mean(0))
+                found = paired(plain.mean(0), own.mean(0))
                 row = {"task": task, "method": method, "cut": cut, "ndcg@10": round(float(own.mean()), 2)}
                 row["seeds"] = round(spread([fmean(one) for one in own]), 2)
-                row["difference"] = round(float((own - plain).mean()), 2)
-                row["95 %"] = "" if method == "none" else f"{low:+.2f} to {high:+.2f}"
+                row["difference"] = round(found.difference, 2)
+                row["95 %"] = "" if method == "none" else f"{found.low:+.2f} to {found.high:+.2f}"
                 rows.append(row)
     return rows
 
@@ -243,17 +243,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/pretraining"), help="folder of data and runs")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cpu-seconds", type=float, default=300.0, help="of each pre-training")
-    parser.add_argument("--steps", type=int, default=80, help="of the contrastive stage")
+    parser.add_argument("--cpu-seconds", type=float, default=150.0, help="of each pre-training")
+    parser.add_argument("--steps", type=int, default=60, help="of the contrastive stage")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--max-length", type=int, default=48)
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--precision", default="auto", help="of both trainings; scores are float32")
     parser.add_argument("--held-out", type=int, default=1500, help="articles that are only searched")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--tiny", action="store_true", help="shows that it runs: nothing else")
     parser.add_argument("--out", type=Path, help="default: results/pretraining.json; with --tiny none")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    if given.precision == "auto":
+        given.precision = auto_precision("cpu")
     given.methods = list(dict.fromkeys(["none", *given.methods]))
     given.work = given.work.resolve()
     if given.tiny:
