@@ -1,6 +1,6 @@
 """Merging: three runs on three data sets, each way to merge them, and their joint training, on one grid.
 
-    python benchmarks/merging.py --data-root DIR [--work DIR] [--steps 60] [--tiny]
+    python benchmarks/merging.py --data-root DIR [--work DIR] [--steps 40] [--tiny]
 
 all-MiniLM-L6-v2 is trained three times, at (2, 64), (4, 192) and (6, 384): on definitions and headwords of
 GCIDE, on STS-B (DIR/sts/stsbenchmark), and on texts of one intent (DIR/classification/banking77). The joint
@@ -205,10 +205,10 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/merging"), help="folder of data and runs")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument(
-        "--steps", type=int, default=60, help="of each run; the joint one has three times as many"
+        "--steps", type=int, default=40, help="of each run; the joint one has three times as many"
     )
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=48)
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--precision", default="auto", help="of training; scores are float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -92,7 +92,7 @@ def test_pairs_run(small, monkeypatch, wiki, real_data, tmp_path):
     words = ["--wiki", wiki, "--data-root", real_data, "--work", tmp_path / "w", "--out", tmp_path / "f.json"]
     started(monkeypatch, pairs, *words)
     found = json.loads((tmp_path / "f.json").read_text("utf-8"))
-    assert len(found["search"]) == 2 * (1 + len(pairs.MAKERS) * len(pairs.RATES))
+    assert len(found["search"]) == 2 * (1 + len(pairs.MAKERS) + len(pairs.RATES) - 1)
     assert [row["cut"] for row in found["test"]] == 2 * ["1 x 8", "4 x 32", "mean"]
 
 
