@@ -1,4 +1,4 @@
-"""Small tasks on local data that a study can afford after every training: one vector a text, encoded once."""
+"""Small tasks on local data that a study can afford after every training: each text encoded once."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from in_process import read  # first: it sets threads up before torch is importe
 
 # isort: split
 import torch
-import torch.nn.functional as F
 from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, ndcg_score
 from torch import Tensor
 
 from embedtrain.model.encoder import Encoder
+from embedtrain.types import SubModel
 
 Vectors = Callable[[Sequence[str]], Tensor]  # texts to unit rows
 Scores = dict[str, float]  # task -> score x 100
@@ -95,8 +95,13 @@ def search_task(folder: Path, limit: int | None) -> Task:
     for row in read(folder / "qrels.jsonl"):
         if row["query_id"] in line and row["corpus_id"] in column:
             gains[line[row["query_id"]], column[row["corpus_id"]]] = float(row["score"])
-    asked = gains.any(1)
     docs, texts = [row["text"] or row["title"] or "." for row in corpus], [row["text"] for row in queries]
+    return ranking_task(texts, docs, gains)
+
+
+def ranking_task(texts: Sequence[str], docs: Sequence[str], gains: Tensor) -> Task:
+    """Queries that rank documents of these gains (queries, documents): nDCG@10."""
+    asked = gains.any(1)
 
     def score(vectors: Vectors) -> float:
         found = vectors(texts) @ vectors(docs).T
@@ -124,14 +129,28 @@ def tasks(root: Path, names: Sequence[str], limit: int | None) -> dict[str, Task
 
 
 def measured(encoder: Encoder, wanted: Mapping[str, Task]) -> Scores:
-    """Every task at the full size, each distinct text encoded once."""
+    """Every task at the full size."""
+    full = SubModel(encoder.num_layers, encoder.width)
+    return {name: cells[full] for name, cells in measured_cells(encoder, wanted, [full]).items()}
+
+
+def measured_cells(
+    encoder: Encoder, wanted: Mapping[str, Task], subs: Sequence[SubModel], *, bfloat16: bool = False
+) -> dict[str, dict[SubModel, float]]:
+    """Every task at some cells, each distinct text encoded once, maybe with products in bfloat16."""
     place: dict[str, int] = {}
     for task in wanted.values():
         for text in task.texts:
             place.setdefault(text, len(place))
-    values = F.normalize(encoder.encode(list(place), [encoder.num_layers]).values[0], dim=-1)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        every = encoder.encode(list(place), [sub.layer for sub in subs])
+    found: dict[str, dict[SubModel, float]] = {name: {} for name in wanted}
+    for sub in subs:
+        values = every.at(sub)
 
-    def vectors(texts: Sequence[str]) -> Tensor:
-        return values[[place[text] for text in texts]]
+        def vectors(texts: Sequence[str], values: Tensor = values) -> Tensor:
+            return values[[place[text] for text in texts]]
 
-    return {name: 100 * task.score(vectors) for name, task in wanted.items()}
+        for name, task in wanted.items():
+            found[name][sub] = 100 * task.score(vectors)
+    return found

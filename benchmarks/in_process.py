@@ -28,7 +28,9 @@ from scipy.stats import ttest_1samp, wilcoxon
 from embedtrain.data.module import DataModule
 from embedtrain.files.rows import read_rows
 from embedtrain.model.encoder import Encoder
+from embedtrain.model.rotation.starts import MakesRotation
 from embedtrain.objective.plan import Plan
+from embedtrain.run.hooks import start_rotation
 from embedtrain.settings.commands import DataSettings, TrainerSettings
 from embedtrain.settings.places import package_path
 from embedtrain.training.callbacks.saving import SaveCheckpoints, TrainingProgress
@@ -84,8 +86,14 @@ def fit(
     steps: int | None = None,
     epochs: int = 1,
     guide_process: Processor | None = None,
+    precision: str = "32-true",
+    layer_decay: float = 1.0,
+    rotation: MakesRotation | None = None,
 ) -> Cost:
-    """Train `encoder` in place as `embedtrain-train` does, with AdamW, 10 % warm-up and linear decay."""
+    """Train `encoder` in place as `embedtrain-train` does, with AdamW, 10 % warm-up and linear decay.
+
+    `rotation` says how the one that the encoder has begins.
+    """
     logging.getLogger("embedtrain.data").setLevel(logging.WARNING)  # the same line for every training
     step = ContrastiveStep(loss, encoder.process, guide_process)
     with tempfile.TemporaryDirectory() as name:
@@ -100,15 +108,18 @@ def fit(
             collate=step.collate,
             validation_collate=step.validation_collate,
         )
-        how = TrainerSettings(accelerator="cpu", precision="32-true", log_every_n_steps=10**9)
+        how = TrainerSettings(accelerator="cpu", precision=precision, log_every_n_steps=10**9)
         trainer = make_trainer(how, folder=folder)
         left_out = (SaveCheckpoints, TrainingProgress)
         trainer.callbacks = [item for item in trainer.callbacks if not isinstance(item, left_out)]
         trainer.limit_val_batches = 0
         data.trainer = trainer
         data.setup("fit")
+        if rotation is not None:
+            start_rotation(rotation, data, trainer, encoder, seed)
         total = data.total_steps
-        module = TrainModule(encoder, step, plan, AdamW(lr=lr), total_steps=total, seed=seed)
+        optim = AdamW(lr=lr, layer_decay=layer_decay)
+        module = TrainModule(encoder, step, plan, optim, total_steps=total, seed=seed)
         begun, worked = time.perf_counter(), time.process_time()
         trainer.fit(module, datamodule=data)
         assert trainer.global_step == total, (trainer.global_step, total)

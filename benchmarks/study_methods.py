@@ -1,0 +1,235 @@
+"""The methods of study_2d.py: how each trains MiniLM, ours and sentence-transformers'.
+
+A method is a function of (setting, learning rate, seed, precision) to an encoder and what its training took.
+All have the same rows, steps, batch, warm-up, decay and clipping.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from in_process import BACKBONE, Cost, Row, fit  # first: it sets threads up before torch is imported
+
+# isort: split
+import pytorch_lightning as pl
+
+import embedtrain
+from embedtrain.model.encoder import Encoder
+from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.model.rotation.starts import MakesRotation
+from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
+from embedtrain.objective.losses.contrastive import InfoNCE
+from embedtrain.objective.losses.scored import CoSENT
+from embedtrain.objective.matryoshka import Objective
+from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Plan, Random2d
+from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
+from embedtrain.types import SubModel
+
+SIZES = tuple(SubModel(*size) for size in ((1, 32), (2, 64), (3, 96), (4, 192), (5, 256), (6, 384)))
+DIMS = (32, 64, 128, 256, 384)
+GRID = tuple(SubModel(layer, dim) for layer in range(1, 7) for dim in DIMS)
+CELLS = tuple(sorted({*SIZES, *GRID}))
+MAX_LENGTH = 128
+RATES = (1e-4, 2e-4, 4e-4)
+
+
+class Setting(NamedTuple):
+    """What is trained on."""
+
+    name: str
+    rows: Sequence[Row]
+    scored: bool  # CoSENT of scores, or InfoNCE of pairs
+    batch_size: int
+    steps: int
+
+
+class Asked(NamedTuple):
+    """One training."""
+
+    setting: Setting
+    lr: float
+    seed: int
+    precision: str
+
+
+class Clock:
+    """What this process took since it was made."""
+
+    def __init__(self) -> None:
+        self._begun, self._worked = time.perf_counter(), time.process_time()
+
+    def cost(self, steps: int) -> Cost:
+        """The cost of some steps, until now."""
+        return Cost(steps, time.perf_counter() - self._begun, time.process_time() - self._worked)
+
+
+Trains = Callable[[Asked], tuple[Encoder, Cost]]
+
+
+class Method(NamedTuple):
+    """How a method trains, and the rates that are tried."""
+
+    train: Trains
+    rates: Sequence[float] = RATES
+    seeded: bool = True  # whether a seed changes anything
+    cells: Sequence[SubModel] = CELLS  # that are scored
+
+
+def untouched(asked: Asked) -> tuple[Encoder, Cost]:
+    """The backbone as it comes."""
+    return load_encoder(BACKBONE, max_length=MAX_LENGTH), Cost(0, 0.0, 0.0)
+
+
+def rotated(asked: Asked) -> tuple[Encoder, Cost]:
+    """The backbone with the rotation that `embedtrain-rotate` chooses for each layer."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = written(asked.setting.rows, folder / "rows.jsonl")
+        loss = {"loss": "cosent"} if asked.setting.scored else {}
+        clock = Clock()
+        out = embedtrain.rotate(BACKBONE, rows, folder / "out", dims=list(DIMS), seed=asked.seed, **loss)
+        return load_encoder(out, max_length=MAX_LENGTH), clock.cost(0)
+
+
+def ours(
+    asked: Asked,
+    *,
+    plan: Callable[..., Plan],
+    distill: Callable[[], Distill] | None = None,
+    rotation: MakesRotation | None = None,
+    layer_decay: float = 1.0,
+) -> tuple[Encoder, Cost]:
+    """One model by a plan of ours, with what may help it."""
+    pl.seed_everything(asked.seed, verbose=False)
+    encoder = load_encoder(BACKBONE, max_length=MAX_LENGTH)
+    if rotation is not None:
+        layers = range(1, encoder.num_layers)
+        encoder.rotate(rotation.rotation(layers, encoder.width, asked.seed, None))
+    cost = trained(
+        encoder,
+        asked,
+        plan(num_layers=encoder.num_layers, width=encoder.width),
+        None if distill is None else distill(),
+        rotation=rotation,
+        layer_decay=layer_decay,
+    )
+    return encoder, cost
+
+
+def separate(asked: Asked, *, size: SubModel) -> tuple[Encoder, Cost]:
+    """A model of one size: cut out of the backbone first, then trained at its own depth and width."""
+    pl.seed_everything(asked.seed, verbose=False)
+    with tempfile.TemporaryDirectory() as name:
+        save_encoder(load_encoder(BACKBONE, max_length=MAX_LENGTH), Path(name) / "cut", size)
+        encoder = load_encoder(Path(name) / "cut", max_length=MAX_LENGTH)
+    return encoder, trained(encoder, asked, Full(num_layers=encoder.num_layers, width=encoder.width))
+
+
+def trained(
+    encoder: Encoder,
+    asked: Asked,
+    plan: Plan,
+    distill: Distill | None = None,
+    *,
+    rotation: MakesRotation | None = None,
+    layer_decay: float = 1.0,
+) -> Cost:
+    """The encoder trained in place."""
+    loss = CoSENT() if asked.setting.scored else InfoNCE()
+    return fit(
+        encoder,
+        BatchLoss(Objective(loss, distill)),
+        plan,
+        asked.setting.rows,
+        batch_size=asked.setting.batch_size,
+        lr=asked.lr,
+        seed=asked.seed,
+        steps=asked.setting.steps,
+        precision=asked.precision,
+        layer_decay=layer_decay,
+        rotation=rotation,
+    )
+
+
+def peer(asked: Asked, *, every: bool) -> tuple[Encoder, Cost]:
+    """Matryoshka2dLoss: all layers and dims at every step, or drawn as by default."""
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import (
+        CoSENTLoss,
+        Matryoshka2dLoss,
+        MultipleNegativesRankingLoss,
+    )
+
+    setting = asked.setting
+    model = SentenceTransformer(BACKBONE, device="cpu")
+    model.max_seq_length = MAX_LENGTH
+    inner = CoSENTLoss(model) if setting.scored else MultipleNegativesRankingLoss(model)
+    drawn = {"n_layers_per_step": -1, "n_dims_per_step": -1} if every else {}
+    loss = Matryoshka2dLoss(model, inner, matryoshka_dims=sorted(DIMS, reverse=True), **drawn)
+    columns = ("sentence1", "sentence2", "score") if setting.scored else ("query", "positive")
+    table = Dataset.from_list([{column: row[column] for column in columns} for row in setting.rows])
+    with tempfile.TemporaryDirectory() as folder:
+        settings = SentenceTransformerTrainingArguments(
+            output_dir=folder,
+            max_steps=setting.steps,
+            per_device_train_batch_size=setting.batch_size,
+            dataloader_drop_last=True,
+            learning_rate=asked.lr,
+            lr_scheduler_type="linear",
+            warmup_steps=math.ceil(0.1 * setting.steps),
+            weight_decay=0.01,
+            max_grad_norm=1.0,
+            seed=asked.seed,
+            bf16=asked.precision == "bf16-mixed",
+            use_cpu=True,
+            save_strategy="no",
+            eval_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            logging_steps=max(1, setting.steps // 5),
+            dataloader_pin_memory=False,
+        )
+        trainer = SentenceTransformerTrainer(model=model, args=settings, train_dataset=table, loss=loss)
+        clock = Clock()
+        trainer.train()
+        cost = clock.cost(trainer.state.global_step)
+        assert cost.steps == setting.steps, (cost.steps, setting.steps)
+        model.save_pretrained(f"{folder}/model")
+        return load_encoder(f"{folder}/model", max_length=MAX_LENGTH), cost
+
+
+def written(rows: Sequence[Row], path: Path) -> Path:
+    """The rows as a file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+METHODS: Mapping[str, Method] = {
+    "untouched": Method(untouched, rates=(0.0,), seeded=False),
+    "rotated": Method(rotated, rates=(0.0,)),
+    **{
+        f"separate_{size}": Method(partial(separate, size=size), rates, cells=(size,))
+        for size, rates in zip(SIZES, [(2e-4, 4e-4)] * 4 + [(1e-4, 2e-4)] * 2, strict=True)
+    },
+    "mrl": Method(partial(ours, plan=partial(Dims, dims=DIMS))),
+    "two_dmse": Method(partial(ours, plan=partial(Random2d, dims=DIMS), distill=LayerKL)),
+    "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
+    "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
+    "ours": Method(
+        partial(ours, plan=partial(FixedPairs, pairs=SIZES), layer_decay=1.35), (4e-5, 6e-5, 9e-5)
+    ),
+    "peer": Method(partial(peer, every=True)),
+    "peer_default": Method(partial(peer, every=False)),
+}

@@ -1,0 +1,190 @@
+"""What study_2d.py found: tables and a picture for docs/study.md, from the files of the runs alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from study_methods import GRID, METHODS, SIZES
+
+from embedtrain.evaluation.comparing.families import between_seeds, over_seeds
+from embedtrain.reporting.figures import save_heat_map
+from embedtrain.types import Score, SubModel
+
+PAGE = Path(__file__).parent.parent / "docs" / "study.md"
+PICTURE = PAGE.parent / "images" / "study.png"
+BEGIN, END = "<!-- table: made by benchmarks/study_2d.py --tables -->\n", "<!-- end -->\n"
+SEPARATE = "separate"
+BEST = "ours"
+AGAINST = (SEPARATE, "peer", "pairs")
+WORDS = {
+    "untouched": "untouched", "rotated": "untouched + rotation", SEPARATE: "a separate model for each size",
+    "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
+    "ours": "**ours**", "peer": "`Matryoshka2dLoss`, all layers and dims",
+    "peer_default": "`Matryoshka2dLoss`, defaults",
+}  # fmt: skip
+SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
+TASKS = {"stsb": "STS-B", "sickr": "SICK-R", "dictionary": "reverse dictionary", "cranfield": "Cranfield"}
+Run = dict[str, Any]
+Scores = dict[str, dict[int, dict[str, float]]]  # task -> seed -> cell -> score
+
+
+def write_page(results: Path) -> None:
+    """The tables into docs/study.md, and the picture, where there are runs."""
+    runs = [json.loads(file.read_text("utf-8")) for file in sorted(results.glob("*.json"))]
+    parts = [part for name in SETTINGS for part in of_setting(name, runs)]
+    if not parts or not PAGE.is_file():
+        return
+    head, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    PAGE.write_text(f"{head}{BEGIN}\n" + "\n".join(parts) + f"\n{END}{tail}", "utf-8")
+    draw(runs)
+
+
+def of_setting(name: str, runs: Sequence[Run]) -> list[str]:
+    """The parts of the page on one setting; none without a run that was scored on its test set."""
+    mine = [run for run in runs if run["setting"] == name and run["precision"] == "bf16-mixed"]
+    tests = {method: found for method in WORDS if (found := tested(method, mine))}
+    if not tests:
+        return []
+    return [
+        f"## {SETTINGS[name]}\n",
+        scores_table(name, tests, mine),
+        *differences(name, tests),
+        others_table(name, tests),
+        rates_table(mine),
+    ]
+
+
+def tested(method: str, runs: Sequence[Run]) -> Scores:
+    """The test scores of a method, those of separate models put together; seeds that all of these have."""
+    names = [f"{SEPARATE}_{size}" for size in SIZES] if method == SEPARATE else [method]
+    parts = [
+        {run["seed"]: run["test"] for run in runs if run["method"] == name and "test" in run}
+        for name in names
+    ]
+    seeds = set.intersection(*(set(part) for part in parts))
+    found: Scores = {}
+    for seed in sorted(seeds):
+        for part in parts:
+            for task, cells in part[seed].items():
+                found.setdefault(task, {}).setdefault(seed, {}).update(cells)
+    return found
+
+
+def scores_table(name: str, tests: Mapping[str, Scores], runs: Sequence[Run]) -> str:
+    """Sizes and means of every method on the setting's own test set."""
+    head = ["method", "rate", *(f"({size.layer}, {size.dim})" for size in SIZES)]
+    rows = [[*head, "mean of six", "mean of 30", "CPU-s"]]
+    for method, scores in tests.items():
+        by_seed = scores[name].values()
+        cells = [spread([one[str(size)] for one in by_seed]) for size in SIZES]
+        six = spread([mean(one, SIZES) for one in by_seed])
+        grid = "" if method == SEPARATE else spread([mean(one, GRID) for one in by_seed])
+        rows.append([WORDS[method], *rate_and_cost(method, runs, [*cells, six, grid])])
+    title = f"{TASKS[name]} test x 100, mean over seeds ± standard deviation:\n\n"
+    return title + table(rows)
+
+
+def rate_and_cost(method: str, runs: Sequence[Run], middle: list[str]) -> list[str]:
+    """The rate that dev chose, what is between, and the CPU-seconds of training all sizes once."""
+    names = [name for name in METHODS if name == method or name.startswith(f"{method}_L")]
+    found = [[run for run in runs if run["method"] == name and "test" in run] for name in names]
+    rates = sorted({run["lr"] for some in found for run in some})
+    seconds = sum(fmean(run["cpu_seconds"] for run in some) for some in found)
+    rate = " ... ".join(f"{one:g}" for one in ([rates[0], rates[-1]] if len(rates) > 1 else rates))
+    return ["" if rates == [0.0] else rate, *middle, f"{seconds:.0f}"]
+
+
+def differences(name: str, tests: Mapping[str, Scores]) -> list[str]:
+    """Ours minus others: each size, both means, with intervals over seeds."""
+    if BEST not in tests:
+        return []
+    mine, rows = tests[BEST][name], [["ours minus", *map(str, SIZES), "mean of six", "mean of 30"]]
+    for other in (one for one in AGAINST if one in tests):
+        theirs, line = tests[other][name], [WORDS[other]]
+        for cells in (*((size,) for size in SIZES), SIZES, GRID):
+            if other == SEPARATE and cells is GRID:
+                line.append("")
+                continue
+            sides = [{str(seed): mean(one, cells) for seed, one in side.items()} for side in (theirs, mine)]
+            line.append(difference(*sides))
+        rows.append(line)
+    return ["Differences, with 95 % t intervals over paired seeds:\n\n" + table(rows)]
+
+
+def difference(first: Mapping[str, float], second: Mapping[str, float]) -> str:
+    """Second minus first, with its interval where there are seeds."""
+    shared = [seed for seed in first if seed in second]
+    if len(shared) < 2:
+        return f"{fmean(second.values()) - fmean(first.values()):+.1f}"
+    found = between_seeds({one: first[one] for one in shared}, {one: second[one] for one in shared})
+    return f"{found.difference:+.1f} ({found.low:+.1f} ... {found.high:+.1f})"
+
+
+def others_table(name: str, tests: Mapping[str, Scores]) -> str:
+    """The mean of the six sizes on the test sets of other tasks."""
+    tasks = [task for task in TASKS if task != name]
+    rows = [["method", *(TASKS[task] for task in tasks)]]
+    for method, scores in tests.items():
+        found = [scores.get(task, {}).values() for task in tasks]
+        rows.append(
+            [WORDS[method], *(spread([mean(one, SIZES) for one in by]) if by else "" for by in found)]
+        )
+    return "Mean of the six sizes on what it was not trained for:\n\n" + table(rows)
+
+
+def rates_table(runs: Sequence[Run]) -> str:
+    """What chose the rates: development scores of seed 0."""
+    rows = [["method", "rate", "mean of six, dev", "mean of 30, dev", "(6, 384), dev"]]
+    for method in METHODS:
+        for run in sorted((run for run in runs if run["method"] == method), key=lambda run: run["lr"]):
+            if run["seed"] or not run["lr"]:
+                continue
+            (cells,) = run["dev"].values()
+            whole = len(cells) > 1
+            means = [f"{mean(cells, SIZES):.1f}", f"{mean(cells, GRID):.1f}"] if whole else ["", ""]
+            last = f"{cells['L6_D384']:.1f}" if whole else f"own size: {next(iter(cells.values())):.1f}"
+            rows.append([f"`{method}`", f"{run['lr']:g}", *means, last])
+    return "Development scores of seed 0, which chose the rates:\n\n" + table(rows)
+
+
+def mean(cells: Mapping[str, float], subs: Iterable[SubModel]) -> float:
+    """The mean over some cells."""
+    return fmean(cells[str(sub)] for sub in subs)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation, the mean alone of one."""
+    found = over_seeds(values)
+    return f"{found.mean:.1f}" + ("" if found.sd is None else f" ± {found.sd:.1f}")
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as Markdown, the first its head."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]) + "\n"
+
+
+def draw(runs: Sequence[Run]) -> None:
+    """Every cell untouched and by our best, seed 0, on STS-B test."""
+    sides = []
+    for method in ("untouched", BEST):
+        found = tested(method, [run for run in runs if run["setting"] == "stsb"]).get("stsb", {}).get(0, {})
+        sides.append([_score(cell, value) for cell, value in found.items() if named(cell) in GRID])
+    if all(sides):
+        save_heat_map(PICTURE, sides[0], sides[1], title="STS-B test, Spearman x 100")
+
+
+def _score(cell: str, value: float) -> Score:
+    sub = named(cell)
+    return Score("study", 0, "stsb", "test", sub.layer, sub.dim, "spearman", value / 100)
+
+
+def named(cell: str) -> SubModel:
+    """The sub-model of a name."""
+    layer, dim = cell.removeprefix("L").split("_D")
+    return SubModel(int(layer), int(dim))
