@@ -23,7 +23,7 @@ import pytorch_lightning as pl
 import embedtrain
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
-from embedtrain.model.rotation.starts import MakesRotation
+from embedtrain.model.rotation.starts import Linear, MakesRotation
 from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
@@ -37,7 +37,7 @@ DIMS = (32, 64, 128, 256, 384)
 GRID = tuple(SubModel(layer, dim) for layer in range(1, 7) for dim in DIMS)
 CELLS = tuple(sorted({*SIZES, *GRID}))
 MAX_LENGTH = 128
-RATES = (1e-4, 2e-4, 4e-4)
+RATES = (2e-4, 4e-4)  # at 5e-5 and 1e-4 every method that was tried had a lower mean
 
 
 class Setting(NamedTuple):
@@ -110,7 +110,7 @@ def ours(
     pl.seed_everything(asked.seed, verbose=False)
     encoder = load_encoder(BACKBONE, max_length=MAX_LENGTH)
     if rotation is not None:
-        layers = range(1, encoder.num_layers)
+        layers = range(1, encoder.num_layers + 1)
         encoder.rotate(rotation.rotation(layers, encoder.width, asked.seed, None))
     cost = trained(
         encoder,
@@ -228,7 +228,8 @@ METHODS: Mapping[str, Method] = {
     "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
     "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
     "ours": Method(
-        partial(ours, plan=partial(FixedPairs, pairs=SIZES), layer_decay=1.35), (4e-5, 6e-5, 9e-5)
+        partial(ours, plan=partial(FixedPairs, pairs=SIZES), rotation=Linear(), layer_decay=1.35),
+        (5e-5, 8e-5),
     ),
     "peer": Method(partial(peer, every=True)),
     "peer_default": Method(partial(peer, every=False)),

@@ -110,7 +110,11 @@ def start_rotation(
                 for layer, values in zip(found.layers, found.values, strict=True):
                     vectors[layer].append(values)
         return {
-            layer: axes(chosen.start, torch.cat([torch.empty(0, encoder.width), *some]), seed + layer)
+            layer: axes(
+                (layer == encoder.num_layers and chosen.last) or chosen.start,
+                torch.cat([torch.empty(0, encoder.width), *some]),
+                seed + layer,
+            )
             for layer, some in vectors.items()
         }
 

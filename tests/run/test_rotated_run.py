@@ -67,6 +67,19 @@ def test_principal_axes_are_those_of_the_vectors_that_training_begins_with(words
     assert not list(run.encoder.rotation.parameters())
 
 
+def test_a_free_map_trains_and_goes_on(words, tmp_path):
+    free = [*words, "rotation=linear", "rotation.sample=12", "rotation.lr=1e-2"]
+    run = train([*free, "name=whole"])
+    train_stopped([*free, "name=stopped"], 2)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    found, begun = matrices(tmp_path / "whole/model"), torch.eye(32)
+    moved = {name: float((matrix - begun).abs().max()) for name, matrix in found.items()}
+    assert (
+        1e-3 < moved["layer_4"] < 0.1 < moved["layer_2"]
+    )  # the last began as the identity, as axes the other
+    assert run.encoder.rotation.base.requires_grad
+
+
 def test_a_start_waits_for_a_stage_that_trains_vectors(words, tmp_path):
     lines = [{"text": f"the cat {n} sleeps on the mat"} for n in range(16)]
     texts = write_rows(tmp_path / "texts.jsonl", lines)

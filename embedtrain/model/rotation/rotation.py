@@ -3,7 +3,8 @@
 Similarities of whole vectors stay as they are; those of prefixes change, since a prefix of a rotated vector
 is another part of it. The map of layer l is R_l = H_1 ... H_F B_l: a fixed basis B_l with orthonormal rows,
 and F Householder reflections H_i = I - 2 v v' / v'v, v trained (AdaWidth, arXiv:2608.23862). It is orthogonal
-whatever v is, so no step of an optimiser and no penalty has to keep it so.
+whatever v is, so no step of an optimiser and no penalty has to keep it so. A `free` one trains B_l itself,
+which is a rotation at the start alone.
 
 Letters: M texts, L layers, F reflections, W coordinates that come, D that are given.
 """
@@ -23,16 +24,16 @@ from embedtrain.types import InputError
 
 FILE = "rotation.safetensors"  # in the folder of a model: a matrix (D, W) a layer, float32
 _NAME = "layer_"
-TOLERANCE = 1e-3  # of the products of rows that a file holds, which may have been cast
 
 
 class Rotation(nn.Module):
     """A map a layer; vectors of any other layer are only cut to the same width.
 
     Args:
-        bases: layer to B (D, W), orthonormal rows, all of one shape.
+        bases: layer to B (D, W), all of one shape; orthonormal rows, if the map is to be a rotation.
         vectors: (L, F, D), those of the reflections, layers ascending; none without reflections.
-        lr: learning rate of the reflections; that of the optimiser when none.
+        lr: learning rate of what is trained; that of the optimiser when none.
+        free: train the bases themselves, which then need not stay orthonormal.
         started: whether the bases are those that training, or use, begins with.
 
     Raises:
@@ -48,13 +49,18 @@ class Rotation(nn.Module):
         *,
         vectors: Tensor | None = None,
         lr: float | None = None,
+        free: bool = False,
         started: bool = True,
     ) -> None:
         super().__init__()
         self.layers, self.lr = tuple(sorted(bases)), lr
         if not bases or len({base.shape for base in bases.values()}) > 1:
             raise ValueError("a rotation needs matrices of one shape, one a layer")
-        self.register_buffer("base", torch.stack([bases[layer].float() for layer in self.layers]))
+        stacked = torch.stack([bases[layer].detach().float() for layer in self.layers])  # (L, D, W)
+        if free:
+            self.base = nn.Parameter(stacked)
+        else:
+            self.register_buffer("base", stacked)
         self.register_buffer("is_started", torch.tensor(started))
         self.width, self.taken = (int(size) for size in self.base.shape[1:])
         if vectors is not None and (len(vectors), vectors.shape[-1]) != (len(self.layers), self.width):
@@ -82,7 +88,7 @@ class Rotation(nn.Module):
         if layer not in self.layers:
             raise ValueError(f"layer {layer} is not rotated, those that are: {list(self.layers)}")
         place = self.layers.index(layer)
-        rotated = self.base[place].cpu().double()
+        rotated = self.base[place].detach().cpu().double()
         for vector in () if self.vectors is None else reversed(self.vectors[place].cpu().double().unbind()):
             rotated = rotated - (2.0 / (vector @ vector)) * torch.outer(vector, vector @ rotated)
         return rotated.float()
@@ -116,7 +122,7 @@ def read_rotation(folder: Path, again: str) -> dict[int, Tensor]:
         again: the cure for a damaged file.
 
     Raises:
-        InputError: when the file cannot be read, or holds anything but rows at right angles.
+        InputError: when the file cannot be read, or holds anything but finite matrices of one shape.
     """
     path = folder / FILE
     if not path.is_file():
@@ -124,8 +130,8 @@ def read_rotation(folder: Path, again: str) -> dict[int, Tensor]:
     with reading(path, again):
         found = load_file(path)
     named = {name.removeprefix(_NAME): matrix for name, matrix in found.items()}
-    if not all(layer.isdecimal() and is_orthonormal(matrix) for layer, matrix in named.items()):
-        raise InputError(f"{path} must hold matrices {_NAME}N with orthonormal rows. {again}")
+    if not all(layer.isdecimal() and is_finite(matrix) for layer, matrix in named.items()):
+        raise InputError(f"{path} must hold matrices {_NAME}N of finite numbers. {again}")
     if len({matrix.shape for matrix in named.values()}) > 1:
         raise InputError(f"{path} must hold matrices of one shape. {again}")
     return {int(layer): matrix for layer, matrix in sorted(named.items(), key=lambda item: int(item[0]))}
@@ -136,13 +142,9 @@ def padded(matrix: Tensor, width: int) -> Tensor:
     return F.pad(matrix, (0, width - matrix.shape[1]))
 
 
-def is_orthonormal(matrix: Tensor) -> bool:
-    """Whether rows of length one are at right angles, as far as a cast to 16 bits leaves it."""
-    if matrix.ndim != 2:
-        return False
-    wide = matrix.double()
-    one = torch.eye(len(wide), dtype=torch.float64)
-    return bool(((wide @ wide.T - one).abs() <= TOLERANCE).all())
+def is_finite(matrix: Tensor) -> bool:
+    """Whether it is a matrix, of finite numbers."""
+    return matrix.ndim == 2 and bool(matrix.isfinite().all())
 
 
 def combined(maps: Mapping[int, Tensor], layers: Sequence[int], width: int) -> dict[int, Tensor]:

@@ -29,6 +29,11 @@ class MakesRotation(Protocol):
         ...
 
     @property
+    def last(self) -> Start | None:
+        """What that of the last layer begins with, where it is another start."""
+        ...
+
+    @property
     def sample(self) -> int:
         """Texts whose vectors a start looks at."""
         ...
@@ -53,6 +58,8 @@ class Fixed:
         start: "pca", the principal axes of the layer's own vectors of training texts, the largest first; or
             "random".
         sample: texts whose vectors are looked at.
+        last: what the last layer begins with, "identity" for a backbone that was made for its whole width;
+            `start` when none.
 
     Raises:
         InputError: for a start or a number out of range.
@@ -60,14 +67,15 @@ class Fixed:
 
     start: Start = "pca"
     sample: int = 2048
+    last: Start | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        _check(self.start, self.sample)
+        _check(self.start, self.sample, self.last)
 
     def rotation(self, layers: Sequence[int], width: int, seed: int, own: Rotation | None) -> Rotation:
         """As `MakesRotation.rotation`."""
-        return _begun(self.start, layers, width, own)
+        return _begun((self.start, self.last), layers, width, own)
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,7 @@ class Householder:
         lr: learning rate of their vectors, whose coordinates begin near 1: a step turns a vector by at most
             about as many radians, whatever D is.
         sample: texts whose vectors a start by "pca" looks at.
+        last: as of `Fixed`.
 
     Raises:
         InputError: for a start or a number out of range.
@@ -89,23 +98,57 @@ class Householder:
     start: Start = "identity"
     lr: float = 0.01
     sample: int = 2048
+    last: Start | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        _check(self.start, self.sample)
+        _check(self.start, self.sample, self.last)
         if self.reflections < 2 or self.reflections % 2:
             raise InputError(f"reflections must be an even number of 2 or more, got {self.reflections}")
-        if not self.lr > 0:
-            raise InputError(f"lr must be above 0, got {self.lr}")
+        _above_zero(self.lr)
 
     def rotation(self, layers: Sequence[int], width: int, seed: int, own: Rotation | None) -> Rotation:
         """As `MakesRotation.rotation`; reflections come in equal pairs, of which each undoes the other."""
-        begun = _begun(self.start, layers, width, own)
+        begun = _begun((self.start, self.last), layers, width, own)
         generator = torch.Generator().manual_seed(seed)
         half = torch.randn(len(begun.layers), self.reflections // 2, begun.width, generator=generator)
         bases = dict(zip(begun.layers, begun.base, strict=True))
         pairs = half.repeat_interleave(2, dim=1)
         return Rotation(bases, vectors=pairs, lr=self.lr, started=bool(begun.is_started))
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A matrix a layer that is trained freely: begun as a rotation, it may stretch and mix coordinates.
+
+    Unlike a rotation it changes similarities of whole vectors too. It gives the exit of each layer weights of
+    its own, which the layers above do not read.
+
+    Args:
+        start: as of `Fixed`.
+        lr: learning rate of the matrices, which never decay.
+        sample: texts whose vectors a start by "pca" looks at.
+        last: as of `Fixed`.
+
+    Raises:
+        InputError: for a start or a number out of range.
+    """
+
+    start: Start = "pca"
+    lr: float = 1e-3
+    sample: int = 2048
+    last: Start | None = "identity"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        _check(self.start, self.sample, self.last)
+        _above_zero(self.lr)
+
+    def rotation(self, layers: Sequence[int], width: int, seed: int, own: Rotation | None) -> Rotation:
+        """As `MakesRotation.rotation`."""
+        begun = _begun((self.start, self.last), layers, width, own)
+        bases = dict(zip(begun.layers, begun.base, strict=True))
+        return Rotation(bases, lr=self.lr, free=True, started=bool(begun.is_started))
 
 
 def axes(start: Start, vectors: Tensor, seed: int) -> Tensor:
@@ -144,13 +187,21 @@ def random_axes(width: int, seed: int) -> Tensor:
     return uniform
 
 
-def _begun(start: Start, layers: Sequence[int], width: int, own: Rotation | None) -> Rotation:
+def _begun(
+    starts: tuple[Start, Start | None], layers: Sequence[int], width: int, own: Rotation | None
+) -> Rotation:
     had = {} if own is None else {layer: own.matrix(layer) for layer in own.layers}
-    return Rotation(combined(had, layers, width), started=start == "identity")
+    return Rotation(combined(had, layers, width), started=not {*starts} - {"identity", None})
 
 
-def _check(start: str, sample: int) -> None:
-    if start not in STARTS:
-        raise InputError(f"start must be one of {', '.join(STARTS)}, got {start!r}")
+def _above_zero(lr: float) -> None:
+    if not lr > 0:
+        raise InputError(f"lr must be above 0, got {lr}")
+
+
+def _check(start: str, sample: int, last: str | None) -> None:
+    for setting, value in (("start", start), ("last", last)):
+        if value not in STARTS and not (setting == "last" and value is None):
+            raise InputError(f"{setting} must be one of {', '.join(STARTS)}, got {value!r}")
     if sample < 2:
         raise InputError(f"sample must be 2 or more, got {sample}")

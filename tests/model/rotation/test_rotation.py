@@ -16,7 +16,7 @@ from embedtrain.model.folder.describe import weights_hash
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.folder.onnx import Graph
 from embedtrain.model.rotation.rotation import FILE, Rotation, read_rotation
-from embedtrain.model.rotation.starts import Fixed, Householder, axes, principal_axes, random_axes
+from embedtrain.model.rotation.starts import Fixed, Householder, Linear, axes, principal_axes, random_axes
 from embedtrain.types import InputError, SubModel
 
 EVERY = (1, 2, 3, 4)
@@ -78,6 +78,25 @@ def test_the_gradient_is_that_of_an_explicit_matrix():
     for one, other in zip(*ways, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(rotation.matrix(3).double(), explicit.detach(), rtol=0, atol=1e-6)
+
+
+def test_a_free_map_has_the_gradient_of_its_matrix_and_is_shipped_as_it_is(tiny_bert, tmp_path, sentences):
+    rotation = Linear().rotation(EVERY, 32, 0, None)
+    assert not rotation.is_started
+    rotation.start({layer: random_axes(32, layer) for layer in EVERY[:-1]})
+    assert torch.equal(rotation.matrix(4), torch.eye(32))
+    vectors = torch.randn(5, 32, generator=torch.Generator().manual_seed(2))
+    rotation(vectors, 2)[:, :8].sum().backward()
+    expected = torch.zeros(4, 32, 32)
+    expected[1, :8] = vectors.sum(0)
+    torch.testing.assert_close(rotation.base.grad, expected)
+    with torch.no_grad():
+        rotation.base.add_(rotation.base.grad)
+    assert off(rotation.matrix(2)) > 0.1
+    encoder = load_encoder(tiny_bert, pooling="mean", max_length=20)
+    encoder.rotate(rotation)
+    for sub in (SubModel(2, 8), SubModel(4, 32)):
+        assert_shipped(save_encoder(encoder, tmp_path / str(sub), sub), encoder, sentences, sub)
 
 
 def test_principal_axes_are_those_of_numpy():
@@ -186,8 +205,8 @@ def test_a_changed_rotation_is_named(encoder, tmp_path):
     save_file({name: value for name, value in whole.items() if name != "layer_1"}, folder / FILE)
     with pytest.raises(InputError, match=r"says rotation is \(1, 2, 4\) but the folder has \(2, 4\)"):
         load_encoder(folder)
-    save_file({**whole, "layer_2": whole["layer_2"] * 2}, folder / FILE)
-    with pytest.raises(InputError, match=r"must hold matrices layer_N with orthonormal rows"):
+    save_file({**whole, "layer_2": whole["layer_2"] / 0}, folder / FILE)
+    with pytest.raises(InputError, match=r"must hold matrices layer_N of finite numbers"):
         load_encoder(folder)
     (folder / FILE).unlink()
     with pytest.raises(InputError, match=r"says rotation is \(1, 2, 4\) but the folder has \(\)"):
@@ -217,6 +236,8 @@ def test_a_rotation_of_another_width_is_refused(encoder):
         (lambda: Householder(lr=0), "lr must be above 0, got 0"),
         (lambda: Householder(start="svd"), "start must be one of identity, pca, random, got 'svd'"),
         (lambda: Fixed(sample=1), "sample must be 2 or more, got 1"),
+        (lambda: Fixed(last="svd"), "last must be one of identity, pca, random, got 'svd'"),
+        (lambda: Linear(lr=0), "lr must be above 0, got 0"),
     ],
 )
 def test_bad_settings(make, message):
