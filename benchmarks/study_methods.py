@@ -25,6 +25,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.rotation.starts import Linear, MakesRotation
 from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
+from embedtrain.objective.distill.neighbours import NeighbourKL
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
@@ -228,7 +229,13 @@ METHODS: Mapping[str, Method] = {
     "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
     "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
     "ours": Method(
-        partial(ours, plan=partial(FixedPairs, pairs=SIZES), rotation=Linear(), layer_decay=1.35),
+        partial(
+            ours,
+            plan=partial(FixedPairs, pairs=SIZES),
+            distill=NeighbourKL,
+            rotation=Linear(),
+            layer_decay=1.35,
+        ),
         (5e-5, 8e-5),
     ),
     "peer": Method(partial(peer, every=True)),
