@@ -31,8 +31,9 @@ from transformers import ByT5Tokenizer
 from embedtrain.data.dictionary import prepare
 from embedtrain.data.module import DataModule
 from embedtrain.files.rows import read_rows
-from embedtrain.model.encoder import CPU_OVERHEAD, PACKED_WIDTH, Encoder
+from embedtrain.model.encoder import CPU_OVERHEAD, Encoder
 from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.inputs.groups import PACKED_WIDTH
 from embedtrain.model.inputs.micro_batches import CPU_MAX_TOKENS, micro_batches
 from embedtrain.model.inputs.packing import rows_of
 from embedtrain.model.inputs.tokenizer import TextTokenizer

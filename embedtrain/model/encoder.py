@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
-from typing import Generic, NamedTuple
+from typing import Generic
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.inputs.groups import MicroBatch, alone, cheaper, sharing
 from embedtrain.model.inputs.micro_batches import (
     CPU_MAX_TOKENS,
     DEVICE_MAX_TOKENS,
@@ -23,10 +24,10 @@ from embedtrain.model.inputs.micro_batches import (
     micro_batches,
     with_spans,
 )
-from embedtrain.model.inputs.packing import pack, rows_of, unpack
+from embedtrain.model.inputs.packing import pack, unpack
 from embedtrain.model.inputs.processor import LayeredBackbone, Reader
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.model.modes import evaluating
+from embedtrain.model.modes import casting_once, evaluating
 from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
 from embedtrain.model.rotation.rotation import Rotation
 from embedtrain.model.token_table import looked_up
@@ -35,7 +36,6 @@ from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubM
 
 # Tokens of padding that are worth one more micro-batch on a CPU (docs/training.md, Padding).
 CPU_OVERHEAD = 128
-PACKED_WIDTH = 64  # columns that a row of several texts has at most (docs/training.md, Padding)
 WINDOW = 16_384  # contents read and sorted at a time by `encode`, so that memory stays bounded
 
 Progress = Callable[[int, int], None]  # contents done, contents in all
@@ -57,6 +57,7 @@ class Encoder(nn.Module, Generic[B, P]):
         normalize: whether a shipped full model ends in a unit vector.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         packing: whether contents may share a row, each with attention inside itself. It changes no embedding.
+            None: while training on a CPU, where it saves tokens and the backbone can.
         trained: sub-models that training aimed at.
         source: name of the folder or hub model that this one came from.
         origin: the folder, file or hub name that its backbone was loaded from, for an adapter to find it.
@@ -80,7 +81,7 @@ class Encoder(nn.Module, Generic[B, P]):
         rotation: Rotation | None = None,
         normalize: bool = True,
         max_tokens: int | None = None,
-        packing: bool = False,
+        packing: bool | None = None,
         trained: Sequence[SubModel] = (),
         source: str = "",
         origin: str = "",
@@ -110,6 +111,7 @@ class Encoder(nn.Module, Generic[B, P]):
         self.source, self.origin = source, origin
         self.license, self.datasets = "", tuple[str, ...]()  # for the card
         self.agree: Callable[[int], int] | None = None
+        self._can_pack: bool | None = None  # not tried yet
 
     @property
     def num_layers(self) -> int:
@@ -154,7 +156,8 @@ class Encoder(nn.Module, Generic[B, P]):
         kept = tuple(sorted(set(layers)))
         inputs = with_spans(inputs)
         groups = self._groups(lengths_of(inputs))
-        with self._lookup(inputs, len(groups)):
+        once = nullcontext() if self.agree is not None else casting_once(self.device.type)
+        with self._lookup(inputs, len(groups)), once:
             parts = [self._embed(_rows(inputs, group.rows), kept, group) for group in groups]
         if self.agree is not None:
             parts += [self._idle(inputs, kept) for _ in range(self.agree(len(groups)) - len(groups))]
@@ -198,7 +201,7 @@ class Encoder(nn.Module, Generic[B, P]):
             return nullcontext()
         return looked_up(self.backbone.model, inputs.values)
 
-    def _embed(self, inputs: Inputs, layers: tuple[int, ...], group: _MicroBatch) -> Tensor:
+    def _embed(self, inputs: Inputs, layers: tuple[int, ...], group: MicroBatch) -> Tensor:
         """One micro-batch, (L, m, D)."""
         asked = self.asked(layers)
         if len(group.counts) == len(group.rows):  # no two share a row
@@ -239,20 +242,24 @@ class Encoder(nn.Module, Generic[B, P]):
         shape = (1, 1, *inputs.values.shape[2:])
         values = inputs.values.new_zeros(shape, device=self.device)
         single = Inputs(values, one > 0, one[0] * 0, np.array([[0, 1, 1]]))
-        embedded = self._embed(single, layers, _MicroBatch([0], [1], [1]))
+        embedded = self._embed(single, layers, MicroBatch([0], [1], [1]))
         return embedded[:, :0] + 0.0 * embedded.sum()
 
-    def _groups(self, lengths: Sequence[int]) -> list[_MicroBatch]:
+    def _groups(self, lengths: Sequence[int]) -> list[MicroBatch]:
         budget, overhead = self._budget()
-        alone = [[content] for content in range(len(lengths))]
-        shared = rows_of(lengths, min(PACKED_WIDTH, budget)) if self.packing else alone
-        widths = [sum(lengths[content] for content in row) for row in shared]
-        groups = []
-        for some in micro_batches(widths, budget, overhead):
-            rows = list(chain.from_iterable(shared[row] for row in some))
-            counts = [len(shared[row]) for row in some]
-            groups.append(_MicroBatch(rows, counts, [lengths[row] for row in rows]))
-        return groups
+        if self.packing is None and self.training and overhead is not None and self.agree is None:
+            self._can_pack = self._packs() if self._can_pack is None else self._can_pack
+            if self._can_pack:
+                return cheaper(lengths, budget, overhead)
+        return (sharing if self.packing else alone)(lengths, budget, overhead)
+
+    def _packs(self) -> bool:
+        try:
+            with torch.autocast(self.device.type, enabled=False):
+                self.backbone.expect_packing()
+        except InputError:
+            return False
+        return True
 
     def _budget(self) -> tuple[int, int | None]:
         """Tokens of a micro-batch, and what of padding is worth another one."""
@@ -263,14 +270,6 @@ class Encoder(nn.Module, Generic[B, P]):
     def _empty(self, layers: tuple[int, ...], count: int, device: torch.device) -> Tensor:
         wide = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32
         return torch.empty(len(layers), count, self.width, dtype=wide, device=device)
-
-
-class _MicroBatch(NamedTuple):
-    """What the backbone runs at a time."""
-
-    rows: list[int]  # numbers among all contents, those of the first row of tokens first
-    counts: list[int]  # contents of each row of tokens
-    lengths: list[int]  # real tokens of each content
 
 
 def _in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:

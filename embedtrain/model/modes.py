@@ -1,10 +1,11 @@
-"""Train and eval modes of modules."""
+"""Train and eval modes of modules, and the casts of autocast."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -18,3 +19,20 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def casting_once(device: str) -> Iterator[None]:
+    """While open, autocast (where it is on) casts each weight once, not once a forward; Lightning's does not.
+
+    Gradients of several forwards are then added up in 16 bits, as autocast does by default.
+    """
+    if not torch.is_autocast_enabled(device):
+        yield
+        return
+    torch.clear_autocast_cache()  # casts without gradient, or of the weights before a step
+    try:
+        with torch.autocast(device, dtype=torch.get_autocast_dtype(device), cache_enabled=True):
+            yield
+    finally:
+        torch.clear_autocast_cache()

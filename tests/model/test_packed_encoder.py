@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
@@ -119,7 +120,7 @@ def test_float32_is_right_to_rounding(tiny_modernbert, sentences):
 
 @pytest.mark.parametrize("max_tokens", [1, 40, 64, 150, 10_000])
 def test_the_budget_holds_and_the_order_stays(bert, sentences, max_tokens, monkeypatch):
-    monkeypatch.setattr("embedtrain.model.encoder.PACKED_WIDTH", 24)
+    monkeypatch.setattr("embedtrain.model.inputs.groups.PACKED_WIDTH", 24)
     monkeypatch.setattr(bert.packed, "max_tokens", max_tokens)
     seen = widths(bert.packed)
     tokens = bert.tokens(sentences * 3)  # some texts are longer than a row of several
@@ -136,7 +137,7 @@ def test_the_budget_holds_and_the_order_stays(bert, sentences, max_tokens, monke
 
 def test_texts_alone_in_their_rows_run_as_without_packing(bert, sentences, monkeypatch):
     given: list[object] = []
-    monkeypatch.setattr("embedtrain.model.encoder.PACKED_WIDTH", 32)
+    monkeypatch.setattr("embedtrain.model.inputs.groups.PACKED_WIDTH", 32)
     monkeypatch.setattr("embedtrain.model.backbone.positions.packed_inputs", lambda *_: pytest.fail("packed"))
     bert.packed.backbone.register_forward_pre_hook(lambda _module, args: given.append(args[0]))
     for texts in (sentences[:1], [sentences[2], sentences[5]], []):  # the two together are wider than a row
@@ -206,3 +207,71 @@ def test_a_model_that_cannot_pack_is_refused_when_it_is_loaded(tiny_bert, monkey
     with pytest.raises(InputError, match=r"cannot be packed with attn_implementation=sdpa: .*packing=false"):
         load_encoder(tiny_bert, packing=True)
     assert not load_encoder(tiny_bert).packing
+
+
+UNLIKE = [
+    "a cat",
+    "the old man plays the guitar in the house by the river",
+    "red",
+    "a dog runs to the tree",
+] * 8
+
+
+def test_training_on_a_cpu_packs_where_it_saves_tokens(tiny_bert, monkeypatch):
+    encoder = load_encoder(tiny_bert)
+    tokens = encoder.process(UNLIKE, "document")
+    seen = widths(encoder)
+    plain = encoder.eval()(tokens, LAYERS).values
+    apart = sum(rows * columns for rows, columns in seen)
+    for part in encoder.train().modules():
+        if isinstance(part, nn.Dropout):
+            part.p = 0.0
+    encoder(tokens, LAYERS)  # probes once
+    seen.clear()
+    packed = encoder(tokens, LAYERS).values
+    assert sum(rows * columns for rows, columns in seen) < 0.9 * apart
+    torch.testing.assert_close(packed, plain)
+    monkeypatch.setattr("embedtrain.model.backbone.packed_attention.DENSE", ("eager",))
+    other = load_encoder(tiny_bert).train()
+    assert other(tokens, LAYERS).values.isfinite().all()
+    assert other._can_pack is False
+
+
+def test_a_pass_without_gradient_draws_the_dropout_of_one_with_it(tiny_bert):
+    encoder = load_encoder(tiny_bert).train()
+    tokens = encoder.process(UNLIKE, "document")
+    torch.manual_seed(1)
+    with torch.no_grad():
+        first = encoder(tokens, LAYERS).values
+    torch.manual_seed(1)
+    assert torch.equal(encoder(tokens, LAYERS).values, first)
+
+
+def test_autocast_casts_a_weight_once_for_all_micro_batches(tiny_bert):
+    encoder = load_encoder(tiny_bert, max_tokens=32)
+    tokens = encoder.process(UNLIKE, "document")
+    weight = encoder.backbone.blocks[0].attention.self.query.weight
+    seen = []
+
+    class Casts(TorchDispatchMode):
+        def __torch_dispatch__(self, kind, types, args=(), kwargs=None):
+            if "_to_copy" in str(kind) and args[0].data_ptr() == weight.data_ptr():
+                seen.append(kind)
+            return kind(*args, **(kwargs or {}))
+
+    assert len(widths_run(encoder, tokens)) > 2
+    exact, _ = gradients(encoder, tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        with torch.no_grad():  # its casts have no gradient and must not be taken again
+            encoder(tokens, LAYERS)
+        with Casts():
+            values, grads = gradients(encoder, tokens)
+    assert len(seen) == 1
+    assert F.cosine_similarity(values, exact, dim=-1).min() > 0.999
+    assert grads["backbone.model.encoder.layer.0.attention.self.query.weight"].abs().sum() > 0
+
+
+def widths_run(encoder: Encoder, tokens: Inputs) -> list[tuple[int, int]]:
+    seen = widths(encoder)
+    encoder(tokens, LAYERS)
+    return seen

@@ -24,6 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from embedtrain.model.backbone.attention import Attention, attention_of, check_attention, probe
 from embedtrain.model.backbone.block_states import entering, kept_states, running
+from embedtrain.model.backbone.dropout import with_cheap_dropout
 from embedtrain.model.backbone.families import family_of, shorten
 from embedtrain.model.backbone.flash import Flash
 from embedtrain.model.backbone.loading import load_model
@@ -64,7 +65,7 @@ class Backbone(nn.Module):
         if self.pooler is not None:
             model.register_module("pooler", None)
             self.pooler.requires_grad_(False)
-        self.model = model
+        self.model = with_cheap_dropout(model)
         self.hidden_size: int = config.hidden_size
         self.num_layers = config.num_hidden_layers if self._family.shared else len(self.blocks)
         self.max_positions = max_positions(model, self._family)

@@ -63,7 +63,7 @@ def load_encoder(
     freeze_blocks: int = 0,
     gradient_checkpointing: bool = False,
     max_tokens: int | None = None,
-    packing: bool = False,
+    packing: bool | None = None,
     trust_remote_code: bool = False,
 ) -> Encoder:
     """The encoder of a sentence-transformers, embedtrain, adapter or plain Hugging Face folder, or hub name.
@@ -91,7 +91,8 @@ def load_encoder(
         gradient_checkpointing: keep less of each block and compute it again in backward: same gradients.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         packing: let short texts share a row of tokens, each with attention inside itself: the same
-            embeddings from fewer tokens. A probe refuses a model that cannot.
+            embeddings from fewer tokens. A probe refuses a model that cannot. None: while training on a CPU,
+            where it saves tokens and the model can.
         trust_remote_code: run the code that the folder brings along for its model or tokenizer (`auto_map`).
 
     Raises:

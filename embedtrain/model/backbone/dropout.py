@@ -1,0 +1,36 @@
+"""Dropout whose masks cost little on a CPU: 16 random bits decide on each number, four of one draw.
+
+torch draws a float of a sequential generator for each number there: 10 ns, against 2. A step of MiniLM on
+short texts spent 7 % of its time on that in float32, 10 % in bfloat16.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+LEVELS = 2**16
+M = TypeVar("M", bound=nn.Module)
+
+
+class Dropout(nn.Dropout):
+    """As torch's, `p` rounded to 1/65,536. The mask is a function of the default generator's seed."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Each number 0 or scaled up, so that its expectation stays; on other devices torch's own."""
+        dropped = round(self.p * LEVELS)
+        if not self.training or not 0 < dropped < LEVELS or given.device.type != "cpu":
+            return super().forward(given)
+        draws = torch.empty(-(-given.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        bits = draws.view(torch.int16)[: given.numel()].view(given.shape)
+        return given.mul(bits >= dropped - LEVELS // 2).mul_(LEVELS / (LEVELS - dropped))
+
+
+def with_cheap_dropout(model: M) -> M:
+    """The same model, every dropout module of torch's in it drawn in this way."""
+    for part in model.modules():
+        if type(part) is nn.Dropout and not part.inplace:
+            part.__class__ = Dropout
+    return model
