@@ -1,7 +1,9 @@
-"""Both sides of benchmarks/train_speed.py run at tiny size, and their losses are equal."""
+"""The benchmarks of speed run at tiny size, and both sides have equal losses and vectors."""
 
+import argparse
 import json
 
+import encode_speed
 import pytest
 import train_sides
 from train_sides import Work, run, without_dropout
@@ -43,3 +45,14 @@ def test_both_sides_have_the_same_losses(kind, rows, tiny_bert, tmp_path, monkey
     assert len(ours) == STEPS
     assert ours == pytest.approx(peer, abs=1e-3)
     assert ours[0] != pytest.approx(ours[-1], abs=1e-6), "training moved it"
+
+
+def test_both_sides_encode_to_the_same_vectors(tiny_bert, tmp_path):
+    given = argparse.Namespace(model=str(tiny_bert), parts=["texts", "query"], repeats=1, queries=1)
+    found = encode_speed.measured(given, ["a cat runs", "the red house", "a dog"], tmp_path)
+    assert {(row["dtype"], row["layers"]) for row in found["texts"]} == {
+        (dtype, layers) for dtype in ("float32", "bfloat16") for layers in (4, 2)
+    }
+    for row in found["texts"]:
+        assert row["difference"] < (1e-5 if row["dtype"] == "float32" else 0.05), row
+    assert [row["way"] for row in found["query"][1:]] == [f"layer {layer}" for layer in (4, 3, 2, 1)]
