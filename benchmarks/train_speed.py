@@ -10,8 +10,8 @@ float32, both train 20 steps without dropout at a constant learning rate: their 
 than 1e-3.
 
 `pairs` is ours on six (layer, dim) against Matryoshka2dLoss on all layers and dims, which are other losses;
-`defaults` is our precision and length left at their defaults against theirs. Each result is written at once to --out, and a
-row that is there is not measured again. Nothing passes or fails.
+`defaults` is our precision and length left at their defaults against theirs. Each result is written at once
+to --out, and a row that is there is not measured again. Nothing passes or fails.
 """
 
 from __future__ import annotations
