@@ -18,7 +18,7 @@ training then took (its last start, of one that was stopped) is in the table. In
 queries of the difference to no pre-training, seeds averaged. Every finished run is left as it is, so the
 command goes on where it was stopped; `--work` belongs to one set of settings.
 
-Default: 3 seeds x 5 methods; about 3 x (4 x 50 + 5 x 40) CPU seconds.
+Default: 3 seeds x 5 methods; about 3 x (4 x 40 + 5 x 30) CPU seconds.
 """
 
 from __future__ import annotations
@@ -244,8 +244,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/pretraining"), help="folder of data and runs")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cpu-seconds", type=float, default=50.0, help="of each pre-training")
-    parser.add_argument("--steps", type=int, default=40, help="of the contrastive stage")
+    parser.add_argument("--cpu-seconds", type=float, default=40.0, help="of each pre-training")
+    parser.add_argument("--steps", type=int, default=30, help="of the contrastive stage")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-4)
