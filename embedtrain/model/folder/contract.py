@@ -25,6 +25,7 @@ SINCE_5: dict[str, Any] = {"rotation": []}
 SINCE_4: dict[str, Any] = {"code": None, **SINCE_5}
 # By format: what its files meant by silence.
 ADDED = {2: {"default_prompt": None, **SINCE_4}, 3: SINCE_4, 4: SINCE_5}
+NAMED_SHORT = (2, 3)  # formats whose source may be the end of a local path that looks like a name of the hub
 PACKAGES = ("embedtrain", "torch", "transformers", "sentence-transformers")
 # Case, accents, digits, scripts, white space, unknown signs and the special words: where tokenizers differ.
 PROBE = "Élan, the 12 QUICK foxes' naïve_re-run: 北京 \t\n Ünïcode—🙂 [MASK] </s> supercalifragilistic"
@@ -89,6 +90,8 @@ def read_contract(folder: Path) -> Contract | None:
         if found != FORMAT and found not in ADDED:
             raise ValueError(f"its format is {found}, this version reads {FORMAT}")
         fields = {**ADDED.get(found, {}), **fields}
+        if found in NAMED_SHORT and fields["source"].count("/") == 1:
+            fields["source"] = f".../{fields['source']}"
         before, behind = fields["special_tokens"]
         parsed = {
             "trained": tuple(SubModel(int(layer), int(dim)) for layer, dim in fields["trained"]),

@@ -29,6 +29,7 @@ from embedtrain.model.folder.layout import Layout, read_layout
 from embedtrain.model.folder.parts import (
     Given,
     facts_of,
+    kept_width,
     longest_text,
     pooling_for,
     read_tokenizer,
@@ -137,7 +138,7 @@ def load_encoder(
         backbone,
         built,
         process,
-        width=layout.width,
+        width=kept_width(layout, built, backbone),
         rotation=rotation_of(layout),
         normalize=layout.normalize if normalize is None else normalize,
         max_tokens=max_tokens,
@@ -268,8 +269,7 @@ def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -
     assert contract.base is not None
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
     if dtype != contract.dtype:
-        said = "the adapters were trained on weights in %s, not %s, so the base is not compared"
-        LOG.warning(said, contract.dtype, dtype)
+        LOG.warning("adapters of weights in %s, not %s: the base is not compared", contract.dtype, dtype)
     elif (found := base_hash(backbone)) != contract.base.weights_hash:
         raise InputError(
             f"{layout.weights} is not the model that the adapters in {layout.adapter} were trained on: "

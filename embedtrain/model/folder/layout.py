@@ -115,7 +115,7 @@ def _width(folder: Path, width: int | None) -> int | None:
     if not isinstance(truncated, int) or (width is not None and width <= truncated):
         return width
     LOG.warning(
-        "%s: truncate_dim %d is the width of this model. embedtrain truncates before it normalises, so "
+        "%s: truncate_dim %d is the widest that vectors are. embedtrain truncates before it normalises, so "
         "vectors have length one; sentence-transformers truncates last. Remove truncate_dim there for all",
         folder / MODEL_SETTINGS,
         truncated,

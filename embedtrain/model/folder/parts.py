@@ -67,6 +67,14 @@ def stated_width(layout: Layout, own: Pooling, backbone: Backbone) -> dict[str, 
     return {"width": pooled_width(own, backbone.hidden_size) if layout.width is None else layout.width}
 
 
+def kept_width(layout: Layout, own: Pooling, backbone: Backbone) -> int | None:
+    """Leading coordinates that are kept; None for all, also where `truncate_dim` asks for more than there are."""
+    if layout.contract is not None or layout.width is None:
+        return layout.width
+    widest = pooled_width(own, backbone.hidden_size)
+    return layout.width if layout.width < widest else None
+
+
 def with_trained_layers(folder: Path, contract: Contract, layout: Layout) -> Contract:
     """The contract of a folder over which another program saved what it trained.
 

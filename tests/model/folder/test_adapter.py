@@ -144,7 +144,7 @@ def test_a_base_that_is_gone_or_another_is_refused(adapter, base, tmp_path):
 
 def test_a_base_in_another_dtype_is_taken_with_a_warning(adapter, caplog):
     encoder = load_encoder(adapter, dtype="bfloat16")
-    assert "were trained on weights in float32, not bfloat16" in caplog.text
+    assert "adapters of weights in float32, not bfloat16" in caplog.text
     assert next(encoder.backbone.parameters()).dtype == torch.bfloat16
 
 

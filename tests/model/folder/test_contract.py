@@ -152,3 +152,11 @@ def test_an_end_token_that_is_missing_is_named(tiny_llama, tmp_path):
     assert load_encoder(tmp_path / "model", pooling="mean").process.append_eos is False
     with pytest.raises(InputError, match="needs an end token; this tokenizer has none"):
         load_encoder(tmp_path / "model", pooling="eos")
+
+
+@pytest.mark.parametrize(("found", "expected"), [(3, ".../mine/model"), (FORMAT, "mine/model")])
+def test_an_older_source_is_not_passed_off_as_a_name_of_the_hub(saved, tmp_path, found, expected):
+    """Formats 2 and 3 had the last two names of a local folder there."""
+    path = changed(saved, tmp_path / "model", "embedtrain.json", set_to("source", "mine/model"))
+    changed(path, tmp_path / "older", "embedtrain.json", set_to("format", found))
+    assert read_contract(tmp_path / "older").source == expected

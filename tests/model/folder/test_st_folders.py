@@ -23,11 +23,14 @@ KINDS = {
         Dense(48, 32, activation_function=nn.GELU(), use_residual=True),
         Normalize(),
     ],
+    "truncation that cuts nothing": lambda: [Pooling(32, "mean"), Normalize()],
     "root of length": lambda: [Pooling(32, "mean_sqrt_len_tokens")],
     "concat": lambda: [Pooling(32, ("cls", "max", "lasttoken")), Normalize()],
     "concat in an order of its own": lambda: [Pooling(32, ("mean", "cls")), Dense(64, 24)],
     "normalised before": lambda: [Pooling(32, "mean"), Normalize(), Dense(32, 16), LayerNorm(16)],
 }
+
+SETTINGS = {"truncation that cuts nothing": {"truncate_dim": 64}}
 
 
 def written(folder: Path, source: Path, modules: list[nn.Module], **settings: object) -> Path:
@@ -50,7 +53,7 @@ def encoded(folder: Path, texts, name: str = "encode") -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_whole_folder_comes_back_as_it_was(tiny_bert, tmp_path, sentences, kind):
     torch.manual_seed(2)
-    path = written(tmp_path / "st", tiny_bert, KINDS[kind]())
+    path = written(tmp_path / "st", tiny_bert, KINDS[kind](), **SETTINGS.get(kind, {}))
     encoder = load_encoder(path)
     expected = encoded(path, sentences)
     assert encoder.width == expected.shape[1]
@@ -90,7 +93,7 @@ def test_default_prompt_and_truncation_are_kept_and_said(tiny_bert, tmp_path, se
     path = written(tmp_path / "st", tiny_bert, [Pooling(32, "mean")], truncate_dim=16, **settings)
     with caplog.at_level(logging.INFO):
         encoder = load_encoder(path)
-    assert "truncate_dim 16 is the width of this model" in caplog.text
+    assert "truncate_dim 16 is the widest that vectors are" in caplog.text
     assert "default_prompt_name 'document' is kept" in caplog.text
     save_encoder(encoder, tmp_path / "again")
     for name in ("encode", "encode_query", "encode_document"):
