@@ -68,7 +68,7 @@ def stated_width(layout: Layout, own: Pooling, backbone: Backbone) -> dict[str, 
 
 
 def kept_width(layout: Layout, own: Pooling, backbone: Backbone) -> int | None:
-    """Leading coordinates that are kept; None for all, also where `truncate_dim` asks for more than there are."""
+    """Leading coordinates that are kept; None for all, also where `truncate_dim` asks for more."""
     if layout.contract is not None or layout.width is None:
         return layout.width
     widest = pooled_width(own, backbone.hidden_size)
