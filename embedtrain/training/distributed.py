@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from embedtrain.ranks import rank, world_size
+from embedtrain.transfers import moved
 from embedtrain.types import Embeddings, Links
 
 
@@ -32,7 +33,7 @@ def shares(local: Links, device: torch.device) -> Shares:
     """What all ranks hold, in one message between devices."""
     mine = [len(local.content_ids), len(local.query), len(local.docs), len(local.known)]
     flags = [local.scores is not None, local.teacher is not None]
-    row = torch.tensor([[*mine, *map(int, flags)]], device=device)
+    row = moved(torch.tensor([[*mine, *map(int, flags)]]), device)
     texts, queries, docs, known, scores, teacher = gather_rows(row, [1] * world_size()).T.tolist()
     return Shares(texts, queries, docs, known, any(scores), any(teacher))
 
@@ -79,16 +80,19 @@ def gather_links(local: Links, held: Shares | None = None, *, device: torch.devi
         return local
     held = shares(local, device) if held is None else held
     texts, queries, docs = (sum(counts[: rank()]) for counts in held[:3])
-    moved = local.shifted(texts, queries, docs)
-    # all whole numbers travel in one message: nine small ones would cost more than their content
-    lengths = [[getattr(held, kind)[place] for kind in WHOLE.values()] for place in range(world_size())]
-    mine = torch.cat([getattr(moved, name) for name in WHOLE]).to(device)
-    packed = gather_rows(mine, [sum(row) for row in lengths]).cpu()
+    shifted = local.shifted(texts, queries, docs)
+    # all numbers travel in one message: ten small ones would cost more than their content
+    numbers = {name: kind for name, kind in NUMBERS.items() if getattr(held, name)}
+    kinds = WHOLE | numbers
+    lengths = [[getattr(held, kind)[place] for kind in kinds.values()] for place in range(world_size())]
+    mine = [getattr(shifted, name) for name in WHOLE]
+    mine += [_bits(getattr(local, name), getattr(held, kind)[rank()]) for name, kind in numbers.items()]
+    packed = gather_rows(moved(torch.cat(mine), device), [sum(row) for row in lengths]).cpu()
     parts = torch.split(packed, [length for row in lengths for length in row])
-    whole = {name: torch.cat(parts[place :: len(WHOLE)]) for place, name in enumerate(WHOLE)}
-    scores = _gather_numbers(local.scores, local.query, held.queries, device) if held.scores else None
-    teacher = _gather_numbers(local.teacher, local.docs, held.docs, device) if held.teacher else None
-    return moved._replace(**whole, scores=scores, teacher=teacher)
+    whole: dict[str, Any] = {name: torch.cat(parts[place :: len(kinds)]) for place, name in enumerate(kinds)}
+    for name in NUMBERS:
+        whole[name] = whole[name].view(torch.float64).float() if name in numbers else None
+    return shifted._replace(**whole)
 
 
 def mean_over_ranks(values: Tensor) -> Tensor:
@@ -110,7 +114,7 @@ def most_over_ranks(count: int, device: torch.device) -> int:
     """The largest of a number of every rank; all must ask."""
     if world_size() == 1:
         return count
-    most = torch.tensor([count], device=device)
+    most = moved(torch.tensor([count]), device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
     return int(most)
 
@@ -126,11 +130,13 @@ WHOLE = {  # the whole numbers of `Links`, and what each has one of
     "task": "queries",
     "rows": "queries",
 }
+NUMBERS = {"scores": "queries", "teacher": "docs"}  # float32, which some ranks may not have
 
 
-def _gather_numbers(part: Tensor | None, like: Tensor, counts: list[int], device: torch.device) -> Tensor:
-    none = torch.full(like.shape, torch.nan, dtype=torch.float32)
-    return gather_rows((none if part is None else part).to(device), counts).cpu()
+def _bits(part: Tensor | None, count: int) -> Tensor:
+    """Numbers as whole ones of as many bytes as others have, NaN where a rank has none."""
+    wide = torch.full((count,), torch.nan, dtype=torch.float64) if part is None else part.double()
+    return wide.view(torch.int64)
 
 
 def _sizes(rows: Tensor) -> list[int]:

@@ -57,6 +57,8 @@ class TrainModule(pl.LightningModule):
         self._noted: dict[str, Tensor | float] = {}
         self._reports: list[Report] = []  # of the batches since the last optimiser step
         self._most: Callable[[int], int] | None = None  # over the ranks that share the weights
+        self.tell: Callable[[torch.device], Tensor | None] = lambda _: None  # the other ranks, once a step
+        self.told: list[float] | None = None  # what all of them told at the last step
         self.train()  # a loaded backbone is in eval mode, and Lightning would leave its dropout off
 
     def configure_model(self) -> None:
@@ -141,9 +143,7 @@ class TrainModule(pl.LightningModule):
         if self._most is not None:
             average_gradients(self.parameters())
         norm = clip_gradients(self.parameters(), bound)
-        *finite, good = (
-            torch.stack([*(report.loss for report in self._reports), norm.detach()]).isfinite().tolist()
-        )
+        finite, good = self._looked_at(norm.detach())
         for report, fine in zip(self._reports, finite, strict=True):
             if not fine:
                 raise InputError(self._not_finite("loss", report.loss, report))
@@ -151,6 +151,18 @@ class TrainModule(pl.LightningModule):
             raise InputError(self._not_finite("gradient norm", norm, self._reports[-1]))
         self.note("grad_norm", norm.detach())
         self.note("lr", optimizer.param_groups[0]["lr"])
+
+    def _looked_at(self, norm: Tensor) -> tuple[list[bool], bool]:
+        """Whether each loss and the norm are finite; notes what other ranks told, by the same transfer."""
+        flags = torch.stack([*(report.loss for report in self._reports), norm]).isfinite()
+        counts = self.tell(self.device)
+        if counts is None:
+            *finite, good = flags.tolist()
+            return finite, good
+        every = torch.cat([flags.to(counts.dtype), counts]).tolist()
+        self.told = every[len(flags) :]
+        *finite, good = (bool(flag) for flag in every[: len(flags)])
+        return finite, good
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning has no narrower name for this
         """The optimiser over all that trains, its schedule advanced each optimiser step."""

@@ -5,11 +5,13 @@ import random
 
 import pytest
 import torch
+import torch.distributed as dist
 from fake_device import FAKE, fake_device
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
 from random_batches import random_links
 from small_runs import compose
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.objective.matryoshka import Objective
@@ -30,8 +32,11 @@ CASES = {
     "gradcache": ["gradcache=chunks", "gradcache.max_tokens=64"],
     "all": [*GUIDE, "queue=documents", "gradcache=chunks", "gradcache.max_tokens=64"],
     "decoder": ["pooling=mean"],
+    "packed": ["backbone.packing=true"],
+    "packed decoder": ["pooling=mean", "backbone.packing=true"],
 }
 MOST_WAITS, MOST_KERNELS = 1, 60  # of a step; of a chunk of similarities, six sub-models
+MOST_OF_RANKS = 3  # what each holds, their links, and with the losses whether one was asked to stop
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +72,7 @@ def step_of(rows, tiny_bert, tiny_llama, tmp_path, monkeypatch):
     monkeypatch.setattr(CPUAccelerator, "setup_device", lambda *_: None)
 
     def run(case, *words):
-        model = tiny_llama if case == "decoder" else tiny_bert
+        model = tiny_llama if "decoder" in case else tiny_bert
         chosen = [f"guide.path={model}"] if "guide=model" in CASES[case] else []
         made = Run(compose([
             "name=x", f"output_root={tmp_path}", f"backbone.path={model}", f"data.train={rows}",
@@ -95,7 +100,21 @@ def test_a_step_waits_once(case, step_of):
     assert sum(counts.waits.values()) <= MOST_WAITS, counts.waits
 
 
+@pytest.fixture
+def two_ranks():
+    """Lets this process be the first of two; the other has the same rows."""
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    yield
+    dist.destroy_process_group()
+
+
 @pytest.mark.parametrize("case", ["plain", "all"])
+def test_a_step_of_several_ranks_waits_thrice(case, step_of, two_ranks):
+    counts = step_of(case)
+    assert sum(counts.waits.values()) <= MOST_OF_RANKS, counts.waits
+
+
+@pytest.mark.parametrize("case", ["plain", "all", "packed"])
 def test_no_micro_batch_waits(case, step_of):
     few, many = step_of(case), step_of(case, "backbone.max_tokens=32")
     assert sum(many.kernels.values()) > 1.5 * sum(few.kernels.values()), "there are more micro-batches"

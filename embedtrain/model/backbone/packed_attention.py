@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedConfig
@@ -26,6 +25,7 @@ from transformers.masking_utils import (
 
 from embedtrain.model.backbone.families import family_of
 from embedtrain.model.inputs.packing import Packed, pack
+from embedtrain.transfers import moved
 from embedtrain.types import InputError, Inputs
 
 PackedForward = Callable[[Inputs | Packed], Tensor]
@@ -71,9 +71,12 @@ def ready_mask(config: PreTrainedConfig, tokens: Inputs, dtype: torch.dtype) -> 
     if whole and family_of(config).decoder:  # it then takes a kernel without a mask
         return {}
 
+    by_key = config._attn_implementation == "sdpa" and not family_of(config).decoder
+
     def of_kind(kind: str) -> object:
-        if whole and kind == "full_attention" and config._attn_implementation == "sdpa":
-            return None
+        if kind == "full_attention" and by_key:
+            # of the keys alone, for all queries: a table of columns x columns a text is never made
+            return None if whole else tokens.mask[:, None, None, :]
         make, given, skip = _maker(config, kind)
         states = torch.empty((*tokens.mask.shape, 0), dtype=dtype, device=tokens.mask.device)
         return make(config, states, **(given | {"attention_mask": tokens.mask, skip: False}))
@@ -211,18 +214,19 @@ def _gemma_overlay(window: int | None) -> Overlay:
 
 
 def _borders(packed: Packed) -> dict[str, Any]:
-    """Where texts, and the padding of each row, begin and end among all columns, for varlen kernels."""
-    first = packed.positions == 0
-    text = packed.text
-    padded = (text < 0) & F.pad(text[:, :-1] < 0, (1, 0))  # padding after padding
-    begins = (first & ~padded).flatten().nonzero().flatten()
-    ends = torch.tensor([text.numel()], device=text.device)
-    borders = torch.cat([begins, ends]).to(torch.int32)
+    """Where texts, and the padding of each row, begin and end among all columns, for varlen kernels.
+
+    All of it is known on the host: the device is not asked.
+    """
+    lengths = torch.tensor(packed.lengths)
+    every = torch.cat([packed.starts, packed.starts + lengths, torch.tensor([packed.text.numel()])])
+    borders = torch.unique(every)  # ascending
     longest = int(borders.diff().max())
+    there = moved(borders.to(torch.int32), packed.text.device)
     return {
         "attention_mask": None,
-        "cu_seq_lens_q": borders,
-        "cu_seq_lens_k": borders,
+        "cu_seq_lens_q": there,
+        "cu_seq_lens_k": there,
         "max_length_q": longest,
         "max_length_k": longest,
     }

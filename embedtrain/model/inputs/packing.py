@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from embedtrain.transfers import moved
 from embedtrain.types import Inputs
 
 
@@ -26,7 +27,7 @@ class Packed(NamedTuple):
     values: Tensor  # (R, W) int64
     text: Tensor  # (R, W) int64 number 0..M-1 of the text that a column belongs to, -1 on padding
     positions: Tensor  # (R, W) int64 place of a column in its text, 0 on padding
-    starts: Tensor  # (M,) int64 where each text begins among the R x W columns
+    starts: Tensor  # (M,) int64 of the host: where each text begins among the R x W columns
     lengths: tuple[int, ...]  # M real tokens of each text
     prompt_len: Tensor  # (M,) int64 as in `Inputs`
 
@@ -67,11 +68,11 @@ def pack(tokens: Inputs, counts: Sequence[int], lengths: Sequence[int]) -> Packe
     in_rows = before[ends] - before[ends - counts]  # (R,) tokens of each row
     width = int(in_rows.max())
     shift = np.arange(len(counts)) * width - before[ends - counts]
-    starts = torch.from_numpy(before[:-1] + np.repeat(shift, counts)).to(tokens.values.device)  # (M,)
+    starts = torch.from_numpy(before[:-1] + np.repeat(shift, counts))  # (M,)
     device = tokens.values.device
     place = tokens.mask.cumsum(1) - 1  # (M, T) of a real token in its text
     beyond = len(counts) * width  # one column more, which takes the padding and is cut off
-    target = (starts.unsqueeze(1) + place).masked_fill(~tokens.mask, beyond).flatten()
+    target = (moved(starts, device).unsqueeze(1) + place).masked_fill(~tokens.mask, beyond).flatten()
 
     def laid_out(values: Tensor, empty: int) -> Tensor:
         flat = torch.full((beyond + 1,), empty, dtype=torch.int64, device=device)
@@ -95,12 +96,10 @@ def unpack(packed: Packed, states: Sequence[Tensor], texts: Sequence[int]) -> tu
     """
     lengths = torch.tensor([packed.lengths[text] for text in texts]).unsqueeze(1)  # (m, 1)
     columns = torch.arange(int(lengths.max()))
-    device = packed.starts.device
-    mask = (columns < lengths).to(device)  # (m, T)
-    starts = packed.starts[torch.tensor(texts).to(device)].unsqueeze(1)
     # A column past the end of a short text may lie past the last row: its own last token instead.
-    within = torch.minimum(columns, lengths - 1).to(device)
-    index = (starts + within).flatten()
+    index = packed.starts[list(texts)].unsqueeze(1) + torch.minimum(columns, lengths - 1)  # (m, T)
+    mask = moved(columns < lengths, packed.values.device)
+    index = moved(index, packed.values.device).flatten()
     return [
         state.flatten(0, 1).index_select(0, index).view(*mask.shape, state.shape[-1]) for state in states
     ], mask

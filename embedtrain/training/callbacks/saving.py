@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import pytorch_lightning as pl
@@ -48,11 +49,16 @@ class SaveCheckpoints(Checkpoint):
         if trainer.val_check_batch is not None:
             steps = max(1, int(trainer.val_check_batch) // trainer.accumulate_grad_batches)
             trainer.val_check_batch = steps * trainer.accumulate_grad_batches
+        if isinstance(pl_module, TrainModule):
+            pl_module.tell = self.stop.sent
         self.stop.listen()
         self.stop.defer = True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Save when due; where validation comes next, after it: a resumed run would not repeat it.
+
+        Several ranks ask each other where the module looks at its losses, so that they wait for the device
+        once; a signal that comes after that is obeyed a step later.
 
         Raises:
             Stopped: when that was asked for, after saving.
@@ -61,7 +67,8 @@ class SaveCheckpoints(Checkpoint):
         done = trainer.fit_loop.batch_idx + 1
         validates = interval is not None and trainer.enable_validation and done % interval == 0
         if whole_step(trainer) and not validates:
-            self._save_if_due(trainer)
+            told = pl_module.told if isinstance(pl_module, TrainModule) else None
+            self._save_if_due(trainer, self.stop.agreed(told))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep the weights if they are the best so far; save when due.
@@ -73,10 +80,10 @@ class SaveCheckpoints(Checkpoint):
         if self.keeps_best and value is not None and float(value) > self.best_value:
             self.best_value = float(value)
             trainer.save_checkpoint(self.folder.best, weights_only=True)
-        self._save_if_due(trainer)
+        counts = self.stop.sent(trainer.strategy.root_device)
+        self._save_if_due(trainer, self.stop.agreed(None if counts is None else counts.tolist()))
 
-    def _save_if_due(self, trainer: pl.Trainer) -> None:
-        asked = self.stop.agreed(trainer.strategy.root_device)
+    def _save_if_due(self, trainer: pl.Trainer, asked: Signals | None) -> None:
         if asked or trainer.global_step % self.every == 0:
             self._save(trainer)
         if asked:

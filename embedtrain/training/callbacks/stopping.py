@@ -9,9 +9,11 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from embedtrain.ranks import world_size
 from embedtrain.training.distributed import sum_over_ranks
+from embedtrain.transfers import moved
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -65,12 +67,21 @@ class StopRequest:
             for number in self.signals:
                 signal.signal(number, self._note)
 
-    def agreed(self, device: torch.device) -> signal.Signals | None:
-        """The signal that any rank was sent, the same on all; every rank must ask after the same step."""
+    def sent(self, device: torch.device) -> Tensor | None:
+        """How many ranks were sent each signal, on the device; None for a rank alone, which knows by itself.
+
+        Every rank must ask after the same step.
+        """
         if world_size() == 1:
+            return None
+        return sum_over_ranks(
+            moved(torch.tensor([float(number == self.noted) for number in SIGNALS]), device)
+        )
+
+    def agreed(self, counts: Sequence[float] | None) -> signal.Signals | None:
+        """The signal that any rank was sent, the same on all, by the numbers of `sent` on the host."""
+        if counts is None:
             return self.noted
-        sent = torch.tensor([float(number == self.noted) for number in SIGNALS], device=device)
-        counts = sum_over_ranks(sent).tolist()
         return next((number for number, count in zip(SIGNALS, counts, strict=True) if count), None)
 
     def obey(self) -> None:

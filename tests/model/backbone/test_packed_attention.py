@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 import transformers.integrations.flash_attention as flash_code
+from fake_device import FAKE, fake_device
 from slow_flash import slow_flash
 from tiny_models import some_tokens, tiny_config, tiny_model
 from torch import Tensor
@@ -184,3 +185,23 @@ def test_flash_attention_is_told_where_texts_begin(kind, attention, monkeypatch)
     )
     assert largest_difference(backbone) < 1e-12
     assert [told for told, _ in itertools.groupby(calls)] == [False, True]
+
+
+def test_a_device_is_not_asked_where_texts_begin():
+    """Rows and borders for varlen kernels, and the way back, are made of the lengths that the host knows."""
+    config = tiny_config("bert")
+    config._attn_implementation_internal = "flash_attention_2"
+    tokens = some_tokens(LENGTHS)
+    with fake_device() as counts:
+        order, packed = in_rows(tokens.to_device(FAKE))
+        given = packed_attention.packed_inputs(config, packed, torch.bfloat16)
+        states, mask = unpack(packed, [packed.values[..., None]], range(len(LENGTHS)))
+        assert counts.waits == {}
+        there = packed.text.cpu()
+        back = states[0][..., 0].cpu()[mask.cpu()]
+        borders = given["cu_seq_lens_q"].cpu()
+    flat = there.flatten()
+    begins = [0, *(place for place in range(1, len(flat)) if flat[place] != flat[place - 1])]
+    assert borders.tolist() == [*begins, flat.numel()]
+    assert given["max_length_q"] == int(borders.diff().max())
+    assert torch.equal(back, torch.cat([tokens.values[text][tokens.mask[text]] for text in order]))

@@ -35,3 +35,15 @@ def test_a_ready_mask_is_the_one_that_the_model_makes(kind, attention, monkeypat
             found = backbone(tokens, (1, 2))
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one[tokens.mask], other[tokens.mask])
+
+
+def test_padding_of_an_encoder_is_a_row_of_keys():
+    """For all queries alike: no table of columns x columns a text, which sdpa would turn into numbers."""
+    backbone = Backbone(tiny_model(tiny_config("bert")))
+    tokens = with_spans(some_tokens((20, 12, 3)))
+    assert ready_mask(backbone.model.config, tokens, backbone.model.dtype)["attention_mask"].shape == (
+        3,
+        1,
+        1,
+        20,
+    )
