@@ -33,6 +33,24 @@ def device_of(name: str = "auto") -> torch.device:
     return device
 
 
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether it is a GPU of CUDA with products of bfloat16 in hardware."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes of a GPU of CUDA; None where nobody says."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def has_room(device: torch.device, size: int) -> bool:
+    """Whether a GPU has as many bytes free as one more block takes, and a quarter of its memory beside."""
+    if device.type != "cuda":
+        return True
+    free, whole = torch.cuda.mem_get_info(device)
+    return free - size > whole // 4
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """While open, products of float32 are those of IEEE, whatever TF32 or bfloat16 is allowed elsewhere.

@@ -1,8 +1,8 @@
-"""Tensors of the host to a device, without waiting for it."""
+"""Tensors of the host to a device and back, without waiting for it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,22 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.device.type != "cpu":
         return tensor.to(device)  # the host must not read what has not arrived
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def fetched(tensor: Tensor) -> Callable[[], Tensor]:
+    """What gives the tensor on the host: a GPU sends it as soon as it is made, and only the call waits."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    there.record(torch.cuda.current_stream(tensor.device))
+
+    def arrived() -> Tensor:
+        there.synchronize()
+        return host
+
+    return arrived
 
 
 def moved_together(tensors: Sequence[Tensor | None], device: torch.device) -> list[Tensor | None]:

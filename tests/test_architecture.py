@@ -14,7 +14,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 BELOW_CLI = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] != "cli"]
 
 # What each part may import besides itself. The bottom row knows only types.
-VALUES = {"types", "content_ids", "transfers"}
+VALUES = {"types", "content_ids", "transfers", "ahead"}
 BOTTOM = (
     VALUES
     | {"escaping", "files", "settings", "console", "ranks", "devices", "whole_step", "vectors"}
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "types": {"transfers"},
     "content_ids": {"types"},
     "transfers": set(),
+    "ahead": set(),
     "console": {"escaping"},
     "escaping": set(),
     "ranks": set(),
@@ -33,10 +34,10 @@ MAY_IMPORT = {
     "whole_step": set(),
     "files": {"types", "escaping"},
     "settings": {"types", "files"},
-    "vectors": {"types", "files", "devices"},
+    "vectors": {"types", "files", "devices", "transfers"},
     "rules": {"types", "objective"},
     "data": VALUES | {"files", "settings", "console"},
-    "model": VALUES | {"escaping", "files", "vectors"},
+    "model": VALUES | {"escaping", "files", "devices", "vectors"},
     "objective": VALUES | {"files", "rules", "devices"},
     "training": {
         "types",
@@ -57,6 +58,7 @@ MAY_IMPORT = {
         "types",
         "content_ids",
         "transfers",
+        "ahead",
         "files",
         "console",
         "ranks",

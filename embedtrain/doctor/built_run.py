@@ -15,7 +15,6 @@ from torch import Tensor
 
 from embedtrain.data.module import DataModule
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.inputs.micro_batches import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS
 from embedtrain.model.modes import evaluating
 from embedtrain.objective.plan import Plan
 from embedtrain.run.stage import Stage
@@ -68,7 +67,7 @@ class BuiltRun(NamedTuple):
     @property
     def micro_batch_tokens(self) -> int:
         """Rows x padded length that the encoder runs at a time."""
-        return self.encoder.max_tokens or (CPU_MAX_TOKENS if self.device.type == "cpu" else DEVICE_MAX_TOKENS)
+        return self.encoder.micro_batch_tokens
 
 
 class FirstBatch(NamedTuple):

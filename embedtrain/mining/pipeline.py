@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from embedtrain.ahead import ahead
 from embedtrain.mining.backends import Index, backend
 from embedtrain.mining.mine import Block, Mined, Miner, mine
 from embedtrain.mining.problem import Problem
@@ -64,16 +65,19 @@ class TextVectors:
         Raises:
             InputError: when the disk is full or the place cannot be written.
         """
-        encoded = 0
-        for part in self.parts[shard::shards]:
-            texts, keys = self.texts[part], self._keys(part)
-            if (self.store.locate(keys) < 0).any():
-                prompts = self.prompts[part] if any(self.prompts[part]) else None
-                self.store.add(keys, self.teacher.embed(texts, self.role, prompts))
-                encoded += len(texts)
-            if progress is not None:
-                progress(len(texts))
-        return encoded
+        mine = {self._keys(part)[0]: part for part in self.parts[shard::shards]}  # equal parts once
+        there = {key: bool((self.store.locate(self._keys(part)) >= 0).all()) for key, part in mine.items()}
+        due = [part for key, part in mine.items() if not there[key]]
+        tell = (lambda _: None) if progress is None else progress
+        tell(sum(len(self.texts[part]) for part in self.parts[shard::shards] if part not in due))
+        for part, read in zip(due, ahead(due, self._read), strict=True):
+            self.store.add(self._keys(part), self.teacher.vectors(read))
+            tell(len(self.texts[part]))
+        return sum(len(self.texts[part]) for part in due)
+
+    def _read(self, part: slice) -> object:
+        prompts = self.prompts[part] if any(self.prompts[part]) else None
+        return self.teacher.read(self.texts[part], self.role, prompts)
 
     def open(self) -> Rows:
         """All vectors, checked.

@@ -17,7 +17,7 @@ from embedtrain.devices import device_of
 from embedtrain.model.folder.contract import text_hash, tokenizer_hash
 from embedtrain.model.guides.guide import GuideModel, load_guide
 from embedtrain.model.inputs.tokenizer import TextTokenizer
-from embedtrain.types import Role
+from embedtrain.types import Inputs, Role
 
 
 class Embeds(Protocol):
@@ -30,10 +30,12 @@ class Embeds(Protocol):
         """Hexadecimal digits that name whatever decides a vector but role, prompt and text."""
         ...
 
-    def embed(
-        self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
-    ) -> NDArray[np.float32]:
-        """(n, G) unit vectors; a prompt of None is the model's own of that role."""
+    def read(self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None) -> Any:  # noqa: ANN401
+        """Texts as `vectors` takes them; a prompt of None is the model's own of that role."""
+        ...
+
+    def vectors(self, read: Any, /) -> NDArray[np.float32]:  # noqa: ANN401
+        """(n, G) unit vectors of what was read."""
         ...
 
 
@@ -51,13 +53,20 @@ class Teacher:
         self.width = guide.width
         self.identity = _identity(guide)
 
+    def read(self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None) -> Inputs:
+        """Texts as the model reads them, on the host."""
+        return self.guide.process(texts, role, prompts)
+
+    def vectors(self, read: Inputs, /) -> NDArray[np.float32]:
+        """(n, G) unit vectors; texts of like length go through the model together."""
+        vectors: NDArray[np.float32] = self.guide.embed(read.to_device(self.device)).cpu().numpy()
+        return vectors
+
     def embed(
         self, texts: Sequence[str], role: Role, prompts: Sequence[str | None] | None = None
     ) -> NDArray[np.float32]:
-        """(n, G) unit vectors; texts of like length go through the model together."""
-        tokens = self.guide.process(texts, role, prompts)
-        vectors: NDArray[np.float32] = self.guide.embed(tokens.to_device(self.device)).cpu().numpy()
-        return vectors
+        """(n, G) unit vectors of texts."""
+        return self.vectors(self.read(texts, role, prompts))
 
 
 def load_teacher(
@@ -66,7 +75,7 @@ def load_teacher(
     layer: int | None = None,
     dim: int | None = None,
     max_length: int | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     prompts: Mapping[str, str] | None = None,
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -78,7 +87,7 @@ def load_teacher(
         layer: blocks to run, the first ones.
         dim: coordinates to keep, the first ones.
         max_length: longest text in tokens; the model's own when none.
-        dtype: float32, bfloat16 or float16, of its weights.
+        dtype: as of `load_guide`.
         prompts: text put before every text, by role; the model's own when none.
         device: as `device_of`.
         trust_remote_code: as of `load_guide`.
@@ -110,6 +119,5 @@ def _identity(guide: GuideModel) -> str:
     else:
         static: Any = process  # of a static embedding
         reads, prompts = static.tokenizer.to_str(), sorted(static.prompts.items())
-    kind = next(guide.model.module.parameters()).dtype
-    text = f"{guide.model.identity} {kind} dim {guide.width} {reads} {prompts}"
+    text = f"{guide.model.identity} {guide.dtype} dim {guide.width} {reads} {prompts}"
     return text_hash(text)

@@ -5,23 +5,26 @@ Letters: M contents, T tokens, L layers kept, D embedding width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
+from embedtrain.ahead import ahead, one_behind
+from embedtrain.devices import memory_of
 from embedtrain.model.backbone.backbone import Backbone
-from embedtrain.model.inputs.groups import MicroBatch, alone, cheaper, sharing
+from embedtrain.model.inputs.groups import MicroBatch, alone, cheaper, in_one_row, sharing
 from embedtrain.model.inputs.micro_batches import (
     CPU_MAX_TOKENS,
-    DEVICE_MAX_TOKENS,
+    device_tokens,
+    in_order,
     lengths_of,
     micro_batches,
+    rows_alone,
     with_spans,
 )
 from embedtrain.model.inputs.packing import pack, unpack
@@ -31,14 +34,16 @@ from embedtrain.model.modes import casting_once, evaluating
 from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
 from embedtrain.model.rotation.rotation import Rotation
 from embedtrain.model.token_table import looked_up
-from embedtrain.transfers import moved
+from embedtrain.transfers import fetched, moved
 from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubModel
 
 # Tokens of padding that are worth one more micro-batch on a CPU (docs/training.md, Padding).
 CPU_OVERHEAD = 128
 WINDOW = 16_384  # contents read and sorted at a time by `encode`, so that memory stays bounded
+DEVICE_WINDOW = 2_048  # the same on a device, which the next ones are read beside
 
 Progress = Callable[[int, int], None]  # contents done, contents in all
+Waiting = tuple[list[int], Callable[[], Tensor]]  # numbers of contents, and what gives their vectors
 B = TypeVar("B", bound=LayeredBackbone, default=Backbone)
 P = TypeVar("P", bound=Reader, default=TextTokenizer)
 
@@ -133,6 +138,15 @@ class Encoder(nn.Module, Generic[B, P]):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Rows x padded length of a micro-batch: `max_tokens`, or what fits the device."""
+        if self.max_tokens is not None:
+            return self.max_tokens
+        if self.device.type == "cpu":
+            return CPU_MAX_TOKENS
+        return device_tokens(memory_of(self.device), self.num_layers, self.backbone.hidden_size)
+
     def rotate(self, rotation: Rotation) -> None:
         """Turn the vectors of the layers of `rotation` by it from now on, in the place of another.
 
@@ -158,12 +172,12 @@ class Encoder(nn.Module, Generic[B, P]):
         groups = self._groups(lengths_of(inputs))
         once = nullcontext() if self.agree is not None else casting_once(self.device.type)
         with self._lookup(inputs, len(groups)), once:
-            parts = [self._embed(_rows(inputs, group.rows), kept, group) for group in groups]
+            parts = [self._embed(rows_alone(inputs, group.rows), kept, group) for group in groups]
         if self.agree is not None:
             parts += [self._idle(inputs, kept) for _ in range(self.agree(len(groups)) - len(groups))]
         if not parts:
             return Embeddings(self._empty(kept, 0, self.device), kept)
-        return Embeddings(_in_order(parts, [group.rows for group in groups]), kept)
+        return Embeddings(in_order(parts, [group.rows for group in groups]), kept)
 
     def encode(
         self,
@@ -178,22 +192,35 @@ class Encoder(nn.Module, Generic[B, P]):
 
         The mode of every module (train or eval) is as before afterwards. `progress` is called with the
         number of contents done and of all. `prompt` is put before every content; None is the role's own.
+        While some contents are encoded, the next are read on another thread.
         """
         kept = tuple(sorted(set(layers)))
         values = self._empty(kept, len(contents), torch.device("cpu"))
         done = 0
         with evaluating(self), torch.no_grad():
-            for begin in range(0, len(contents), WINDOW):
-                window = contents[begin : begin + WINDOW]
-                read = self.process.read(window, role, [prompt] * len(window))
-                for group in self._groups([one.length for one in read]):
-                    inputs = self.process.pad([read[row] for row in group.rows])
-                    part = self._embed(inputs.to_device(self.device), kept, group)
-                    values[:, torch.tensor(group.rows) + begin] = part.cpu()
-                    done += len(group.rows)
-                    if progress is not None:
-                        progress(done, len(contents))
+            for rows, part in one_behind(self._encoded(contents, kept, role, prompt)):
+                values[:, torch.tensor(rows)] = part()
+                done += len(rows)
+                if progress is not None:
+                    progress(done, len(contents))
         return Embeddings(values, kept)
+
+    def _encoded(
+        self, contents: Sequence[Content], layers: tuple[int, ...], role: Role, prompt: str | None
+    ) -> Iterator[Waiting]:
+        """Numbers of contents and what gives their vectors (L, m, D), a micro-batch at a time."""
+        size = WINDOW if self.device.type == "cpu" else DEVICE_WINDOW
+
+        def read(begin: int) -> Sequence[Any]:
+            window = contents[begin : begin + size]
+            return self.process.read(window, role, [prompt] * len(window))
+
+        begins = range(0, len(contents), size)
+        for begin, window in zip(begins, ahead(begins, read), strict=True):
+            for group in self._groups([one.length for one in window]):
+                inputs = self.process.pad([window[row] for row in group.rows])
+                part = self._embed(inputs.to_device(self.device), layers, group)
+                yield [begin + row for row in group.rows], fetched(part)
 
     def _lookup(self, inputs: Inputs, forwards: int) -> AbstractContextManager[None]:
         """One lookup of the tokens of all micro-batches; one each where ranks share the table."""
@@ -214,7 +241,7 @@ class Encoder(nn.Module, Generic[B, P]):
             own, mask = unpack(packed, states, some)
             prompt_len = inputs.prompt_len[moved(torch.tensor(some), mask.device)]
             parts.append(self.pooled(own, mask, prompt_len, layers))
-        return _in_order(parts, alike)
+        return in_order(parts, alike)
 
     def asked(self, layers: tuple[int, ...]) -> tuple[int, ...]:
         """The layers whose states `pooled` needs for vectors at ascending `layers`."""
@@ -251,7 +278,8 @@ class Encoder(nn.Module, Generic[B, P]):
             self._can_pack = self._packs() if self._can_pack is None else self._can_pack
             if self._can_pack:
                 return cheaper(lengths, budget, overhead)
-        return (sharing if self.packing else alone)(lengths, budget, overhead)
+        shared = in_one_row if getattr(self.backbone, "varlen", False) else sharing
+        return (shared if self.packing else alone)(lengths, budget, overhead)
 
     def _packs(self) -> bool:
         try:
@@ -264,30 +292,8 @@ class Encoder(nn.Module, Generic[B, P]):
     def _budget(self) -> tuple[int, int | None]:
         """Tokens of a micro-batch, and what of padding is worth another one."""
         on_cpu = self.device.type == "cpu"
-        fitting = CPU_MAX_TOKENS if on_cpu else DEVICE_MAX_TOKENS
-        return fitting if self.max_tokens is None else self.max_tokens, CPU_OVERHEAD if on_cpu else None
+        return self.micro_batch_tokens, CPU_OVERHEAD if on_cpu else None
 
     def _empty(self, layers: tuple[int, ...], count: int, device: torch.device) -> Tensor:
         wide = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32
         return torch.empty(len(layers), count, self.width, dtype=wide, device=device)
-
-
-def _in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:
-    """Parts (L, m, D) as one (L, M, D), given the row numbers of each; a part beyond those has no rows."""
-    order = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
-    return torch.cat(list(parts), dim=1).index_select(1, moved(order.argsort(), parts[0].device))
-
-
-def _rows(inputs: Inputs, group: Sequence[int]) -> Inputs:
-    """Some contents, without the columns in which all of them are padding."""
-    assert inputs.spans is not None
-    spans = inputs.spans[group]
-    begin, end = int(spans[:, 0].min()), int(spans[:, 1].max())
-    index = moved(torch.tensor(group), inputs.values.device)
-    columns = slice(begin, end)
-    return Inputs(
-        inputs.values[index, columns],
-        inputs.mask[index, columns],
-        inputs.prompt_len[index],
-        spans - np.array([begin, begin, 0], np.int64),
-    )

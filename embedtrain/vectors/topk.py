@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from embedtrain.devices import exact_float32
+from embedtrain.devices import exact_float32, has_room
+from embedtrain.transfers import moved
 
 SPARE = 16  # candidates fetched beyond those wanted, so that few queries need a second look
 RESCORED = 64  # queries whose candidates are scored in float64 at a time: 70 MB at m = 300, G = 384
@@ -114,20 +115,36 @@ class Exact:
     """All similarities by torch; the lower number wins a tie. A `Fetch`."""
 
     complete = True
-    block = 8_192  # documents at a time: with 1,024 queries 32 MB of scores
+    block = 8_192  # documents at a time on a CPU: with 1,024 queries 32 MB of scores
+    device_block = 65_536  # the same on a device: 256 MB
 
     def __init__(self, documents: Rows, pool: int, device: str | torch.device = "cpu") -> None:
         self.documents, self.pool, self.device = documents, pool, torch.device(device)
+        self._kept: dict[int, Tensor] = {}  # on a device, by their first document: in the dtype of the store
 
     def __call__(self, queries: NDArray[np.float32], m: int) -> tuple[NDArray[np.float32], Integers]:
         """As `Fetch`."""
-        asked = torch.from_numpy(queries).to(self.device)
+        asked = moved(torch.from_numpy(queries), self.device)
         best = no_best(len(asked), self.device)
-        for first, block in self.documents.blocks(self.pool, self.block):
+        for first, block in self._blocks():
             with exact_float32():
-                similarities = asked @ block.to(self.device).T
+                similarities = asked @ block.T
             best = best.merged(top(similarities, first, torch.neg, m), torch.neg, m)
         return best.keys.cpu().numpy(), best.numbers.cpu().numpy()
+
+    def _blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """All documents (m, G) in float32; those that a device has room for go there once and stay."""
+        if self.device.type == "cpu":
+            yield from self.documents.blocks(self.pool, self.block)
+            return
+        for first in range(0, self.pool, self.device_block):
+            block = self._kept.get(first)
+            if block is None:
+                numbers = np.arange(first, min(first + self.device_block, self.pool), dtype=np.int64)
+                block = moved(torch.from_numpy(self.documents.take(numbers)), self.device)
+                if has_room(self.device, block.nbytes):
+                    self._kept[first] = block
+            yield first, block.float()
 
 
 class Nearest(NamedTuple):

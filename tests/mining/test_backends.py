@@ -4,9 +4,11 @@ import importlib.util
 
 import numpy as np
 import pytest
+from fake_device import FAKE, fake_device
 
 from embedtrain.mining.backends import backend
 from embedtrain.types import InputError
+from embedtrain.vectors import topk
 from embedtrain.vectors.topk import Exact, in_memory, nearest, pair_scores
 
 NOTHING = np.empty(0, dtype=np.int64)
@@ -95,3 +97,31 @@ def test_an_index_that_is_not_there(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'embedtrain\[mine\]'"):
         backend("hnsw", kept, 10)
+
+
+def test_documents_go_to_a_device_once(monkeypatch):
+    queries, documents = unit(40, 8, 1), unit(150, 8, 2)
+    banned, kept = [NOTHING] * 40, in_memory(documents)
+    expected = nearest(queries, kept, banned, 7, Exact(kept, 150))
+    monkeypatch.setattr(Exact, "device_block", 64)
+    with fake_device() as counts:
+        search = Exact(kept, 150, FAKE)
+        found = [
+            nearest(queries[rows], kept, banned[rows], 7, search) for rows in (slice(0, 20), slice(20, 40))
+        ]
+        sent = sum(counts.copies.values())
+    assert np.array_equal(np.concatenate([part.numbers for part in found]), expected.numbers)
+    assert np.array_equal(np.concatenate([part.scores for part in found]), expected.scores)
+    assert sent == 2 + 3, "two blocks of queries, three of documents"
+
+
+def test_documents_that_do_not_fit_are_sent_again(monkeypatch):
+    documents = unit(150, 8, 2)
+    kept = in_memory(documents)
+    monkeypatch.setattr(Exact, "device_block", 64)
+    monkeypatch.setattr(topk, "has_room", lambda *_: False)
+    with fake_device() as counts:
+        search = Exact(kept, 150, FAKE)
+        both = [search(documents[:5].astype(np.float32), 4)[1] for _ in range(2)]
+        assert sum(counts.copies.values()) == 2 * (1 + 3)
+    assert np.array_equal(*both)

@@ -103,10 +103,8 @@ class Backbone(nn.Module):
     def forward(self, tokens: Inputs | Packed, layers: Sequence[int]) -> tuple[Tensor, ...]:
         """States after each of `layers`, in the order asked, each (M, T, H) with the final norm applied.
 
-        Those of packed rows are (R, W, H).
-
-        Blocks above the deepest requested layer are not run. Not thread-safe: the block list is shortened
-        while the model runs.
+        Those of packed rows are (R, W, H). Blocks above the deepest requested layer are not run. Not
+        thread-safe: the block list is shortened while the model runs.
 
         Raises:
             ValueError: if `layers` is empty or one lies outside 0..num_layers.
@@ -174,7 +172,6 @@ class Backbone(nn.Module):
             ValueError: if `layer` is outside 1..num_layers.
         """
         self._check_cut(layer)
-        # The blocks above are not even copied.
         with self._cut_to(layer), self._with_pooler(), merged_adapters(self.model):
             model = copy.deepcopy(self.model)
         shorten(model.config, layer)
@@ -236,9 +233,8 @@ class Backbone(nn.Module):
         config = self.model.config
         name = f"model type {config.model_type!r} with attn_implementation={config._attn_implementation}"
         with evaluating(self):
-            deepest = (self.num_layers,)
             check_packing(
-                lambda tokens: self(tokens, deepest)[0],
+                lambda tokens: self(tokens, (self.num_layers,))[0],
                 config.vocab_size,
                 self.model.device,
                 name,
@@ -254,6 +250,11 @@ class Backbone(nn.Module):
     def block_path(self) -> str:
         """Where the blocks are in the Hugging Face model, e.g. `encoder.layer`."""
         return self._family.blocks
+
+    @property
+    def varlen(self) -> bool:
+        """Whether its attention is told where texts begin, so that a row may hold any number of them."""
+        return self._flash.runs
 
     @property
     def turned(self) -> bool:

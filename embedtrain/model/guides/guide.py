@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from embedtrain.devices import multiplies_bfloat16
 from embedtrain.files.reading import reason_of
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import text_hash
@@ -86,6 +87,7 @@ class GuideModel:
         dim: G, leading coordinates kept before normalising; all of them when None.
         cache: folder of vectors on disk; none when None.
         cache_dtype: of the vectors there.
+        quick: compute in bfloat16 on a GPU that multiplies it, and in the dtype of the weights elsewhere.
 
     Raises:
         InputError: for a dim out of range, or a cache that is not to be used.
@@ -98,6 +100,7 @@ class GuideModel:
         dim: int | None = None,
         cache: str | Path | None = None,
         cache_dtype: VectorType = "float32",
+        quick: bool = False,
     ) -> None:
         if dim is not None and not 1 <= dim <= model.width:
             raise InputError(f"dim must be in 1..{model.width} for this guide, got {dim}")
@@ -105,16 +108,26 @@ class GuideModel:
         model.module.eval().requires_grad_(False)
         self.process = model.process  # what data workers take along
         self.width = model.width if dim is None else dim
+        self.dtype, self.quick = next(model.module.parameters()).dtype, quick
         self.cache: VectorStore | None = None
         if cache is not None:
-            kind = next(model.module.parameters()).dtype
-            identity = text_hash(f"{model.identity} {kind} dim {self.width}")
-            self.cache = VectorStore(cache, identity=identity, width=self.width, dtype=cache_dtype)
+            known = model.identity
+
+            def store() -> VectorStore:
+                identity = text_hash(f"{known} {self.dtype} dim {self.width}")
+                return VectorStore(cache, identity=identity, width=self.width, dtype=cache_dtype)
+
+            self.cache, self._store = store(), store
 
     def to(self, device: torch.device) -> GuideModel:
-        """Move the model; `embed` does so by itself."""
-        if next(self.model.module.parameters()).device != device:
+        """Move the model, and compute as fits the device; `embed` does so by itself."""
+        weight = next(self.model.module.parameters())
+        if weight.device != device:
             self.model.module.to(device)
+            before = self.dtype
+            self.dtype = torch.bfloat16 if self.quick and multiplies_bfloat16(device) else weight.dtype
+            if self.cache is not None and self.dtype != before:
+                self.cache = self._store()
         return self
 
     @torch.no_grad()
@@ -160,7 +173,8 @@ class GuideModel:
             return torch.empty(0, self.width, device=device)
         self.to(device)
         # The guide's precision is its own: the precision of the training run must not change its vectors.
-        with torch.autocast(device.type, enabled=False):
+        quick = self.dtype != next(self.model.module.parameters()).dtype
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=quick):
             return F.normalize(self.model.vectors(tokens).float()[:, : self.width], dim=-1)
 
 
@@ -170,7 +184,7 @@ def load_guide(
     layer: int | None = None,
     dim: int | None = None,
     max_length: int | None = None,
-    dtype: str = "float32",
+    dtype: str = "auto",
     prompts: Mapping[str, str] | None = None,
     cache: str | Path | None = None,
     cache_dtype: VectorType = "float32",
@@ -183,7 +197,8 @@ def load_guide(
         layer: blocks to run; all when none.
         dim: leading coordinates kept; all when none.
         max_length: longest text in tokens; the model's own when none.
-        dtype: float32, bfloat16 or float16, of its weights.
+        dtype: float32, bfloat16 or float16, of its weights; auto for float32 weights, whose products a GPU
+            takes in bfloat16 where it has that.
         prompts: text put before every text, by role ("query", "document"); the model's own when none. Prompts
             of the training data are not given to it.
         cache: folder of vectors, reused between steps, epochs and runs; none for no cache.
@@ -193,15 +208,16 @@ def load_guide(
     Raises:
         InputError: for a model that neither reads, a cut out of range, or a cache that is not to be used.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if dtype not in ("auto", *DTYPES):
+        raise InputError(f"dtype must be one of auto, {', '.join(DTYPES)}, got {dtype!r}")
+    weights = DTYPES.get(dtype, torch.float32)
     folder = locate(path, code=trust_remote_code)
     model: Vectors
     try:
         encoder = load_encoder(
             path,
             max_length=max_length,
-            dtype=DTYPES[dtype],
+            dtype=weights,
             prompts=prompts,
             trust_remote_code=trust_remote_code,
         )
@@ -211,14 +227,14 @@ def load_guide(
         if layer is not None:
             raise InputError(f"{path} cannot be cut to layer {layer}: {error}") from error
         model = _sentence_model(
-            folder, error, DTYPES[dtype], max_length, prompts, trust_remote_code=trust_remote_code
+            folder, error, weights, max_length, prompts, trust_remote_code=trust_remote_code
         )
     else:
         last = encoder.num_layers
         if layer is not None and not 1 <= layer <= last:
             raise InputError(f"layer must be in 1..{last} for the guide {path}, got {layer}")
         model = EncoderVectors(encoder, last if layer is None else layer)
-    return GuideModel(model, dim=dim, cache=cache, cache_dtype=cache_dtype)
+    return GuideModel(model, dim=dim, cache=cache, cache_dtype=cache_dtype, quick=dtype == "auto")
 
 
 def _sentence_model(

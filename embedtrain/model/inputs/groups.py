@@ -37,6 +37,11 @@ def sharing(lengths: Sequence[int], budget: int, overhead: int | None) -> list[M
     return _groups(lengths, rows_of(lengths, min(PACKED_WIDTH, budget)), budget, overhead)
 
 
+def in_one_row(lengths: Sequence[int], budget: int, overhead: int | None) -> list[MicroBatch]:
+    """All contents of a micro-batch in one row, for kernels that know borders and compute nothing between two."""
+    return _groups(lengths, rows_of(lengths, budget), budget, overhead)
+
+
 def cheaper(lengths: Sequence[int], budget: int, overhead: int) -> list[MicroBatch]:
     """`sharing` where it runs clearly fewer tokens, `overhead` a micro-batch among them; else `alone`."""
     apart, together = (make(lengths, budget, overhead) for make in (alone, sharing))

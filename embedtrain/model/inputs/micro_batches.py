@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from embedtrain.transfers import moved
 from embedtrain.types import Inputs
 
 # Rows x padded length of one micro-batch where none is given. MiniLM on two cores encoded 215 short texts
 # per CPU second at 256 tokens, 290 at 1,024 and 2,048, 250 at 4,096, 165 at 16,384 (caches overflow).
 CPU_MAX_TOKENS = 2_048
+# The same elsewhere: half of the memory of a GPU, where a token keeps 57 bytes for backward for each
+# coordinate of each block under bfloat16 (0.52 MB of BERT-base); 16,384 where nobody knows the memory.
 DEVICE_MAX_TOKENS = 16_384
+MOST_TOKENS = 131_072
+KEPT_BYTES = 57
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int, overhead: int | None = None) -> list[list[int]]:
@@ -49,6 +56,14 @@ def _first_cut(descending: NDArray[np.int64], overhead: int) -> int:
     return end
 
 
+def device_tokens(memory: int | None, layers: int, hidden: int) -> int:
+    """Tokens of a micro-batch of a model of `layers` blocks x `hidden` in `memory` bytes: a power of two."""
+    if memory is None:
+        return DEVICE_MAX_TOKENS
+    fitting = memory // 2 // (KEPT_BYTES * layers * hidden)
+    return min(max(1 << (fitting.bit_length() - 1 if fitting else 0), CPU_MAX_TOKENS), MOST_TOKENS)
+
+
 def with_spans(inputs: Inputs) -> Inputs:
     """The same, its `spans` known; where nobody knew them, by one transfer from the device.
 
@@ -74,3 +89,24 @@ def lengths_of(inputs: Inputs) -> list[int]:
     assert known is not None
     lengths: list[int] = known[:, 2].tolist()
     return lengths
+
+
+def in_order(parts: Sequence[Tensor], rows: Sequence[Sequence[int]]) -> Tensor:
+    """Parts (L, m, D) as one (L, M, D), given the row numbers of each; a part beyond those has no rows."""
+    order = torch.tensor(list(chain.from_iterable(rows)), dtype=torch.int64)
+    return torch.cat(list(parts), dim=1).index_select(1, moved(order.argsort(), parts[0].device))
+
+
+def rows_alone(inputs: Inputs, group: Sequence[int]) -> Inputs:
+    """Some contents, without the columns in which all of them are padding."""
+    assert inputs.spans is not None
+    spans = inputs.spans[group]
+    begin, end = int(spans[:, 0].min()), int(spans[:, 1].max())
+    index = moved(torch.tensor(group), inputs.values.device)
+    columns = slice(begin, end)
+    return Inputs(
+        inputs.values[index, columns],
+        inputs.mask[index, columns],
+        inputs.prompt_len[index],
+        spans - np.array([begin, begin, 0], np.int64),
+    )

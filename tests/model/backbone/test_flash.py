@@ -17,19 +17,25 @@ TEXTS = ["a cat", "the big dog runs to the old house", "rain"]
 COARSE = 3e-2
 
 
+class Calls(list):
+    """Dtypes of the calls, and the rows and columns of each."""
+
+
 @pytest.fixture
 def kernel(monkeypatch):
     """How often the kernel ran."""
-    calls = []
+    calls, shapes = Calls(), []
 
     def run(query, key, value, *args, target_dtype=None, **kwargs):
         if target_dtype is not None:
             query, key, value = (part.to(target_dtype) for part in (query, key, value))
         assert query.dtype in (torch.float16, torch.bfloat16), "FlashAttention only supports fp16 and bf16"
         calls.append(query.dtype)
+        shapes.append(tuple(query.shape[:2]))
         return slow_flash(query, key, value, *args, **kwargs)
 
     monkeypatch.setattr(flash_code, "_flash_attention_forward", run)
+    calls.shapes = shapes
     return calls
 
 
@@ -77,6 +83,17 @@ def test_everything_outside_the_trainer_runs_in_16_bits(name, packing, kernel, o
     assert (guided[0] - guided[1]).abs().max() < COARSE
     assert attention_finding(other).level == "ok"
     assert padding_finding(other, TEXTS).level == "ok"
+
+
+def test_packed_texts_are_one_row(kernel, on_gpu, encoders):
+    """The kernel knows where each text begins, so that nothing is padding, whatever the lengths."""
+    plain, other = encoders("bert", packing=True)
+    texts = [*TEXTS * 20, "the big dog runs to the old house and the small cat sleeps in the big new house"]
+    kernel.shapes.clear()
+    found, expected = (encoder.encode(texts, (2,)).values for encoder in (other, plain))
+    assert (found - expected).abs().max() / expected.abs().max() < COARSE
+    tokens = sum(other.process.read([text], "document")[0].length for text in texts)
+    assert set(kernel.shapes) == {(1, tokens)}
 
 
 def test_off_the_gpu_another_implementation_runs(kernel, encoders):

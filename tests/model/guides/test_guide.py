@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_device import FAKE, fake_device
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, StaticEmbedding, Transformer
 from tokenizers import Tokenizer
 from torch import nn
 
 from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.model.guides import guide as guide_module
 from embedtrain.model.guides.guide import GuideModel, load_guide, text_keys
 from embedtrain.training.steps.contrastive.collate import stack_inputs
 from embedtrain.types import InputError, Inputs, SubModel
@@ -238,3 +240,19 @@ def test_what_cannot_guide_says_why(tiny_bert, dense_model, tmp_path):
 def test_a_layer_of_a_model_that_embedtrain_does_not_read_is_refused(static_model):
     with pytest.raises(InputError, match=f"{static_model} cannot be cut to layer 1: "):
         load_guide(str(static_model), layer=1)
+
+
+def test_a_guide_computes_in_bfloat16_on_a_gpu_that_has_it(tiny_bert, sentences, tmp_path, monkeypatch):
+    plain, half = (load_guide(tiny_bert, cache=tmp_path, **more) for more in ({}, {"dtype": "float32"}))
+    tokens = plain.process(sentences, "query")
+    assert torch.equal(plain.embed(tokens), half.embed(tokens)), "a CPU takes float32"
+    with monkeypatch.context() as patched, fake_device():
+        patched.setattr(guide_module, "multiplies_bfloat16", lambda device: device.type == "fakegpu")
+        assert plain.to(FAKE).dtype == torch.bfloat16
+        assert half.to(FAKE).dtype == torch.float32
+        assert plain.cache.folder != half.cache.folder
+        plain.model.module.to("cpu"), half.model.module.to("cpu")
+    plain.cache = half.cache = None
+    exact, coarse = half._encoded(tokens), plain._encoded(tokens)
+    assert exact.dtype == coarse.dtype == torch.float32
+    assert 1e-4 < (exact - coarse).abs().max() < 5e-2
