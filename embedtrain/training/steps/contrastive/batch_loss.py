@@ -138,7 +138,7 @@ class BatchLoss:
     def _further(self, others: Documents | None, device: torch.device) -> Documents | None:
         held = None if self.queue is None else self.queue.documents(device)
         given = [part for part in (others, held) if part is not None and len(part.content_ids)]
-        return join(*given) if given else None
+        return given[0] if len(given) == 1 else join(*given) if given else None
 
 
 class _Gathered(NamedTuple):

@@ -17,6 +17,8 @@ from torch import Tensor
 from embedtrain.transfers import moved
 from embedtrain.types import InputError
 
+ROOM = 2  # times the documents held: where their vectors lie
+
 
 class Documents(NamedTuple):
     """Embedded documents that take no gradient, and what the rules need to know of them."""
@@ -65,6 +67,42 @@ def join(*parts: Documents) -> Documents:
     )
 
 
+class _Newest:
+    """The newest rows of what was appended, one after the other in a buffer that has room for twice as many.
+
+    So a step writes its own rows and no others: once the buffer is full, those that are kept move to its
+    begin, where they fit beside themselves.
+
+    Args:
+        dim: of the rows.
+        most: rows that are kept.
+    """
+
+    def __init__(self, dim: int, most: int) -> None:
+        self.dim, self.most, self.end = dim, most, 0
+        self.room: Tensor | None = None
+        self.given: Tensor | None = None
+
+    def appended(self, held: Tensor | None, new: Tensor, count: int) -> Tensor:
+        """The newest `count` of the rows held, which lie here or elsewhere, and of `new` (`most` at most)."""
+        fresh = new.shape[self.dim]
+        kept = count - fresh
+        shape = list(new.shape)
+        shape[self.dim] = ROOM * self.most
+        room = self.room
+        if room is None or held is not self.given or room.shape != torch.Size(shape):
+            room = self.room = new.new_empty(shape)
+            self.end = room.shape[self.dim]
+        if self.end + fresh > room.shape[self.dim]:
+            if held is not None and kept:
+                room.narrow(self.dim, 0, kept).copy_(held.narrow(self.dim, held.shape[self.dim] - kept, kept))
+            self.end = kept
+        room.narrow(self.dim, self.end, fresh).copy_(new)
+        self.end += fresh
+        self.given = room.narrow(self.dim, self.end - count, count)
+        return self.given
+
+
 class Queue:
     """The last `size` distinct documents of past batches; it starts empty.
 
@@ -82,7 +120,8 @@ class Queue:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise InputError(f"size must be a whole number of documents of at least 1, got {size!r}")
         self.size = size
-        self._held: Documents | None = None  # oldest first
+        self._held: Documents | None = None  # oldest first, its vectors in the two below
+        self._values, self._guide = _Newest(1, size), _Newest(0, size)
 
     def __len__(self) -> int:
         return 0 if self._held is None else len(self._held.content_ids)
@@ -104,13 +143,24 @@ class Queue:
         if held is not None and held.values[:, :1].shape != new.values[:, :1].shape:
             was, now = held.values.shape, new.values.shape
             raise ValueError(f"the queue holds {was[0]} layers x {was[2]}, got {now[0]} x {now[2]}")
-        joined = new if held is None else join(held, new)
-        newest = torch.arange(len(joined.content_ids))[-self.size :]
-        self._held = joined.rows(newest)
+        if len(new.content_ids) > self.size:
+            new = new.rows(torch.arange(len(new.content_ids))[-self.size :])
+        count = min(self.size, len(self) + len(new.content_ids))
+        values = self._values.appended(None if held is None else held.values, new.values, count)
+        guide = None
+        if new.guide is not None:
+            guide = self._guide.appended(None if held is None else held.guide, new.guide, count)
+        ids, task, hard = (
+            part if before is None else torch.cat([before, part])[-count:]
+            for part, before in zip(new[1:4], (None,) * 3 if held is None else held[1:4], strict=True)
+        )
+        self._held = Documents(values, ids, task, hard, guide)
 
     def state_dict(self) -> dict[str, Any]:
         """What resuming needs."""
-        return {"documents": None if self._held is None else tuple(self._held)}
+        if self._held is None:
+            return {"documents": None}
+        return {"documents": tuple(part if part is None else part.clone() for part in self._held)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`."""

@@ -33,6 +33,25 @@ def test_the_oldest_make_room():
         assert len(queue) == len(expected)
 
 
+def test_a_push_writes_its_own_rows_alone():
+    """What is held is a view of one buffer; it equals the concatenation of all that came, to the bit."""
+    draw, queue, size = torch.Generator().manual_seed(0), Queue(20), 20
+    came, places = torch.empty(2, 0, 3), set()
+    for number in range(60):
+        count = int(torch.randint(1, 9, (), generator=draw))
+        new = documents(*range(100 * number, 100 * number + count), guide=True)
+        new = new._replace(values=torch.randn(2, count, 3, generator=draw))
+        queue.push(new)
+        held = queue.documents(CPU)
+        came = torch.cat([came, new.values], dim=1)[:, -size:]
+        assert torch.equal(held.values, came)
+        assert torch.equal(held.guide[:, 0].long(), held.content_ids)
+        places.add(held.values.untyped_storage().data_ptr())
+    assert len(places) == 1
+    saved = queue.state_dict()["documents"][0]
+    assert saved.untyped_storage().nbytes() == 2 * size * 3 * 4, "a checkpoint holds what is held and no more"
+
+
 def test_one_of_each_text_and_task_enters():
     queue = Queue(10)
     queue.push(join(documents(4, 2, 4), documents(2, 4, task=1), documents(2)))
