@@ -12,6 +12,7 @@ from embedtrain import console
 from embedtrain.data.module import DataModule
 from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.run_folder import RunFolder
+from embedtrain.model.backbone.block_states import compile_blocks
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.run import build as parts
@@ -101,6 +102,8 @@ def make_stage(
     check_precision(trained, str(trainer.precision))
     step.check(data, plan, encoder, trainer.world_size)
     check_rows(data, encoder)
+    if settings.trainer.compile:
+        compile_blocks(encoder.backbone.blocks)
     if not data.has_validation:
         trainer.limit_val_batches = 0
     if (refresh := built(settings.mining)) is not None:

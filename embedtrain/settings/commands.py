@@ -94,6 +94,7 @@ class TrainerSettings(Checked):
         timeout_minutes: how long ranks wait for each other, e.g. while rank 0 evaluates.
         shard: let each rank keep its share of the backbone's weights, gradients and optimiser state (FSDP2)
             instead of all of them, for a backbone that does not fit one device.
+        compile: let torch.compile make one kernel of many, block by block, once for texts of all lengths.
 
     Raises:
         InputError: if a number is out of range or settings exclude each other.
@@ -113,6 +114,7 @@ class TrainerSettings(Checked):
     log_every_n_steps: int = 10
     timeout_minutes: float = 120.0
     shard: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what nobody can mean."""
@@ -122,6 +124,8 @@ class TrainerSettings(Checked):
                 "trainer.shard cannot be used with precision=16-mixed: each rank would scale its share of "
                 "the gradients by itself. Use bf16-mixed or 32-true"
             )
+        if self.shard and self.compile:
+            raise InputError("trainer.compile cannot be used with trainer.shard: leave one of them out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Which blocks of a model run, and the states between them, collected while it does."""
+"""Which blocks of a model run and how, and the states between them, collected while it does."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from embedtrain.model.backbone.families import Family
+
+
+def compile_blocks(blocks: nn.ModuleList, backend: str = "inductor") -> None:
+    """Let each block be compiled, by itself and once for texts of all lengths, when it first runs.
+
+    The whole model cannot be: its blocks are exchanged and watched from one forward to the next.
+    """
+    for block in blocks:
+        block.compile(dynamic=True, backend=backend)
 
 
 @contextmanager
