@@ -18,15 +18,16 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from embedtrain.doctor.built_run import BuiltRun, FirstBatch
 from embedtrain.doctor.findings import Finding, finding
+from embedtrain.doctor.similarity_memory import chunk_of, similarity_memory
 from embedtrain.model.inputs.micro_batches import micro_batches
-from embedtrain.objective.similarity.row_terms import budget_on
+from embedtrain.training.steps.contrastive.queue import ROOM
 from embedtrain.types import Inputs, distinct_layers
 
 CHECK = "memory"
 GIB = 2**30
 MEASURED = 32  # texts
 TIGHT = 0.8  # share of the machine's memory
-COPIES = 6  # of a block of similarities at a time: scores, masks, softmax, gradients
+HELD = ROOM + 1  # times a queue: where it lies, and beside the documents of the batch
 
 
 class Memory(NamedTuple):
@@ -86,14 +87,13 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
     layers = distinct_layers(first.chosen)
     vectors = 4 * len(layers) * run.encoder.width
     held = 3 if run.gradcache is None else 2  # of queries and documents, their gradient
-    blocks = sum(1 for _ in run.loss.objective.terms)
     queue = 0 if run.loss.queue is None else run.loss.queue.size
     guide = run.loss.guide
     module = getattr(getattr(guide, "model", None), "module", None)
     guide_bytes = 0.0 if module is None else _bytes(module.parameters())
     columns = len(first.whole.links.docs) + queue
-    budget = budget_on(run.device, run.loss.objective.budget)
-    held_at_once = min(budget, columns * len(first.whole.links.query))
+    of_loss = similarity_memory(run, first)
+    texts = len(lengths) + len(first.whole.links.docs)
     return Memory(
         process=max(0.0, resident - _bytes(_parameters(run)) - guide_bytes),
         weights=_bytes(_parameters(run)),
@@ -101,9 +101,9 @@ def estimated(run: BuiltRun, every: Sequence[FirstBatch], resident: float = 0.0)
         optimiser=2 * _bytes(trained),
         update=2.0 * max((_bytes([item]) for item in trained), default=0.0),
         activations=sizes[0] if len(sizes) == 1 else min(sizes[0], max(sizes[1:])),
-        embeddings=float(held * vectors * (len(lengths) + len(first.whole.links.docs))),
-        similarities=4.0 * COPIES * max(1, blocks) * held_at_once,
-        queue=float(queue * (vectors + (0 if guide is None else 4 * guide.width))),
+        embeddings=float(max(held * vectors * texts, vectors * texts + of_loss.per_text * len(lengths))),
+        similarities=of_loss.of(chunk_of(run, first, columns), columns),
+        queue=float(HELD * queue * (vectors + (0 if guide is None else 4 * guide.width))),
         guide=guide_bytes,
     )
 

@@ -22,6 +22,7 @@ from embedtrain.doctor.probes import (
     prompt_findings,
     vector_findings,
 )
+from embedtrain.doctor.similarity_memory import LargestMoment, chunk_of, similarity_memory
 from embedtrain.doctor.speed import Speed, forward_and_backward, mean_tokens, measured, speed_finding
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -33,7 +34,7 @@ from embedtrain.rules import MarginPos
 from embedtrain.training.gradcache import GradCache
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.training.steps.contrastive.collate import PairCollate
-from embedtrain.types import Inputs, SubModel, distinct_layers
+from embedtrain.types import Embeddings, Inputs, SubModel, distinct_layers
 
 WORDS = "cat dog bird fish man woman child guitar piano ball tree house river sun rain money".split()
 
@@ -313,6 +314,44 @@ def test_casts_of_weights_count_once_a_micro_batch(encoder, tmp_path):
             actual = activation_bytes(encoder, rows, distinct_layers(first[0].chosen))
         found[budget] = estimated(run, first).activations / actual
     assert found == pytest.approx(dict.fromkeys(found, 1.0), rel=0.15)
+
+
+def test_the_largest_moment_is_what_lives_at_a_time():
+    given = torch.ones(1_000)
+    with LargestMoment() as seen:
+        one = given * 2  # 4,000 bytes
+        two = one + 1  # and 4,000 more
+        del one
+        three = two * 3
+        view = three[:10]  # no memory of its own
+        two.add_(1)
+        del two
+        assert seen.live == 4_000
+        del three, view
+    assert (seen.peak, seen.live) == (8_000, 0)
+
+
+@pytest.mark.parametrize("words", [{}, {"similarity_budget": 20 * 128}])
+def test_similarities_take_what_is_estimated(words, encoder, tmp_path):
+    """Of all queries in one chunk, and in chunks of twenty; the slope was found in smaller ones."""
+    run = run_of(encoder, tmp_path, usual_rows(64), batch_size=64)
+    run.loss.objective.budget = words.get("similarity_budget")
+    first = first_batches(run, 64)[0]
+    links, layers = first.whole.links, distinct_layers(first.chosen)
+    values = torch.randn(len(layers), len(links.content_ids), encoder.width).requires_grad_()
+    texts, pairing = Embeddings(values, layers), Negatives()(links)
+    with LargestMoment() as seen:
+        total = run.loss.objective(
+            texts.rows(links.query), texts.rows(links.docs), pairing, first.chosen
+        ).total
+        torch.autograd.grad(total, values)
+    found, columns = similarity_memory(run, first), len(links.docs)
+    rows = chunk_of(run, first, columns)
+    assert rows == (20 if words else 64)
+    estimate = found.of(rows, columns) + found.per_text * len(links.content_ids)
+    assert 0.8 < estimate / seen.peak < 1.25
+    need = estimated(run, [first])
+    assert need.similarities == found.of(rows, columns)
 
 
 def test_frozen_weights_have_no_gradient(tiny_bert, tmp_path):

@@ -28,6 +28,12 @@ def budget_on(device: torch.device, budget: int | None = None) -> int:
     return BUDGET if device.type == "cpu" else DEVICE_BUDGET
 
 
+def chunk_rows(device: torch.device, budget: int | None, columns: int, blocks: int) -> int:
+    """Queries of a chunk against `columns` documents, in `blocks` blocks that are held together on a GPU."""
+    together = 1 if device.type == "cpu" else blocks
+    return max(budget_on(device, budget) // max(columns * together, 1), FEWEST_ROWS)
+
+
 class RowLoss(Protocol):
     """A loss of each query from its row of similarities; an `nn.Module`."""
 
@@ -125,8 +131,7 @@ class Step(NamedTuple):
         count, columns = len(target), len(self.pairing.owner)
         positive = torch.zeros(columns, dtype=torch.bool, device=device)  # (C,)
         positive[target] = True
-        budget = budget_on(device, self.budget)
-        size = max(budget // max(columns * blocks, 1), FEWEST_ROWS)
+        size = chunk_rows(device, self.budget, columns, blocks)
         for begin in range(0, count, size):
             end = min(begin + size, count)
             rows, here = torch.arange(begin, end, device=device), torch.arange(begin, end)
