@@ -23,7 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
-from gpu import numbers, runs, speed
+from gpu import numbers, runs, speed, steps
 from gpu.setting import Measured, Setting, make_setting
 
 CHECKS: Mapping[str, Callable[[Setting], list[Measured]]] = {
@@ -35,11 +35,11 @@ CHECKS: Mapping[str, Callable[[Setting], list[Measured]]] = {
     "waits": runs.waits,
     "memory": speed.memory,
     "speed": speed.speed,
-    "precision": runs.precision,
+    "precision": steps.precision,
     "packing": numbers.packing,
     "latents": numbers.latents,
     "encode": numbers.encode,
-    "ranks": runs.ranks,
+    "ranks": steps.ranks,
     "cpu": runs.cpu,
 }
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 import yaml
+from sentence_transformers import SentenceTransformer
 from torch import Tensor
+from transformers.utils import is_flash_attn_2_available
 
 from embedtrain.devices import exact_float32
 from embedtrain.model.encoder import Encoder
@@ -21,7 +23,7 @@ from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.settings.component import Component
 from embedtrain.settings.places import config_dir
 from embedtrain.training.gradcache import GradCache
-from embedtrain.types import Embeddings, Guide, Links, SubModel, Weighted
+from embedtrain.types import Embeddings, Guide, Inputs, Links, SubModel, Weighted
 from embedtrain.vectors.topk import Exact, in_memory, nearest
 from gpu.setting import Measured, Setting, relative
 
@@ -92,34 +94,75 @@ def texts_of(setting: Setting, count: int) -> list[str]:
     return [yaml.safe_load(row)["positive"] for row in rows[:count]]
 
 
+def implementations() -> tuple[str, ...]:
+    """Attention that this machine has; flash attention where its package is."""
+    return ("sdpa", "eager", *["flash_attention_2"] * is_flash_attn_2_available())
+
+
 def gradcache(setting: Setting) -> list[Measured]:
     """Dropout repeats in the second pass to the bit; without dropout the gradient is that of one pass."""
     found = []
-    texts, kind = texts_of(setting, setting.size(6, 64)), setting.device.type
-    for implementation in ("sdpa", "eager"):
-        encoder = encoder_of(setting, implementation).train()
-        tokens = encoder.process(texts, "document").to_device(setting.device)
-        for dtype in (torch.float32, torch.bfloat16):
-            with torch.autocast(
-                kind, dtype=torch.bfloat16, enabled=dtype != torch.float32, cache_enabled=False
-            ):
-                torch.manual_seed(5)
-                with torch.no_grad():
-                    first = encoder(tokens, (1, 2)).values
-                torch.manual_seed(5)
-                second = encoder(tokens, (1, 2)).values.detach()
-            name = f"{implementation}, {str(dtype)[6:]}: both passes"
-            found.append(Measured(name, float((first - second).abs().max()), most=0.0))
+    texts = texts_of(setting, setting.size(6, 64))
+    alike = [" ".join(["cat"] * 8)] * len(texts)
+    kinds = [torch.float32, torch.bfloat16, *[torch.float16] * setting.on_gpu]
+    for implementation in implementations():
+        encoder = encoder_of(setting, implementation)
+        padded, whole = (
+            encoder.process(some, "document").to_device(setting.device) for some in (texts, alike)
+        )
+        encoder.train()
+        for dtype in kinds:
+            for name, tokens in {"padded": padded, "unpadded": whole}.items():
+                with _autocast(setting, dtype):
+                    first, second = _passes(encoder, tokens)
+                named = f"{implementation}, {str(dtype)[6:]}, {name}: both passes"
+                found.append(Measured(named, float((first - second).abs().max()), most=0.0))
         encoder.eval()
-        whole, cached = (_gradients(encoder, tokens, cache) for cache in (None, GradCache(max_tokens=64)))
-        found.append(Measured(f"{implementation}: gradient in chunks", relative(cached, whole), most=1e-5))
+        for dtype in kinds[:2]:
+            with _autocast(setting, dtype):
+                one, cached = (
+                    _gradients(encoder, padded, cache) for cache in (None, GradCache(max_tokens=64))
+                )
+            found += _compared(f"{implementation}, {str(dtype)[6:]}", one, cached, dtype)
         missing = sum(item.grad is None for item in encoder.parameters() if item.requires_grad)
         found.append(Measured(f"{implementation}: parameters without gradient", missing, most=0))
     return found
 
 
-def _gradients(encoder: Encoder, tokens: object, cache: GradCache | None) -> Tensor:
-    """Of all parameters, of a loss of the whole batch."""
+def _autocast(setting: Setting, dtype: torch.dtype) -> torch.autocast:
+    half = torch.bfloat16 if dtype == torch.float32 else dtype
+    return torch.autocast(
+        setting.device.type, dtype=half, enabled=dtype != torch.float32, cache_enabled=False
+    )
+
+
+def _passes(encoder: Encoder, tokens: Inputs) -> tuple[Tensor, Tensor]:
+    """The vectors of a first pass without gradient, and of a second with it, from one seed."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        first = encoder(tokens, (1, 2)).values
+    torch.manual_seed(5)
+    return first, encoder(tokens, (1, 2)).values.detach()
+
+
+def _compared(name: str, one: list[Tensor], cached: list[Tensor], dtype: torch.dtype) -> list[Measured]:
+    """Gradients in chunks beside those of one pass: of all together, or in 16 bits the angle of each."""
+    if dtype == torch.float32:
+        change = relative(
+            torch.cat([part.flatten() for part in cached]), torch.cat([part.flatten() for part in one])
+        )
+        return [Measured(f"{name}: gradient in chunks", change, most=1e-5)]
+    size = max(float(part.norm()) for part in one)
+    angles = [
+        float(F.cosine_similarity(left.flatten().double(), right.flatten().double(), dim=0))
+        for left, right in zip(cached, one, strict=True)
+        if float(right.norm()) > 1e-3 * size  # a bias of keys has none but of rounding
+    ]
+    return [Measured(f"{name}: least cosine of a parameter's gradient", min(angles), least=0.999)]
+
+
+def _gradients(encoder: Encoder, tokens: Inputs, cache: GradCache | None) -> list[Tensor]:
+    """Of each parameter, of a loss of the whole batch."""
     encoder.zero_grad()
 
     def score(texts: Embeddings) -> Tensor:
@@ -135,26 +178,30 @@ def _gradients(encoder: Encoder, tokens: object, cache: GradCache | None) -> Ten
                 encoder, tokens, layers, score, owned=[], seed=lambda chunk: chunk,
                 backward=lambda part: part.backward(),
             ).backward()  # fmt: skip
-    grads = [item.grad.flatten() for item in encoder.parameters() if item.grad is not None]
-    return torch.cat(grads)
+    return [item.grad.clone() for item in encoder.parameters() if item.grad is not None]
 
 
 def packing(setting: Setting) -> list[Measured]:
-    """Texts packed, and padded on either side, have the vectors that they have alone."""
+    """Texts packed, and padded on either side, have the vectors that they have alone; probes pass."""
     found, texts = [], texts_of(setting, setting.size(6, 64))
-    expected = encoder_of(setting._replace(device=torch.device("cpu"))).encode(texts, (1, 2)).values
-    for name, settings in {
-        "right": {},
-        "left": {"padding_side": "left"},
-        "packed": {"packing": True},
-    }.items():
-        encoder = encoder_of(setting, **settings)
-        with exact_float32():
-            vectors = encoder.encode(texts, (1, 2)).values
-        found.append(Measured(f"{name}, float32", relative(vectors, expected), most=1e-4))
-        with torch.autocast(setting.device.type, dtype=torch.bfloat16):
-            half = encoder.encode(texts, (1, 2)).values
-        found.append(Measured(f"{name}, bfloat16", relative(half, expected), most=2e-2))
+    alone = encoder_of(setting)
+    with exact_float32():
+        expected = torch.cat([alone.encode([text], (1, 2)).values for text in texts], dim=1)
+    layouts = {"right": {}, "left": {"padding_side": "left"}, "packed": {"packing": True}}
+    for implementation in (name for name in implementations() if name != "eager"):
+        for name, settings in layouts.items():
+            encoder = encoder_of(setting, implementation, **settings)
+            named = f"{implementation}, {name}"
+            if implementation == "sdpa":
+                with exact_float32():
+                    change = relative(encoder.encode(texts, (1, 2)).values, expected)
+                found.append(Measured(f"{named}, float32", change, most=1e-4))
+            with _autocast(setting, torch.bfloat16):
+                change = relative(encoder.encode(texts, (1, 2)).values, expected)
+                encoder.backbone.check_attention()  # raises
+                if name == "packed":
+                    encoder.backbone.expect_packing()
+            found.append(Measured(f"{named}, bfloat16", change, most=2e-2))
     return found
 
 
@@ -202,6 +249,7 @@ def encode(setting: Setting) -> list[Measured]:
         Measured("cosine of bfloat16, least", float(F.cosine_similarity(half, expected).min()), least=0.999)
     )
     found.append(Measured("texts a second", speed))
+    found += [_searched(setting, texts), _beside(setting, texts, speed)]
     found.append(Measured("times the CPU's", speed / cpu_speed, least=20.0 if setting.on_gpu else None))
     unit = F.normalize(expected, dim=-1).half().numpy()
     rows, banned = in_memory(unit), [torch.tensor([number]).numpy() for number in range(len(unit))]
@@ -216,3 +264,34 @@ def encode(setting: Setting) -> list[Measured]:
         torch.set_float32_matmul_precision(before)
     other = int((picked[0].numbers != picked[1].numbers).sum())
     return [*found, Measured("documents mined otherwise than on the CPU", other, most=0)]
+
+
+def _searched(setting: Setting, texts: list[str]) -> Measured:
+    """How far nDCG@10 of a search in bfloat16 is from that in float32: each text by its first half."""
+    texts = list(dict.fromkeys(texts))
+    encoder = encoder_of(setting)
+    layers, halves = (encoder.num_layers,), [text[: len(text) // 2] for text in texts]
+
+    def score() -> float:
+        docs, queries = (
+            F.normalize(encoder.encode(some, layers).values[0], dim=-1) for some in (texts, halves)
+        )
+        similar = queries @ docs.T
+        place = (similar > similar.diagonal()[:, None]).sum(1)  # how many are nearer than its own
+        return float((1 / (2.0 + place).log2() * (place < 10)).mean())
+
+    exact = score()
+    with _autocast(setting, torch.bfloat16):
+        change = abs(score() - exact)
+    return Measured("nDCG@10 in bfloat16 beside float32", change, most=2e-3 if setting.on_gpu else None)
+
+
+def _beside(setting: Setting, texts: list[str], speed: float) -> Measured:
+    """Texts a second as a multiple of sentence-transformers', on texts of uneven lengths in bfloat16."""
+    other = SentenceTransformer(setting.model, device=str(setting.device)).eval()
+    with torch.autocast(setting.device.type, dtype=torch.bfloat16):
+        other.encode(texts[:24], batch_size=128)
+        begun = time.perf_counter()
+        other.encode(texts, batch_size=128)
+        theirs = len(texts) / (time.perf_counter() - begun)
+    return Measured("times sentence-transformers'", speed / theirs, least=1.5 if setting.on_gpu else None)

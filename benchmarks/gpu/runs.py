@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import subprocess
 import sys
 import warnings
@@ -25,8 +24,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.run.publish import evaluate_after, evaluate_before, publish
 from embedtrain.run.run import Run
-from embedtrain.training.callbacks.saving import TrainingProgress
-from embedtrain.types import Cell, InputError
+from embedtrain.types import Cell
 from gpu.setting import Measured, Setting
 
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -208,62 +206,6 @@ def waits(setting: Setting) -> list[Measured]:
         print("\n".join(f"    {place}" for place in sorted(places)), end="\n" if places else "")
         found.append(Measured(f"{name}: waits of a step", len(waited), most=3))
     return found
-
-
-def precision(setting: Setting) -> list[Measured]:
-    """float16 with a scale (CUDA alone), bfloat16, and weights of 16 bits, which are refused."""
-    kind = "16-mixed" if setting.on_gpu else "bf16-mixed"
-    with begun(
-        setting.words("half", f"trainer.precision={kind}", f"trainer.max_steps={setting.size(3, 20)}")
-    ) as run:
-        run.fit()
-        scaler = getattr(run.stage.trainer.precision_plugin, "scaler", None)
-        finite = all(bool(item.isfinite().all()) for item in run.encoder.parameters())
-    found = [Measured("weights are finite", float(finite), least=1)]
-    if scaler is not None:
-        found.append(Measured("scale", float(scaler.get_scale()), least=1.0))
-    try:
-        with begun(setting.words("true", "trainer.precision=bf16-true")):
-            refused = 0
-    except InputError:
-        refused = 1
-    return [*found, Measured("bf16-true is refused", refused, least=1)]
-
-
-def ranks(setting: Setting) -> list[Measured]:
-    """FSDP2 of one rank, beside no ranks: five steps, saved, and continued to ten."""
-    code = "from embedtrain.cli.train import main; main()"
-    found: dict[str, list[float]] = {}
-    for name, shard, steps in (("alone", "false", 10), ("shares", "true", 5), ("shares", "true", 10)):
-        words = setting.words(
-            name, f"trainer.shard={shard}", "trainer.max_steps=10", "trainer.precision=32-true",
-            "trainer.checkpoint_every_n_steps=5",
-        )  # fmt: skip
-        stopping = f"import gpu.runs; gpu.runs.stop_at({steps}); " * (steps < 10)
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", stopping + code, *words], env=environment, capture_output=True, text=True,
-            check=False,
-        )  # fmt: skip
-        if done.returncode != (9 if steps < 10 else 0):
-            raise RuntimeError(f"{name}: status {done.returncode}: {done.stderr[-800:]}")
-        found[name] = losses_of(setting.folder / name)
-    change = largest_change(found["shares"], found["alone"])
-    return [Measured("FSDP2 of one rank, stopped once: losses", change, most=1e-3)]
-
-
-def stop_at(step: int) -> None:
-    """Let the run of this process end early, as if it were killed."""
-    batch_start = TrainingProgress.on_train_batch_end
-
-    def end(self: TrainingProgress, trainer: object, *rest: object) -> None:
-        batch_start(self, trainer, *rest)
-        if trainer.global_step == step + 1:
-            os._exit(9)
-
-    TrainingProgress.on_train_batch_end = end
 
 
 def cpu(setting: Setting) -> list[Measured]:

@@ -85,7 +85,7 @@ class Setting(NamedTuple):
         """A file of pairs of many lengths."""
         file, draw = self.folder / "rows.jsonl", random.Random(0)
         if not file.exists():
-            lengths = [(2 + n % 5, 4 + n % 23) for n in range(self.size(96, 2_048))]
+            lengths = [(2 + n % 5, 4 + n % 23) for n in range(self.size(96, 8_192))]
             pairs = [[" ".join(draw.choices(WORDS, k=length)) for length in both] for both in lengths]
             rows = [{"query": one, "positive": f"{one} {two}"} for one, two in pairs]
             file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
