@@ -38,7 +38,7 @@ def sharing(lengths: Sequence[int], budget: int, overhead: int | None) -> list[M
 
 
 def in_one_row(lengths: Sequence[int], budget: int, overhead: int | None) -> list[MicroBatch]:
-    """All contents of a micro-batch in one row, for kernels that know borders and compute nothing between two."""
+    """All contents of a micro-batch in one row, for kernels that compute nothing between two."""
     return _groups(lengths, rows_of(lengths, budget), budget, overhead)
 
 
