@@ -68,12 +68,14 @@ class TextVectors:
         mine = {self._keys(part)[0]: part for part in self.parts[shard::shards]}  # equal parts once
         there = {key: bool((self.store.locate(self._keys(part)) >= 0).all()) for key, part in mine.items()}
         due = [part for key, part in mine.items() if not there[key]]
+        encoded = sum(len(self.texts[part]) for part in due)
         tell = (lambda _: None) if progress is None else progress
-        tell(sum(len(self.texts[part]) for part in self.parts[shard::shards] if part not in due))
+        if stored := sum(len(self.texts[part]) for part in self.parts[shard::shards]) - encoded:
+            tell(stored)
         for part, read in zip(due, ahead(due, self._read), strict=True):
             self.store.add(self._keys(part), self.teacher.vectors(read))
             tell(len(self.texts[part]))
-        return sum(len(self.texts[part]) for part in due)
+        return encoded
 
     def _read(self, part: slice) -> object:
         prompts = self.prompts[part] if any(self.prompts[part]) else None

@@ -223,7 +223,7 @@ def test_what_cannot_guide_says_why(tiny_bert, dense_model, tmp_path):
     for settings, message in [
         ({"layer": 5}, r"layer must be in 1\.\.4 for the guide"),
         ({"dim": 33}, r"dim must be in 1\.\.32 for this guide, got 33"),
-        ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, float16, got 'int8'"),
+        ({"dtype": "int8"}, "dtype must be one of auto, float32, bfloat16, float16, got 'int8'"),
         ({"cache": tmp_path, "cache_dtype": "int8"}, "cache_dtype must be float16 or float32"),
     ]:
         with pytest.raises(InputError, match=message):
