@@ -26,6 +26,7 @@ from embedtrain.training.optim import AdamW, check_precision
 from embedtrain.training.readable import check_rows
 from embedtrain.training.steps.masked.step import Masked
 from embedtrain.training.steps.protocol import Step
+from embedtrain.types import InputError
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def make_stage(
         InputError: if a part refuses its settings, or parts do not fit each other; of a run that is not to be
             overwritten nothing has been changed then.
     """
+    if settings.trainer.compile and settings.trainer.shard:
+        raise InputError("trainer.compile cannot be used with trainer.shard: leave one of them out")
     is_main = console.is_main_process()
     plan = parts.make_plan(settings, encoder)
     parts.restrict(encoder, plan)

@@ -83,8 +83,7 @@ class TrainerSettings(Checked):
         accelerator: "cpu", "gpu" or "auto": where the run trains, is measured and mines.
         devices: processes per node; more than one trains with DDP, or with FSDP2 if `shard`.
         num_nodes: machines.
-        precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it
-            (a GPU that has it, a CPU with AMX), else 32-true.
+        precision: Lightning's name of it, or "auto": bf16-mixed where the device is fast at it, else 32-true.
         accumulate_grad_batches: batches per optimiser step. They never contrast with each other.
         gradient_clip_val: largest gradient norm, None for no clipping.
         val_check_interval: optimiser steps between validations when at least 1, else the share of the run.
@@ -92,8 +91,7 @@ class TrainerSettings(Checked):
         save_total_limit: how many of the newest checkpoints are kept.
         log_every_n_steps: optimiser steps between lines of metrics.jsonl.
         timeout_minutes: how long ranks wait for each other, e.g. while rank 0 evaluates.
-        shard: let each rank keep its share of the backbone's weights, gradients and optimiser state (FSDP2)
-            instead of all of them, for a backbone that does not fit one device.
+        shard: let ranks share weights, gradients and optimiser state of a backbone too large for one (FSDP2).
         compile: let torch.compile make one kernel of many, block by block, once for texts of all lengths.
 
     Raises:
@@ -124,8 +122,6 @@ class TrainerSettings(Checked):
                 "trainer.shard cannot be used with precision=16-mixed: each rank would scale its share of "
                 "the gradients by itself. Use bf16-mixed or 32-true"
             )
-        if self.shard and self.compile:
-            raise InputError("trainer.compile cannot be used with trainer.shard: leave one of them out")
 
 
 @dataclass(frozen=True, kw_only=True)

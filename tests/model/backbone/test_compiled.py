@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small_runs import assert_equal_bits, train, weights, without
+from small_runs import assert_equal_bits, compose, train, weights, without
 from tiny_models import some_tokens, tiny_config, tiny_model
 
 from embedtrain.model.backbone import block_states
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.run import stage
-from embedtrain.settings.commands import TrainerSettings
+from embedtrain.run.run import Run
 from embedtrain.types import InputError
 
 SHAPES = [(rows, 3 + 2 * number) for number, rows in enumerate((2, 3, 4, 5, 6, 7, 8) * 2)]
@@ -47,6 +47,8 @@ def test_a_run_compiles_its_blocks_and_trains_the_same(small_run, tmp_path, monk
     assert_equal_bits(*(weights(tmp_path / name) for name in ("plain", "compiled")))
 
 
-def test_shares_of_a_backbone_are_not_compiled():
+def test_shares_of_a_backbone_are_not_compiled(small_run, tmp_path):
+    words = [*small_run, "name=x", f"output_root={tmp_path}", "trainer=cpu", "trainer.max_steps=2"]
     with pytest.raises(InputError, match=r"trainer\.compile cannot be used with trainer\.shard"):
-        TrainerSettings(compile=True, shard=True)
+        Run(compose([*words, "trainer.compile=true", "trainer.shard=true"]))
+    assert not (tmp_path / "x").exists()
