@@ -211,14 +211,10 @@ class Backbone(nn.Module):
 
         Six texts of three tokens; random state, modes and gradients are as before afterwards.
         """
-        config = self.model.config
+        config, layers, pad = self.model.config, self.num_layers, self.model.config.pad_token_id or 0
         with evaluating(self):
             findings = probe(
-                self,
-                num_layers=self.num_layers,
-                vocabulary=config.vocab_size,
-                pad=config.pad_token_id or 0,
-                device=self.model.device,
+                self, num_layers=layers, vocabulary=config.vocab_size, pad=pad, device=self.model.device
             )
             name = f"model type {config.model_type!r}"
             check_attention(findings, self.attention, name, str(config._attn_implementation))
