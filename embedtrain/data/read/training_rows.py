@@ -162,14 +162,15 @@ class TrainingRows:
         return Fields(query, *documents[:2], score, documents[2], instruction, prompt, document_prompt, task)
 
     def _one(self, where: str, field: str, value: Any) -> Any:  # noqa: ANN401
-        if isinstance(value, Mapping) and self._content is text:
+        if type(value) is not str and isinstance(value, Mapping) and self._content is text:
             value = passage(where, field, value)
         return self._content(where, field, value)
 
     def _several(self, where: str, field: str, value: Any, *, negative: bool = False) -> list[Any]:  # noqa: ANN401
         """The documents of a field; None in the place of a negative without text."""
         if not isinstance(value, list | tuple):
-            value = documents(value) if self._content is text else (value,)
+            plain = type(value) is str or self._content is not text
+            value = (value,) if plain else documents(value)
         return [
             None
             if negative and (one is None or (isinstance(one, str) and not one.strip()))

@@ -36,6 +36,8 @@ def unfolded(where: str, row: Row) -> Unfolded | None:
     Raises:
         InputError: for a chat of several turns, or marks that are not 0 and 1 alone.
     """
+    if all(type(value) is str for value in row.values()):  # nearly all rows
+        return None
     chat = next((name for name in CHATS if _is_chat(row.get(name))), None)
     if chat is not None:
         return _of_chat(where, row, chat)

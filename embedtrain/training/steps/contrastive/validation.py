@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from scipy.stats import spearmanr
-from sklearn.metrics import ndcg_score
 from torch import Tensor
 
 from embedtrain.types import Embeddings, Links, SubModel
@@ -76,5 +75,7 @@ def _spearman(query: Tensor, docs: Tensor, labels: Tensor) -> float:
 def _ndcg(query: Tensor, docs: Tensor, relevant: Tensor) -> float:
     if docs.shape[0] == 1:  # one candidate is always ranked first; scikit-learn refuses to say so
         return 1.0
+    from sklearn.metrics import ndcg_score  # a second that a run without validation does not spend
+
     scores = query @ docs.T  # (B, U)
     return float(ndcg_score(relevant.cpu().numpy(), scores.float().cpu().numpy(), k=10, ignore_ties=True))
