@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
@@ -43,6 +43,7 @@ from embedtrain.types import SubModel
 
 RESULTS = Path(__file__).parent / "results" / "study_2d"
 SETTINGS = ("stsb", "dictionary")
+TESTS = ("stsb", "sickr", "dictionary", "cranfield")
 DICTIONARY_STEPS = 200
 Run = dict[str, Any]  # what a file holds
 
@@ -55,6 +56,7 @@ def options_given() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, help="only this learning rate, scored on development data")
     parser.add_argument("--seed", type=int, help="only this seed")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tests", choices=TESTS, nargs="+", default=list(TESTS), help="test sets to score")
     parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed")
     parser.add_argument("--work", type=Path, default=Path("runs/study_2d"), help="models and prepared data")
     parser.add_argument("--tables", action="store_true", help="train nothing, write docs/study.md")
@@ -92,12 +94,15 @@ class Study:
             rows = read(words / "train.jsonl")
             self.setting = Setting(name, rows, False, 64, 2 if options.tiny else DICTIONARY_STEPS)
             self.dev = {"dictionary": words_task(words / "validation.jsonl", retrieval, self.limit)}
-        self.test: dict[str, Task] = {
-            "stsb": pair_task(root / "sts/stsbenchmark/test.jsonl", "score", self.limit),
-            "sickr": pair_task(root / "sts/sickr/dev.jsonl", "score", self.limit),
-            "dictionary": search_task(retrieval, None if self.limit is None else 600),
-            "cranfield": search_task(root / "retrieval/cranfield", None if self.limit is None else 200),
+        tests: dict[str, Callable[[], Task]] = {
+            "stsb": lambda: pair_task(root / "sts/stsbenchmark/test.jsonl", "score", self.limit),
+            "sickr": lambda: pair_task(root / "sts/sickr/dev.jsonl", "score", self.limit),
+            "dictionary": lambda: search_task(retrieval, None if self.limit is None else 600),
+            "cranfield": lambda: search_task(
+                root / "retrieval/cranfield", None if self.limit is None else 200
+            ),
         }
+        self.test = {test: tests[test]() for test in options.tests}
 
     def carry_out(self, name: str) -> None:
         """Every run of a method that is asked for and not there: rates on dev, then seeds on test."""
@@ -117,7 +122,9 @@ class Study:
         title = run_name(self.setting.name, name, lr, seed, options.precision)
         file, model = options.results / f"{title}.json", options.work / "models" / title
         run: Run | None = json.loads(file.read_text("utf-8")) if file.is_file() else None
-        if run is not None and ("test" in run or not test):
+        known = {} if run is None else run.get("test", {})
+        missing = {one: task for one, task in self.test.items() if test and one not in known}
+        if run is not None and not missing:
             return run
         method = METHODS[name]
         asked = Asked(self.setting, lr, seed, options.precision)
@@ -133,8 +140,8 @@ class Study:
                 "versions": {package: version(package) for package in ("torch", "sentence-transformers")},
                 "machine": platform.machine(),
             }  # fmt: skip
-        if test:
-            run["test"] = self.scores(encoder, self.test, method)
+        if missing:
+            run["test"] = {**known, **self.scores(encoder, missing, method)}
         options.results.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as beside:
             beside.write((json.dumps(run, indent=1) + "\n").encode())

@@ -47,7 +47,7 @@ def write_page(results: Path) -> None:
 def of_setting(name: str, runs: Sequence[Run]) -> list[str]:
     """The parts of the page on one setting; none without a run that was scored on its test set."""
     mine = [run for run in runs if run["setting"] == name and run["precision"] == "bf16-mixed"]
-    tests = {method: found for method in WORDS if (found := tested(method, mine))}
+    tests = {method: found for method in WORDS if name in (found := tested(method, mine))}
     if not tests:
         return []
     return [
@@ -66,12 +66,12 @@ def tested(method: str, runs: Sequence[Run]) -> Scores:
         {run["seed"]: run["test"] for run in runs if run["method"] == name and "test" in run}
         for name in names
     ]
-    seeds = set.intersection(*(set(part) for part in parts))
     found: Scores = {}
-    for seed in sorted(seeds):
-        for part in parts:
-            for task, cells in part[seed].items():
-                found.setdefault(task, {}).setdefault(seed, {}).update(cells)
+    for task in TASKS:
+        seeds = set.intersection(*({seed for seed, test in part.items() if task in test} for part in parts))
+        for seed in sorted(seeds):
+            cells = {cell: value for part in parts for cell, value in part[seed][task].items()}
+            found.setdefault(task, {})[seed] = cells
     return found
 
 
@@ -127,7 +127,7 @@ def difference(first: Mapping[str, float], second: Mapping[str, float]) -> str:
 
 def others_table(name: str, tests: Mapping[str, Scores]) -> str:
     """The mean of the six sizes on the test sets of other tasks."""
-    tasks = [task for task in TASKS if task != name]
+    tasks = [task for task in TASKS if task != name and any(task in scores for scores in tests.values())]
     rows = [["method", *(TASKS[task] for task in tasks)]]
     for method, scores in tests.items():
         found = [scores.get(task, {}).values() for task in tasks]
