@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from in_process import BACKBONE, Cost, Row, fit  # first: it sets threads up before torch is imported
 
@@ -217,6 +217,7 @@ def written(rows: Sequence[Row], path: Path) -> Path:
     return path
 
 
+EXITS: Mapping[str, Any] = {"distill": NeighbourKL, "rotation": Linear()}
 METHODS: Mapping[str, Method] = {
     "untouched": Method(untouched, rates=(0.0,), seeded=False),
     "rotated": Method(rotated, rates=(0.0,)),
@@ -228,15 +229,15 @@ METHODS: Mapping[str, Method] = {
     "two_dmse": Method(partial(ours, plan=partial(Random2d, dims=DIMS), distill=LayerKL)),
     "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
     "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
-    "ours": Method(
+    "ours": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS, layer_decay=1.35), (5e-5,)),
+    "ours_weighted": Method(
         partial(
             ours,
-            plan=partial(FixedPairs, pairs=SIZES),
-            distill=NeighbourKL,
-            rotation=Linear(),
-            layer_decay=1.35,
+            plan=partial(FixedPairs, pairs=SIZES, weights=(2.0, 1.0, 1.0, 1.0, 1.5, 3.0)),
+            **EXITS,
+            layer_decay=1.45,
         ),
-        (5e-5, 8e-5),
+        (4e-5,),
     ),
     "peer": Method(partial(peer, every=True)),
     "peer_default": Method(partial(peer, every=False)),

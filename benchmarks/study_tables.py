@@ -23,8 +23,8 @@ AGAINST = (SEPARATE, "peer", "pairs")
 WORDS = {
     "untouched": "untouched", "rotated": "untouched + rotation", SEPARATE: "a separate model for each size",
     "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
-    "ours": "**ours**", "peer": "`Matryoshka2dLoss`, all layers and dims",
-    "peer_default": "`Matryoshka2dLoss`, defaults",
+    "ours": "**ours**", "ours_weighted": "ours, weights by size",
+    "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
 TASKS = {"stsb": "STS-B", "sickr": "SICK-R", "dictionary": "reverse dictionary", "cranfield": "Cranfield"}
