@@ -28,6 +28,8 @@ WORDS = {
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
 TASKS = {"stsb": "STS-B", "sickr": "SICK-R", "dictionary": "reverse dictionary", "cranfield": "Cranfield"}
+COLUMNS: Sequence[Sequence[SubModel]] = (*((size,) for size in SIZES), SIZES, GRID)
+HEADS = (*(f"({size.layer}, {size.dim})" for size in SIZES), "mean of six", "mean of 30")
 Run = dict[str, Any]
 Scores = dict[str, dict[int, dict[str, float]]]  # task -> seed -> cell -> score
 
@@ -60,31 +62,21 @@ def of_setting(name: str, runs: Sequence[Run]) -> list[str]:
 
 
 def tested(method: str, runs: Sequence[Run]) -> Scores:
-    """The test scores of a method, those of separate models put together; seeds that all of these have."""
-    names = [f"{SEPARATE}_{size}" for size in SIZES] if method == SEPARATE else [method]
-    parts = [
-        {run["seed"]: run["test"] for run in runs if run["method"] == name and "test" in run}
-        for name in names
-    ]
+    """The test scores of a method, those of separate models put together."""
     found: Scores = {}
-    for task in TASKS:
-        seeds = set.intersection(*({seed for seed, test in part.items() if task in test} for part in parts))
-        for seed in sorted(seeds):
-            cells = {cell: value for part in parts for cell, value in part[seed][task].items()}
-            found.setdefault(task, {})[seed] = cells
+    for run in runs:
+        if run["method"] == method or run["method"].startswith(f"{method}_L"):
+            for task, cells in run.get("test", {}).items():
+                found.setdefault(task, {}).setdefault(run["seed"], {}).update(cells)
     return found
 
 
 def scores_table(name: str, tests: Mapping[str, Scores], runs: Sequence[Run]) -> str:
     """Sizes and means of every method on the setting's own test set."""
-    head = ["method", "rate", *(f"({size.layer}, {size.dim})" for size in SIZES)]
-    rows = [[*head, "mean of six", "mean of 30", "CPU-s"]]
+    rows = [["method", "rate", *HEADS, "CPU-s"]]
     for method, scores in tests.items():
-        by_seed = scores[name].values()
-        cells = [spread([one[str(size)] for one in by_seed]) for size in SIZES]
-        six = spread([mean(one, SIZES) for one in by_seed])
-        grid = "" if method == SEPARATE else spread([mean(one, GRID) for one in by_seed])
-        rows.append([WORDS[method], *rate_and_cost(method, runs, [*cells, six, grid])])
+        shown = [spread(means(scores[name], cells)) for cells in COLUMNS]
+        rows.append([WORDS[method], *rate_and_cost(method, runs, shown)])
     title = f"{TASKS[name]} test x 100, mean over seeds ± standard deviation:\n\n"
     return title + table(rows)
 
@@ -94,46 +86,39 @@ def rate_and_cost(method: str, runs: Sequence[Run], middle: list[str]) -> list[s
     names = [name for name in METHODS if name == method or name.startswith(f"{method}_L")]
     found = [[run for run in runs if run["method"] == name and "test" in run] for name in names]
     rates = sorted({run["lr"] for some in found for run in some})
-    seconds = sum(fmean(run["cpu_seconds"] for run in some) for some in found)
+    seconds = sum(fmean(run["cpu_seconds"] for run in some) for some in found) if all(found) else None
     rate = " ... ".join(f"{one:g}" for one in ([rates[0], rates[-1]] if len(rates) > 1 else rates))
-    return ["" if rates == [0.0] else rate, *middle, f"{seconds:.0f}"]
+    return ["" if rates == [0.0] else rate, *middle, "" if seconds is None else f"{seconds:.0f}"]
 
 
 def differences(name: str, tests: Mapping[str, Scores]) -> list[str]:
     """Ours minus others: each size, both means, with intervals over seeds."""
     if BEST not in tests:
         return []
-    mine, rows = tests[BEST][name], [["ours minus", *map(str, SIZES), "mean of six", "mean of 30"]]
+    rows = [["ours minus", *HEADS]]
     for other in (one for one in AGAINST if one in tests):
-        theirs, line = tests[other][name], [WORDS[other]]
-        for cells in (*((size,) for size in SIZES), SIZES, GRID):
-            if other == SEPARATE and cells is GRID:
-                line.append("")
-                continue
-            sides = [{str(seed): mean(one, cells) for seed, one in side.items()} for side in (theirs, mine)]
-            line.append(difference(*sides))
-        rows.append(line)
+        sides = [[means(tests[side][name], cells) for cells in COLUMNS] for side in (other, BEST)]
+        rows.append([WORDS[other], *(difference(*pair) for pair in zip(*sides, strict=True))])
     return ["Differences, with 95 % t intervals over paired seeds:\n\n" + table(rows)]
 
 
 def difference(first: Mapping[str, float], second: Mapping[str, float]) -> str:
-    """Second minus first, with its interval where there are seeds."""
+    """Second minus first of the seeds that both have, with its interval where there are several."""
     shared = [seed for seed in first if seed in second]
     if len(shared) < 2:
-        return f"{fmean(second.values()) - fmean(first.values()):+.1f}"
+        return f"{second[shared[0]] - first[shared[0]]:+.1f}" if shared else ""
     found = between_seeds({one: first[one] for one in shared}, {one: second[one] for one in shared})
     return f"{found.difference:+.1f} ({found.low:+.1f} ... {found.high:+.1f})"
 
 
 def others_table(name: str, tests: Mapping[str, Scores]) -> str:
     """The mean of the six sizes on the test sets of other tasks."""
-    tasks = [task for task in TASKS if task != name and any(task in scores for scores in tests.values())]
+    every = [task for task in TASKS if task != name]
+    tasks = [task for task in every if any(means(scores.get(task, {}), SIZES) for scores in tests.values())]
     rows = [["method", *(TASKS[task] for task in tasks)]]
     for method, scores in tests.items():
-        found = [scores.get(task, {}).values() for task in tasks]
-        rows.append(
-            [WORDS[method], *(spread([mean(one, SIZES) for one in by]) if by else "" for by in found)]
-        )
+        found = [spread(means(scores.get(task, {}), SIZES)) for task in tasks]
+        rows += [[WORDS[method], *found]] if any(found) else []
     return "Mean of the six sizes on what it was not trained for:\n\n" + table(rows)
 
 
@@ -157,9 +142,20 @@ def mean(cells: Mapping[str, float], subs: Iterable[SubModel]) -> float:
     return fmean(cells[str(sub)] for sub in subs)
 
 
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation, the mean alone of one."""
-    found = over_seeds(values)
+def means(by_seed: Mapping[int, Mapping[str, float]], subs: Sequence[SubModel]) -> dict[str, float]:
+    """The mean over some cells, of each seed that has them all."""
+    return {
+        str(seed): mean(cells, subs)
+        for seed, cells in sorted(by_seed.items())
+        if all(str(sub) in cells for sub in subs)
+    }
+
+
+def spread(values: Mapping[str, float]) -> str:
+    """Mean ± standard deviation over seeds, the mean alone of one; nothing of none."""
+    if not values:
+        return ""
+    found = over_seeds(list(values.values()))
     return f"{found.mean:.1f}" + ("" if found.sd is None else f" ± {found.sd:.1f}")
 
 
