@@ -7,7 +7,7 @@ from embedtrain.ahead import ahead, one_behind
 
 def test_the_next_is_made_on_another_thread_while_one_is_used():
     begun = {number: threading.Event() for number in range(4)}
-    threads = set()
+    threads, running = set(), threading.active_count()
 
     def make(number):
         begun[number].set()
@@ -21,7 +21,7 @@ def test_the_next_is_made_on_another_thread_while_one_is_used():
             assert begun[len(made)].wait(10), "the next was begun before anybody asked for it"
     assert made == [0, 10, 20, 30]
     assert threading.get_ident() not in threads
-    assert threading.active_count() == 1
+    assert threading.active_count() <= running
 
 
 def test_one_thing_needs_no_thread():

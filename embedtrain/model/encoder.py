@@ -285,7 +285,7 @@ class Encoder(nn.Module, Generic[B, P]):
         try:
             with torch.autocast(self.device.type, enabled=False):
                 self.backbone.expect_packing()
-        except InputError:
+        except (InputError, AttributeError):  # it cannot, or knows of no packing
             return False
         return True
 

@@ -91,7 +91,9 @@ def gather_links(local: Links, held: Shares | None = None, *, device: torch.devi
     parts = torch.split(packed, [length for row in lengths for length in row])
     whole: dict[str, Any] = {name: torch.cat(parts[place :: len(kinds)]) for place, name in enumerate(kinds)}
     for name in NUMBERS:
-        whole[name] = whole[name].view(torch.float64).float() if name in numbers else None
+        own = getattr(local, name)
+        kind = torch.float32 if own is None else own.dtype
+        whole[name] = whole[name].view(torch.float64).to(kind) if name in numbers else None
     return shifted._replace(**whole)
 
 
@@ -130,7 +132,7 @@ WHOLE = {  # the whole numbers of `Links`, and what each has one of
     "task": "queries",
     "rows": "queries",
 }
-NUMBERS = {"scores": "queries", "teacher": "docs"}  # float32, which some ranks may not have
+NUMBERS = {"scores": "queries", "teacher": "docs"}  # which some ranks may not have
 
 
 def _bits(part: Tensor | None, count: int) -> Tensor:

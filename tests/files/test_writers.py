@@ -144,6 +144,7 @@ WRITTEN_BY = {
     "data/labelled.py": "triplets.jsonl",
     "data/read/bad_rows.py": "bad rows",
     "data/stores/arrow.py": "a folder",
+    "model/packaged.py": "a folder",
     "model/rotation/rotation.py": "a folder",
     "data/writing.py": "mined.jsonl",
     "deploy/stores.py": "a folder",

@@ -63,9 +63,9 @@ def test_a_checkpoint_has_what_is_trained_and_not_the_base(finished):
 def test_a_run_that_was_stopped_ends_in_the_same_weights(finished, words, tmp_path, monkeypatch):
     whole = Run.fit
 
-    def stopped(self: Run) -> None:
+    def stopped(self: Run, *more: object) -> None:
         self.stage.trainer.callbacks.append(StopAfter(3))
-        whole(self)
+        whole(self, *more)
 
     again = [*words, f"output_root={tmp_path}"]
     with monkeypatch.context() as patch:
