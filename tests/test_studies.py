@@ -40,7 +40,8 @@ def wiki(tmp_path):
     articles = {
         str(n): {
             "title": f"{words[n % 10]} {n}",
-            "extract": f"{words[n % 10]} {n} is a {words[n % 7]}. The {words[n % 9]} was here.",
+            "extract": f"{words[n % 10]} {n} is a {words[n % 7]}. "
+            + 25 * f"The {words[n % 9]} was in here. ",
         }
         for n in range(200)
     }
