@@ -167,4 +167,6 @@ def test_what_is_written_beside_the_others_trains_and_ships(small_run, small_dat
         losses = [row["train/loss"] for row in rows if "train/loss" in row]
         assert len(losses) == 4
         assert all(0 < loss < math.inf for loss in losses)
+        weights = json.loads((tmp_path / "runs" / name / "weights.json").read_text("utf-8"))
+        assert max(block["changed"] for block in weights["blocks"]) > 0.5, "it trained"
         assert any("val/mean" in row for row in rows)

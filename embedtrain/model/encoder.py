@@ -28,7 +28,7 @@ from embedtrain.model.inputs.micro_batches import (
     with_spans,
 )
 from embedtrain.model.inputs.packing import pack, unpack
-from embedtrain.model.inputs.processor import LayeredBackbone, Reader
+from embedtrain.model.inputs.processor import LayeredBackbone, Reader, can_pack
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import casting_once, evaluating
 from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
@@ -275,19 +275,12 @@ class Encoder(nn.Module, Generic[B, P]):
     def _groups(self, lengths: Sequence[int]) -> list[MicroBatch]:
         budget, overhead = self._budget()
         if self.packing is None and self.training and overhead is not None and self.agree is None:
-            self._can_pack = self._packs() if self._can_pack is None else self._can_pack
+            if self._can_pack is None:
+                self._can_pack = can_pack(self.backbone, self.device)
             if self._can_pack:
                 return cheaper(lengths, budget, overhead)
         shared = in_one_row if getattr(self.backbone, "varlen", False) else sharing
         return (shared if self.packing else alone)(lengths, budget, overhead)
-
-    def _packs(self) -> bool:
-        try:
-            with torch.autocast(self.device.type, enabled=False):
-                self.backbone.expect_packing()
-        except (InputError, AttributeError):  # it cannot, or knows of no packing
-            return False
-        return True
 
     def _budget(self) -> tuple[int, int | None]:
         """Tokens of a micro-batch, and what of padding is worth another one."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from embedtrain.model.inputs.packing import Packed
-from embedtrain.types import Content, Inputs, Processor, Role
+from embedtrain.types import Content, InputError, Inputs, Processor, Role
 
 
 class Reader(Processor, Protocol):
@@ -74,6 +74,18 @@ class LayeredBackbone(Protocol):
     def expect_packing(self) -> None:
         """Raises InputError when packed rows do not give the states that their contents have alone."""
         ...
+
+
+def can_pack(backbone: LayeredBackbone, device: torch.device) -> bool:
+    """Whether contents may share rows; one that has no `expect_packing` cannot."""
+    if not hasattr(backbone, "expect_packing"):
+        return False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            backbone.expect_packing()
+    except InputError:
+        return False
+    return True
 
 
 def padded(
