@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,16 +93,13 @@ class Lock:
                     raise BlockingIOError(errno.EAGAIN, "another process has it", str(path)) from error
                 raise
             _held.add(self._name)
+        # With a run that nobody has any more, the file closes by itself and the name would stay.
+        self._forget = weakref.finalize(self, _held.discard, self._name)
 
     def close(self) -> None:
         """Let it go."""
         self._file.close()
-        _held.discard(self._name)
-
-    def __del__(self) -> None:
-        """Let go with the run that nobody has any more: its file closes by itself, its name would stay."""
-        if "_file" in vars(self) and not self._file.closed:
-            self.close()
+        self._forget()
 
 
 def take(path: Path) -> Lock:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from embedtrain.model.backbone.gguf import pretrained_source
 from embedtrain.model.folder.contract import Contract, read_contract, read_object
-from embedtrain.model.folder.modules import FoundPooling, name_unread, read_modules
+from embedtrain.model.folder.modules import FoundPooling, flag, name_unread, read_modules
 from embedtrain.model.locate import has_weights
 from embedtrain.types import InputError, Role
 
@@ -79,7 +79,7 @@ def read_layout(path: Path, *, pooling_given: bool = False, weights: Path | None
             cure = f"give its model, {weights / 'model'}" if run else "fetch or save it again"
             is_ = "is the folder of a run" if run else f"has no {lacks}, so it is not a whole model"
             raise InputError(f"{weights} {is_}: {cure}")
-    settings = _settings(found.transformer, contract)
+    settings, lower_case = _settings(found.transformer, contract)
     length = settings.get("max_seq_length")
     prompts, default = _prompts(path)
     return Layout(
@@ -92,21 +92,21 @@ def read_layout(path: Path, *, pooling_given: bool = False, weights: Path | None
         normalize=found.normalize,
         width=_width(path, found.width),
         rotation=found.rotation,
-        lower_case=bool(settings.get("do_lower_case", False)),
+        lower_case=lower_case,
         prompts=prompts,
         default_prompt=default,
     )
 
 
-def _settings(folder: Path, contract: Contract | None) -> dict[str, Any]:
-    """What the Transformer module reads."""
+def _settings(folder: Path, contract: Contract | None) -> tuple[dict[str, Any], bool]:
+    """What the Transformer module reads, and whether texts are lower-cased."""
     for pattern in ("sentence_*bert_config.json", "sentence_*_config.json"):
         for file in sorted(folder.glob(pattern)):
             settings = read_object(file)
             if contract is None:
                 name_unread(file, settings, TRANSFORMER_KEYS)
-            return settings
-    return {}
+            return settings, flag(file, settings, "do_lower_case", default=False)
+    return {}, False
 
 
 def _width(folder: Path, width: int | None) -> int | None:

@@ -87,8 +87,9 @@ def read_modules(folder: Path, *, pooling_given: bool) -> Found:
     normalize = bool(rest) and rest[-1].kind == "Normalize"
     if normalize:
         rest = rest[:-1]
-    prompt = _optional(pooling.folder / "config.json").get("include_prompt", True)
-    found = Found(transformer.folder, include_prompt=bool(prompt), normalize=normalize)
+    path = pooling.folder / "config.json"
+    prompt = flag(path, _optional(path), "include_prompt", default=True)
+    found = Found(transformer.folder, include_prompt=prompt, normalize=normalize)
     steps, rotation = list(rest), read_rotation(folder, AGAIN)
     if steps and _keeps_first(steps[-1], rotation):
         width = int(read_object(steps.pop().folder / "config.json")["out_features"])
@@ -211,7 +212,7 @@ def _dense(folder: Path) -> dict[str, Any]:
         sizes = {key: int(config[key]) for key in ("in_features", "out_features")}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not describe a Dense module ({error}): fetch it again") from error
-    bias, residual = bool(config.get("bias", True)), bool(config.get("use_residual", False))
+    bias, residual = (flag(path, config, key, default=key == "bias") for key in ("bias", "use_residual"))
     return {**sizes, "bias": bias, "activation": name, "residual": residual}
 
 
@@ -241,13 +242,14 @@ def _pooling(folder: Path) -> FoundPooling:
 def _mode(path: Path, config: dict[str, Any]) -> FoundPooling:
     """The pooling of a `Pooling` module, in the keys of version 6 or those before."""
     legacy = [key for key in config if key.startswith(_MODE)]
+    on = [key for key in legacy if flag(path, config, key, default=False)]
     sizes = ["word_embedding_dimension", "embedding_dimension", "include_prompt", "pooling_mode"]
     name_unread(path, config, [*sizes, *legacy])
     ours = {as_mode(key): name for name, key in sentence_transformers_keys().items()}
     modes = config.get("pooling_mode")
     if modes is None:  # their order is fixed, whatever the file's
-        modes = [mode for mode in ST_ORDER if any(config[key] and as_mode(key) == mode for key in legacy)]
-        modes += [as_mode(key) for key in legacy if config[key] and as_mode(key) not in ST_ORDER]
+        modes = [mode for mode in ST_ORDER if any(as_mode(key) == mode for key in on)]
+        modes += [as_mode(key) for key in on if as_mode(key) not in ST_ORDER]
     asked = [modes] if isinstance(modes, str) else list(modes) if isinstance(modes, list) else [str(modes)]
     names = asked or ["mean"]
     if strange := [name for name in names if name not in ours]:
@@ -255,7 +257,7 @@ def _mode(path: Path, config: dict[str, Any]) -> FoundPooling:
             f"{path} asks for pooling {strange[0]}, which embedtrain does not have; it has "
             f"{', '.join(ours)}. Pass another as pooling=... to replace it"
         )
-    if "weightedmean" in names and not config.get("include_prompt", True):
+    if "weightedmean" in names and not flag(path, config, "include_prompt", default=True):
         raise InputError(
             f"{path} leaves prompts out of a weighted mean but counts their tokens in its weights, which "
             "embedtrain does not: pass pooling=... and include_prompt=... to choose another way"
@@ -274,6 +276,14 @@ def as_mode(key: str) -> str:
     """What version 6 calls a key of those before: "mean" of "pooling_mode_mean_tokens"."""
     mode = key.removeprefix(_MODE)
     return mode if mode == "mean_sqrt_len_tokens" else mode.removesuffix("_tokens").removesuffix("_token")
+
+
+def flag(path: Path, settings: dict[str, Any], key: str, *, default: bool) -> bool:
+    """A setting that is true or false; null is false, as in Python. Raises InputError for a word or a list."""
+    value = settings.get(key, default)
+    if value not in (None, True, False):
+        raise InputError(f"{path}: {key} is {value!r}: write true or false")
+    return bool(value)
 
 
 def _optional(path: Path) -> dict[str, Any]:

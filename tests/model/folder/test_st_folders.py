@@ -160,6 +160,26 @@ def test_a_dense_of_another_kind_is_refused(tiny_bert, tmp_path, change, message
         load_encoder(path)
 
 
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [
+        ("1_Pooling/config.json", "include_prompt"),
+        ("1_Pooling/config.json", "pooling_mode_max_tokens"),
+        ("2_Dense/config.json", "bias"),
+        ("2_Dense/config.json", "use_residual"),
+        ("sentence_bert_config.json", "do_lower_case"),
+    ],
+)
+def test_a_word_where_true_or_false_belongs_is_refused(tiny_bert, tmp_path, file, key):
+    path = written(tmp_path / "st", tiny_bert, KINDS["dense"]())
+    said = json.loads((path / file).read_text())
+    (path / file).write_text(json.dumps(said | {key: "no"}))
+    with pytest.raises(InputError, match=f"{key} is 'no': write true or false"):
+        load_encoder(path)
+    (path / file).write_text(json.dumps(said | {key: False}))
+    assert key == "bias" or load_encoder(path)
+
+
 def test_a_pooling_that_is_given_replaces_what_follows_it(tiny_bert, tmp_path, caplog):
     path = written(tmp_path / "st", tiny_bert, KINDS["dense"]())
     encoder = load_encoder(path, pooling="mean")
