@@ -279,7 +279,7 @@ def as_mode(key: str) -> str:
 
 
 def flag(path: Path, settings: dict[str, Any], key: str, *, default: bool) -> bool:
-    """A setting that is true or false; null is false, as in Python. Raises InputError for a word or a list."""
+    """A setting that is true or false; null is false, as in Python. Raises InputError for anything else."""
     value = settings.get(key, default)
     if value not in (None, True, False):
         raise InputError(f"{path}: {key} is {value!r}: write true or false")
