@@ -272,6 +272,7 @@ class Pairing(NamedTuple):
     scores: Tensor | None = None  # (B,) float32 graded similarity of query and target; NaN where unknown
     teacher: Tensor | None = None  # (C,) float32 a teacher's score of a document for its owner; NaN likewise
     guide: Guide | None = None
+    here: Pairing | None = None  # the same of the host, which decides; None where all is there
 
 
 class Score(NamedTuple):

@@ -13,7 +13,7 @@ import torch
 
 from embedtrain.doctor.built_run import BuiltRun, Encoded
 from embedtrain.doctor.findings import Finding, Level, finding
-from embedtrain.doctor.negatives import Counts, Student, largest
+from embedtrain.doctor.negatives import Counts, by_largest, largest
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.types import Embeddings, SubModel
 
@@ -28,8 +28,7 @@ def first_losses(run: BuiltRun, vectors: Encoded) -> tuple[dict[SubModel, float]
     whole = run.loss.objective
     objective = Objective(whole.loss, reduction=whole.reduction, similarity_budget=whole.budget)
     objective.to(run.device)
-    student = Student(vectors.pairing, links, vectors.texts, largest(vectors.first))
-    pairing = vectors.pairing._replace(candidates=student)
+    pairing = by_largest(vectors)
     alike = vectors.texts._replace(values=torch.ones_like(vectors.texts.values))
 
     def losses(texts: Embeddings) -> dict[SubModel, float]:

@@ -5,7 +5,7 @@ Letters: B queries, b some of them, C documents.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from embedtrain.doctor.built_run import BuiltRun, Encoded, FirstBatch, paired
 from embedtrain.doctor.duplicates import NEGATIVES
 from embedtrain.doctor.findings import SHOWN, Finding, Level, clip, finding, graded, percent, spread
+from embedtrain.objective.similarity.decided import decided
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.objective.similarity.pairing import QUERY_DOCS, BatchCandidates
-from embedtrain.types import Allowed, BlockName, Blocks, Embeddings, Links, Pairing, SubModel
+from embedtrain.types import Links, Pairing, SubModel
 
 CHECK = "negatives"
 MASKED = 0.05  # share of what others brought that is labelled a positive
@@ -36,35 +37,6 @@ class Counts(NamedTuple):
     masked: Tensor  # of those, the ones that are the query's text or a labelled positive of it
 
 
-class Student:
-    """`Candidates` that always decide by the vectors given here, whatever is being scored.
-
-    Args:
-        pairing: who may be a negative.
-        links: of its batch.
-        texts: vectors of the batch.
-        sub: the sub-model that the rules look at, the largest.
-    """
-
-    needs_student = False
-
-    def __init__(self, pairing: Pairing, links: Links, texts: Embeddings, sub: SubModel) -> None:
-        values = texts.at(sub)
-        self._inner, self._target = pairing.candidates, pairing.target
-        self._query, self._docs = values[links.query], values[links.docs]  # (B, d), (C, d)
-
-    def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
-        """As `Candidates.allowed`."""
-        if not self._inner.needs_student:
-            return self._inner.allowed(rows, names, None)
-        query, own = self._query[rows], self._docs[self._target[rows]]
-        left = {"query": query, "doc": own}
-        right = {"docs": self._docs, "queries": self._query}
-        sides = {name: name.split("_") for name in {"query_docs", *names}}
-        blocks = {name: left[one] @ right[other].T for name, (one, other) in sides.items()}
-        return self._inner.allowed(rows, names, Blocks(**blocks))
-
-
 def needs_vectors(run: BuiltRun) -> bool:
     """Whether a rule reads similarities, so that negatives are known only once texts are encoded."""
     pair = run.loss.pair
@@ -75,8 +47,13 @@ def negatives_of(run: BuiltRun, first: FirstBatch, vectors: Encoded | None) -> C
     """What its queries may be contrasted with; of all its rows where no rule needs vectors."""
     if vectors is None:
         return counts(paired(run, first, None, whole=True), first.whole.links)
-    student = Student(vectors.pairing, vectors.first.batch.links, vectors.texts, largest(first))
-    return counts(vectors.pairing._replace(candidates=student), vectors.first.batch.links, vectors.pairing)
+    return counts(by_largest(vectors), vectors.first.batch.links, vectors.pairing)
+
+
+def by_largest(vectors: Encoded) -> Pairing:
+    """Who may be a negative as the largest sub-model has it, whatever is being scored."""
+    links, values = vectors.first.batch.links, vectors.texts.raw(largest(vectors.first))  # (M, d)
+    return decided(vectors.pairing, values[links.query], values[links.docs])
 
 
 def counts(pairing: Pairing, links: Links, decided: Pairing | None = None) -> Counts:

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from embedtrain.devices import exact_float32
 from embedtrain.objective.distill.kl import Distill
+from embedtrain.objective.losses.pairs import Picks, on_host
 from embedtrain.objective.losses.terms import Sum, Term, subset
 from embedtrain.objective.losses.weighting import Weighting
 from embedtrain.objective.schedule import at
 from embedtrain.objective.similarity import blocks
+from embedtrain.objective.similarity.decided import decided
 from embedtrain.objective.similarity.row_terms import RowDistill, RowLoss, RowReport, RowTerm, Step
+from embedtrain.transfers import moved
 from embedtrain.types import Chosen, Embeddings, InputError, Pairing, SubModel, Weighted
 
 Reduction = Literal["sum", "mean"]
@@ -166,7 +169,7 @@ class Objective(nn.Module):
         for term in self.terms:
             if isinstance(term.loss, _Rows):
                 ours = term.queries(pairing)
-                factor = even if ours is None else even * ours
+                factor = even if ours is None else even * moved(ours, even.device)
                 terms.append(RowTerm(cast(RowLoss, term.loss), at(term.weight, pairing.step), factor))
         if self.weighting is None:
             return terms
@@ -181,9 +184,10 @@ class Objective(nn.Module):
         """The losses of vectors: their weighted sum, and each sub-model's part."""
         total = query.values.new_zeros(())
         parts = dict.fromkeys(weights, total)
-        for term in self.terms:
-            if isinstance(term.loss, _Rows):
-                continue
+        terms = [term for term in self.terms if not isinstance(term.loss, _Rows)]
+        if terms:
+            pairing = decided(pairing, query.raw(max(weights)), docs.raw(max(weights)))
+        for term in terms:
             loss, factor = cast(Loss, term.loss), at(term.weight, pairing.step)
             ours, asked, told, facts = term.queries(pairing), query, docs, pairing
             if ours is not None:
@@ -195,8 +199,9 @@ class Objective(nn.Module):
                 rows = ours.nonzero()[:, 0]
                 facts, columns = subset(pairing, rows)
                 asked, told = query.rows(rows), docs.rows(columns)
+            picked = (loss.pick(facts),) if isinstance(loss, Picks) else ()
             for sub, weight in weights.items():
-                part = factor * loss(asked.raw(sub), told.raw(sub), facts)
+                part = factor * loss(asked.raw(sub), told.raw(sub), facts, *picked)
                 parts[sub] = parts[sub] + part.detach()
                 total = total + weight * part
         return total, parts
@@ -216,9 +221,9 @@ def _learning(
 
     Documents that no query of the batch brought are constants: they would only thin the mean.
     """
-    guide = pairing.guide
-    if not bool((pairing.owner >= 0).all()):
-        ours = (pairing.owner >= 0).nonzero()[:, 0]
+    guide, brought = pairing.guide, on_host(pairing).owner >= 0  # (C,)
+    if not brought.all():
+        ours = moved(brought.nonzero()[:, 0], docs.values.device)
         docs, guide = docs.rows(ours), None if guide is None else guide._replace(docs=guide.docs[ours])
     texts = Embeddings(torch.cat([query.values, docs.values], 1), query.layers)
     return texts, chosen, None if guide is None else torch.cat(guide)

@@ -5,32 +5,17 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
+from every_loss import PARTS, parts
 from random_batches import random_links
 
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity.negatives import Negatives
-from embedtrain.settings.component import Component
-from embedtrain.settings.places import config_dir
 from embedtrain.training import distributed
 from embedtrain.types import Embeddings, Guide, SubModel, Weighted
 
 WIDTH, LAYERS, GUIDE = 8, (1, 2), 4
 EXTRA = {"num_layers": 2, "width": WIDTH, "guide_width": GUIDE, "seed": 0}
-CHOSEN = tuple(Weighted(SubModel(layer, dim), 1.0) for layer in LAYERS for dim in (4, WIDTH))
-OPTIONS = [
-    (group, path.stem)
-    for group in ("loss", "distill")
-    for path in sorted(config_dir("conf").glob(f"{group}/*.yaml"))
-    if path.stem not in ("none", "weighted_sum")
-]
-
-
-def part(group, option):
-    node = yaml.safe_load((config_dir("conf") / group / f"{option}.yaml").read_text("utf-8"))
-    if option == "espresso":
-        node["compress_dim"] = 4
-    return Component.of(node, group).build(**EXTRA)
+CHOSEN = tuple(Weighted(SubModel(layer, dim), 1.0) for layer in LAYERS for dim in (WIDTH // 4, WIDTH))
 
 
 def gradients(objective, dtype):
@@ -50,10 +35,9 @@ def gradients(objective, dtype):
     return values.grad
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_the_default_dtype_changes_nothing(group, option):
-    loss = part("loss", option if group == "loss" else "infonce")
-    objective = Objective(loss, part("distill", option) if group == "distill" else None)
+@pytest.mark.parametrize("name", PARTS)
+def test_the_default_dtype_changes_nothing(name):
+    objective = Objective(*parts(name, **EXTRA))
     half = gradients(copy.deepcopy(objective), torch.bfloat16)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, gradients(objective, torch.float32), rtol=0, atol=0)

@@ -8,11 +8,15 @@ from torch import nn
 from embedtrain.objective import plan
 from embedtrain.objective.distill.kl import LayerKL, PrefixKL
 from embedtrain.objective.distill.scores import ScoreKL
+from embedtrain.objective.losses.angle import AnglETriples
 from embedtrain.objective.losses.contrastive import InfoNCE
+from embedtrain.objective.losses.regularizers import OPL
 from embedtrain.objective.losses.scored import CoSENT
+from embedtrain.objective.losses.triples import Triplet
 from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity.blocks import contrast
-from embedtrain.types import Embeddings, RowFacts, SubModel, Weighted
+from embedtrain.rules import MarginPos
+from embedtrain.types import Blocks, Embeddings, RowFacts, SubModel, Weighted
 
 MODEL = {"num_layers": 3, "width": 8}
 LOSSES = {
@@ -152,3 +156,16 @@ def test_an_empty_choice_is_refused():
     embeddings, pairing = small(torch.float32)
     with pytest.raises(ValueError, match="a plan must choose at least one sub-model per step"):
         Objective(InfoNCE())(embeddings, embeddings, pairing, ())
+
+
+@pytest.mark.parametrize("loss", [Triplet(5.0), OPL(), AnglETriples(), CoSENT(labels="negatives")])
+def test_the_largest_sub_model_says_who_is_a_negative_of_all(loss):
+    links, texts = random_links(0), random_embeddings(0, layers=3, texts=12, width=8)
+    pairing, chosen = pair(links, rules=[MarginPos(by="student")]), PLANS["fixed_pairs"](0)
+    query, docs = split(texts, links)
+    cosines = query.at(SubModel(3, 8)) @ docs.at(SubModel(3, 8)).T
+    allowed = whole(pairing, student=Blocks(cosines.detach())).blocks.query_docs
+    assert (allowed != whole(pair(links)).blocks.query_docs).any()
+    table = fixed(pairing.target, allowed, owner=pairing.owner, task=pairing.task)
+    for sub, part in Objective(loss)(query, docs, pairing, chosen).parts:
+        torch.testing.assert_close(part, loss(query.raw(sub), docs.raw(sub), table), rtol=1e-12, atol=0)

@@ -26,7 +26,7 @@ VIEWS = frozenset(
 # What gives the host a number or a size that depends on values: it waits until all work before is done.
 WAITS = frozenset(
     "_local_scalar_dense nonzero unique_dim _unique2 unique_consecutive unique_dim_consecutive masked_select "
-    "equal repeat_interleave is_nonzero item allclose".split()
+    "equal repeat_interleave is_nonzero item allclose _linalg_svd _linalg_eigh".split()
 )
 INDEXING = frozenset("index index_put index_put_ _index_put_impl_".split())
 

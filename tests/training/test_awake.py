@@ -2,15 +2,17 @@
 
 import json
 import random
+import re
 
 import pytest
 import torch
 import torch.distributed as dist
+from every_loss import LOSSES, TERMS, part
 from fake_device import FAKE, fake_device
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.callbacks import Callback
 from random_batches import random_links
-from small_runs import compose
+from small_runs import compose, write_rows
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -36,23 +38,35 @@ CASES = {
     "packed decoder": ["pooling=mean", "backbone.packing=true"],
 }
 MOST_WAITS, MOST_KERNELS = 1, 60  # of a step; of a chunk of similarities, six sub-models
+MOST_OF_A_LOSS = 2  # and what the rules say of hard negatives
 MOST_OF_RANKS = 3  # what each holds, their links, and with the losses whether one was asked to stop
 
 
+def some(draw, count):
+    return " ".join(draw.choices(WORDS, k=count))
+
+
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    """Pairs of many lengths."""
-    draw = random.Random(0)
-    lines = [
-        {
-            "query": " ".join(draw.choices(WORDS, k=draw.randint(2, 6))),
-            "positive": " ".join(draw.choices(WORDS, k=length)),
-        }
-        for length in (4 + number % 17 for number in range(60))
+def folder_of_rows(tmp_path_factory):
+    """Pairs of many lengths, the same with scores, and with negatives that a teacher judged."""
+    draw, pairs = random.Random(0), []
+    for number in range(60):
+        length = 4 + number % 17
+        pairs.append({"query": some(draw, draw.randint(2, 6)), "positive": some(draw, length)})
+    scored = [pair | {"score": number % 7 / 6} for number, pair in enumerate(pairs)]
+    negatives = [
+        pair | {"negatives": [some(draw, 5), some(draw, 9)], "teacher_scores": [0.9, 0.2, 0.4]}
+        for pair in pairs
     ]
-    file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    return file
+    folder = tmp_path_factory.mktemp("rows")
+    for name, lines in {"rows": pairs, "one": scored, "negatives": negatives}.items():
+        write_rows(folder / f"{name}.jsonl", lines)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder_of_rows):
+    return folder_of_rows / "rows.jsonl"
 
 
 class Marks(Callback):
@@ -73,12 +87,13 @@ def step_of(rows, tiny_bert, tiny_llama, tmp_path, monkeypatch):
 
     def run(case, *words):
         model = tiny_llama if "decoder" in case else tiny_bert
-        chosen = [f"guide.path={model}"] if "guide=model" in CASES[case] else []
+        every = [*CASES[case], *words]
+        chosen = [f"guide.path={model}"] if "guide=model" in every else []
         made = Run(compose([
             "name=x", f"output_root={tmp_path}", f"backbone.path={model}", f"data.train={rows}",
             "trainer=cpu",
             "trainer.precision=32-true", "trainer.max_steps=4", "data.batch_size=12", f"plan.pairs={PAIRS}",
-            "trainer.log_every_n_steps=100", "overwrite=true", *CASES[case], *chosen, *words,
+            "trainer.log_every_n_steps=100", "overwrite=true", *every, *chosen,
         ]))  # fmt: skip
         monkeypatch.setattr(type(made.stage.trainer.strategy), "root_device", FAKE)
         try:
@@ -98,6 +113,20 @@ def test_a_step_waits_once(case, step_of):
     counts = step_of(case)
     assert counts.kernels, "the step ran on the device"
     assert sum(counts.waits.values()) <= MOST_WAITS, counts.waits
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_step_of_any_loss_waits_twice_at_most(name, step_of, folder_of_rows):
+    needs = Objective(part("loss", name, width=32)).needs
+    file = "one" if "scores" in needs else "negatives"
+    words = [f"loss={name}", f"data.train=[{{source: {folder_of_rows}/{file}.jsonl, task: one}}]"]
+    words += GUIDE if "guide_rule" in needs else []
+    words += (
+        ["loss.terms=" + re.sub(r'"(\w+)":', r"\1:", json.dumps(TERMS))] if name == "weighted_sum" else []
+    )
+    counts = step_of("plain", *words)
+    assert counts.kernels, "the step ran on the device"
+    assert sum(counts.waits.values()) <= MOST_OF_A_LOSS, counts.waits
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-import yaml
+from every_loss import DISTILLS, LOSSES, parts
 from pairwise import pairwise
 from processes import joined
 from stepped import FakeTrainer, Stepped
@@ -26,8 +26,6 @@ from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Random2d
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.rules import MarginPos
 from embedtrain.settings.commands import TrainerSettings
-from embedtrain.settings.component import Component
-from embedtrain.settings.places import config_dir
 from embedtrain.training.gradcache import GradCache
 from embedtrain.training.module import TrainModule
 from embedtrain.training.optim import AdamW
@@ -48,21 +46,6 @@ PLANS = {
 }
 RULES = {"none": (), "guide": (MarginPos(-0.05, by="guide"),), "margin": (MarginPos(0.0, by="student"),)}
 CHUNKS = (None, 1, 3)
-TERM = "embedtrain.objective.losses.terms.Term"
-SETTINGS = {  # of options that cannot do without
-    "espresso": {"compress_dim": 2},
-    "weighted_sum": {
-        "terms": [
-            {"_target_": TERM, "loss": {"_target_": "embedtrain.objective.losses.contrastive.InfoNCE"}},
-            {
-                "_target_": TERM,
-                "loss": {"_target_": "embedtrain.objective.losses.scored.CoSENT"},
-                "weight": 0.5,
-                "tasks": ["one"],
-            },
-        ]
-    },
-}
 
 
 class Case(NamedTuple):
@@ -77,12 +60,10 @@ class Case(NamedTuple):
 
 def every_case():
     """Every option of conf/loss and conf/distill with every plan, rule, chunk and accumulation."""
-    losses = sorted(path.stem for path in config_dir("conf").glob("loss/*.yaml"))
-    distills = sorted(path.stem for path in config_dir("conf").glob("distill/*.yaml") if path.stem != "none")
-    for loss, plan, rule, chunk, accumulate in itertools.product(losses, PLANS, RULES, CHUNKS, (1, 2)):
+    for loss, plan, rule, chunk, accumulate in itertools.product(LOSSES, PLANS, RULES, CHUNKS, (1, 2)):
         if accumulate == 1 or chunk != 1:
             yield Case(loss, plan, rule, chunk, accumulate)
-    for distill, plan, chunk in itertools.product(distills, PLANS, CHUNKS):
+    for distill, plan, chunk in itertools.product(DISTILLS, PLANS, CHUNKS):
         yield Case(f"infonce + {distill}", plan, "none", chunk, 1)
 
 
@@ -175,15 +156,8 @@ def batch_of(rank, world, number=0):
 
 
 def objective_of(name):
-    loss, _, distill = name.partition(" + ")
-    return Objective(option("loss", loss), option("distill", distill) if distill else None).double()
-
-
-def option(group, name):
-    node = yaml.safe_load((config_dir("conf") / group / f"{name}.yaml").read_text("utf-8"))
-    node |= SETTINGS.get(name, {})
     extra = {"width": WIDTH, "num_layers": LAYERS, "guide_width": GUIDE_WIDTH, "seed": 0}
-    return Component.of(node, group).build(**extra)
+    return Objective(*parts(name, **extra)).double()
 
 
 class Runner:

@@ -87,14 +87,15 @@ class Espresso(nn.Module):
                 "give both the same compress_dim, below the width"
             )
         total = texts.values.new_zeros(())
-        for layer, weight in weights.items():
-            total = total + weight * self._compression(texts.raw(SubModel(layer, width)))
+        full = [texts.raw(SubModel(layer, width)) for layer in weights]
+        # all layers at once: a GPU waits for each decomposition
+        targets = compressed(torch.stack(full).detach(), self.compress_dim, exact=width <= self.exact_width)
+        for whole, target, weight in zip(full, targets, weights.values(), strict=True):
+            total = total + weight * self._compression(whole[:, : self.compress_dim], target)
         return total
 
-    def _compression(self, full: Tensor) -> Tensor:
-        """The loss of one layer's vectors (R, D)."""
-        prefix = full[:, : self.compress_dim]  # (R, K)
-        target = compressed(full.detach(), self.compress_dim, exact=full.shape[1] <= self.exact_width)
+    def _compression(self, prefix: Tensor, target: Tensor) -> Tensor:
+        """The loss of one layer's prefixes (R, K)."""
         loss = self.mse_weight * F.mse_loss(prefix, target)
         if self.kl_weight == 0:
             return loss
@@ -105,28 +106,28 @@ class Espresso(nn.Module):
 
 @torch.no_grad()
 def compressed(full: Tensor, count: int, *, exact: bool = True) -> Tensor:
-    """P(X): texts (R, D) projected on the first components of their coordinates' affinity, (R, count)."""
-    affinity = torch.softmax(full.T @ full / full.shape[1] ** 0.5, dim=-1)  # (D, D), not symmetric
+    """P(X) (..., R, count): texts (..., R, D) on the first components of their coordinates' affinity."""
+    affinity = torch.softmax(full.mT @ full / full.shape[-1] ** 0.5, dim=-1)  # (..., D, D), not symmetric
     vectors, values = _svd(affinity) if exact else _leading(affinity, count)
-    vectors, values = vectors[:, :count], values[:count]
-    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))  # (1, count)
+    vectors, values = vectors[..., :count], values[..., None, :count]
+    largest = vectors.gather(-2, vectors.abs().argmax(-2, keepdim=True))  # (..., 1, count)
     return full @ (vectors * largest.sign() * values)
 
 
 def _svd(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """All left singular vectors (D, D) as columns and values (D,), descending."""
+    """All left singular vectors (..., D, D) as columns and values (..., D), descending."""
     vectors, values, _ = torch.linalg.svd(matrix)
     return vectors, values
 
 
 def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """At least `count` left singular vectors, values: power iteration (Halko et al. 2011, 0909.4061)."""
-    width = matrix.shape[0]
+    width = matrix.shape[-1]
     generator = torch.Generator().manual_seed(SEED)  # on the CPU: the same probes on every device
     probes = torch.randn(width, min(count + EXTRA, width), generator=generator, dtype=torch.float64)
     basis, _ = torch.linalg.qr(matrix @ probes.to(matrix))
     for _ in range(ROUNDS):
-        basis, _ = torch.linalg.qr(matrix.T @ basis)
+        basis, _ = torch.linalg.qr(matrix.mT @ basis)
         basis, _ = torch.linalg.qr(matrix @ basis)
-    inner, values, _ = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    inner, values, _ = torch.linalg.svd(basis.mT @ matrix, full_matrices=False)
     return basis @ inner, values

@@ -5,7 +5,6 @@ Letters: R texts, d coordinates.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -68,6 +67,7 @@ class NeighbourKL(nn.Module):
         """Log-probabilities (R, R - 1) of the other texts, of vectors (R, d)."""
         unit = F.normalize(vectors, dim=-1)
         count = len(unit)
-        others = ~torch.eye(count, dtype=torch.bool, device=unit.device)
-        cosines = (unit @ unit.T)[others].view(count, max(count - 1, 0))
+        # behind the first number of the diagonal, the next ones are the last of rows of R + 1
+        rows = (unit @ unit.T).flatten()[1:].view(-1, count + 1)  # (R - 1, R + 1)
+        cosines = rows[:, :-1].reshape(count, max(count - 1, 0))
         return F.log_softmax(cosines / self.temperature, dim=-1)

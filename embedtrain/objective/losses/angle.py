@@ -10,13 +10,13 @@ Letters: B queries, b those of a chunk, C documents, d coordinates, P pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.losses.pairs import Labels, Pairs, labelled_pairs
+from embedtrain.objective.losses.pairs import Labels, Ranking, labelled_pairs, picked, ranking, there
 from embedtrain.objective.losses.scored import CoSENT, cosine, ranked
 from embedtrain.objective.schedule import Schedule, at, inverse
 from embedtrain.objective.settings import above_zero, some_weight
@@ -62,6 +62,13 @@ class Angle(CoSENT):
         self.needs = self.needs | {"even_dims"}
 
     similarity = staticmethod(angle_similarity)
+
+
+class Scored(NamedTuple):
+    """What `AnglE` works on."""
+
+    pairs: Ranking
+    positive: Tensor  # (p,) int64 queries of the pairs that count as positive
 
 
 class InBatch(nn.Module):
@@ -124,7 +131,7 @@ class AnglE(nn.Module):
 
     Pairs below are negatives of the others and keep their place in the mean. The authors' code contrasts
     everything but the text itself; here the batch's rules decide, so equal texts and labelled positives stay
-    out. A rule that asks the model in training is asked at each prefix by itself.
+    out.
     """
 
     needs = frozenset({"scores", "even_dims"})
@@ -156,7 +163,13 @@ class AnglE(nn.Module):
         self.temperature = above_zero("temperature", temperature, 0.05)
         self.positive_from = positive_from
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+    def pick(self, pairing: Pairing) -> Scored:
+        """The pairs by their scores. Raises InputError if none has one."""
+        pairs = labelled_pairs("scores", "AnglE", pairing)
+        (positive,) = there(pairing, pairs.query[pairs.label >= self.positive_from])
+        return Scored(ranking(pairs, pairing), positive)
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing, scored: Scored | None = None) -> Tensor:
         """The loss of the batch, a scalar >= 0.
 
         As `Loss`; of the pairing it reads the target of each query, the scores, the candidates.
@@ -164,13 +177,13 @@ class AnglE(nn.Module):
         Raises:
             InputError: if no pair carries a score or d is odd.
         """
-        pairs = labelled_pairs("scores", "AnglE", pairing, query, docs)
+        scored = picked(self, query, docs, pairing) if scored is None else scored
         inverse_temperature = inverse(self.temperature, pairing.step)
-        total = _rankings(self, query, docs, pairs, pairing.step)
+        total = _rankings(self, query, docs, scored.pairs, pairing.step)
         weight = at(self.ibn_weight, pairing.step)
         if weight:
             factor = query.new_zeros(len(query))  # (B,)
-            factor[pairs.query[pairs.label >= self.positive_from]] = 1 / (2 * len(query))
+            factor[scored.positive] = 1 / (2 * len(query))
             total = total + weight * contrast(InBatch(inverse_temperature), query, docs, pairing, factor)
         return total
 
@@ -216,7 +229,11 @@ class AnglETriples(nn.Module):
         self.ibn_weight, self.hard_weight = ibn_weight, hard_weight
         self.temperature = above_zero("temperature", temperature, 0.05)
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+    def pick(self, pairing: Pairing) -> Ranking:
+        """Positives above own negatives. Raises InputError if the batch has no hard negative."""
+        return ranking(labelled_pairs("negatives", "AnglETriples", pairing), pairing)
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing, pairs: Ranking | None = None) -> Tensor:
         """The loss of the batch, a scalar >= 0.
 
         As `Loss`; of the pairing it reads targets, owners and candidates.
@@ -224,7 +241,7 @@ class AnglETriples(nn.Module):
         Raises:
             InputError: if the batch has no hard negative or d is odd.
         """
-        pairs = labelled_pairs("negatives", "AnglETriples", pairing, query, docs)
+        pairs = picked(self, query, docs, pairing) if pairs is None else pairs
         step, inverse_temperature = pairing.step, inverse(self.temperature, pairing.step)
         even = query.new_full((len(query),), 1 / (2 * len(query)))  # (B,)
         total = _rankings(self, query, docs, pairs, step)
@@ -237,7 +254,9 @@ class AnglETriples(nn.Module):
         return total
 
 
-def _rankings(mixture: AnglE | AnglETriples, query: Tensor, docs: Tensor, pairs: Pairs, step: int) -> Tensor:
+def _rankings(
+    mixture: AnglE | AnglETriples, query: Tensor, docs: Tensor, pairs: Ranking, step: int
+) -> Tensor:
     """The weighted rankings of cosines and of angles."""
     total, inverse_temperature = query.new_zeros(()), inverse(mixture.temperature, step)
     left, right = query[pairs.query], docs[pairs.doc]

@@ -5,14 +5,24 @@ Letters: B queries, C documents, n texts, d coordinates, P pairs.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.losses.pairs import LABELS, Labels, labelled_pairs
+from embedtrain.objective.losses.pairs import LABELS, Labels, labelled_pairs, picked, there
 from embedtrain.objective.losses.scored import cosine
 from embedtrain.objective.schedule import Schedule, at
 from embedtrain.objective.settings import one_of, some_weight
 from embedtrain.types import Pairing
+
+
+class Labelled(NamedTuple):
+    """Pairs and what their cosines should be."""
+
+    query: Tensor  # (P,) int64
+    doc: Tensor  # (P,) int64
+    label: Tensor  # (P,) float
 
 
 class OPL(nn.Module):
@@ -42,7 +52,12 @@ class OPL(nn.Module):
         self.labels: Labels = labels
         self.needs = frozenset({labels})
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+    def pick(self, pairing: Pairing) -> Labelled:
+        """The pairs and their labels. Raises InputError if no pair carries one."""
+        pairs = labelled_pairs(self.labels, "OPL", pairing, even=True)
+        return Labelled(*there(pairing, *pairs[:3]))
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing, pairs: Labelled | None = None) -> Tensor:
         """The mean over the pairs of the batch, a scalar >= 0.
 
         As `Loss`; of the pairing it reads targets, and owners or scores.
@@ -50,7 +65,7 @@ class OPL(nn.Module):
         Raises:
             InputError: if no pair carries a label.
         """
-        pairs = labelled_pairs(self.labels, "OPL", pairing, query, docs, even=True)
+        pairs = picked(self, query, docs, pairing) if pairs is None else pairs
         if len(pairs.query) == 0:  # the rules took every hard negative out
             return (query.sum() + docs.sum()) * 0
         similar = cosine(query[pairs.query], docs[pairs.doc])  # (P,)

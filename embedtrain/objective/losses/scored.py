@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.losses.pairs import LABELS, Labels, Pairs, labelled_pairs
+from embedtrain.objective.losses.pairs import LABELS, Labels, Ranking, labelled_pairs, picked, ranking
 from embedtrain.objective.schedule import Schedule, inverse
 from embedtrain.objective.settings import above_zero, one_of
 from embedtrain.types import Pairing
@@ -46,7 +46,11 @@ class CoSENT(nn.Module):
 
     similarity = staticmethod(cosine)
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+    def pick(self, pairing: Pairing) -> Ranking:
+        """The pairs by their labels. Raises InputError if no pair carries one."""
+        return ranking(labelled_pairs(self.labels, type(self).__name__, pairing), pairing)
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing, pairs: Ranking | None = None) -> Tensor:
         """The loss of the batch, a scalar >= 0; exactly 0, with zero gradient, where all labels are equal.
 
         As `Loss`; of the pairing it reads the target of each query, the scores, the owners.
@@ -54,12 +58,12 @@ class CoSENT(nn.Module):
         Raises:
             InputError: if no pair carries a label.
         """
-        pairs = labelled_pairs(self.labels, type(self).__name__, pairing, query, docs)
+        pairs = picked(self, query, docs, pairing) if pairs is None else pairs
         similar = self.similarity(query[pairs.query], docs[pairs.doc])  # (P,)
         return ranked(inverse(self.temperature, pairing.step) * similar, pairs)
 
 
-def ranked(similarity: Tensor, pairs: Pairs) -> Tensor:
+def ranked(similarity: Tensor, pairs: Ranking) -> Tensor:
     """log(1 + Σ exp(s_p - s_r)) over the pairs p, r of one task with label_p < label_r.
 
     Sorted by label, the betters of a pair are one suffix, so this takes P log P time and P numbers where the
@@ -67,15 +71,13 @@ def ranked(similarity: Tensor, pairs: Pairs) -> Tensor:
 
     Args:
         similarity: (P,) scaled.
-        pairs: labels and tasks.
+        pairs: their order.
     """
     terms = [similarity.new_zeros(1)]
-    for task in torch.unique(pairs.task):
-        mine = pairs.task == task
-        label, order = pairs.label[mine].sort()  # ascending
-        logits = similarity[mine][order]
+    tasks = (torch.split(part, [*pairs.sizes]) for part in (pairs.order, pairs.better))
+    for order, better in zip(*tasks, strict=True):
+        logits = similarity[order]
         suffix = torch.logcumsumexp(-logits.flip(0), dim=0).flip(0)
         suffix = torch.cat([suffix, suffix.new_full((1,), -torch.inf)])  # the last: no betters
-        better = torch.searchsorted(label, label, right=True)  # first pair with a strictly higher label
         terms.append(logits + suffix[better])
     return torch.cat(terms).logsumexp(dim=0)

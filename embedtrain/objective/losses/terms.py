@@ -8,8 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from embedtrain.content_ids import content_id
+from embedtrain.objective.losses.pairs import on_host
 from embedtrain.objective.schedule import Schedule
 from embedtrain.objective.settings import not_negative
+from embedtrain.objective.similarity.pairing import on_device
+from embedtrain.transfers import moved
 from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Pairing
 
 
@@ -36,11 +39,10 @@ class Term(nn.Module):
         self.tasks = None if tasks is None else tuple(tasks)
 
     def queries(self, pairing: Pairing) -> Tensor | None:
-        """(B,) bool, the queries this loss is for; None for all."""
+        """(B,) bool of the host, the queries this loss is for; None for all."""
         if self.tasks is None:
             return None
-        ids = torch.tensor([content_id(name) for name in self.tasks], device=pairing.task.device)
-        return torch.isin(pairing.task, ids)
+        return torch.isin(on_host(pairing).task, torch.tensor([content_id(name) for name in self.tasks]))
 
 
 class Sum(nn.Module):
@@ -58,40 +60,44 @@ class Sum(nn.Module):
 
 
 def subset(pairing: Pairing, queries: Tensor) -> tuple[Pairing, Tensor]:
-    """The pairing of some queries alone and the documents that belong to them, (c,) columns.
+    """The pairing of some queries alone and the documents that belong to them, (c,) columns of the host.
 
     Args:
         pairing: of the whole batch.
-        queries: (b,) int64 query numbers, ascending.
+        queries: (b,) int64 query numbers of the host, ascending.
     """
-    ours = torch.isin(pairing.owner, queries)
-    ours[pairing.target[queries]] = True
+    whole, guide, device = on_host(pairing), pairing.guide, pairing.target.device
+    ours = torch.isin(whole.owner, queries)
+    ours[whole.target[queries]] = True
     columns = ours.nonzero()[:, 0]  # (c,)
-    new_column = torch.full_like(pairing.owner, -1)
-    new_column[columns] = torch.arange(len(columns), device=columns.device)
-    new_query = torch.full_like(pairing.target, -1)
-    new_query[queries] = torch.arange(len(queries), device=queries.device)
-    owner = pairing.owner[columns]
-    guide = pairing.guide
+    new_column = torch.full_like(whole.owner, -1)
+    new_column[columns] = torch.arange(len(columns))
+    new_query = torch.full_like(whole.target, -1)
+    new_query[queries] = torch.arange(len(queries))
+    owner = whole.owner[columns]
     part = Pairing(
-        target=new_column[pairing.target[queries]],
+        target=new_column[whole.target[queries]],
         owner=torch.where(owner < 0, owner, new_query[owner.clamp(min=0)]),
-        task=pairing.task[queries],
+        task=whole.task[queries],
         step=pairing.step,
         candidates=_Part(pairing, queries, columns),
-        scores=None if pairing.scores is None else pairing.scores[queries],
-        teacher=None if pairing.teacher is None else pairing.teacher[columns],
-        guide=None if guide is None else Guide(guide.query[queries], guide.docs[columns]),
+        scores=None if whole.scores is None else whole.scores[queries],
+        teacher=None if whole.teacher is None else whole.teacher[columns],
+        guide=None
+        if guide is None
+        else Guide(
+            *(vectors[moved(rows, device)] for vectors, rows in zip(guide, (queries, columns), strict=True))
+        ),
     )
-    return part, columns
+    return on_device(part, device), columns
 
 
 class _Part:
     """Candidates of a pairing, seen by some of its queries and documents."""
 
     def __init__(self, whole: Pairing, queries: Tensor, columns: Tensor) -> None:
-        self._whole, self._queries = whole, queries
-        self._kept = {"docs": columns, "queries": queries}
+        self._whole, self._queries, device = whole, queries, whole.target.device
+        self._kept = {"docs": moved(columns, device), "queries": moved(queries, device)}
         self._counts = {"docs": len(whole.owner), "queries": len(whole.target)}
 
     @property
@@ -102,7 +108,7 @@ class _Part:
     def allowed(self, rows: Tensor, names: Collection[BlockName], student: Blocks | None) -> Allowed:
         """As the whole pairing says of these queries and documents."""
         whole = None if student is None else _each(student, self._widened)
-        found = self._whole.candidates.allowed(self._queries[rows], names, whole)
+        found = self._whole.candidates.allowed(self._queries[moved(rows, self._queries.device)], names, whole)
         return found._replace(blocks=_each(found.blocks, lambda block, side: block[:, self._kept[side]]))
 
     def _widened(self, block: Tensor, side: str) -> Tensor:

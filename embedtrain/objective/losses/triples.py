@@ -5,20 +5,29 @@ In-batch negatives take no part. Letters: B queries, C documents, N hard negativ
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedtrain.objective.losses.pairs import Owned, brought, own_negatives
+from embedtrain.objective.losses.pairs import Owned, brought, on_host, own_negatives, picked, there
 from embedtrain.objective.schedule import Schedule, at
 from embedtrain.objective.settings import above_zero, one_of
 from embedtrain.objective.similarity.nested import Similarity
-from embedtrain.types import InputError, Pairing
+from embedtrain.types import Guide, InputError, Pairing
 
 Distance = Literal["euclidean", "cosine"]
 Teacher = Literal["labels", "guide"]
+
+
+class Taught(NamedTuple):
+    """Documents that a teacher judged, each with the query that brought it."""
+
+    query: Tensor  # (E,) int64, 0..B-1
+    doc: Tensor  # (E,) int64 column of the C documents
+    score: Tensor  # (E,) float32
+    queries: int = 0  # different ones
 
 
 class Triplet(nn.Module):
@@ -49,7 +58,11 @@ class Triplet(nn.Module):
         one_of("distance", distance, ("euclidean", "cosine"))
         self.distance = distance
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+    def pick(self, pairing: Pairing) -> Owned:
+        """The negatives of the triples. Raises InputError if the batch has no hard negative."""
+        return Owned(*there(pairing, *own_negatives("Triplet", pairing)))
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing, owned: Owned | None = None) -> Tensor:
         """The mean over the triples of the batch, a scalar >= 0; each triple counts once.
 
         As `Loss`; of the pairing it reads targets, owners and what the rules allow.
@@ -57,7 +70,7 @@ class Triplet(nn.Module):
         Raises:
             InputError: if the batch has no hard negative.
         """
-        owned = own_negatives("Triplet", pairing, query, docs)
+        owned = picked(self, query, docs, pairing) if owned is None else owned
         if len(owned.doc) == 0:  # the rules took all of them out
             return (query.sum() + docs.sum()) * 0
         near = self._distance(query, docs[pairing.target])[owned.query]  # (N,)
@@ -90,7 +103,18 @@ class MarginMSE(nn.Module):
         one_of("similarity", similarity, get_args(Similarity))
         self.similarity: Similarity = similarity
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+    def pick(self, pairing: Pairing) -> Taught:
+        """The negatives with the teacher's margins as scores. Raises InputError if there is none."""
+        teacher = _scores_of("MarginMSE", pairing)  # (C,)
+        owned = brought(pairing)
+        goal = teacher[on_host(pairing).target[owned.query]] - teacher[owned.doc]  # (N,)
+        known = ~goal.isnan()
+        if not known.any():
+            raise _unscored("MarginMSE")
+        query, doc, margin = there(pairing, owned.query[known], owned.doc[known], goal[known])
+        return Taught(query, doc, margin)
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing, owned: Taught | None = None) -> Tensor:
         """The mean over the negatives the teacher scored, a scalar >= 0.
 
         As `Loss`; of the pairing it reads targets, owners and the teacher's scores.
@@ -98,16 +122,10 @@ class MarginMSE(nn.Module):
         Raises:
             InputError: if no query has teacher scores of its positive and a negative.
         """
-        teacher = _scores_of("MarginMSE", pairing)  # (C,)
-        owned = brought(pairing)
-        goal = teacher[pairing.target[owned.query]] - teacher[owned.doc]  # (N,)
-        known = ~goal.isnan()
-        if not known.any():
-            raise _unscored("MarginMSE")
-        owned, goal = Owned(owned.query[known], owned.doc[known]), goal[known]
+        owned = picked(self, query, docs, pairing) if owned is None else owned
         positive = _similar(self.similarity, query, docs[pairing.target])[owned.query]  # (N,)
         negative = _similar(self.similarity, query[owned.query], docs[owned.doc])  # (N,)
-        return F.mse_loss(positive - negative, goal.to(positive.dtype))
+        return F.mse_loss(positive - negative, owned.score.to(positive.dtype))
 
 
 class TeacherKL(nn.Module):
@@ -151,7 +169,22 @@ class TeacherKL(nn.Module):
         self.teacher: Teacher = teacher
         self.needs = frozenset({"negatives", "teacher" if teacher == "labels" else "guide"})
 
-    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing) -> Tensor:
+    def pick(self, pairing: Pairing) -> Taught:
+        """Positives and own negatives with their scores. Raises InputError if no query has two."""
+        owned, scores = self._taught(pairing)  # E documents
+        count = torch.bincount(owned.query, minlength=len(pairing.target))  # (B,)
+        used = count[owned.query] >= 2
+        if not used.any():
+            raise _unscored("TeacherKL")
+        query, doc = there(pairing, owned.query[used], owned.doc[used])
+        if scores is not None:
+            (score,) = there(pairing, scores[used])
+        else:
+            guide = cast(Guide, pairing.guide)
+            score = (guide.query[query] * guide.docs[doc]).sum(-1).detach()
+        return Taught(query, doc, score, int((count >= 2).sum()))
+
+    def forward(self, query: Tensor, docs: Tensor, pairing: Pairing, taught: Taught | None = None) -> Tensor:
         """The mean over queries with at least two scored documents, a scalar >= 0.
 
         As `Loss`; of the pairing it reads targets, owners, and the teacher's scores or the guide's vectors.
@@ -159,25 +192,19 @@ class TeacherKL(nn.Module):
         Raises:
             InputError: if no query has two scored documents, or the guide is missing.
         """
-        owned, scores = self._taught(pairing)  # E documents
-        count = torch.bincount(owned.query, minlength=len(query))  # (B,)
-        used = count[owned.query] >= 2
-        if not used.any():
-            raise _unscored("TeacherKL")
-        owned, scores = Owned(owned.query[used], owned.doc[used]), scores[used]
-        student = _similar(self.similarity, query[owned.query], docs[owned.doc])  # (E,)
+        taught = picked(self, query, docs, pairing) if taught is None else taught
+        student = _similar(self.similarity, query[taught.query], docs[taught.doc])  # (E,)
         temperature = at(self.temperature, pairing.step)
-        target = scores.to(student.dtype) / at(self.teacher_temperature, pairing.step)
-        wanted = grouped_log_softmax(target, owned.query, len(query))  # (E,)
-        given = grouped_log_softmax(student / temperature, owned.query, len(query))  # (E,)
-        divergence = (wanted.exp() * (wanted - given)).sum() / (count >= 2).sum()
+        target = taught.score.to(student.dtype) / at(self.teacher_temperature, pairing.step)
+        wanted = grouped_log_softmax(target, taught.query, len(query))  # (E,)
+        given = grouped_log_softmax(student / temperature, taught.query, len(query))  # (E,)
+        divergence = (wanted.exp() * (wanted - given)).sum() / taught.queries
         return temperature**2 * divergence
 
-    def _taught(self, pairing: Pairing) -> tuple[Owned, Tensor]:
-        """Each query with its positive and own negatives where these have a score, and the scores (E,)."""
-        owned = brought(pairing)
-        queries = torch.arange(len(pairing.target), device=pairing.target.device)  # (B,)
-        owned = Owned(torch.cat([queries, owned.query]), torch.cat([pairing.target, owned.doc]))
+    def _taught(self, pairing: Pairing) -> tuple[Owned, Tensor | None]:
+        """Each query with its positive and own negatives, and the scores of the rows (E,), if these teach."""
+        owned, target = brought(pairing), on_host(pairing).target
+        owned = Owned(torch.cat([torch.arange(len(target)), owned.query]), torch.cat([target, owned.doc]))
         if self.teacher == "labels":
             scores = _scores_of("TeacherKL", pairing)[owned.doc]
             known = ~scores.isnan()
@@ -187,8 +214,7 @@ class TeacherKL(nn.Module):
                 'TeacherKL with teacher="guide" needs a guide model: name one by guide=..., or set '
                 'teacher="labels"'
             )
-        guide = pairing.guide
-        return owned, (guide.query[owned.query] * guide.docs[owned.doc]).sum(-1).detach()
+        return owned, None
 
 
 def grouped_log_softmax(values: Tensor, group: Tensor, groups: int) -> Tensor:
@@ -206,9 +232,11 @@ def _similar(similarity: Similarity, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _scores_of(loss: str, pairing: Pairing) -> Tensor:
-    if pairing.teacher is None:
+    """(C,) of the host."""
+    scores = on_host(pairing).teacher
+    if scores is None:
         raise _unscored(loss)
-    return pairing.teacher
+    return scores
 
 
 def _unscored(loss: str) -> InputError:

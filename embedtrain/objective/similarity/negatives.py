@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from embedtrain.objective.similarity.pairing import BatchCandidates, Queued, Scope, Sharing
+from embedtrain.objective.similarity.pairing import BatchCandidates, Queued, Scope, Sharing, on_device
 from embedtrain.rules import Rule, checked_rules
 from embedtrain.types import Guide, InputError, Links, Pairing
 
@@ -122,13 +122,12 @@ class Negatives:
         candidates = BatchCandidates(
             links, later, self.sharing, self.datasets, self.rules, guide, step, there
         )
-        links = links.to_device(there)
         teacher = links.teacher
         if teacher is not None:
             teacher = torch.cat([teacher, teacher.new_full((len(later.task),), torch.nan)])
-        return Pairing(
+        pairing = Pairing(
             target=links.positive,
-            owner=candidates.owner,
+            owner=torch.cat([links.owner, torch.full_like(later.task, -1)]),
             task=links.task,
             step=step,
             candidates=candidates,
@@ -136,3 +135,4 @@ class Negatives:
             teacher=teacher,
             guide=guide,
         )
+        return on_device(pairing, there)

@@ -18,7 +18,7 @@ from embedtrain.content_ids import content_id
 from embedtrain.objective.similarity.relevance import Relevance
 from embedtrain.rules import Rule, Scorer, apply_rules, row_counts
 from embedtrain.transfers import moved, moved_together
-from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links
+from embedtrain.types import Allowed, BlockName, Blocks, Guide, InputError, Links, Pairing
 
 Scope = Literal["all", "own"]
 QUERY_DOCS: tuple[BlockName, ...] = ("query_docs",)
@@ -52,6 +52,25 @@ def hard_documents(links: Links) -> Tensor:
     hard = torch.ones_like(links.docs, dtype=torch.bool)
     hard[links.positive] = False
     return hard
+
+
+def on_device(pairing: Pairing, device: torch.device) -> Pairing:
+    """A pairing of the host on a device; there it knows the host's, so that nobody waits for its numbers."""
+    if device.type == "cpu":
+        return pairing
+    numbers = pairing.target, pairing.owner, pairing.task, pairing.scores, pairing.teacher
+    target, owner, task, scores, teacher = moved_together(numbers, device)
+    return Pairing(
+        cast(Tensor, target),
+        cast(Tensor, owner),
+        cast(Tensor, task),
+        pairing.step,
+        pairing.candidates,
+        scores,
+        teacher,
+        pairing.guide,
+        here=pairing,
+    )
 
 
 class BatchCandidates:

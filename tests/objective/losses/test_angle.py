@@ -178,7 +178,7 @@ def test_odd_dims_name_the_cure(name):
     assert "even_dims" in loss.needs
 
 
-def test_a_rule_that_asks_the_model_is_asked_at_each_prefix():
+def test_a_rule_that_asks_the_model_is_given_its_cosines():
     links = random_links(3)
     query, docs = vectors(1, 7, len(links.docs))
     pairing = pair(links, rules=[MarginPos(margin=0.0, by="student")])

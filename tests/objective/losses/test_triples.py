@@ -6,6 +6,7 @@ from fixed_pairing import fixed
 from embedtrain.objective.losses.pairs import own_negatives
 from embedtrain.objective.losses.triples import MarginMSE, TeacherKL, Triplet, grouped_log_softmax
 from embedtrain.objective.schedule import Linear
+from embedtrain.objective.similarity.decided import decided
 from embedtrain.types import Allowed, Blocks, Guide, InputError
 
 OWNER = torch.tensor([0, 2, 1, 0, 3, 0, 2, -1])  # two hard negatives of 0, one of 2, a queued document
@@ -234,8 +235,9 @@ def test_a_rule_that_asks_the_model_gets_its_cosines_in_chunks(monkeypatch):
             seen.update(zip(rows.tolist(), student.query_docs, strict=True))
             return Allowed(Blocks(torch.ones(len(rows), 8, dtype=torch.bool)), rows, {})
 
-    monkeypatch.setattr("embedtrain.objective.losses.pairs.BUDGET", 8)  # one query at a time
-    owned = own_negatives("x", pairing._replace(candidates=Asking()), query, docs)
+    monkeypatch.setattr("embedtrain.objective.similarity.row_terms.BUDGET", 8)
+    monkeypatch.setattr("embedtrain.objective.similarity.row_terms.FEWEST_ROWS", 1)  # one query at a time
+    owned = own_negatives("x", decided(pairing._replace(candidates=Asking()), query, docs))
     assert list(zip(owned.query.tolist(), owned.doc.tolist(), strict=True)) == [(0, 0), (0, 5), (2, 6)]
     assert sorted(seen) == [0, 2]
     cosine = F.cosine_similarity(query[2], docs, dim=-1)
