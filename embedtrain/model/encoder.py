@@ -43,6 +43,7 @@ WINDOW = 16_384  # contents read and sorted at a time by `encode`, so that memor
 DEVICE_WINDOW = 2_048  # the same on a device, which the next ones are read beside
 
 Progress = Callable[[int, int], None]  # contents done, contents in all
+Agree = Callable[[Sequence[int]], list[int]]  # numbers of a process to the largest of all processes
 Waiting = tuple[list[int], Callable[[], Tensor]]  # numbers of contents, and what gives their vectors
 B = TypeVar("B", bound=LayeredBackbone, default=Backbone)
 P = TypeVar("P", bound=Reader, default=TextTokenizer)
@@ -68,8 +69,8 @@ class Encoder(nn.Module, Generic[B, P]):
         origin: the folder, file or hub name that its backbone was loaded from, for an adapter to find it.
 
     Attributes:
-        agree: number of micro-batches of a forward to that of the process which has most; where set, all
-            processes run equally many, since running the backbone is a message between them.
+        agree: numbers of micro-batches to those of the processes which have most; where set, all processes
+            run equally many, since running the backbone is a message between them.
 
     Raises:
         InputError: when the longest content of `process`, `width` or `max_tokens` does not fit the backbone,
@@ -115,7 +116,7 @@ class Encoder(nn.Module, Generic[B, P]):
         self.trained = tuple(trained)
         self.source, self.origin = source, origin
         self.license, self.datasets = "", tuple[str, ...]()  # for the card
-        self.agree: Callable[[int], int] | None = None
+        self.agree: Agree | None = None
         self._can_pack: bool | None = None  # not tried yet
 
     @property
@@ -161,8 +162,14 @@ class Encoder(nn.Module, Generic[B, P]):
             )
         self.rotation = rotation
 
-    def forward(self, inputs: Inputs, layers: Sequence[int]) -> Embeddings:
+    def forwards(self, lengths: Sequence[int]) -> int:
+        """Micro-batches of contents of these lengths."""
+        return len(self._groups(lengths))
+
+    def forward(self, inputs: Inputs, layers: Sequence[int], agreed: int | None = None) -> Embeddings:
         """Embeddings (L, M, D) after each distinct layer of `layers`, in the order of inputs, with gradient.
+
+        `agreed` are the micro-batches that all processes run; where they must agree and did not, they do.
 
         Raises:
             ValueError: for a content without tokens or a layer outside 0..num_layers.
@@ -174,7 +181,8 @@ class Encoder(nn.Module, Generic[B, P]):
         with self._lookup(inputs, len(groups)), once:
             parts = [self._embed(rows_alone(inputs, group.rows), kept, group) for group in groups]
         if self.agree is not None:
-            parts += [self._idle(inputs, kept) for _ in range(self.agree(len(groups)) - len(groups))]
+            most = self.agree([len(groups)])[0] if agreed is None else agreed
+            parts += [self._idle(inputs, kept) for _ in range(most - len(groups))]
         if not parts:
             return Embeddings(self._empty(kept, 0, self.device), kept)
         return Embeddings(in_order(parts, [group.rows for group in groups]), kept)

@@ -7,6 +7,7 @@ of the world size. Told that the gradients are identical, it multiplies by W ins
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -112,13 +113,14 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
-def most_over_ranks(count: int, device: torch.device) -> int:
-    """The largest of a number of every rank; all must ask."""
+def most_over_ranks(counts: Sequence[int], device: torch.device) -> list[int]:
+    """The largest of each number over the ranks, which all ask for as many; one message, one wait."""
     if world_size() == 1:
-        return count
-    most = moved(torch.tensor([count]), device)
+        return [*counts]
+    most = moved(torch.tensor([*counts]), device)
     dist.all_reduce(most, op=dist.ReduceOp.MAX)
-    return int(most)
+    numbers: list[int] = most.tolist()
+    return numbers
 
 
 WHOLE = {  # the whole numbers of `Links`, and what each has one of

@@ -22,11 +22,12 @@ as Σ parameter · gradient, so that it is scaled, reduced and clipped like all 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from embedtrain.model.encoder import Agree, Encoder
 from embedtrain.model.inputs.micro_batches import lengths_of, micro_batches, with_spans
 from embedtrain.settings.checks import at_least_one
 from embedtrain.transfers import moved
@@ -67,7 +68,7 @@ class GradCache:
         owned: Sequence[nn.Parameter],
         seed: Seed,
         backward: Callable[[Tensor], object],
-        agree: Callable[[int], int] | None = None,
+        agree: Agree | None = None,
         widths: Sequence[int] | None = None,
     ) -> Tensor:
         """A scalar whose backward completes the gradient of `score`; its value is no loss.
@@ -80,21 +81,21 @@ class GradCache:
             owned: parameters of the loss that train.
             seed: number of a chunk to the seed of its dropout.
             backward: differentiates the surrogates of all chunks but the last.
-            agree: number of chunks to that of the rank which has most, where ranks must run the encoder
-                equally often; a rank with fewer runs empty ones.
+            agree: numbers of chunks, and of micro-batches in each, to those of the ranks which have most,
+                where ranks must run the encoder equally often; a rank with fewer runs empty ones.
             widths: coordinates of each layer that the loss reads, the leading ones; all when None.
         """
         tokens = with_spans(tokens)
-        chunks = self.chunks(tokens)
+        chunks = [_Chunk(rows) for rows in self.chunks(tokens)]
         if agree is not None:
-            chunks += [torch.empty(0, dtype=torch.int64)] * (agree(len(chunks)) - len(chunks))
+            chunks = _agreed(chunks, cast(Encoder, encoder), lengths_of(tokens), agree)
         slope = _slopes(score, _first_pass(encoder, tokens, layers, chunks, seed), owned, widths)
         zero = slope.by_layer[0].new_zeros(())
         last = sum(((item * gradient).sum() for item, gradient in slope.owned), zero)
         if not any(parameter.requires_grad for parameter in encoder.parameters()):
             return last
         for number, part in enumerate(_encoded(encoder, tokens, layers, chunks, seed)):
-            rows = moved(chunks[number], zero.device)
+            rows = moved(chunks[number].rows, zero.device)
             with torch.autocast(zero.device.type, enabled=False):  # its backward would be cast as well
                 surrogate = zero
                 for values, gradient in zip(part.values, slope.by_layer, strict=True):
@@ -107,6 +108,21 @@ class GradCache:
         return last
 
 
+class _Chunk(NamedTuple):
+    """Texts that are encoded together."""
+
+    rows: Tensor  # (m,) int64 of the host
+    agreed: tuple[int, ...] = ()  # the micro-batches that all ranks run of it, where they must agree
+
+
+def _agreed(chunks: Sequence[_Chunk], encoder: Encoder, lengths: Sequence[int], agree: Agree) -> list[_Chunk]:
+    """As many chunks on every rank, of as many micro-batches: asked once a step, for each question waits."""
+    empty = _Chunk(torch.empty(0, dtype=torch.int64))
+    every = [*chunks, *[empty] * (agree([len(chunks)])[0] - len(chunks))]
+    own = [encoder.forwards([lengths[row] for row in chunk.rows.tolist()]) for chunk in every]
+    return [_Chunk(chunk.rows, (most,)) for chunk, most in zip(every, agree(own), strict=True)]
+
+
 class _Slopes(NamedTuple):
     """The gradient of the loss by all that the second pass needs."""
 
@@ -115,13 +131,14 @@ class _Slopes(NamedTuple):
 
 
 def _first_pass(
-    encoder: nn.Module, tokens: Inputs, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
+    encoder: nn.Module, tokens: Inputs, layers: Sequence[int], chunks: Sequence[_Chunk], seed: Seed
 ) -> Embeddings:
     """All texts without gradient, in their order: a leaf for the loss to be differentiated by."""
     with torch.no_grad():
         parts = list(_encoded(encoder, tokens, layers, chunks, seed))
         values = torch.cat([part.values for part in parts], dim=1)
-        values = values.index_select(1, moved(torch.cat(list(chunks)).argsort(), values.device))  # (L, M, D)
+        order = torch.cat([chunk.rows for chunk in chunks]).argsort()
+        values = values.index_select(1, moved(order, values.device))  # (L, M, D)
     return Embeddings(values.requires_grad_(), parts[0].layers)
 
 
@@ -142,8 +159,8 @@ def _slopes(
 
 
 def _encoded(
-    encoder: nn.Module, tokens: Inputs, layers: Sequence[int], chunks: Sequence[Tensor], seed: Seed
+    encoder: nn.Module, tokens: Inputs, layers: Sequence[int], chunks: Sequence[_Chunk], seed: Seed
 ) -> Iterator[Embeddings]:
-    for number, rows in enumerate(chunks):
+    for number, chunk in enumerate(chunks):
         torch.manual_seed(seed(number))
-        yield encoder(tokens.rows(rows), layers)
+        yield encoder(tokens.rows(chunk.rows), layers, *chunk.agreed)

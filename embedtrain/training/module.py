@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from embedtrain.model.encoder import Encoder
+from embedtrain.model.encoder import Agree, Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.training.distributed import most_over_ranks
 from embedtrain.training.frozen import FrozenWeights
@@ -56,7 +56,7 @@ class TrainModule(pl.LightningModule):
         self._frozen = FrozenWeights(self, "encoder.backbone.")
         self._noted: dict[str, Tensor | float] = {}
         self._reports: list[Report] = []  # of the batches since the last optimiser step
-        self._most: Callable[[int], int] | None = None  # over the ranks that share the weights
+        self._most: Agree | None = None  # over the ranks that share the weights
         self.tell: Callable[[torch.device], Tensor | None] = lambda _: None  # the other ranks, once a step
         self.told: list[float] | None = None  # what all of them told at the last step
         self.train()  # a loaded backbone is in eval mode, and Lightning would leave its dropout off

@@ -151,9 +151,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], bound: float) -> Tensor:
     norm: Tensor = torch.stack(
         [each.full_tensor() if isinstance(each, DTensor) else each for each in norms]
     ).norm()
-    factor = float(torch.clamp(bound / (norm + 1e-6), max=1.0))
+    factor = torch.clamp(bound / (norm + 1e-6), max=1.0)  # not a number: the host would wait for it
     for grad in grads:
-        grad.mul_(factor)
+        own = grad.to_local() if isinstance(grad, DTensor) else grad
+        own.mul_(factor)
     return norm
 
 

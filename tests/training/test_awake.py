@@ -20,6 +20,7 @@ from embedtrain.objective.matryoshka import Objective
 from embedtrain.objective.similarity.negatives import Negatives
 from embedtrain.run.run import Run
 from embedtrain.training.callbacks import saving
+from embedtrain.training.module import TrainModule
 from embedtrain.types import Embeddings, SubModel, Weighted
 
 WORDS = (
@@ -141,6 +142,28 @@ def two_ranks():
 def test_a_step_of_several_ranks_waits_thrice(case, step_of, two_ranks):
     counts = step_of(case)
     assert sum(counts.waits.values()) <= MOST_OF_RANKS, counts.waits
+
+
+@pytest.fixture
+def shared_weights(two_ranks, monkeypatch):
+    """Lets a run ask the other rank as often as FSDP must; its weights stay whole."""
+    configure = TrainModule.configure_model
+
+    def configured(module):
+        module._device_mesh = {"data_parallel": None}
+        configure(module)
+
+    monkeypatch.setattr("embedtrain.training.module.shard", lambda *_: None)
+    monkeypatch.setattr(TrainModule, "configure_model", configured)
+
+
+@pytest.mark.parametrize(("case", "most"), [("plain", 1), ("gradcache", 2)])
+def test_ranks_that_share_weights_agree_once_a_step(case, most, step_of, shared_weights):
+    tokens = "gradcache.max_tokens" if case == "gradcache" else "backbone.max_tokens"
+    few, many = step_of(case, f"{tokens}=96"), step_of(case, f"{tokens}=32")
+    assert sum(many.kernels.values()) > 1.3 * sum(few.kernels.values()), "there are more micro-batches"
+    assert few.waits == many.waits
+    assert sum(few.waits.values()) <= MOST_OF_RANKS + most, few.waits
 
 
 @pytest.mark.parametrize("case", ["plain", "all", "packed"])

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from small_runs import compose, without
 from torch import nn
 
 from embedtrain.run.run import Run
+from embedtrain.training.module import TrainModule
 from embedtrain.training.optim import AdamW, check_precision, decay_groups
 from embedtrain.training.trainer import auto_precision
 from embedtrain.types import InputError
@@ -36,6 +39,18 @@ def test_one_pass_takes_the_same_steps():
             optimizer.step()
         taken.append(module.weight.detach())
     torch.testing.assert_close(*taken, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("scaler", "mesh", "fused"), [(None, None, True), (object(), None, None), (None, object(), None)]
+)
+def test_no_scaler_and_no_share_of_weights_meets_one_pass(scaler, mesh, fused):
+    """Lightning would clip gradients that are still scaled, and one pass cannot take shares."""
+    step = SimpleNamespace(module=None)
+    module = TrainModule(nn.Linear(3, 2), step, SimpleNamespace(sub_models=()), AdamW(), total_steps=2)
+    module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))
+    module._device_mesh = mesh
+    assert module.configure_optimizers()["optimizer"].defaults["fused"] == fused
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from embedtrain.data.loader import Collate
 from embedtrain.data.module import DataModule
-from embedtrain.model.encoder import Encoder
+from embedtrain.model.encoder import Agree, Encoder
 from embedtrain.objective.plan import Plan
 from embedtrain.types import Chosen, SubModel
 
@@ -37,7 +37,7 @@ class Context(NamedTuple):
     report: Callable[[Report], None]  # call it once; a loss that is not finite ends the run before its step
     seed: Callable[[int], int]  # number of a chunk -> seed of its dropout
     backward: Callable[[Tensor], object]  # differentiates what comes of all chunks but the last
-    agree: Callable[[int], int] | None = None  # number of chunks -> that of the rank which has most
+    agree: Agree | None = None  # numbers of chunks -> those of the ranks which have most
 
 
 class Validated(NamedTuple):

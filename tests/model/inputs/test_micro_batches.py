@@ -33,6 +33,23 @@ def test_an_encoder_takes_what_fits_where_it_is(tiny_bert, monkeypatch):
     assert encoder.micro_batch_tokens == 77
 
 
+@pytest.mark.parametrize("packing", [False, True])
+def test_encoding_waits_for_the_vectors_of_a_micro_batch_alone(packing, tiny_bert):
+    encoder = load_encoder(tiny_bert, packing=packing, max_tokens=32)
+    texts = [" ".join(["cat"] * (1 + number % 5)) for number in range(30)]
+    expected = encoder.encode(texts, (1, 4)).values
+    with fake_device() as counts:
+        encoder.to(FAKE)
+        before = counts.copy()
+        found = encoder.encode(texts, (1, 4)).values
+        spent = counts.since(before)
+    assert spent.copies, "texts were sent"
+    assert {line.split(" /")[0] for line in spent.waits} == {"to the host"}, spent.waits
+    lengths = [one.length for one in encoder.process.read(texts, "document")]
+    assert sum(spent.waits.values()) == encoder.forwards(lengths)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_texts_are_read_ahead_of_the_model(tiny_bert, monkeypatch):
     """The reading of the second window begins before the first is encoded; the vectors are the same."""
     encoder, told = load_encoder(tiny_bert), []
