@@ -19,9 +19,12 @@ class Dropout(nn.Dropout):
     """As torch's, `p` rounded to 1/65,536. The mask is a function of the default generator's seed."""
 
     def forward(self, given: Tensor) -> Tensor:
-        """Each number 0 or scaled up, so that its expectation stays; on other devices torch's own."""
-        dropped = round(self.p * LEVELS)
-        if not self.training or not 0 < dropped < LEVELS or given.device.type != "cpu":
+        """Each number 0 or scaled up, so that its expectation stays; on other devices torch's own.
+
+        So it is in compiled blocks, which the draw of the mask would cut into pieces.
+        """
+        dropped, compiling = round(self.p * LEVELS), torch.compiler.is_compiling()
+        if not self.training or not 0 < dropped < LEVELS or given.device.type != "cpu" or compiling:
             return super().forward(given)
         draws = torch.empty(-(-given.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = draws.view(torch.int16)[: given.numel()].view(given.shape)
