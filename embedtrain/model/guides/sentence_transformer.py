@@ -19,9 +19,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from embedtrain.model.folder.contract import tensors_hash, text_hash
-from embedtrain.model.inputs.micro_batches import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, micro_batches
+from embedtrain.model.inputs.micro_batches import CPU_MAX_TOKENS, DEVICE_MAX_TOKENS, lengths_of, micro_batches
 from embedtrain.model.inputs.processor import padded
 from embedtrain.model.inputs.tokenizer import TextTokenizer
+from embedtrain.transfers import moved
 from embedtrain.types import InputError, Inputs, Processor, Role
 
 ROLE_PROMPTS: dict[Role, tuple[str, ...]] = {
@@ -119,17 +120,17 @@ class SentenceVectors:
         """(M, D), not normalised, texts of like length and prompt together."""
         device = tokens.values.device
         budget = CPU_MAX_TOKENS if device.type == "cpu" else DEVICE_MAX_TOKENS
-        lengths = tokens.mask.sum(1)  # (M,)
+        lengths = lengths_of(tokens)
         skips: list[int] = [0] * len(lengths) if self.include_prompt else tokens.prompt_len.tolist()
         order: list[int] = []
         parts: list[Tensor] = []
         for skip in sorted(set(skips)):  # sentence-transformers skips one number of tokens in all of a batch
             alike = [row for row, mine in enumerate(skips) if mine == skip]
-            for group in micro_batches(lengths[alike].tolist(), budget):
+            for group in micro_batches([lengths[row] for row in alike], budget):
                 rows = [alike[place] for place in group]
                 order += rows
-                parts.append(self._some(tokens, torch.tensor(rows, device=device), skip))
-        back = torch.tensor(order, device=device).argsort()
+                parts.append(self._some(tokens, moved(torch.tensor(rows), device), skip))
+        back = moved(torch.tensor(order).argsort(), device)
         return torch.cat(parts)[back]
 
     def _some(self, tokens: Inputs, rows: Tensor, skip: int) -> Tensor:

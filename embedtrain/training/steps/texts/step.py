@@ -19,6 +19,7 @@ from embedtrain.objective.plan import Plan
 from embedtrain.ranks import world_size
 from embedtrain.training.distributed import sum_over_ranks
 from embedtrain.training.steps.protocol import Context, Report, Validated
+from embedtrain.transfers import moved
 from embedtrain.types import Chosen, InputError, SubModel
 
 
@@ -117,9 +118,9 @@ class TextStep:
         done = min(context.step / self._steps, 1.0)
         losses = self.method.losses(batch, cast(Encoder, context.encoder), tuple(shares), done)
         totals = torch.stack([one.total for one in losses])  # (P,)
-        counts = totals.new_tensor([float(one.of) for one in losses])
-        counts = sum_over_ranks(counts).clamp(min=1)
-        weights = totals.new_tensor([one.factor * shares[one.sub] for one in losses])
+        numbers = [[float(one.of) for one in losses], [one.factor * shares[one.sub] for one in losses]]
+        known = moved(torch.tensor(numbers, dtype=totals.dtype), totals.device)  # (2, P)
+        counts, weights = sum_over_ranks(known[0]).clamp(min=1), known[1]
         means = sum_over_ranks(totals) / counts
         context.report(_report(losses, means, weights, batch.rows))
         return (weights * totals / counts).sum() * world_size()  # DDP divides by the number of ranks
