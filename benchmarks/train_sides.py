@@ -51,7 +51,7 @@ OURS: Mapping[str, dict[str, Any]] = {
         "negatives": "gist",
         "guide": "minilm",
     },
-    "gradcache": {"plan": "full", "gradcache": "chunks"},
+    "gradcache": {"plan": "full", "gradcache": {"option": "chunks", "max_tokens": 2048}},
 }
 
 

@@ -186,7 +186,8 @@ def rows_of(data: str, root: Path, folder: Path, *, tiny: bool) -> Path:
         rows = read(made)
     seen, lines = set[str](), []
     for row in rows:
-        pair = {row["query"], row["positive"]}
+        # MiniLM's tokens know neither case nor spaces; a pair of equal tokens is its own negative in theirs
+        pair = {"".join(row[key].lower().split()) for key in ("query", "positive")}
         if len(pair) == 2 and not pair & seen:
             seen |= pair
             lines.append(json.dumps({"query": row["query"], "positive": row["positive"]}) + "\n")
