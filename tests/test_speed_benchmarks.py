@@ -5,6 +5,7 @@ import json
 
 import encode_speed
 import pytest
+import start_speed
 import train_sides
 from train_sides import Work, run, without_dropout
 
@@ -56,3 +57,11 @@ def test_both_sides_encode_to_the_same_vectors(tiny_bert, tmp_path):
     for row in found["texts"]:
         assert row["difference"] < (1e-5 if row["dtype"] == "float32" else 0.05), row
     assert [row["way"] for row in found["query"][1:]] == [f"layer {layer}" for layer in (4, 3, 2, 1)]
+
+
+@pytest.mark.slow  # two processes that import everything
+def test_both_sides_start_and_take_a_step(rows, tiny_bert, tmp_path):
+    found = start_speed.measured(rows, str(tiny_bert), tmp_path, 1, 1, batch=8)
+    (line,) = found["start"]
+    assert all(line[f"{side}_{what}"] > 0 for side in ("ours", "peer") for what in ("cpu", "wall"))
+    assert found["ratio_cpu"] == line["peer_cpu"] / line["ours_cpu"]

@@ -32,13 +32,13 @@ from embedtrain.model.inputs.processor import LayeredBackbone, Reader, can_pack
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.modes import casting_once, evaluating
 from embedtrain.model.pooling import Pooling, pool_mask, pooled_width
+from embedtrain.model.reordered import Reordered
 from embedtrain.model.rotation.rotation import Rotation
 from embedtrain.model.token_table import looked_up
 from embedtrain.transfers import fetched, moved
 from embedtrain.types import Content, Embeddings, InputError, Inputs, Role, SubModel
 
-# Tokens of padding that are worth one more micro-batch on a CPU (docs/training.md, Padding).
-CPU_OVERHEAD = 128
+CPU_OVERHEAD, CPU_ENCODING_OVERHEAD = 128, 48  # padding worth a micro-batch (docs/training.md, Padding)
 WINDOW = 16_384  # contents read and sorted at a time by `encode`, so that memory stays bounded
 DEVICE_WINDOW = 2_048  # the same on a device, which the next ones are read beside
 
@@ -63,7 +63,7 @@ class Encoder(nn.Module, Generic[B, P]):
         normalize: whether a shipped full model ends in a unit vector.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         packing: whether contents may share a row, each with attention inside itself. It changes no embedding.
-            None: while training on a CPU, where it saves tokens and the backbone can.
+            None: on a CPU, where it saves tokens and the backbone can.
         trained: sub-models that training aimed at.
         source: name of the folder or hub model that this one came from.
         origin: the folder, file or hub name that its backbone was loaded from, for an adapter to find it.
@@ -118,6 +118,7 @@ class Encoder(nn.Module, Generic[B, P]):
         self.license, self.datasets = "", tuple[str, ...]()  # for the card
         self.agree: Agree | None = None
         self._can_pack: bool | None = None  # not tried yet
+        self._reordered = Reordered()
 
     @property
     def num_layers(self) -> int:
@@ -205,7 +206,7 @@ class Encoder(nn.Module, Generic[B, P]):
         kept = tuple(sorted(set(layers)))
         values = self._empty(kept, len(contents), torch.device("cpu"))
         done = 0
-        with evaluating(self), torch.no_grad():
+        with self._reordered.used(self, keep=not self.training), evaluating(self), torch.no_grad():
             for rows, part in one_behind(self._encoded(contents, kept, role, prompt)):
                 values[:, torch.tensor(rows)] = part()
                 done += len(rows)
@@ -239,7 +240,7 @@ class Encoder(nn.Module, Generic[B, P]):
     def _embed(self, inputs: Inputs, layers: tuple[int, ...], group: MicroBatch) -> Tensor:
         """One micro-batch, (L, m, D)."""
         asked = self.asked(layers)
-        if len(group.counts) == len(group.rows):  # no two share a row
+        if not group.shares:
             return self.pooled(self.backbone(inputs, asked), inputs.mask, inputs.prompt_len, layers)
         packed = pack(inputs, group.counts, group.lengths)
         states = self.backbone(packed, asked)
@@ -274,26 +275,25 @@ class Encoder(nn.Module, Generic[B, P]):
     def _idle(self, inputs: Inputs, layers: tuple[int, ...]) -> Tensor:
         """No embeddings, (L, 0, D), of a backbone that has run all the same and has a gradient of 0."""
         one = torch.ones(1, 1, dtype=torch.int64, device=self.device)
-        shape = (1, 1, *inputs.values.shape[2:])
-        values = inputs.values.new_zeros(shape, device=self.device)
+        values = inputs.values.new_zeros((1, 1, *inputs.values.shape[2:]), device=self.device)
         single = Inputs(values, one > 0, one[0] * 0, np.array([[0, 1, 1]]))
         embedded = self._embed(single, layers, MicroBatch([0], [1], [1]))
         return embedded[:, :0] + 0.0 * embedded.sum()
 
     def _groups(self, lengths: Sequence[int]) -> list[MicroBatch]:
         budget, overhead = self._budget()
-        if self.packing is None and self.training and overhead is not None and self.agree is None:
-            if self._can_pack is None:
+        if self.packing is None and overhead is not None and self.agree is None:
+            groups = cheaper(lengths, budget, overhead)
+            if self._can_pack is None and any(group.shares for group in groups):
                 self._can_pack = can_pack(self.backbone, self.device)
-            if self._can_pack:
-                return cheaper(lengths, budget, overhead)
+            return groups if self._can_pack is not False else alone(lengths, budget, overhead)
         shared = in_one_row if getattr(self.backbone, "varlen", False) else sharing
         return (shared if self.packing else alone)(lengths, budget, overhead)
 
     def _budget(self) -> tuple[int, int | None]:
         """Tokens of a micro-batch, and what of padding is worth another one."""
-        on_cpu = self.device.type == "cpu"
-        return self.micro_batch_tokens, CPU_OVERHEAD if on_cpu else None
+        overhead = CPU_OVERHEAD if self.training else CPU_ENCODING_OVERHEAD
+        return self.micro_batch_tokens, overhead if self.device.type == "cpu" else None
 
     def _empty(self, layers: tuple[int, ...], count: int, device: torch.device) -> Tensor:
         wide = torch.float64 if next(self.parameters()).dtype == torch.float64 else torch.float32

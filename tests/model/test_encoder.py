@@ -116,7 +116,7 @@ def test_the_budget_fits_the_device_where_none_is_given(folder, sentences):
 
 
 def test_little_is_padding(folder, sentences):
-    encoder = load_encoder(folder, max_tokens=32).eval()
+    encoder = load_encoder(folder, max_tokens=32, packing=False).eval()
     seen: list[tuple[int, int]] = []
     encoder.backbone.register_forward_pre_hook(
         lambda _module, args: seen.append((args[0].mask.numel(), int(args[0].mask.sum())))

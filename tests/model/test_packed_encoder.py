@@ -217,22 +217,32 @@ UNLIKE = [
 ] * 8
 
 
-def test_training_on_a_cpu_packs_where_it_saves_tokens(tiny_bert, monkeypatch):
-    encoder = load_encoder(tiny_bert)
-    tokens = encoder.process(UNLIKE, "document")
-    seen = widths(encoder)
-    plain = encoder.eval()(tokens, LAYERS).values
-    apart = sum(rows * columns for rows, columns in seen)
-    for part in encoder.train().modules():
+def without_dropout(encoder: Encoder) -> Encoder:
+    for part in encoder.modules():
         if isinstance(part, nn.Dropout):
             part.p = 0.0
+    return encoder
+
+
+@pytest.mark.parametrize(("training", "overhead"), [(True, 128), (False, 48)])
+def test_a_cpu_packs_where_it_saves_tokens(tiny_bert, monkeypatch, training, overhead):
+    def cost():
+        return sum(rows * columns + overhead for rows, columns in seen)
+
+    one_each = without_dropout(load_encoder(tiny_bert, packing=False).train(training))
+    tokens = one_each.process(UNLIKE, "document")
+    seen = widths(one_each)
+    plain = one_each(tokens, LAYERS).values
+    apart = cost()
+    encoder = without_dropout(load_encoder(tiny_bert).train(training))
+    seen = widths(encoder)
     encoder(tokens, LAYERS)  # probes once
     seen.clear()
     packed = encoder(tokens, LAYERS).values
-    assert sum(rows * columns for rows, columns in seen) < 0.9 * apart
+    assert cost() < 0.9 * apart
     torch.testing.assert_close(packed, plain)
     monkeypatch.setattr("embedtrain.model.backbone.packed_attention.DENSE", ("eager",))
-    other = load_encoder(tiny_bert).train()
+    other = load_encoder(tiny_bert).train(training)
     assert other(tokens, LAYERS).values.isfinite().all()
     assert other._can_pack is False
 

@@ -92,7 +92,7 @@ def load_encoder(
         gradient_checkpointing: keep less of each block and compute it again in backward: same gradients.
         max_tokens: rows x padded length of a micro-batch; None fits the device.
         packing: let short texts share a row of tokens, which changes no embedding; refused where a probe says
-            it does. None: while training on a CPU, where it saves tokens and the model can.
+            it does. None: on a CPU, where it saves tokens and the model can.
         trust_remote_code: run the code that the folder brings along for its model or tokenizer (`auto_map`).
 
     Raises:

@@ -21,6 +21,11 @@ class MicroBatch(NamedTuple):
     counts: list[int]  # contents of each row of tokens
     lengths: list[int]  # real tokens of each content
 
+    @property
+    def shares(self) -> bool:
+        """Whether two are in one row."""
+        return len(self.counts) < len(self.rows)
+
     def tokens(self) -> int:
         """Rows x width, padding included."""
         begins = [0, *accumulate(self.counts)]
@@ -44,7 +49,10 @@ def in_one_row(lengths: Sequence[int], budget: int, overhead: int | None) -> lis
 
 def cheaper(lengths: Sequence[int], budget: int, overhead: int) -> list[MicroBatch]:
     """`sharing` where it runs clearly fewer tokens, `overhead` a micro-batch among them; else `alone`."""
-    apart, together = (make(lengths, budget, overhead) for make in (alone, sharing))
+    apart = alone(lengths, budget, overhead)
+    if len(apart) == len(lengths):  # a query is one text
+        return apart
+    together = sharing(lengths, budget, overhead)
     costs = [sum(group.tokens() + overhead for group in groups) for groups in (apart, together)]
     return together if costs[1] < WORTH_PACKING * costs[0] else apart
 
