@@ -22,6 +22,7 @@ from embedtrain.model.modes import parts_of
 
 DTYPES = (torch.float32, torch.bfloat16)
 MOST_BYTES = 1 << 30  # of weights that may be kept twice
+SAMPLE = 512  # numbers of a weight that are compared
 
 
 class Product:
@@ -35,7 +36,8 @@ class Product:
         self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
         self.dtype = self.weight.dtype
         self._version = self.weight._version, self.weight.data_ptr()
-        self.row = self.weight.detach()[0]  # a view
+        flat = self.weight.detach().view(-1)
+        self.sample = flat[:: max(1, flat.numel() // SAMPLE) | 1]  # a view; odd: all rows and columns
         self._ordered = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
 
     def holds(self) -> bool:
@@ -46,7 +48,7 @@ class Product:
 
     def __call__(self, given: Tensor) -> Tensor:
         """(..., O) of (..., I)."""
-        if given.dtype != self.dtype:
+        if given.dtype != self.dtype or torch.is_grad_enabled():  # another thread may train
             return F.linear(given, self.weight, self.bias)
         product = torch.ops.mkldnn._linear_pointwise
         return cast(Tensor, product(given, self._ordered, self.bias, "none", [], ""))
@@ -57,7 +59,7 @@ class Reordered:
 
     def __init__(self) -> None:
         self._products: list[Product] | None = None
-        self._rows = torch.empty(0)  # of each weight the first
+        self._samples = torch.empty(0)  # of all weights
 
     def __reduce__(self) -> tuple[type[Reordered], tuple[()]]:
         """A copy begins empty: such tensors can neither be copied nor written."""
@@ -71,7 +73,7 @@ class Reordered:
             return
         if self._products is None or not self._hold():
             self._products = _products(model)
-            self._rows = self._firsts()
+            self._samples = self._sampled()
         for product in self._products:
             vars(product.layer)["forward"] = product
         try:
@@ -83,13 +85,13 @@ class Reordered:
                 self._products = None
 
     def _hold(self) -> bool:
-        """Whether all layers have the same weights; a row of each shows what `.data` hides from a version."""
-        assert self._products is not None
-        return all(product.holds() for product in self._products) and torch.equal(self._firsts(), self._rows)
+        """Whether all layers have the same weights; samples show what `.data` hides from a version."""
+        products = self._products or ()
+        return all(item.holds() for item in products) and torch.equal(self._sampled(), self._samples)
 
-    def _firsts(self) -> Tensor:
-        rows = [product.row.float() for product in self._products or ()]
-        return torch.cat(rows) if rows else torch.empty(0)
+    def _sampled(self) -> Tensor:
+        samples = [product.sample.float() for product in self._products or ()]
+        return torch.cat(samples) if samples else torch.empty(0)
 
 
 @torch.no_grad()
@@ -112,4 +114,4 @@ def _products(model: nn.Module) -> list[Product]:
 def _plain(layer: nn.Linear) -> bool:
     weight = layer.weight
     known = type(weight) is nn.Parameter and weight.device.type == "cpu" and weight.dtype in DTYPES
-    return known and weight.numel() > 0 and "forward" not in vars(layer)
+    return known and weight.numel() > 0 and weight.is_contiguous() and "forward" not in vars(layer)

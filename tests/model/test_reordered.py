@@ -89,6 +89,8 @@ def within_no_grad(change):
 CHANGES = {
     "in place": within_no_grad(lambda layer: layer.weight.mul_(1.5)),
     "behind autograd": lambda layer: layer.weight.data.mul_(1.5),
+    "some rows behind autograd": lambda layer: layer.weight.data[-4:].mul_(3.0),
+    "a column behind autograd": lambda layer: layer.weight.data[:, -1].mul_(9.0),
     "other data": lambda layer: setattr(layer.weight, "data", layer.weight.data * 1.5),
     "another parameter": lambda layer: setattr(layer, "weight", nn.Parameter(layer.weight.detach() * 1.5)),
     "the bias in place": lambda layer: layer.bias.data.add_(0.5),
@@ -117,6 +119,14 @@ def test_training_afterwards_has_its_gradients(encoder):
     encoder.encode(TEXTS, LAYERS)
     encoder.train()
     encoder(encoder.process(TEXTS, "document"), LAYERS).values.sum().backward()
+    assert all(value.grad is not None for value in encoder.backbone.blocks.parameters())
+
+
+def test_a_thread_that_trains_meanwhile_has_its_gradients(encoder):
+    encoder.encode(TEXTS, LAYERS)
+    with encoder._reordered.used(encoder, keep=True), torch.enable_grad():
+        assert replaced(encoder) > 0
+        encoder(encoder.process(TEXTS, "document"), LAYERS).values.sum().backward()
     assert all(value.grad is not None for value in encoder.backbone.blocks.parameters())
 
 
