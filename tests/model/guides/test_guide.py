@@ -75,7 +75,7 @@ def test_vectors_are_those_of_the_sub_model(tiny_bert, sentences, layer, dim):
 
 def test_blocks_above_the_layer_are_not_run(tiny_bert, sentences):
     guide = load_guide(tiny_bert, layer=2)
-    assert guide.embed(guide.process(sentences, "query")).isfinite().all()  # asks once whether texts can be packed
+    assert guide.embed(guide.process(sentences, "query")).isfinite().all()  # tries once to pack
     guide.model.module.backbone.blocks[2].register_forward_hook(lambda *_: pytest.fail("ran block 3"))
     assert guide.embed(guide.process(sentences, "query")).isfinite().all()
 
