@@ -11,7 +11,7 @@ from embedtrain.files.measured.verdict import read_verdict
 from embedtrain.files.scores import main_scores, read_scores
 from embedtrain.run import train as training
 
-pytest.importorskip("wandb")
+wandb = pytest.importorskip("wandb")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,9 @@ def stopped_once(small_run, small_data, tmp_path_factory):
         patch.delenv("WANDB_API_KEY", raising=False)
         with pytest.raises(StopError):
             _train(words, StopAfter(2))
+        wandb.teardown()  # a resumed run is another process; one that serves both may mix two runs of one id
         _train(words)
+        wandb.teardown()
     return root / "x"
 
 
