@@ -47,13 +47,13 @@ def similarity_memory(run: BuiltRun, first: FirstBatch) -> SimilarityMemory:
 
 
 def chunk_of(run: BuiltRun, first: FirstBatch, columns: int) -> int:
-    """Queries of a chunk against so many documents, where the whole batch is contrasted."""
+    """Queries of a chunk against `columns` documents, where the whole batch is contrasted."""
     rows = chunk_rows(run.device, run.loss.objective.budget, columns, len(first.chosen))
     return min(rows, len(first.whole.links.query))
 
 
 def _peak(run: BuiltRun, first: FirstBatch, similarities: int) -> int:
-    """Bytes of a loss of random vectors and its gradient, in chunks of so many similarities of a block."""
+    """Bytes of a loss of random vectors and its gradient, in chunks of `similarities` a block."""
     links, draw = first.batch.links, torch.Generator().manual_seed(0)
     layers, count = distinct_layers(first.chosen), len(links.content_ids)
     guide = run.loss.guide

@@ -109,7 +109,7 @@ class RepresentativeWords:
         self._counts, self._left_out, self._total = Counter[str](), frozenset[str](), 0
 
     def learn(self, documents: Sequence[Document]) -> None:
-        """Count the words of the corpus."""
+        """Count words over the corpus."""
         holding = Counter[str]()
         for document in documents:
             own = words_of(joined(paragraphs(document)))

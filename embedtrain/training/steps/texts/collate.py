@@ -54,7 +54,7 @@ class MaskedCollate:
         seed: of the draws.
         share: of the tokens.
         step: name of the option that asks, for messages.
-        choose: the words of a text, the share and random numbers to the places to hide.
+        choose: takes a text's words, the share and random numbers, and gives the places to hide.
 
     Raises:
         InputError: if the tokenizer has no mask token.

@@ -35,7 +35,7 @@ class Tsdae:
     """Settings of the denoising auto-encoder.
 
     Args:
-        share: of the words of a text that are left out.
+        share: of a text's words to leave out.
         decoder_layers: of the decoder.
 
     Raises:
