@@ -6,10 +6,13 @@ short texts spent 7 % of its time on that in float32, 10 % in bfloat16.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from embedtrain.types import InputError
 
 LEVELS = 2**16
 M = TypeVar("M", bound=nn.Module)
@@ -37,3 +40,35 @@ def with_cheap_dropout(model: M) -> M:
         if type(part) is nn.Dropout and not part.inplace:
             part.__class__ = Dropout
     return model
+
+
+def set_dropout(model: nn.Module, share: float) -> None:
+    """Drop this share of numbers in training wherever the model drops some, in attention too.
+
+    The model's config stays as it is, so that what is saved is not another model.
+
+    Raises:
+        InputError: for a share outside [0, 1), or one above 0 where the model drops nothing.
+    """
+    if isinstance(share, bool) or not 0 <= share < 1:
+        raise InputError(f"dropout must be in [0, 1), got {share}")
+    places = list(_places(model))
+    if share and not places:
+        raise InputError(f"this model has no dropout that could be {share:g}: leave dropout out")
+    for part, name in places:
+        setattr(part, name, float(share))
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Whether two forwards in training differ."""
+    return any(getattr(part, name) for part, name in _places(model))
+
+
+def _places(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    """Where shares are kept: modules of dropout, and numbers that attention without such a module has."""
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            yield part, "p"
+        else:
+            numbers = (name for name, value in vars(part).items() if isinstance(value, (int, float)))
+            yield from ((part, name) for name in numbers if name.endswith("dropout"))

@@ -152,3 +152,11 @@ def _cure(error: Exception, attn_implementation: str | None) -> str:
     if package is None or not isinstance(error, ImportError):
         return ""
     return f" To install it: pip install {package}. Or leave attn_implementation out: sdpa needs nothing."
+
+
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """One of floating point, by its name. Raises InputError for anything else."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise InputError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype!r}")
+    return found

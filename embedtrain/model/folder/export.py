@@ -17,7 +17,9 @@ from embedtrain.files.atomic import atomic_folder
 from embedtrain.files.reading import reading
 from embedtrain.model.backbone.attention import Attention
 from embedtrain.model.backbone.backbone import Backbone
+from embedtrain.model.backbone.dropout import set_dropout
 from embedtrain.model.backbone.freezing import freeze
+from embedtrain.model.backbone.loading import as_dtype
 from embedtrain.model.backbone.lora import add_lora, load_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
@@ -60,6 +62,7 @@ def load_encoder(
     attn_implementation: str | None = None,
     base: str | Path | None = None,
     lora: Mapping[str, Any] | None = None,
+    dropout: float | None = None,
     freeze_embeddings: bool = False,
     freeze_blocks: int = 0,
     gradient_checkpointing: bool = False,
@@ -87,6 +90,7 @@ def load_encoder(
         attn_implementation: sdpa, eager, flash_attention_2, ...; sdpa where the model has it when none.
         base: where the model of an adapter folder is now; the folder names where it was.
         lora: settings of `add_lora`: train adapters instead of the backbone's own weights.
+        dropout: share of numbers that the backbone drops in training; None: what its config says.
         freeze_embeddings: do not train what comes before the first block.
         freeze_blocks: blocks, from the first, that are not trained.
         gradient_checkpointing: keep less of each block and compute it again in backward: same gradients.
@@ -107,11 +111,13 @@ def load_encoder(
         attention = contract.attention  # the base's own config may say another
     backbone = Backbone.load(
         layout.weights,
-        dtype=_as_dtype(dtype),
+        dtype=as_dtype(dtype),
         attn_implementation=attn_implementation,
         attention=attention,
         trust_remote_code=trust_remote_code,
     )
+    if dropout is not None:
+        set_dropout(backbone.model, dropout)
     tokenizer = read_tokenizer(layout)
     if contract is not None:
         contract = with_trained_layers(folder, contract, layout)
@@ -277,13 +283,6 @@ def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -
             f"{found[:12]}.... Give the right one as base=..."
         )
     load_adapter(backbone, layout.adapter)
-
-
-def _as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InputError(f"dtype must be float32, bfloat16, float16 or float64, got {dtype!r}")
-    return found
 
 
 def _source(path: str | Path) -> str:

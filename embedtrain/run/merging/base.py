@@ -18,7 +18,7 @@ from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import TARGET, Component
 from embedtrain.types import InputError
 
-TRAINING_ONLY = ("lora", "freeze_embeddings", "freeze_blocks", "gradient_checkpointing")
+TRAINING_ONLY = ("lora", "dropout", "freeze_embeddings", "freeze_blocks", "gradient_checkpointing")
 CURE = "Give the model that training began with as base=FOLDER"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 
+from embedtrain.model.backbone.dropout import has_dropout
 from embedtrain.training.steps.contrastive.collate import PairCollate
 from embedtrain.training.steps.contrastive.step import Contrastive, ContrastiveStep
 from embedtrain.training.steps.protocol import Parts
@@ -22,8 +23,7 @@ class SimCSE:
     def step(self, parts: Parts) -> ContrastiveStep:
         """The step for an encoder. Raises InputError if it reads no texts."""
         process = texts_of(parts.encoder, "simcse")
-        config = parts.encoder.backbone.model.config.to_dict()
-        if not any(value for name, value in config.items() if "dropout" in name and isinstance(value, float)):
+        if not has_dropout(parts.encoder.backbone.model):
             LOG.warning(
                 "step=simcse: this backbone has no dropout, so both vectors of a text are equal and only its "
                 "distance to other texts is trained"
