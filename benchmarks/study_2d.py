@@ -57,7 +57,7 @@ def options_given() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="only this seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tests", choices=TESTS, nargs="+", default=list(TESTS), help="test sets to score")
-    parser.add_argument("--precision", choices=("bf16-mixed", "32-true"), default="bf16-mixed")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
     parser.add_argument("--work", type=Path, default=Path("runs/study_2d"), help="models and prepared data")
     parser.add_argument("--tables", action="store_true", help="train nothing, write docs/study.md")
     parser.add_argument("--tiny", action="store_true", help="does it run: 2 steps, 16 rows, 20 texts")
@@ -169,7 +169,7 @@ def tuned_by(run: Run, method: Method) -> float:
 
 def run_name(setting: str, method: str, lr: float, seed: int, precision: str) -> str:
     """The name of a run's file."""
-    return f"{setting}-{method}-{lr:g}-s{seed}" + ("" if precision == "bf16-mixed" else "-float32")
+    return f"{setting}-{method}-{lr:g}-s{seed}" + ("" if precision == "32-true" else "-bf16")
 
 
 def words_task(validation: Path, retrieval: Path, limit: int | None) -> Task:

@@ -106,10 +106,11 @@ def ours(
     distill: Callable[[], Distill] | None = None,
     rotation: MakesRotation | None = None,
     layer_decay: float = 1.0,
+    dropout: float | None = None,
 ) -> tuple[Encoder, Cost]:
     """One model by a plan of ours, with what may help it."""
     pl.seed_everything(asked.seed, verbose=False)
-    encoder = load_encoder(BACKBONE, max_length=MAX_LENGTH)
+    encoder = load_encoder(BACKBONE, max_length=MAX_LENGTH, dropout=dropout)
     if rotation is not None:
         layers = range(1, encoder.num_layers + 1)
         encoder.rotate(rotation.rotation(layers, encoder.width, asked.seed, None))
@@ -217,7 +218,8 @@ def written(rows: Sequence[Row], path: Path) -> Path:
     return path
 
 
-EXITS: Mapping[str, Any] = {"distill": NeighbourKL, "rotation": Linear()}
+EXITS: Mapping[str, Any] = {"distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35}
+WEIGHTS = (3.0, 1.0, 1.0, 1.0, 2.0, 6.0)  # the smallest and the largest size have most to lose
 METHODS: Mapping[str, Method] = {
     "untouched": Method(untouched, rates=(0.0,), seeded=False),
     "rotated": Method(rotated, rates=(0.0,)),
@@ -229,16 +231,14 @@ METHODS: Mapping[str, Method] = {
     "two_dmse": Method(partial(ours, plan=partial(Random2d, dims=DIMS), distill=LayerKL)),
     "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
     "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
-    "ours": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS, layer_decay=1.35), (5e-5,)),
-    "ours_weighted": Method(
-        partial(
-            ours,
-            plan=partial(FixedPairs, pairs=SIZES, weights=(2.0, 1.0, 1.0, 1.0, 1.5, 3.0)),
-            **EXITS,
-            layer_decay=1.45,
-        ),
-        (4e-5,),
+    "ours": Method(
+        partial(ours, plan=partial(FixedPairs, pairs=SIZES, weights=WEIGHTS), **EXITS, dropout=0.0),
+        (8e-5,),
     ),
+    "equal_weights": Method(
+        partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS, dropout=0.0), (5e-5,)
+    ),
+    "with_dropout": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS), (5e-5,)),
     "peer": Method(partial(peer, every=True)),
     "peer_default": Method(partial(peer, every=False)),
 }

@@ -23,7 +23,8 @@ AGAINST = (SEPARATE, "peer", "pairs")
 WORDS = {
     "untouched": "untouched", "rotated": "untouched + rotation", SEPARATE: "a separate model for each size",
     "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
-    "ours": "**ours**", "ours_weighted": "ours, weights by size",
+    "ours": "**ours**", "equal_weights": "ours, equal weights",
+    "with_dropout": "ours, equal weights and dropout",
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
@@ -48,7 +49,7 @@ def write_page(results: Path) -> None:
 
 def of_setting(name: str, runs: Sequence[Run]) -> list[str]:
     """The parts of the page on one setting; none without a run that was scored on its test set."""
-    mine = [run for run in runs if run["setting"] == name and run["precision"] == "bf16-mixed"]
+    mine = _float32(name, runs)
     tests = {method: found for method in WORDS if name in (found := tested(method, mine))}
     if not tests:
         return []
@@ -59,6 +60,10 @@ def of_setting(name: str, runs: Sequence[Run]) -> list[str]:
         others_table(name, tests),
         rates_table(mine),
     ]
+
+
+def _float32(name: str, runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if run["setting"] == name and run["precision"] == "32-true"]
 
 
 def tested(method: str, runs: Sequence[Run]) -> Scores:
@@ -169,7 +174,7 @@ def draw(runs: Sequence[Run]) -> None:
     """Every cell untouched and by our best, seed 0, on STS-B test."""
     sides = []
     for method in ("untouched", BEST):
-        found = tested(method, [run for run in runs if run["setting"] == "stsb"]).get("stsb", {}).get(0, {})
+        found = tested(method, _float32("stsb", runs)).get("stsb", {}).get(0, {})
         sides.append([_score(cell, value) for cell, value in found.items() if named(cell) in GRID])
     if all(sides):
         save_heat_map(PICTURE, sides[0], sides[1], title="STS-B test, Spearman x 100")
