@@ -50,8 +50,8 @@ def set_dropout(model: nn.Module, share: float) -> None:
     Raises:
         InputError: for a share outside [0, 1), or one above 0 where the model drops nothing.
     """
-    if isinstance(share, bool) or not 0 <= share < 1:
-        raise InputError(f"dropout must be in [0, 1), got {share}")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+        raise InputError(f"dropout must be a number in [0, 1), got {share!r}")
     places = list(_places(model))
     if share and not places:
         raise InputError(f"this model has no dropout that could be {share:g}: leave dropout out")

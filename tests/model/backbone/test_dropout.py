@@ -89,9 +89,9 @@ def test_a_loaded_model_has_it_and_a_saved_one_keeps_its_config(tiny_bert, tmp_p
     assert configs[0] == configs[1]
 
 
-@pytest.mark.parametrize("share", [-0.1, 1, True])
+@pytest.mark.parametrize("share", [-0.1, 1, True, "no", float("nan")])
 def test_what_is_no_share_is_refused(tiny_bert, share):
-    with pytest.raises(InputError, match=r"dropout must be in \[0, 1\)"):
+    with pytest.raises(InputError, match=r"dropout must be a number in \[0, 1\)"):
         load_encoder(tiny_bert, dropout=share)
 
 
