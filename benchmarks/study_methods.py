@@ -220,6 +220,7 @@ def written(rows: Sequence[Row], path: Path) -> Path:
 
 EXITS: Mapping[str, Any] = {"distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35}
 WEIGHTS = (3.0, 1.0, 1.0, 1.0, 2.0, 6.0)  # the smallest and the largest size have most to lose
+WEIGHTED = partial(ours, plan=partial(FixedPairs, pairs=SIZES, weights=WEIGHTS), **EXITS)
 METHODS: Mapping[str, Method] = {
     "untouched": Method(untouched, rates=(0.0,), seeded=False),
     "rotated": Method(rotated, rates=(0.0,)),
@@ -231,14 +232,9 @@ METHODS: Mapping[str, Method] = {
     "two_dmse": Method(partial(ours, plan=partial(Random2d, dims=DIMS), distill=LayerKL)),
     "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
     "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
-    "ours": Method(
-        partial(ours, plan=partial(FixedPairs, pairs=SIZES, weights=WEIGHTS), **EXITS, dropout=0.0),
-        (8e-5,),
-    ),
-    "equal_weights": Method(
-        partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS, dropout=0.0), (5e-5,)
-    ),
-    "with_dropout": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS), (5e-5,)),
+    "ours": Method(WEIGHTED, (6e-5, 8e-5)),
+    "no_dropout": Method(partial(WEIGHTED, dropout=0.0), (8e-5,)),
+    "equal_weights": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS), (5e-5,)),
     "peer": Method(partial(peer, every=True)),
     "peer_default": Method(partial(peer, every=False)),
 }
