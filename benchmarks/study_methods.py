@@ -232,9 +232,9 @@ METHODS: Mapping[str, Method] = {
     "two_dmse": Method(partial(ours, plan=partial(Random2d, dims=DIMS), distill=LayerKL)),
     "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
     "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
-    "ours": Method(WEIGHTED, (6e-5, 8e-5)),
+    "ours": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS), (5e-5,)),
+    "weighted": Method(WEIGHTED, (6e-5, 8e-5)),
     "no_dropout": Method(partial(WEIGHTED, dropout=0.0), (8e-5,)),
-    "equal_weights": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS), (5e-5,)),
     "peer": Method(partial(peer, every=True)),
     "peer_default": Method(partial(peer, every=False)),
 }

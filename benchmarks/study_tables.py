@@ -23,7 +23,8 @@ AGAINST = (SEPARATE, "peer", "pairs")
 WORDS = {
     "untouched": "untouched", "rotated": "untouched + rotation", SEPARATE: "a separate model for each size",
     "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
-    "ours": "**ours**", "no_dropout": "ours, no dropout", "equal_weights": "ours, equal weights",
+    "ours": "**ours**", "weighted": "ours, weights by size",
+    "no_dropout": "ours, weights by size, no dropout",
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
