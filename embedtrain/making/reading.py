@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedtrain.data.read.bad_rows import BadRows, usable
-from embedtrain.data.read.fields import Field, Form, any_text, read_fields
+from embedtrain.data.read.fields import Field, Form, any_text, missing, read_fields
 from embedtrain.files.reading import LARGEST
 from embedtrain.files.records import Raw, document_rows
 from embedtrain.files.rows import DOCUMENTS, SUFFIXES, raw_rows
@@ -76,6 +76,8 @@ def _rows(path: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]) ->
 
     def document(where: str, row: dict[str, Any]) -> Document:
         named = {**row, **{ours: row[name] for ours, name in columns.items() if name in row}}
+        if "text" not in named:
+            raise missing(where, columns.get("text", "text"), row, " Say it: 'columns={text: NAME}'.")
         text, title, name, translation = read_fields(where, named, ROW).values()
         return Document(text, title, name, where, translation)
 

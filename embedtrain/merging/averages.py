@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from embedtrain.merging.weights import Given, Merged, each, listed, mixed
+from embedtrain.merging.weights import AnyNumber, Given, Merged, each, listed, mixed
 from embedtrain.types import InputError
 
 ALIKE = 0.9995  # cosine above which a sphere is flat, as in mergekit
 
 
-class Average:
+class Average(AnyNumber):
     """The mean of the weights (Wortsman et al. 2022, Model soups, 2203.05482: the uniform soup)."""
 
     needs = frozenset[str]()
@@ -42,10 +42,14 @@ class Weighted:
             raise InputError(f"shares must be 0 or more, and one above 0, got {list(shares)}")
         self.shares = [share / sum(shares) for share in shares]
 
+    def check(self, runs: int) -> None:
+        """As `Method.check`."""
+        if len(self.shares) != runs:
+            raise InputError(f"shares has {len(self.shares)} numbers for {runs} runs")
+
     def __call__(self, given: Given) -> Merged:
         """As `Method`."""
-        if len(self.shares) != len(given.weights):
-            raise InputError(f"shares has {len(self.shares)} numbers for {len(given.weights)} runs")
+        self.check(len(given.weights))
         return Merged(mixed(given.weights, self.shares), (listed("shares", self.shares),))
 
 
@@ -68,12 +72,14 @@ class Slerp:
             raise InputError(f"t must be in 0..1, got {t}")
         self.t = t
 
+    def check(self, runs: int) -> None:
+        """As `Method.check`."""
+        if runs != 2:
+            raise InputError(f"slerp merges two runs, got {runs}: merge its result with the next")
+
     def __call__(self, given: Given) -> Merged:
         """As `Method`."""
-        if len(given.weights) != 2:
-            raise InputError(
-                f"slerp merges two runs, got {len(given.weights)}: merge its result with the next"
-            )
+        self.check(len(given.weights))
         return Merged(each(self._between, *given.weights))
 
     def _between(self, first: Tensor, second: Tensor) -> Tensor:

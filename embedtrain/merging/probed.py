@@ -9,14 +9,24 @@ import torch
 from torch import Tensor
 
 from embedtrain.merging.averages import cosine, norm
-from embedtrain.merging.weights import Given, Merged, Probe, Weights, floats, from_base, listed, mixed
+from embedtrain.merging.weights import (
+    AnyNumber,
+    Given,
+    Merged,
+    Probe,
+    Weights,
+    floats,
+    from_base,
+    listed,
+    mixed,
+)
 from embedtrain.types import InputError
 
 FLAT = 1e-4  # radians below which an arc is a line
 LOSSES, LOSS = "probe losses", "probe loss of the result"
 
 
-class GreedySoup:
+class GreedySoup(AnyNumber):
     """The mean of the runs that lower the probe's loss, tried from the best on.
 
     Wortsman et al. 2022, Model soups, 2203.05482, recipe 1, with the loss in the place of the accuracy: the
@@ -41,7 +51,7 @@ class GreedySoup:
         return Merged(soup, (f"taken: {names}", listed(LOSSES, losses), listed(LOSS, [best])))
 
 
-class Cocktail:
+class Cocktail(AnyNumber):
     """The mean weighted by softmax(-loss / temperature) (Xiao et al. 2023, LM-Cocktail, 2311.13534).
 
     Args:
@@ -66,7 +76,7 @@ class Cocktail:
         return Merged(mixed(given.weights, shares), (listed(LOSSES, losses), listed("shares", shares)))
 
 
-class SelfPositioning:
+class SelfPositioning(AnyNumber):
     """The point in the plane of two task vectors where a probe's loss is least, found by SGD.
 
     A reconstruction of Self Positioning (2410.15035), whose paper gives neither sizes nor rates: with unit

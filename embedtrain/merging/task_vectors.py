@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from embedtrain.content_ids import content_id
-from embedtrain.merging.weights import Given, Merged, Weights, each, floats, from_base, listed
+from embedtrain.merging.weights import AnyNumber, Given, Merged, Weights, each, floats, from_base, listed
 from embedtrain.types import InputError
 
 NEEDS = frozenset({"base"})
 
 
-class TaskArithmetic:
+class TaskArithmetic(AnyNumber):
     """theta_0 + scale · Σ delta_i (Ilharco et al. 2023, 2212.04089).
 
     Args:
@@ -38,7 +38,7 @@ class TaskArithmetic:
         return Merged(from_base(given.base, given.weights, [self.scale] * len(given.weights)))
 
 
-class Ties:
+class Ties(AnyNumber):
     """theta_0 + scale · the mean of what agrees (Yadav et al. 2023, TIES-Merging, 2306.01708, algorithm 1).
 
     Trim: of each delta the largest numbers stay, over all tensors together. Elect: a place takes the sign of
@@ -71,7 +71,7 @@ class Ties:
         )
 
 
-class Dare:
+class Dare(AnyNumber):
     """theta_0 + scale · Σ of deltas with numbers left out by chance (Yu et al. 2024, DARE, 2311.03099).
 
     A number of a delta is 0 with probability `drop`, else divided by 1 - drop: its expectation stays.

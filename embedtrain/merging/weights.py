@@ -51,6 +51,10 @@ class Method(Protocol):
 
     needs: frozenset[str]  # "base", "probe"
 
+    def check(self, runs: int) -> None:
+        """Raise InputError for a number of runs that it cannot merge."""
+        ...
+
     def __call__(self, given: Given) -> Merged:
         """The merged weights.
 
@@ -58,6 +62,13 @@ class Method(Protocol):
             InputError: for ingredients that it cannot merge.
         """
         ...
+
+
+class AnyNumber:
+    """What merges any number of runs."""
+
+    def check(self, runs: int) -> None:
+        """As `Method.check`."""
 
 
 def check_alike(names: Sequence[str], weights: Sequence[Weights]) -> None:

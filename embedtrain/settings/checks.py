@@ -17,8 +17,9 @@ class Range(NamedTuple):
     ends: bool = True  # whether `low` and `high` are among them
 
     def __contains__(self, value: object) -> bool:
-        """Whether a number is in it; NaN is in none."""
-        assert isinstance(value, int | float)
+        """Whether it is a number in it; NaN is in none, nor is a word."""
+        if not isinstance(value, int | float):
+            return False
         if self.ends:
             return self.low <= value and (self.high is None or value <= self.high)
         return self.low < value and (self.high is None or value < self.high)
@@ -108,7 +109,7 @@ class Checked:
             for one in values:
                 if name in words and one not in words[name]:
                     raise InputError(f"{name} must be one of {', '.join(words[name])}, got {one!r}")
-                if key and not (isinstance(one, int | float) and one in RANGES[key]):
+                if key and one not in RANGES[key]:
                     raise InputError(f"{name} must be {RANGES[key]}, got {one}")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from embedtrain.settings.allowed import check_target, is_installed
 from embedtrain.settings.names import OLD_NAMES, nearest
-from embedtrain.settings.signatures import Signature, names_in_source, signature_of
+from embedtrain.settings.signatures import Signature, misfit, names_in_source, signature_of
 from embedtrain.types import InputError
 
 HOMES = ("embedtrain.", "pytorch_lightning.loggers.")  # where what the list names is defined
@@ -65,6 +65,7 @@ class Component:
         signature = signature_of(target)
         reserved = {key: value for key, value in extra.items() if key in signature.names}
         self._check(target.__name__, signature, reserved)
+        self._check_kinds(target)
         for part in _parts(list(self.settings.values())):  # before any of them is built
             part.check()
         settings = {key: _built(value, extra) for key, value in self.settings.items()}
@@ -147,6 +148,11 @@ class Component:
         for key in signature.names:
             if key not in signature.defaults and key not in reserved and key not in self.settings:
                 raise InputError(f"{self.where}.{key} must be given: {target} needs it")
+
+    def _check_kinds(self, target: Callable[..., Any]) -> None:
+        for key, value in self.settings.items():
+            if not isinstance(value, Component) and (kind := misfit(target, key, value)) is not None:
+                raise InputError(f"{self.where}.{key} must be {kind}, got {value!r}")
 
     def _check_names(self, target: str, names: Sequence[str], reserved: Collection[str]) -> None:
         known = [name for name in names if name not in reserved]

@@ -1,13 +1,18 @@
-"""The arguments of what a component names, from the object or from its source; calls that check theirs."""
+"""The arguments of what a component names, from the object or from its source; calls that check theirs.
+
+Of their kinds only what a config writes by mistake is refused: a word for a number, a number for a list. What
+an annotation says otherwise (a path, a class, a word) is the target's own to judge.
+"""
 
 from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from embedtrain.files.atomic import plain_error
 from embedtrain.types import InputError
@@ -15,6 +20,8 @@ from embedtrain.types import InputError
 ROOT = Path(__file__).resolve().parents[2]
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+LISTS = (list, tuple, Sequence)
+NUMBERS = (int, float)
 _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
@@ -87,3 +94,42 @@ def plain(function: Callable[Given, Result]) -> Callable[Given, Result]:
             raise plain_error(error, function.__name__) from error
 
     return called
+
+
+def misfit(target: Callable[..., Any], key: str, value: object) -> str | None:
+    """What argument `key` of a class or function must be, where `value` is of another kind; else None."""
+    hints = _hints(target)
+    return _misfit(hints[key], value) if key in hints else None
+
+
+def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
+    """The annotations of its arguments; none where they cannot be read."""
+    called = target.__init__ if inspect.isclass(target) else target
+    try:
+        return get_type_hints(called)
+    except (NameError, TypeError, AttributeError):  # names that only a type checker imports
+        return {}
+
+
+def _misfit(hint: object, value: object) -> str | None:
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    plain = [kind for kind in kinds if kind is not NoneType]
+    if value is None or not plain:
+        return None
+    lists = [kind for kind in plain if get_origin(kind) in LISTS]
+    if len(plain) == len(lists) == 1 and isinstance(value, str | int | float):
+        return "a list"
+    if len(plain) == 1 and lists and isinstance(value, list | tuple):
+        entry = get_args(plain[0])
+        each = (_misfit(entry[0], one) for one in value) if len({*entry} - {...}) == 1 else ()
+        return next((f"a list, each {said}" for said in each if said), None)
+    if plain == [bool]:
+        return None if isinstance(value, int) else "true or false"
+    numbers = [kind for kind in plain if kind in NUMBERS]
+    if len(numbers) == len(plain) and isinstance(value, bool | list | tuple):
+        return "a number"
+    return "a number" if numbers and isinstance(value, str) and not any(map(_takes_words, plain)) else None
+
+
+def _takes_words(kind: object) -> bool:
+    return get_origin(kind) is Literal or kind in (str, Path, Any, object)

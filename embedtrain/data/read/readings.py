@@ -203,6 +203,6 @@ def _cure(row: Row, texts: Sequence[str] = ()) -> str:
     names = list(texts) or [name for name in row if _is_text(row[name])]
     query, positive = [*names, "NAME", "NAME"][:2]
     return (
-        f" Say it: 'data.columns={{query: {query}, positive: {positive}}}' (embedtrain-mine: columns=), with "
-        "the names of your rows."
+        f" Say it: 'data.columns={{query: {query}, positive: {positive}}}' (embedtrain-mine: columns=; "
+        "embedtrain-merge: rename them in the probe), with the names of your rows."
     )

@@ -74,6 +74,7 @@ class _Merging:
     def __init__(self, settings: MergeSettings, folder: RunFolder) -> None:
         self.folder, self.name = folder, folder.path.name
         self.method: Method = settings.method.build()
+        self.method.check(len(settings.runs))
         self.share, self.seed = settings.base_share, settings.seed
         needs_base = "base" in self.method.needs or self.share > 0
         self.trust = settings.trust_remote_code

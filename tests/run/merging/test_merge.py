@@ -1,6 +1,7 @@
 """embedtrain-merge as a person runs it: a run folder like any other, its ingredients beside it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -281,3 +282,18 @@ def test_in_python_the_result_is_a_run(plain, tmp_path):
     assert run.model.encode(["a cat"], layer=2, dim=16).shape == (1, 16)
     with pytest.raises(InputError, match="runs must be a list"):
         embedtrain.merge(3)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["method=weighted", "method.shares=[3]"], "shares has 1 numbers for 2 runs"),
+        (["method=weighted", "method.shares=[a,b]"], r"method\.shares must be a list, each a number"),
+        (["method=task_arithmetic", "method.scale=abc"], r"method\.scale must be a number, got 'abc'"),
+    ],
+)
+def test_a_method_that_cannot_merge_them_writes_nothing(plain, tmp_path, capsys, more, message):
+    with pytest.raises(SystemExit):
+        command("merge", *words_of(plain, tmp_path / "out", *more))
+    assert re.search(message, capsys.readouterr().err)
+    assert everything(tmp_path) == {}
