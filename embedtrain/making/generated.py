@@ -87,11 +87,18 @@ class Generated:
             self._tokenizer = AutoTokenizer.from_pretrained(
                 folder, padding_side="left", trust_remote_code=False
             )
-            loaded: Any = kind.from_pretrained(folder, dtype=getattr(torch, self.dtype))
+            kept = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
+            read: Any = kind.from_pretrained(folder, **kept)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(
                 f"{self.path} is no model that writes texts: {str(error).splitlines()[0]}"
             ) from error
+        loaded, info = read
+        if lacking := sorted(info["missing_keys"]):
+            raise InputError(
+                f"{self.path} is no model that writes texts: it has no {lacking[0]}. Choose a seq2seq or "
+                "causal language model as maker.path"
+            )
         if self._tokenizer.pad_token is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model, self._alone = loaded.to(self.device).eval(), not config.is_encoder_decoder
