@@ -143,13 +143,13 @@ def require_same_settings(
             "start anew"
         )
     found = changes(record, config, given)
-    for text in found.unknown:
-        log.warning("%s, a setting that only one of embedtrain %s and this version has", text, release)
     if found.given:
         raise InputError(
             f"{folder} holds an unfinished run with other settings ({'; '.join(found.given)}). Repeat its "
             "settings to continue it, use another name=..., or overwrite=true to start anew"
         )
+    for text in found.unknown:
+        log.warning("%s, a setting that only one of embedtrain %s and this version has", text, release)
     if found.defaults:
         raise InputError(
             f"{folder} holds an unfinished run of embedtrain {release}, and defaults have changed "

@@ -63,6 +63,14 @@ def test_a_setting_that_one_version_lacks_is_said_and_stops_nothing(begun, caplo
     assert "shuffle: was unset, is True" in caplog.text
 
 
+def test_what_another_method_brings_is_not_laid_to_the_version(begun, caplog):
+    """Its own settings are new to the folder too; the choice of the method is what differs."""
+    config = {**CONFIG, "data": {**CONFIG["data"], "batch_size": 8}, "density": 0.2}
+    with pytest.raises(InputError, match=r"other settings \(data.batch_size: was 4, is 8\)"):
+        prepare(begun, config)
+    assert "only one of embedtrain" not in caplog.text
+
+
 def test_a_part_in_a_list_is_compared_setting_by_setting(tmp_path):
     folder, rules = RunFolder(tmp_path, "mine"), [{"_target_": "x", "margin": 0.0}]
     prepare(folder, {**CONFIG, "rules": rules}, given={**GIVEN, "rules": [{"_target_": "x"}]})
