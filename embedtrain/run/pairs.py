@@ -25,7 +25,7 @@ from embedtrain.making.documents import Document, words_of
 from embedtrain.making.maker import Made, Maker, Pair, made
 from embedtrain.making.reading import read_documents
 from embedtrain.mining.pipeline import TextVectors
-from embedtrain.mining.teacher import load_teacher
+from embedtrain.mining.teacher import Teacher, load_teacher
 from embedtrain.run.models import model_folder
 from embedtrain.settings.compose import effective
 from embedtrain.settings.pairs import PairsSettings
@@ -84,6 +84,9 @@ def _made(settings: PairsSettings, sources: Sequence[str], out: Path) -> MadePai
     documents = read_documents(sources, next_bad, settings.columns)
     left_out = sum(policy.left_out for policy in policies)
     bad().summary()
+    # Before the pairs, which may take hours, are made.
+    checks = settings.check_with
+    teacher = None if checks is None else load_teacher(model_folder(checks), device=settings.device)
     maker: Maker = settings.maker.build(device=settings.device)
     maker.learn(documents)
     log(f"making pairs of {len(documents)} documents")
@@ -91,8 +94,8 @@ def _made(settings: PairsSettings, sources: Sequence[str], out: Path) -> MadePai
         every = list(_pairs(settings, maker, documents, out, progress))
     found = [(one.document, pair) for one in every for pair in one.pairs]
     stays = np.ones(len(found), bool)
-    if settings.check_with is not None and found:
-        stays = _consistent(settings, [pair for _, pair in found], out)
+    if teacher is not None and found:
+        stays = _consistent(settings, teacher, [pair for _, pair in found], out)
     rows = [
         {"query": pair.query, "positive": pair.positive, "task": maker.name}
         for (_, pair), stay in zip(found, stays.tolist(), strict=True)
@@ -179,11 +182,9 @@ def _trim(file: Path) -> None:
 
 
 def _consistent(
-    settings: PairsSettings, pairs: Sequence[Pair], out: Path
+    settings: PairsSettings, teacher: Teacher, pairs: Sequence[Pair], out: Path
 ) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which pairs a model finds again."""
-    assert settings.check_with is not None
-    teacher = load_teacher(model_folder(settings.check_with), device=settings.device)
     folder = out.parent / "vectors" if settings.store is None else Path(settings.store)
     store = VectorStore(folder, identity=teacher.identity, width=teacher.width, dtype="float16")
     texts = list(dict.fromkeys(pair.positive for pair in pairs))

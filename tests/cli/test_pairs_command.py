@@ -9,6 +9,7 @@ from transformers import AutoConfig
 import embedtrain
 from embedtrain.data.read.sources import read_examples
 from embedtrain.making.generated import Generated
+from embedtrain.making.spans import InverseCloze
 from embedtrain.settings.places import config_dir
 from embedtrain.types import InputError
 
@@ -182,6 +183,15 @@ def test_mistakes_are_one_line_and_write_nothing(words, message, documents, tiny
         path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".lock"
     }
     assert {path: content for path, content in after.items() if path.parent.name != "vectors"} == before
+
+
+def test_a_model_to_check_with_is_looked_for_before_pairs_are_made(
+    documents, tmp_path, error_of, monkeypatch
+):
+    monkeypatch.setattr(InverseCloze, "pairs", lambda *_: pytest.fail("pairs were made"))
+    assert "none" in error_of(
+        "pairs", *words_of(documents, tmp_path, "maker=inverse_cloze", "check_with=none")
+    )
 
 
 def test_bad_rows_are_left_out_and_reported(documents, tmp_path, error_of, capsys):
