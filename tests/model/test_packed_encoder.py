@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from embedtrain.model.backbone import backbone
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import POOLINGS
@@ -108,6 +109,15 @@ def test_a_pooling_sees_what_it_sees_without_packing(tiny_bert, pooling, sentenc
         check_equal(pair, pair.tokens(sentences, "document"), layers)
     check_equal(pair, pair.tokens(sentences, side="left"))
     assert sum(rows for rows, _ in seen) < 3 * len(sentences)
+
+
+def test_the_probe_allows_the_rounding_of_autocast(tiny_bert, monkeypatch):
+    encoder, seen = load_encoder(tiny_bert), []
+    monkeypatch.setattr(backbone, "check_packing", lambda *given: seen.append(given[-1]))
+    encoder.backbone.expect_packing()
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder.backbone.expect_packing()
+    assert seen == [torch.float32, torch.bfloat16]
 
 
 def test_float32_is_right_to_rounding(tiny_modernbert, sentences):

@@ -55,7 +55,8 @@ def test_the_vectors_are_those_of_plain_products(tiny_bert, dtype, seen):
     encoder = load_encoder(tiny_bert, dtype=dtype, packing=False).eval()
     found = seen(encoder)
     close(encoder, 1e-6 if dtype == torch.float32 else 0.05)
-    assert found == [len(linears(encoder)), 0], "while encoding, not in a forward of its own"
+    able = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()  # not of AVX2 alone
+    assert found == [len(linears(encoder)) if able else 0, 0], "while encoding, not in a forward of its own"
     assert replaced(encoder) == 0
 
 

@@ -226,7 +226,8 @@ class Backbone(nn.Module):
         self._flash.probe(self._check_packing)
 
     def _check_packing(self) -> None:
-        config = self.model.config
+        config, kind = self.model.config, self.model.device.type
+        cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.model.dtype
         name = f"model type {config.model_type!r} with attn_implementation={config._attn_implementation}"
         with evaluating(self):
             check_packing(
@@ -234,7 +235,7 @@ class Backbone(nn.Module):
                 config.vocab_size,
                 self.model.device,
                 name,
-                torch.bfloat16 if self._flash.runs else self.model.dtype,
+                torch.bfloat16 if self._flash.runs else cast,
             )
 
     @property
