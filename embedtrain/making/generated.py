@@ -87,13 +87,13 @@ class Generated:
             self._tokenizer = AutoTokenizer.from_pretrained(
                 folder, padding_side="left", trust_remote_code=False
             )
-            kept = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
-            read: Any = kind.from_pretrained(folder, **kept)
+            options = {"dtype": getattr(torch, self.dtype), "output_loading_info": True}
+            found: Any = kind.from_pretrained(folder, **options)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise InputError(
                 f"{self.path} is no model that writes texts: {str(error).splitlines()[0]}"
             ) from error
-        loaded, info = read
+        loaded, info = found
         if lacking := sorted(info["missing_keys"]):
             raise InputError(
                 f"{self.path} is no model that writes texts: it has no {lacking[0]}. Choose a seq2seq or "
