@@ -1,7 +1,8 @@
-"""Is one model that can be cut as good as separate ones, and what makes it better? MiniLM, two settings.
+"""Is one model that can be cut as good as separate ones, and what makes it better? Two settings, two models.
 
     python benchmarks/study_2d.py --data-root DIR                       everything that is not there yet
     python benchmarks/study_2d.py --data-root DIR --only pairs --setting stsb --lr 2e-4 --seed 0      a piece
+    python benchmarks/study_2d.py --data-root DIR --backbone mpnet_base --precision bf16-mixed --seeds 1
     python benchmarks/study_2d.py --tables                              docs/study.md from what is there
 
 `stsb`: 5,749 scored pairs of STS-B, CoSENT, one epoch of batches of 32. `dictionary`: definition ->
@@ -11,8 +12,9 @@ Only then are test sets scored, with that rate and seeds 0, 1, ... Each run is a
 benchmarks/results/study_2d/, so that what was stopped goes on; --work keeps the models between the two.
 
 Scored: Spearman x 100 of STS-B and SICK-R (development part), nDCG@10 x 100 of the reverse dictionary and of
-Cranfield, at layers 1..6 x dims 32, 64, 128, 256, 384 and the six sizes (1, 32) ... (6, 384). Texts are
-encoded, and models trained, in --precision, sentence-transformers' too.
+Cranfield. Of MiniLM layers 1..6 x dims 32, 64, 128, 256, 384 and the sizes (1, 32) ... (6, 384); of
+mpnet_base every second layer x dims 32, 64, 128, 256, 512, 768, which has the sizes (2, 32) ... (12, 768).
+Texts are encoded, and models trained, in --precision, sentence-transformers' too.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from in_process import arguments, read
 
 # isort: split
 import torch
-from study_methods import GRID, METHODS, Asked, Method, Setting
+from study_methods import METHODS, MINILM, MODELS, Asked, Method, Model, Setting, methods
 from study_tables import write_page
 
 from embedtrain.cli.process.logs import set_up_logs
@@ -52,7 +54,8 @@ def options_given() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--setting", choices=SETTINGS, nargs="+", default=list(SETTINGS))
-    parser.add_argument("--only", choices=METHODS, nargs="+", default=list(METHODS), metavar="METHOD")
+    parser.add_argument("--backbone", choices=MODELS, default=MINILM.name)
+    parser.add_argument("--only", nargs="+", metavar="METHOD", help=", ".join(METHODS))
     parser.add_argument("--lr", type=float, help="only this learning rate, scored on development data")
     parser.add_argument("--seed", type=int, help="only this seed")
     parser.add_argument("--seeds", type=int, default=3)
@@ -63,6 +66,8 @@ def options_given() -> argparse.Namespace:
     parser.add_argument("--tiny", action="store_true", help="does it run: 2 steps, 16 rows, 20 texts")
     given = arguments(parser, "study_2d")
     given.results = given.work / "tiny" if given.tiny else RESULTS
+    if unknown := sorted({*(given.only or ())} - {*methods(MODELS[given.backbone])}):
+        parser.error(f"no method of {given.backbone}: {', '.join(unknown)}")
     return given
 
 
@@ -72,7 +77,7 @@ def main() -> None:
     set_up_logs()
     for name in () if options.tables else options.setting:
         study = Study(name, options)
-        for method in options.only:
+        for method in options.only or study.methods:
             study.carry_out(method)
     if not options.tiny:
         write_page(options.results)
@@ -83,6 +88,8 @@ class Study:
 
     def __init__(self, name: str, options: argparse.Namespace) -> None:
         root, self.options, self.limit = options.data_root, options, 20 if options.tiny else None
+        self.model: Model = MODELS[options.backbone]
+        self.methods = methods(self.model)
         words = options.work / ("dictionary_tiny" if options.tiny else "dictionary")
         prepare(words, **({"train_words": 200, "corpus_words": 1200} if options.tiny else {}))
         retrieval = words / "retrieval" / "reverse-dictionary"
@@ -106,12 +113,12 @@ class Study:
 
     def carry_out(self, name: str) -> None:
         """Every run of a method that is asked for and not there: rates on dev, then seeds on test."""
-        method, options = METHODS[name], self.options
+        method, options = self.methods[name], self.options
         if options.lr is not None:
             self.run(name, options.lr, options.seed or 0)
             return
         runs = [self.run(name, lr, 0) for lr in method.rates]
-        best = max(runs, key=lambda run: tuned_by(run, method))["lr"]
+        best = max(runs, key=lambda run: tuned_by(run, method, self.model))["lr"]
         seeds = range(options.seeds) if options.seed is None else [options.seed]
         for seed in seeds if method.seeded else [0]:
             self.run(name, best, seed, test=True)
@@ -119,23 +126,23 @@ class Study:
     def run(self, name: str, lr: float, seed: int, *, test: bool = False) -> Run:
         """One run from its file, or trained now; with the test sets scored where they are asked for."""
         options = self.options
-        title = run_name(self.setting.name, name, lr, seed, options.precision)
+        title = run_name(self.setting.name, self.model, name, lr, seed, options.precision)
         file, model = options.results / f"{title}.json", options.work / "models" / title
         run: Run | None = json.loads(file.read_text("utf-8")) if file.is_file() else None
         known = {} if run is None else run.get("test", {})
         missing = {one: task for one, task in self.test.items() if test and one not in known}
         if run is not None and not missing:
             return run
-        method = METHODS[name]
-        asked = Asked(self.setting, lr, seed, options.precision)
+        method = self.methods[name]
+        asked = Asked(self.setting, lr, seed, options.precision, self.model)
         if run is not None and model.is_dir():
             encoder = load_encoder(model)
         else:
             encoder, cost = method.train(asked)
             save_encoder(encoder, model, overwrite=True)
             run = {
-                "setting": self.setting.name, "method": name, "lr": lr, "seed": seed,
-                "precision": options.precision, "threads": options.threads, **cost._asdict(),
+                "backbone": self.model.name, "setting": self.setting.name, "method": name, "lr": lr,
+                "seed": seed, "precision": options.precision, "threads": options.threads, **cost._asdict(),
                 "dev": self.scores(encoder, self.dev, method),
                 "versions": {package: version(package) for package in ("torch", "sentence-transformers")},
                 "machine": platform.machine(),
@@ -145,7 +152,7 @@ class Study:
         options.results.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as beside:
             beside.write((json.dumps(run, indent=1) + "\n").encode())
-        dev = tuned_by(run, method)
+        dev = tuned_by(run, method, self.model)
         print(f"{title}: {run['cpu_seconds']:.0f} CPU-s, dev {dev:.2f}", flush=True)
         return run
 
@@ -153,23 +160,24 @@ class Study:
         self, encoder: Encoder, tasks: Mapping[str, Task], method: Method
     ) -> dict[str, dict[str, float]]:
         """Every task at every cell of the method, x 100."""
-        own = len(method.cells) == 1
-        cells = [SubModel(encoder.num_layers, encoder.width)] if own else list(method.cells)
+        own = SubModel(encoder.num_layers, encoder.width)
+        cells = self.model.cells if method.size is None else [own]
         found = measured_cells(encoder, tasks, cells, bfloat16=self.options.precision == "bf16-mixed")
         return {
             task: {str(cell): round(value, 3) for cell, value in by.items()} for task, by in found.items()
         }
 
 
-def tuned_by(run: Run, method: Method) -> float:
-    """What chooses the learning rate: the mean over the 30 cells on development data, or of the one size."""
+def tuned_by(run: Run, method: Method, model: Model) -> float:
+    """What chooses the learning rate: the mean over the grid on development data, or of the one size."""
     (scores,) = run["dev"].values()
-    return fmean(scores[str(cell)] for cell in (GRID if len(method.cells) > 1 else method.cells))
+    return fmean(scores[str(cell)] for cell in (model.grid if method.size is None else [method.size]))
 
 
-def run_name(setting: str, method: str, lr: float, seed: int, precision: str) -> str:
+def run_name(setting: str, model: Model, method: str, lr: float, seed: int, precision: str) -> str:
     """The name of a run's file."""
-    return f"{setting}-{method}-{lr:g}-s{seed}" + ("" if precision == "32-true" else "-bf16")
+    backbone = "" if model is MINILM else f"{model.name}-"
+    return f"{backbone}{setting}-{method}-{lr:g}-s{seed}" + ("" if precision == "32-true" else "-bf16")
 
 
 def words_task(validation: Path, retrieval: Path, limit: int | None) -> Task:

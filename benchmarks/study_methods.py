@@ -1,4 +1,4 @@
-"""The methods of study_2d.py: how each trains MiniLM, ours and sentence-transformers'.
+"""The methods of study_2d.py: how each trains a model, ours and sentence-transformers'.
 
 A method is a function of (setting, learning rate, seed, precision) to an encoder and what its training took.
 All have the same rows, steps, batch, warm-up, decay and clipping.
@@ -23,6 +23,7 @@ import pytorch_lightning as pl
 import embedtrain
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.model.pooling import AttentionPooling
 from embedtrain.model.rotation.starts import Linear, MakesRotation
 from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
 from embedtrain.objective.distill.neighbours import NeighbourKL
@@ -33,12 +34,52 @@ from embedtrain.objective.plan import Dims, FixedPairs, Full, Grid, Plan, Random
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import SubModel
 
-SIZES = tuple(SubModel(*size) for size in ((1, 32), (2, 64), (3, 96), (4, 192), (5, 256), (6, 384)))
-DIMS = (32, 64, 128, 256, 384)
-GRID = tuple(SubModel(layer, dim) for layer in range(1, 7) for dim in DIMS)
-CELLS = tuple(sorted({*SIZES, *GRID}))
 MAX_LENGTH = 128
-RATES = (2e-4, 4e-4)  # at 5e-5 and 1e-4 every method that was tried had a lower mean
+RATES = (2e-4, 4e-4)  # at 5e-5 and 1e-4 every method that was tried on MiniLM had a lower mean
+
+
+class Model(NamedTuple):
+    """What is trained: a backbone, the sizes that it is cut to, and the grid that is looked at."""
+
+    name: str
+    path: str
+    sizes: Sequence[SubModel]
+    dims: Sequence[int]
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers of the grid, those of the sizes."""
+        return sorted({size.layer for size in self.sizes})
+
+    @property
+    def grid(self) -> list[SubModel]:
+        """Every layer with every dim."""
+        return [SubModel(layer, dim) for layer in self.layers for dim in self.dims]
+
+    @property
+    def cells(self) -> list[SubModel]:
+        """What is scored: sizes and grid."""
+        return sorted({*self.sizes, *self.grid})
+
+
+def sizes(*pairs: tuple[int, int]) -> tuple[SubModel, ...]:
+    """Sub-models of (layer, dim)."""
+    return tuple(SubModel(*pair) for pair in pairs)
+
+
+MINILM = Model(
+    "minilm",
+    BACKBONE,
+    sizes((1, 32), (2, 64), (3, 96), (4, 192), (5, 256), (6, 384)),
+    (32, 64, 128, 256, 384),
+)
+MPNET = Model(
+    "mpnet_base",
+    "models/all-mpnet-base-v2",  # `make mpnet` writes it
+    sizes((2, 32), (4, 64), (6, 128), (8, 256), (10, 512), (12, 768)),
+    (32, 64, 128, 256, 512, 768),
+)
+MODELS = {model.name: model for model in (MINILM, MPNET)}
 
 
 class Setting(NamedTuple):
@@ -58,6 +99,7 @@ class Asked(NamedTuple):
     lr: float
     seed: int
     precision: str
+    model: Model = MINILM
 
 
 class Clock:
@@ -80,12 +122,12 @@ class Method(NamedTuple):
     train: Trains
     rates: Sequence[float] = RATES
     seeded: bool = True  # whether a seed changes anything
-    cells: Sequence[SubModel] = CELLS  # that are scored
+    size: SubModel | None = None  # the only one that it is for
 
 
 def untouched(asked: Asked) -> tuple[Encoder, Cost]:
     """The backbone as it comes."""
-    return load_encoder(BACKBONE, max_length=MAX_LENGTH), Cost(0, 0.0, 0.0)
+    return load_encoder(asked.model.path, max_length=MAX_LENGTH), Cost(0, 0.0, 0.0)
 
 
 def rotated(asked: Asked) -> tuple[Encoder, Cost]:
@@ -95,7 +137,9 @@ def rotated(asked: Asked) -> tuple[Encoder, Cost]:
         rows = written(asked.setting.rows, folder / "rows.jsonl")
         loss = {"loss": "cosent"} if asked.setting.scored else {}
         clock = Clock()
-        out = embedtrain.rotate(BACKBONE, rows, folder / "out", dims=list(DIMS), seed=asked.seed, **loss)
+        out = embedtrain.rotate(
+            asked.model.path, rows, folder / "out", dims=list(asked.model.dims), seed=asked.seed, **loss
+        )
         return load_encoder(out, max_length=MAX_LENGTH), clock.cost(0)
 
 
@@ -106,11 +150,12 @@ def ours(
     distill: Callable[[], Distill] | None = None,
     rotation: MakesRotation | None = None,
     layer_decay: float = 1.0,
+    pooling: type[AttentionPooling] | None = None,
     dropout: float | None = None,
 ) -> tuple[Encoder, Cost]:
     """One model by a plan of ours, with what may help it."""
     pl.seed_everything(asked.seed, verbose=False)
-    encoder = load_encoder(BACKBONE, max_length=MAX_LENGTH, dropout=dropout)
+    encoder = load_encoder(asked.model.path, max_length=MAX_LENGTH, pooling=pooling, dropout=dropout)
     if rotation is not None:
         layers = range(1, encoder.num_layers + 1)
         encoder.rotate(rotation.rotation(layers, encoder.width, asked.seed, None))
@@ -125,12 +170,14 @@ def ours(
     return encoder, cost
 
 
-def separate(asked: Asked, *, size: SubModel) -> tuple[Encoder, Cost]:
+def separate(
+    asked: Asked, *, size: SubModel, pooling: type[AttentionPooling] | None = None
+) -> tuple[Encoder, Cost]:
     """A model of one size: cut out of the backbone first, then trained at its own depth and width."""
     pl.seed_everything(asked.seed, verbose=False)
     with tempfile.TemporaryDirectory() as name:
-        save_encoder(load_encoder(BACKBONE, max_length=MAX_LENGTH), Path(name) / "cut", size)
-        encoder = load_encoder(Path(name) / "cut", max_length=MAX_LENGTH)
+        save_encoder(load_encoder(asked.model.path, max_length=MAX_LENGTH), Path(name) / "cut", size)
+        encoder = load_encoder(Path(name) / "cut", max_length=MAX_LENGTH, pooling=pooling)
     return encoder, trained(encoder, asked, Full(num_layers=encoder.num_layers, width=encoder.width))
 
 
@@ -175,11 +222,11 @@ def peer(asked: Asked, *, every: bool) -> tuple[Encoder, Cost]:
     )
 
     setting = asked.setting
-    model = SentenceTransformer(BACKBONE, device="cpu")
+    model = SentenceTransformer(asked.model.path, device="cpu")
     model.max_seq_length = MAX_LENGTH
     inner = CoSENTLoss(model) if setting.scored else MultipleNegativesRankingLoss(model)
     drawn = {"n_layers_per_step": -1, "n_dims_per_step": -1} if every else {}
-    loss = Matryoshka2dLoss(model, inner, matryoshka_dims=sorted(DIMS, reverse=True), **drawn)
+    loss = Matryoshka2dLoss(model, inner, matryoshka_dims=sorted(asked.model.dims, reverse=True), **drawn)
     columns = ("sentence1", "sentence2", "score") if setting.scored else ("query", "positive")
     table = Dataset.from_list([{column: row[column] for column in columns} for row in setting.rows])
     with tempfile.TemporaryDirectory() as folder:
@@ -218,23 +265,38 @@ def written(rows: Sequence[Row], path: Path) -> Path:
     return path
 
 
-EXITS: Mapping[str, Any] = {"distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35}
-WEIGHTS = (3.0, 1.0, 1.0, 1.0, 2.0, 6.0)  # the smallest and the largest size have most to lose
-WEIGHTED = partial(ours, plan=partial(FixedPairs, pairs=SIZES, weights=WEIGHTS), **EXITS)
-METHODS: Mapping[str, Method] = {
-    "untouched": Method(untouched, rates=(0.0,), seeded=False),
-    "rotated": Method(rotated, rates=(0.0,)),
-    **{
-        f"separate_{size}": Method(partial(separate, size=size), rates, cells=(size,))
-        for size, rates in zip(SIZES, [(2e-4, 4e-4)] * 4 + [(1e-4, 2e-4)] * 2, strict=True)
-    },
-    "mrl": Method(partial(ours, plan=partial(Dims, dims=DIMS))),
-    "two_dmse": Method(partial(ours, plan=partial(Random2d, dims=DIMS), distill=LayerKL)),
-    "pairs": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), distill=PrefixKL)),
-    "grid": Method(partial(ours, plan=partial(Grid, dims=DIMS))),
-    "ours": Method(partial(ours, plan=partial(FixedPairs, pairs=SIZES), **EXITS), (5e-5,)),
-    "weighted": Method(WEIGHTED, (6e-5, 8e-5)),
-    "no_dropout": Method(partial(WEIGHTED, dropout=0.0), (8e-5,)),
-    "peer": Method(partial(peer, every=True)),
-    "peer_default": Method(partial(peer, every=False)),
-}
+SEPARATE_RATES = [(2e-4, 4e-4)] * 4 + [(1e-4, 2e-4)] * 2  # from the smallest size on
+
+
+def methods(model: Model) -> Mapping[str, Method]:
+    """Every method by its name, of a model."""
+    dims, depth = {"dims": model.dims}, model.sizes[-1].layer
+    pairs = partial(FixedPairs, pairs=model.sizes)
+    exits: Mapping[str, Any] = {  # embeddings learn 1.35^6 = 6 times as fast as the last block
+        "distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35 ** (6 / depth)
+    }  # fmt: skip
+    separately: Mapping[str, Mapping[str, Any]] = {
+        "separate": {}, "separate_attention": {"pooling": AttentionPooling}
+    }  # fmt: skip
+    return {
+        "untouched": Method(untouched, rates=(0.0,), seeded=False),
+        "rotated": Method(rotated, rates=(0.0,)),
+        **{
+            f"{name}_{size}": Method(partial(separate, size=size, **how), rates, size=size)
+            for name, how in separately.items()
+            for size, rates in zip(model.sizes, SEPARATE_RATES, strict=True)
+        },
+        "mrl": Method(partial(ours, plan=partial(Dims, **dims))),
+        "two_dmse": Method(partial(ours, plan=partial(Random2d, **dims), distill=LayerKL)),
+        "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
+        "grid": Method(partial(ours, plan=partial(Grid, **dims))),
+        "exits": Method(partial(ours, plan=pairs, **exits), (5e-5, 1e-4)),
+        "ours": Method(
+            partial(ours, plan=pairs, pooling=AttentionPooling, dropout=0.0, **exits), (5e-5, 1e-4, 2e-4)
+        ),
+        "peer": Method(partial(peer, every=True)),
+        "peer_default": Method(partial(peer, every=False)),
+    }
+
+
+METHODS = tuple(methods(MINILM))  # names; those of separate models have their sizes

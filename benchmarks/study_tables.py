@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from study_methods import GRID, METHODS, SIZES
+from study_methods import MINILM, MODELS, Model, methods
 
 from embedtrain.evaluation.comparing.families import between_seeds, over_seeds
 from embedtrain.reporting.figures import save_heat_map
@@ -22,23 +22,36 @@ BEST = "ours"
 AGAINST = (SEPARATE, "peer", "pairs")
 WORDS = {
     "untouched": "untouched", "rotated": "untouched + rotation", SEPARATE: "a separate model for each size",
+    "separate_attention": "the same, attention pooling",
     "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
-    "ours": "**ours**", "weighted": "ours, weights by size",
-    "no_dropout": "ours, weights by size, no dropout",
+    "exits": "ours, mean pooling, dropout 0.1", "ours": "**ours**",
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
 TASKS = {"stsb": "STS-B", "sickr": "SICK-R", "dictionary": "reverse dictionary", "cranfield": "Cranfield"}
-COLUMNS: Sequence[Sequence[SubModel]] = (*((size,) for size in SIZES), SIZES, GRID)
-HEADS = (*(f"({size.layer}, {size.dim})" for size in SIZES), "mean of six", "mean of 30")
+BACKBONES = {"minilm": "MiniLM", "mpnet_base": "all-mpnet-base-v2, 12 layers x 768"}
 Run = dict[str, Any]
 Scores = dict[str, dict[int, dict[str, float]]]  # task -> seed -> cell -> score
+
+
+def columns(model: Model) -> list[Sequence[SubModel]]:
+    """What columns are means of: each size, all sizes, the grid."""
+    return [*((size,) for size in model.sizes), model.sizes, model.grid]
+
+
+def heads(model: Model) -> list[str]:
+    """What stands above the columns."""
+    return [
+        *(f"({size.layer}, {size.dim})" for size in model.sizes),
+        "mean of six",
+        f"mean of {len(model.grid)}",
+    ]
 
 
 def write_page(results: Path) -> None:
     """The tables into docs/study.md, and the picture, where there are runs."""
     runs = [json.loads(file.read_text("utf-8")) for file in sorted(results.glob("*.json"))]
-    parts = [part for name in SETTINGS for part in of_setting(name, runs)]
+    parts = [part for model in MODELS.values() for name in SETTINGS for part in of_setting(name, model, runs)]
     if not parts or not PAGE.is_file():
         return
     head, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
@@ -47,23 +60,29 @@ def write_page(results: Path) -> None:
     draw(runs)
 
 
-def of_setting(name: str, runs: Sequence[Run]) -> list[str]:
+def of_setting(name: str, model: Model, runs: Sequence[Run]) -> list[str]:
     """The parts of the page on one setting; none without a run that was scored on its test set."""
-    mine = _float32(name, runs)
+    mine = _compared(name, model, runs)
     tests = {method: found for method in WORDS if name in (found := tested(method, mine))}
     if not tests:
         return []
+    backbone = "" if model is MINILM else f", {BACKBONES[model.name]}"
     return [
-        f"## {SETTINGS[name]}\n",
-        scores_table(name, tests, mine),
-        *differences(name, tests),
-        others_table(name, tests),
-        rates_table(mine),
+        f"## {SETTINGS[name]}{backbone}\n",
+        scores_table(name, model, tests, mine),
+        *differences(name, model, tests),
+        others_table(name, model, tests),
+        rates_table(model, mine),
     ]
 
 
-def _float32(name: str, runs: Sequence[Run]) -> list[Run]:
-    return [run for run in runs if run["setting"] == name and run["precision"] == "32-true"]
+def _compared(name: str, model: Model, runs: Sequence[Run]) -> list[Run]:
+    """The runs of a setting and a backbone that are compared: of one precision."""
+    precision = "32-true" if (name, model) == ("stsb", MINILM) else "bf16-mixed"
+    wanted = (name, model.name, precision)
+    return [
+        run for run in runs if (run["setting"], run.get("backbone", MINILM.name), run["precision"]) == wanted
+    ]
 
 
 def tested(method: str, runs: Sequence[Run]) -> Scores:
@@ -76,19 +95,19 @@ def tested(method: str, runs: Sequence[Run]) -> Scores:
     return found
 
 
-def scores_table(name: str, tests: Mapping[str, Scores], runs: Sequence[Run]) -> str:
+def scores_table(name: str, model: Model, tests: Mapping[str, Scores], runs: Sequence[Run]) -> str:
     """Sizes and means of every method on the setting's own test set."""
-    rows = [["method", "rate", *HEADS, "CPU-s"]]
+    rows = [["method", "rate", *heads(model), "CPU-s"]]
     for method, scores in tests.items():
-        shown = [spread(means(scores[name], cells)) for cells in COLUMNS]
-        rows.append([WORDS[method], *rate_and_cost(method, runs, shown)])
+        shown = [spread(means(scores[name], cells)) for cells in columns(model)]
+        rows.append([WORDS[method], *rate_and_cost(method, model, runs, shown)])
     title = f"{TASKS[name]} test x 100, mean over seeds ± standard deviation:\n\n"
     return title + table(rows)
 
 
-def rate_and_cost(method: str, runs: Sequence[Run], middle: list[str]) -> list[str]:
+def rate_and_cost(method: str, model: Model, runs: Sequence[Run], middle: list[str]) -> list[str]:
     """The rate that dev chose, what is between, and the CPU-seconds of training all sizes once."""
-    names = [name for name in METHODS if name == method or name.startswith(f"{method}_L")]
+    names = [name for name in methods(model) if name == method or name.startswith(f"{method}_L")]
     found = [[run for run in runs if run["method"] == name and "test" in run] for name in names]
     rates = sorted({run["lr"] for some in found for run in some})
     seconds = sum(fmean(run["cpu_seconds"] for run in some) for some in found) if all(found) else None
@@ -96,13 +115,13 @@ def rate_and_cost(method: str, runs: Sequence[Run], middle: list[str]) -> list[s
     return ["" if rates == [0.0] else rate, *middle, "" if seconds is None else f"{seconds:.0f}"]
 
 
-def differences(name: str, tests: Mapping[str, Scores]) -> list[str]:
+def differences(name: str, model: Model, tests: Mapping[str, Scores]) -> list[str]:
     """Ours minus others: each size, both means, with intervals over seeds."""
     if BEST not in tests:
         return []
-    rows = [["ours minus", *HEADS]]
+    rows = [["ours minus", *heads(model)]]
     for other in (one for one in AGAINST if one in tests):
-        sides = [[means(tests[side][name], cells) for cells in COLUMNS] for side in (other, BEST)]
+        sides = [[means(tests[side][name], cells) for cells in columns(model)] for side in (other, BEST)]
         rows.append([WORDS[other], *(difference(*pair) for pair in zip(*sides, strict=True))])
     return ["Differences, with 95 % t intervals over paired seeds:\n\n" + table(rows)]
 
@@ -116,28 +135,35 @@ def difference(first: Mapping[str, float], second: Mapping[str, float]) -> str:
     return f"{found.difference:+.1f} ({found.low:+.1f} ... {found.high:+.1f})"
 
 
-def others_table(name: str, tests: Mapping[str, Scores]) -> str:
+def others_table(name: str, model: Model, tests: Mapping[str, Scores]) -> str:
     """The mean of the six sizes on the test sets of other tasks."""
     every = [task for task in TASKS if task != name]
-    tasks = [task for task in every if any(means(scores.get(task, {}), SIZES) for scores in tests.values())]
+    tasks = [
+        task for task in every if any(means(scores.get(task, {}), model.sizes) for scores in tests.values())
+    ]
     rows = [["method", *(TASKS[task] for task in tasks)]]
     for method, scores in tests.items():
-        found = [spread(means(scores.get(task, {}), SIZES)) for task in tasks]
+        found = [spread(means(scores.get(task, {}), model.sizes)) for task in tasks]
         rows += [[WORDS[method], *found]] if any(found) else []
     return "Mean of the six sizes on what it was not trained for:\n\n" + table(rows)
 
 
-def rates_table(runs: Sequence[Run]) -> str:
+def rates_table(model: Model, runs: Sequence[Run]) -> str:
     """What chose the rates: development scores of seed 0."""
-    rows = [["method", "rate", "mean of six, dev", "mean of 30, dev", "(6, 384), dev"]]
-    for method in METHODS:
+    *_, largest, _, grid = heads(model)
+    rows = [["method", "rate", "mean of six, dev", f"{grid}, dev", f"{largest}, dev"]]
+    for method in methods(model):
         for run in sorted((run for run in runs if run["method"] == method), key=lambda run: run["lr"]):
             if run["seed"] or not run["lr"]:
                 continue
             (cells,) = run["dev"].values()
             whole = len(cells) > 1
-            means = [f"{mean(cells, SIZES):.1f}", f"{mean(cells, GRID):.1f}"] if whole else ["", ""]
-            last = f"{cells['L6_D384']:.1f}" if whole else f"own size: {next(iter(cells.values())):.1f}"
+            means = [f"{mean(cells, some):.1f}" if whole else "" for some in (model.sizes, model.grid)]
+            last = (
+                f"{cells[str(model.sizes[-1])]:.1f}"
+                if whole
+                else f"own size: {next(iter(cells.values())):.1f}"
+            )
             rows.append([f"`{method}`", f"{run['lr']:g}", *means, last])
     return "Development scores of seed 0, which chose the rates:\n\n" + table(rows)
 
@@ -174,8 +200,8 @@ def draw(runs: Sequence[Run]) -> None:
     """Every cell untouched and by our best, seed 0, on STS-B test."""
     sides = []
     for method in ("untouched", BEST):
-        found = tested(method, _float32("stsb", runs)).get("stsb", {}).get(0, {})
-        sides.append([_score(cell, value) for cell, value in found.items() if named(cell) in GRID])
+        found = tested(method, _compared("stsb", MINILM, runs)).get("stsb", {}).get(0, {})
+        sides.append([_score(cell, value) for cell, value in found.items() if named(cell) in MINILM.grid])
     if all(sides):
         save_heat_map(PICTURE, sides[0], sides[1], title="STS-B test, Spearman x 100")
 

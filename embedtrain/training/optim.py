@@ -65,7 +65,8 @@ class AdamW:
 
         `fused` takes one pass over each of them where its device can, MiniLM's on a CPU in a quarter of the
         time; not for shares of parameters (`DTensor`), nor with a scaler, which Lightning then cannot clip.
-        The first groups have the rate `lr`; that of a rotation, which never decays, comes last.
+        The first groups have the rate `lr`; those of a pooling and a rotation that have rates of their own,
+        which never decay, come last.
 
         Raises:
             InputError: for a `layer_decay` of a backbone without blocks.
@@ -73,16 +74,18 @@ class AdamW:
         fused = fused and all(item.device.type in FUSED for item in module.parameters() if item.requires_grad)
         rates, groups = self._rates(module), list[dict[str, Any]]()
         by_rate: dict[float, list[tuple[str, nn.Parameter]]] = {self.lr: []}
-        turned = {id(item) for item in _rotation(module)}
+        exits = _exits(module)
+        apart = {id(item) for part in exits for item in part.parameters()}
         for name, item in module.named_parameters():
-            if id(item) not in turned:
+            if id(item) not in apart:
                 by_rate.setdefault(rates.get(id(item), self.lr), []).append((name, item))
         for rate, named in by_rate.items():
             decays = zip(decay_groups(named), (self.weight_decay, 0.0), strict=True)
             groups += [{"params": part, "weight_decay": decay, "lr": rate} for part, decay in decays if part]
-        if trained := [item for item in _rotation(module) if item.requires_grad]:
-            own = getattr(_encoder(module).rotation, "lr", None)
-            groups.append({"params": trained, "weight_decay": 0.0, "lr": self.lr if own is None else own})
+        for part in exits:
+            if trained := [item for item in part.parameters() if item.requires_grad]:
+                own = getattr(part, "lr", None)
+                groups.append({"params": trained, "weight_decay": 0.0, "lr": self.lr if own is None else own})
         betas = (self.betas[0], self.betas[1])
         return torch.optim.AdamW(groups, lr=self.lr, betas=betas, eps=self.eps, fused=fused or None)
 
@@ -121,10 +124,10 @@ def _encoder(module: nn.Module) -> Any:  # noqa: ANN401 - whatever is trained
     return getattr(module, "encoder", None)
 
 
-def _rotation(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the rotation of a module's encoder."""
-    rotation = getattr(_encoder(module), "rotation", None)
-    return [] if rotation is None else list(rotation.parameters())
+def _exits(module: nn.Module) -> list[nn.Module]:
+    """What of a module's encoder learns apart: a pooling with a rate of its own, and any rotation."""
+    pooling, rotation = (getattr(_encoder(module), name, None) for name in ("pooling", "rotation"))
+    return [*([pooling] if hasattr(pooling, "lr") else []), *([] if rotation is None else [rotation])]
 
 
 def check_precision(named: Iterable[tuple[str, nn.Parameter]], precision: str) -> None:

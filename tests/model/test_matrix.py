@@ -50,6 +50,7 @@ POOLED: dict[str, tuple[str, dict[str, object]]] = {
     "projected": ("projected", {"pooling": "concat", "settings": {"of": "cls+mean"}, "steps": STEPS}),
     "projected-layers": ("projected", {"pooling": "multi_layer", "steps": STEPS[2:]}),
     "eos": ("eos", {}),
+    "attention": ("attention", {}),
     "latent_attention": ("latent_attention", {}),
     "latent_attention-own": ("latent_attention", {"shared": False, "heads": 2, "head_width": 6}),
     "last_layer": ("last_layer", {}),
@@ -110,6 +111,9 @@ def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         pooling = named_pooling(name, **size, **settings)
+        for parameter in pooling.parameters():
+            if not parameter.any():  # what begins at zero would hide what it does
+                nn.init.normal_(parameter)
     settings = {"include_prompt": False, "append_eos": True, "padding_side": side}
     process = TextTokenizer(tokenizer_of(made.folder), 64, prompts={"query": PROMPT}, **settings)
     return Encoder(made.backbone, pooling, process, max_tokens=10_000).eval()

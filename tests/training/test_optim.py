@@ -180,6 +180,15 @@ def test_reflections_have_a_rate_of_their_own_and_never_decay(words, own, rate):
     assert {each[0] for name, each in found.items() if "rotation" not in name} == {1e-4}
 
 
+@pytest.mark.parametrize(("own", "rate"), [("", 1e-3), ("pooling.lr=0.5", 0.5)])
+def test_queries_of_a_pooling_have_a_rate_of_their_own_and_never_decay(words, own, rate):
+    words = [*without(words, "pooling"), "pooling=attention", "optim.layer_decay=2", "rotation=linear"]
+    found = rates_of([*words, *own.split()])
+    assert found["encoder.pooling.queries"] == (rate, 0.0)
+    assert found["encoder.rotation.base"] == (1e-3, 0.0)
+    assert {each[0] for name, each in found.items() if "layer.3." in name} == {1e-4}
+
+
 def test_layer_decay_needs_blocks():
     with pytest.raises(InputError, match=r"layer_decay needs a backbone of blocks: use optim.layer_decay=1"):
         AdamW(layer_decay=0.9).optimizer(nn.Linear(2, 2))

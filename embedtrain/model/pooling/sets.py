@@ -69,10 +69,7 @@ class LayerSets(nn.Module):
 
     def of(self, layer: int) -> LatentSet:
         """The set that pools layer `layer`. Raises ValueError when that is not in 1..num_layers."""
-        if not 1 <= layer <= self.num_layers:
-            raise ValueError(
-                f"layer must be in 1..{self.num_layers} for a pooling with parameters, got {layer}"
-            )
+        check_layer(layer, self.num_layers)
         found = getattr(self, "shared" if self.is_shared else f"layer_{layer}")
         assert isinstance(found, LatentSet)
         return found
@@ -106,6 +103,12 @@ class LayerSets(nn.Module):
         for layer in range(1, self.num_layers + 1):
             if layer not in layers:
                 self.of(layer).requires_grad_(False)
+
+
+def check_layer(layer: int, num_layers: int) -> None:
+    """Raise ValueError when a pooling for `num_layers` blocks has no parameters for block `layer`."""
+    if not 1 <= layer <= num_layers:
+        raise ValueError(f"layer must be in 1..{num_layers} for a pooling with parameters, got {layer}")
 
 
 Trainable = TypeVar("Trainable", bound=nn.Module)

@@ -48,6 +48,7 @@ def test_a_fresh_process_without_embedtrain_loads_every_pooling_without_a_warnin
 ):
     expected, folders = [], []
     for path, pooling in (
+        (tiny_llama, "attention"),
         (tiny_llama, "latent_attention"),
         (tiny_llama, "multi_layer"),
         (tiny_llama, "last_layer"),

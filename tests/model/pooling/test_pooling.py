@@ -34,6 +34,7 @@ VARIANTS = [
     ("concat", {}),
     ("concat", {"of": "eos+max+mean_sqrt_len"}),
     ("projected", {"pooling": "max"}),
+    ("attention", {}),
     ("latent_attention", {"latents": 5, "heads": 2, "head_width": 3}),
     ("latent_attention", {"shared": False}),
     ("last_layer", {"latents": 3}),
@@ -52,7 +53,12 @@ def called(variant):
 def pooling(request):
     name, settings = request.param
     torch.manual_seed(0)
-    return named_pooling(name, **SIZE, **settings).double()
+    made = named_pooling(name, **SIZE, **settings).double()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            if not parameter.any():  # what begins at zero would hide what it does
+                parameter.normal_()
+    return made
 
 
 @pytest.fixture
@@ -201,7 +207,7 @@ def test_poolings_by_name():
     ("name", "settings", "message"),
     [
         ("maxx", {},
-         r"pooling 'maxx' is not supported; supported are cls, concat, eos, last_layer, latent_"),
+         r"pooling 'maxx' is not supported; supported are attention, cls, concat, eos, last_layer, "),
         ("mean", {"heads": 2}, r"pooling 'mean' has no setting 'heads'; it has none"),
         ("last_layer", {"head": 2},
          r"no setting 'head'; it has head_width, heads, latent_scale, latents, shared"),
