@@ -171,13 +171,17 @@ def ours(
 
 
 def separate(
-    asked: Asked, *, size: SubModel, pooling: type[AttentionPooling] | None = None
+    asked: Asked,
+    *,
+    size: SubModel,
+    pooling: type[AttentionPooling] | None = None,
+    dropout: float | None = None,
 ) -> tuple[Encoder, Cost]:
     """A model of one size: cut out of the backbone first, then trained at its own depth and width."""
     pl.seed_everything(asked.seed, verbose=False)
     with tempfile.TemporaryDirectory() as name:
         save_encoder(load_encoder(asked.model.path, max_length=MAX_LENGTH), Path(name) / "cut", size)
-        encoder = load_encoder(Path(name) / "cut", max_length=MAX_LENGTH, pooling=pooling)
+        encoder = load_encoder(Path(name) / "cut", max_length=MAX_LENGTH, pooling=pooling, dropout=dropout)
     return encoder, trained(encoder, asked, Full(num_layers=encoder.num_layers, width=encoder.width))
 
 
@@ -275,15 +279,14 @@ def methods(model: Model) -> Mapping[str, Method]:
     exits: Mapping[str, Any] = {  # embeddings learn 1.35^6 = 6 times as fast as the last block
         "distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35 ** (6 / depth)
     }  # fmt: skip
-    separately: Mapping[str, Mapping[str, Any]] = {
-        "separate": {}, "separate_attention": {"pooling": AttentionPooling}
-    }  # fmt: skip
+    tokens: Mapping[str, Any] = {"pooling": AttentionPooling, "dropout": 0.0}
+    best = partial(ours, plan=pairs, **exits, **tokens)
     return {
         "untouched": Method(untouched, rates=(0.0,), seeded=False),
         "rotated": Method(rotated, rates=(0.0,)),
         **{
             f"{name}_{size}": Method(partial(separate, size=size, **how), rates, size=size)
-            for name, how in separately.items()
+            for name, how in (("separate", {}), ("separate_attention", tokens))
             for size, rates in zip(model.sizes, SEPARATE_RATES, strict=True)
         },
         "mrl": Method(partial(ours, plan=partial(Dims, **dims))),
@@ -291,9 +294,12 @@ def methods(model: Model) -> Mapping[str, Method]:
         "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
         "exits": Method(partial(ours, plan=pairs, **exits), (5e-5, 1e-4)),
-        "ours": Method(
-            partial(ours, plan=pairs, pooling=AttentionPooling, dropout=0.0, **exits), (5e-5, 1e-4, 2e-4)
-        ),
+        "ours": Method(best, (5e-5, 1e-4, 2e-4)),
+        "without_attention": Method(partial(best, pooling=None), (5e-5,)),
+        "without_distill": Method(partial(best, distill=None), (5e-5,)),
+        "without_rotation": Method(partial(best, rotation=None), (5e-5,)),
+        "without_layer_decay": Method(partial(best, layer_decay=1.0), (5e-5,)),
+        "with_dropout": Method(partial(best, dropout=None), (5e-5,)),
         "peer": Method(partial(peer, every=True)),
         "peer_default": Method(partial(peer, every=False)),
     }
