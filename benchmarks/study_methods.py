@@ -23,7 +23,7 @@ import pytorch_lightning as pl
 import embedtrain
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
-from embedtrain.model.pooling import AttentionPooling
+from embedtrain.model.pooling import GatedMean
 from embedtrain.model.rotation.starts import Linear, MakesRotation
 from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
 from embedtrain.objective.distill.neighbours import NeighbourKL
@@ -150,7 +150,7 @@ def ours(
     distill: Callable[[], Distill] | None = None,
     rotation: MakesRotation | None = None,
     layer_decay: float = 1.0,
-    pooling: type[AttentionPooling] | None = None,
+    pooling: type[GatedMean] | None = None,
     dropout: float | None = None,
 ) -> tuple[Encoder, Cost]:
     """One model by a plan of ours, with what may help it."""
@@ -174,7 +174,7 @@ def separate(
     asked: Asked,
     *,
     size: SubModel,
-    pooling: type[AttentionPooling] | None = None,
+    pooling: type[GatedMean] | None = None,
     dropout: float | None = None,
 ) -> tuple[Encoder, Cost]:
     """A model of one size: cut out of the backbone first, then trained at its own depth and width."""
@@ -279,14 +279,14 @@ def methods(model: Model) -> Mapping[str, Method]:
     exits: Mapping[str, Any] = {  # embeddings learn 1.35^6 = 6 times as fast as the last block
         "distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35 ** (6 / depth)
     }  # fmt: skip
-    tokens: Mapping[str, Any] = {"pooling": AttentionPooling, "dropout": 0.0}
+    tokens: Mapping[str, Any] = {"pooling": GatedMean, "dropout": 0.0}
     best = partial(ours, plan=pairs, **exits, **tokens)
     return {
         "untouched": Method(untouched, rates=(0.0,), seeded=False),
         "rotated": Method(rotated, rates=(0.0,)),
         **{
             f"{name}_{size}": Method(partial(separate, size=size, **how), rates, size=size)
-            for name, how in (("separate", {}), ("separate_attention", tokens))
+            for name, how in (("separate", {}), ("separate_gated", tokens))
             for size, rates in zip(model.sizes, SEPARATE_RATES, strict=True)
         },
         "mrl": Method(partial(ours, plan=partial(Dims, **dims))),
@@ -295,7 +295,7 @@ def methods(model: Model) -> Mapping[str, Method]:
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
         "exits": Method(partial(ours, plan=pairs, **exits), (5e-5, 1e-4)),
         "ours": Method(best, (5e-5, 1e-4, 2e-4)),
-        "without_attention": Method(partial(best, pooling=None), (5e-5,)),
+        "without_gates": Method(partial(best, pooling=None), (5e-5,)),
         "without_distill": Method(partial(best, distill=None), (5e-5,)),
         "without_rotation": Method(partial(best, rotation=None), (5e-5,)),
         "without_layer_decay": Method(partial(best, layer_decay=1.0), (5e-5,)),

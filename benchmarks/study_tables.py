@@ -22,7 +22,7 @@ BEST = "ours"
 AGAINST = (SEPARATE, "peer", "pairs")
 WORDS = {
     "untouched": "untouched", "rotated": "untouched + rotation", SEPARATE: "a separate model for each size",
-    "separate_attention": "the same with attention pooling, no dropout",
+    "separate_gated": "the same with gated mean, no dropout",
     "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
     "exits": "ours, mean pooling, dropout 0.1", "ours": "**ours**",
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",

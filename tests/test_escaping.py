@@ -20,7 +20,7 @@ from embedtrain.doctor.findings import Finding
 from embedtrain.escaping import UNSHOWN, csv_cell, markdown, python_string, terminal
 from embedtrain.evaluation.sweeping.cost import Cost
 from embedtrain.files.scores import TaskFacts, append_scores, read_scores, write_scores
-from embedtrain.model.folder.card import Lineage, Story, model_card, model_index
+from embedtrain.model.folder.cards.card import Lineage, Story, model_card, model_index
 from embedtrain.model.folder.contract import read_contract, write_contract
 from embedtrain.model.folder.describe import contract_of
 from embedtrain.model.folder.export import load_encoder

@@ -13,7 +13,7 @@ from embedtrain.evaluation.sweeping.sweep import IncompleteError
 from embedtrain.files.locks import only_thread, taken
 from embedtrain.files.run_record import read_record
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.card import PICTURE
+from embedtrain.model.folder.cards.card import PICTURE
 from embedtrain.ranks import rank
 from embedtrain.reporting.figures import save_heat_map
 from embedtrain.run.cost import check_folder, keeping_of, show_plan

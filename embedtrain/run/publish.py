@@ -18,7 +18,7 @@ from embedtrain.files.measured.verdict import Cut, Verdict
 from embedtrain.files.scores import read_scores
 from embedtrain.model.backbone.lora import has_lora
 from embedtrain.model.folder.adapter import save_adapter
-from embedtrain.model.folder.card import PICTURE, renew_card
+from embedtrain.model.folder.cards.card import PICTURE, renew_card
 from embedtrain.model.folder.export import save_encoder
 from embedtrain.ranks import alone
 from embedtrain.reporting.figures import save_heat_map

@@ -163,7 +163,7 @@ WRITTEN_BY = {
     "model/backbone/backbone.py": "a folder",
     "model/backbone/lora.py": "a folder",
     "model/folder/adapter.py": "a folder",
-    "model/folder/card.py": "a report",
+    "model/folder/cards/card.py": "a report",
     "model/folder/config_file.py": "a folder",
     "model/folder/contract.py": "a folder",
     "model/folder/describe.py": "a folder",

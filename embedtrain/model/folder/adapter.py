@@ -22,7 +22,7 @@ from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.backbone.families import BOTH_SIDES
 from embedtrain.model.backbone.loading import loader_name
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.adapter_card import adapter_card
+from embedtrain.model.folder.cards.adapter_card import adapter_card
 from embedtrain.model.folder.contract import (
     AGAIN,
     Base,
@@ -34,7 +34,8 @@ from embedtrain.model.folder.contract import (
 )
 from embedtrain.model.folder.describe import contract_of, write_tokenizer
 from embedtrain.model.folder.layout import TOKENIZER, Layout, read_layout
-from embedtrain.model.folder.modules import MODULES, FoundPooling, Stored
+from embedtrain.model.folder.module import FoundPooling, Stored
+from embedtrain.model.folder.modules import MODULES
 from embedtrain.model.locate import locate
 from embedtrain.model.rotation.rotation import read_rotation, write_rotation
 from embedtrain.types import InputError

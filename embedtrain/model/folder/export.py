@@ -23,7 +23,15 @@ from embedtrain.model.backbone.loading import as_dtype
 from embedtrain.model.backbone.lora import add_lora, load_adapter
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.adapter import base_hash, is_adapter, read_adapter
-from embedtrain.model.folder.card import GRAPHS, PICTURE, TURNED, Lineage, Story, model_card, read_lineage
+from embedtrain.model.folder.cards.card import (
+    GRAPHS,
+    PICTURE,
+    TURNED,
+    Lineage,
+    Story,
+    model_card,
+    read_lineage,
+)
 from embedtrain.model.folder.config_file import write_config
 from embedtrain.model.folder.contract import AGAIN, Contract, compare, write_contract
 from embedtrain.model.folder.describe import contract_of, write_tokenizer

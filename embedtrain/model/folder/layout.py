@@ -14,7 +14,8 @@ from torch import Tensor
 
 from embedtrain.model.backbone.gguf import pretrained_source
 from embedtrain.model.folder.contract import Contract, read_contract, read_object
-from embedtrain.model.folder.modules import FoundPooling, flag, name_unread, read_modules
+from embedtrain.model.folder.module import FoundPooling, flag, name_unread
+from embedtrain.model.folder.modules import read_modules
 from embedtrain.model.locate import has_weights
 from embedtrain.types import InputError, Role
 

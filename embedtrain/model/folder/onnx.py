@@ -34,12 +34,12 @@ from torch import Tensor, nn
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone.backbone import Backbone
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.card import GRAPHS, Story
+from embedtrain.model.folder.cards.card import GRAPHS, Story
 from embedtrain.model.folder.describe import write_tokenizer
 from embedtrain.model.folder.export import shipped_parts, write_model
 from embedtrain.model.folder.quantize import PROBE, Quantized, quantize
 from embedtrain.model.folder.st_folder import Shipped
-from embedtrain.model.pooling import Pooling, pool_mask
+from embedtrain.model.pooling import GatedMean, Pooling, pool_mask
 from embedtrain.types import InputError, Inputs, SubModel
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ class Graph(nn.Module):
         pooled = self.pooling(states, pool_mask(mask, skipped) if self.skips else mask, layer)
         kept = self._kept(pooled)
         vectors = F.normalize(kept, dim=-1) if self.normalize else kept
-        return self._kept(states[-1]), vectors, states[-1].clone()
+        own = self.pooling
+        tokens = own.tokens(states[-1], layer) if isinstance(own, GatedMean) else states[-1]
+        return self._kept(tokens), vectors, states[-1].clone()
 
     def _kept(self, vectors: Tensor) -> Tensor:
         """(..., dim) of vectors (..., P), or of the states of tokens, which a pooling may make wider."""

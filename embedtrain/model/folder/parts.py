@@ -20,7 +20,7 @@ from embedtrain.model.backbone.loading import read_config
 from embedtrain.model.backbone.own_code import CURE, auto_map
 from embedtrain.model.folder.contract import AGAIN, Contract, special_tokens, tokenizer_hash
 from embedtrain.model.folder.layout import TOKENIZER, Layout
-from embedtrain.model.folder.modules import FoundPooling
+from embedtrain.model.folder.module import FoundPooling
 from embedtrain.model.pooling import Pooling, named_pooling, pooled_width
 from embedtrain.model.rotation.rotation import FILE, Rotation
 from embedtrain.types import InputError
@@ -114,7 +114,7 @@ def pooling_for(given: Given, found: FoundPooling | None, backbone: Backbone) ->
         pooling = named_pooling(found.name, **settings)
     assert isinstance(pooling, nn.Module)
     try:
-        pooling.load_state_dict(found.state(), assign=True)
+        pooling.load_state_dict(found.state(backbone.num_layers), assign=True)
     except RuntimeError as error:
         files = ", ".join(str(stored.file) for stored in found.weights)
         raise InputError(f"{files} does not fit pooling {found.name!r}: {error}") from error

@@ -4,6 +4,9 @@ Where sentence-transformers pools as we do, its own modules are named, and the f
 the other poolings, and for prompts whose tokens it would miscount, the folder brings `StatePooling` along,
 which it loads with `trust_remote_code=True`.
 
+A gated mean is a `Dense` of each token, which ends in `torch.nn.GLU`, before a `Pooling` by mean; the queries
+of all layers lie beside its weights, for further cuts.
+
 A cut model truncates INSIDE: a `Dense` module whose weight is the first `dim` rows of the identity, or of the
 rotation of its last layer, is put between Pooling and Normalize. `truncate_dim` of sentence-transformers acts
 after the last module, so it would leave vectors shorter than one; a `Dense` is a module of every version and
@@ -16,7 +19,6 @@ causal.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.metadata import version
@@ -27,19 +29,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from embedtrain.model.folder import shipped_pooling
 from embedtrain.model.folder.config_file import write_json
-from embedtrain.model.folder.contract import Contract
-from embedtrain.model.folder.modules import MODULES, ST_ORDER, STATE_POOLING, as_mode
-from embedtrain.model.folder.shipped_pooling import PREFIX, StateNorm, StatePooling
+from embedtrain.model.folder.contract import Contract, read_object
+from embedtrain.model.folder.module import QUERIES, ST_ORDER, TOKENS, as_mode
+from embedtrain.model.folder.modules import MODULES, STATE_POOLING
+from embedtrain.model.folder.shipped_code import shipped_sources, state_norm
+from embedtrain.model.folder.shipped_pooling import StatePooling
 from embedtrain.model.inputs.tokenizer import TextTokenizer
 from embedtrain.model.pooling import (
     POOLINGS,
+    GatedMean,
     Pooling,
     pooled_width,
-    pooling_sources,
     sentence_transformers_keys,
 )
+from embedtrain.model.pooling.gated import as_glu
 from embedtrain.model.pooling.joined import Dense
 from embedtrain.model.rotation.rotation import padded, write_rotation
 from embedtrain.types import InputError
@@ -71,8 +75,14 @@ class Shipped(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """The poolings whose vectors are joined; one as a rule."""
-        return str(self.inner.settings().get("of", self.inner.name)).split("+")
+        """The poolings whose vectors are joined; one as a rule. Behind gates it is the mean."""
+        named = "mean" if self.queries is not None else self.inner.name
+        return str(self.inner.settings().get("of", named)).split("+")
+
+    @property
+    def queries(self) -> Tensor | None:
+        """What opens the gates of a gated mean, (L, H)."""
+        return self.inner.queries.detach().cpu() if isinstance(self.inner, GatedMean) else None
 
     @property
     def pooled_width(self) -> int:
@@ -104,11 +114,12 @@ def write_layout(folder: Path, shipped: Shipped) -> None:
             "can hold: write it in embedtrain/model/pooling, under `@register`"
         )
     dtype = getattr(torch, contract.dtype)
-    modules: list[tuple[str, Callable[[Path], None]]] = [
-        ("Pooling", partial(_write_pooling, shipped))
-        if shipped.is_plain
-        else ("StatePooling", partial(_write_state_pooling, shipped))
-    ]
+    modules: list[tuple[str, Callable[[Path], None]]] = []
+    if shipped.is_plain:
+        gates = [] if shipped.queries is None else [("Dense", partial(_write_gate, shipped.queries, dtype))]
+        modules += [*gates, ("Pooling", partial(_write_pooling, shipped))]
+    else:
+        modules.append(("StatePooling", partial(_write_state_pooling, shipped)))
     modules += [(_STEP_TYPES[step.kind], partial(_write_step, step, dtype)) for step in shipped.steps]
     if shipped.rotation or contract.width < shipped.pooled_width:
         modules.append(("Dense", partial(_write_step, _last_layer(shipped), dtype)))
@@ -148,31 +159,6 @@ def miscounted_prompts(process: TextTokenizer) -> dict[str, int]:
                 "space), or set include_prompt=true"
             )
     return {counted: here for counted, here in right.items() if counted != str(here)}
-
-
-def state_norm(norm: nn.Module, hidden_size: int) -> StateNorm:
-    """A copy of a backbone's final norm that needs no code of the backbone.
-
-    Raises:
-        InputError: for a norm that is neither a LayerNorm nor an RMSNorm.
-    """
-    weight = cast(torch.Tensor, norm.weight).detach()
-    bias = getattr(norm, "bias", None)
-    eps = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 1e-6)))
-    probe = torch.linspace(-3, 5, 2 * hidden_size).reshape(1, 2, hidden_size).to(weight)  # (1, 2, H)
-    with torch.no_grad():
-        expected = norm(probe).float()
-        for kind, scale in (("layer", weight), ("rms", weight), ("rms", 1 + weight.float())):
-            found = StateNorm(kind, hidden_size, eps, bias=bias is not None)
-            found.weight = nn.Parameter(scale.clone())
-            if bias is not None:
-                found.bias = nn.Parameter(bias.detach().clone())
-            # Gemma keeps its scale less one; which of the three it is, the values tell.
-            if torch.allclose(
-                found(probe).float(), expected, rtol=1e-2 if weight.dtype.itemsize < 4 else 1e-5
-            ):
-                return found.to(weight.device)
-    raise InputError(f"cannot ship the final norm {type(norm).__name__} with a pooling over layers")
 
 
 def _type(name: str) -> str:
@@ -228,24 +214,8 @@ def _write_state_pooling(shipped: Shipped, folder: Path) -> None:
     module.pooling, module.norm = cast(nn.Module, inner), norm
     folder.mkdir()
     module.save(str(folder))
-    for name, text in _sources().items():
+    for name, text in shipped_sources().items():
         (folder.parent / name).write_text(text, encoding="utf-8")
-
-
-def _sources() -> dict[str, str]:
-    """The files of `StatePooling` and the poolings, as one family that imports nothing of embedtrain.
-
-    The first imports all others: that registers their poolings, and transformers 4 copies only files that it
-    sees imported there.
-    """
-    package = "from embedtrain.model.pooling."
-    texts = pooling_sources()
-    every = "".join(f"from .{name.removesuffix('.py')} import __name__ as _\n" for name in sorted(texts))
-    own = Path(shipped_pooling.__file__).read_text("utf-8")
-    own = own.replace(package, f"{every}{package}", 1).replace(package, "from .")
-    family = {f"{PREFIX}{name}": text for name, text in texts.items()}
-    family[f"{STATE_POOLING.partition('.')[0]}.py"] = own
-    return {name: re.sub(r"(?m)^from \.", f"from .{PREFIX}", text) for name, text in family.items()}
 
 
 def _last_layer(shipped: Shipped) -> Dense:
@@ -256,6 +226,18 @@ def _last_layer(shipped: Shipped) -> Dense:
         layer = Dense(pooled, width, bias=False, activation="Identity")
     layer.linear.weight = nn.Parameter(padded(turned, pooled))  # (dim, P)
     return layer
+
+
+def _write_gate(queries: Tensor, dtype: torch.dtype, folder: Path) -> None:
+    """The layer of each token that opens gates by the last of the queries (L, H), and all of them."""
+    width = queries.shape[1]
+    with torch.device("meta"):
+        layer = Dense(width, 2 * width, bias=True, activation="GLU")
+    layer.linear.load_state_dict(as_glu(queries[-1]), assign=True)
+    _write_step(layer, dtype, folder)
+    config = read_object(folder / "config.json")
+    write_json(folder / "config.json", config | {"module_input_name": TOKENS})
+    save_file({"queries": queries.contiguous()}, folder / QUERIES)
 
 
 def _write_step(step: nn.Module, dtype: torch.dtype, folder: Path) -> None:

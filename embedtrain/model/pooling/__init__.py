@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from embedtrain.model.pooling.attention import AttentionPooling
+from embedtrain.model.pooling.gated import GatedMean
 from embedtrain.model.pooling.joined import Concat, Projected
 from embedtrain.model.pooling.latent_attention import LatentAttention
 from embedtrain.model.pooling.plain import (
@@ -145,9 +145,9 @@ def _keywords(kind: type) -> set[str]:
 
 __all__ = [
     "POOLINGS",
-    "AttentionPooling",
     "Cls",
     "Concat",
+    "GatedMean",
     "LastLayer",
     "LastToken",
     "LatentAttention",

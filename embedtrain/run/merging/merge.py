@@ -18,7 +18,7 @@ from embedtrain.files.measured.merge import Compared, Merge, Part, read_merge, w
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.files.scores import read_scores
 from embedtrain.merging.weights import Given, Merged, Method, from_base
-from embedtrain.model.folder.card import renew_card
+from embedtrain.model.folder.cards.card import renew_card
 from embedtrain.model.folder.contract import tensors_hash
 from embedtrain.model.folder.describe import plain_weights
 from embedtrain.model.folder.export import load_encoder, save_encoder

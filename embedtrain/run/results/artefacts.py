@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedtrain.files.scores import main_scores, read_scores, read_tasks
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.card import model_index
+from embedtrain.model.folder.cards.card import model_index
 from embedtrain.model.folder.describe import parameter_count
 from embedtrain.reporting.leaderboard import leaderboard, write_leaderboard
 from embedtrain.types import Score, SubModel

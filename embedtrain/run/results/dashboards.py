@@ -13,7 +13,7 @@ from embedtrain.escaping import file_name
 from embedtrain.files.measured.lines import plain
 from embedtrain.files.measured.verdict import Verdict, read_verdict
 from embedtrain.files.scores import main_scores, read_scores
-from embedtrain.model.folder.card import PICTURE
+from embedtrain.model.folder.cards.card import PICTURE
 from embedtrain.model.folder.contract import FILE as CONTRACT
 from embedtrain.ranks import rank
 from embedtrain.run.run import Run

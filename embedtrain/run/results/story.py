@@ -11,7 +11,7 @@ import yaml
 from embedtrain.files.measured.verdict import read_verdict
 from embedtrain.files.run_record import read_record
 from embedtrain.files.scores import read_scores
-from embedtrain.model.folder.card import PICTURE, Story
+from embedtrain.model.folder.cards.card import PICTURE, Story
 from embedtrain.reporting.cells import Cells, dtypes_of, name_of_metric, paired
 from embedtrain.types import Cell, InputError, Score
 

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 
-from embedtrain.model.folder.card import Story, renew_card
+from embedtrain.model.folder.cards.card import Story, renew_card
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import SubModel
 

@@ -4,7 +4,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from embedtrain.files.scores import TaskFacts, add_tasks, read_tasks
-from embedtrain.model.folder.card import Story, model_index
+from embedtrain.model.folder.cards.card import Story, model_index
 from embedtrain.model.folder.describe import parameter_count
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import InputError, Score, SubModel

@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny_models import tiny_config, tiny_model
 
-from embedtrain.model.folder.card import Story, renew_card
+from embedtrain.model.folder.cards.card import Story, renew_card
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.types import SubModel
 

@@ -48,7 +48,7 @@ def test_a_fresh_process_without_embedtrain_loads_every_pooling_without_a_warnin
 ):
     expected, folders = [], []
     for path, pooling in (
-        (tiny_llama, "attention"),
+        (tiny_llama, "gated_mean"),
         (tiny_llama, "latent_attention"),
         (tiny_llama, "multi_layer"),
         (tiny_llama, "last_layer"),
@@ -78,7 +78,7 @@ def test_code_of_a_folder_is_not_run_unasked(tiny_llama, tmp_path):
     assert "runs. `embedtrain.model.folder.export.load_encoder` needs none of them" in card
 
 
-@pytest.mark.parametrize("pooling", ["cls", "eos", "max", "mean", "weighted_mean"])
+@pytest.mark.parametrize("pooling", ["cls", "eos", "gated_mean", "max", "mean", "weighted_mean"])
 def test_no_code_is_shipped_where_sentence_transformers_pools_alike(tiny_llama, tmp_path, sentences, pooling):
     encoder = load_encoder(tiny_llama, pooling=pooling, prompts={"query": "the word: "})
     folder = save_encoder(encoder, tmp_path / "model", SUB)

@@ -34,7 +34,7 @@ VARIANTS = [
     ("concat", {}),
     ("concat", {"of": "eos+max+mean_sqrt_len"}),
     ("projected", {"pooling": "max"}),
-    ("attention", {}),
+    ("gated_mean", {}),
     ("latent_attention", {"latents": 5, "heads": 2, "head_width": 3}),
     ("latent_attention", {"shared": False}),
     ("last_layer", {"latents": 3}),
@@ -177,7 +177,7 @@ def test_every_setting_is_stated():
             key for key, item in inspect.signature(kind).parameters.items() if item.kind is item.KEYWORD_ONLY
         }
         built = named_pooling(kind.name, **SIZE)
-        assert set(built.settings()) == keywords - set(SIZE)
+        assert set(built.settings()) == keywords - set(SIZE) - {"lr"}  # which decides no vector
 
 
 def test_only_the_last_state_counts_unless_all_are_needed(pooling, texts):
@@ -207,7 +207,7 @@ def test_poolings_by_name():
     ("name", "settings", "message"),
     [
         ("maxx", {},
-         r"pooling 'maxx' is not supported; supported are attention, cls, concat, eos, last_layer, "),
+         r"pooling 'maxx' is not supported; supported are cls, concat, eos, gated_mean, last_layer, "),
         ("mean", {"heads": 2}, r"pooling 'mean' has no setting 'heads'; it has none"),
         ("last_layer", {"head": 2},
          r"no setting 'head'; it has head_width, heads, latent_scale, latents, shared"),

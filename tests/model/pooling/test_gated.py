@@ -1,11 +1,13 @@
-"""Attention pooling: weights of tokens that a query of the layer gives, against a slow version."""
+"""The gated mean: each token times a gate that a query of the layer opens, against a slow version."""
 
 import math
 
 import pytest
 import torch
+from torch import nn
 
-from embedtrain.model.pooling import AttentionPooling, Mean, named_pooling
+from embedtrain.model.pooling import GatedMean, Mean, named_pooling
+from embedtrain.model.pooling.gated import as_glu, from_glu
 
 LAYERS, WIDTH = 3, 8
 SIZE = {"hidden_size": WIDTH, "num_layers": LAYERS}
@@ -20,16 +22,20 @@ def states():
 
 
 def trained():
-    pooling = AttentionPooling(**SIZE).double()
+    pooling = GatedMean(**SIZE).double()
     torch.manual_seed(1)
     with torch.no_grad():
         pooling.queries.normal_()
     return pooling
 
 
+def sigmoid(number):
+    return 1 / (1 + math.exp(-number))
+
+
 def slow(query, tokens):
-    weights = [math.exp(float(query @ token)) for token in tokens]
-    return sum(weight / sum(weights) * token for weight, token in zip(weights, tokens, strict=True))
+    gates = [sigmoid(float(query @ token) - 2) / sigmoid(-2) for token in tokens]
+    return sum(gate * token for gate, token in zip(gates, tokens, strict=True)) / len(tokens)
 
 
 @pytest.mark.parametrize("layer", range(1, LAYERS + 1))
@@ -46,7 +52,7 @@ def test_equals_the_slow_version(layer, states):
 
 def test_begins_as_the_mean(states):
     hiddens, mask = states
-    fresh = named_pooling("attention", **SIZE)
+    fresh = named_pooling("gated_mean", **SIZE)
     for layer in range(1, LAYERS + 1):
         expected = Mean()([hiddens[layer - 1]], mask, layer)
         torch.testing.assert_close(fresh([hiddens[layer - 1]], mask, layer), expected)
@@ -69,7 +75,6 @@ def test_a_cut_keeps_the_queries_of_its_layers(states):
     small = pooling.cut(2)
     assert small.queries.shape == (2, WIDTH)
     torch.testing.assert_close(small([hiddens[1]], mask, 2), pooling([hiddens[1]], mask, 2), rtol=0, atol=0)
-    assert named_pooling("attention", **SIZE, **pooling.settings()).settings() == {"lr": 1e-3}
 
 
 @pytest.mark.parametrize("layer", [0, LAYERS + 1])
@@ -84,7 +89,7 @@ def test_refuses_a_layer_without_a_query(layer, states):
 @pytest.mark.parametrize("lr", [0.0, -1.0, math.nan])
 def test_refuses_a_rate_that_is_none(lr):
     with pytest.raises(ValueError, match="lr must be above 0"):
-        AttentionPooling(**SIZE, lr=lr)
+        GatedMean(**SIZE, lr=lr)
 
 
 def test_every_step_gives_the_queries_a_gradient_whatever_layers_it_trains(states):
@@ -95,3 +100,26 @@ def test_every_step_gives_the_queries_a_gradient_whatever_layers_it_trains(state
     per_layer = pooling.queries.grad.abs().sum(1)
     assert per_layer[1] > 0
     assert not per_layer[[0, 2]].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_a_linear_layer_and_glu_give_the_same_tokens_and_the_query_back(dtype, states):
+    hiddens, _ = states
+    pooling = trained()
+    layer = nn.Linear(WIDTH, 2 * WIDTH)
+    layer.load_state_dict(as_glu(pooling.queries.detach()[1].to(dtype)), assign=True)
+    found = nn.functional.glu(layer(hiddens[1].to(dtype)))
+    rtol, atol = (0.1, 0.1) if dtype == torch.bfloat16 else (1e-5, 1e-5)
+    torch.testing.assert_close(found.double(), pooling.tokens(hiddens[1], 2), rtol=rtol, atol=atol)
+    query = from_glu(layer.weight.detach(), layer.bias.detach())
+    assert torch.equal(query, pooling.queries.detach()[1].to(dtype))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (WIDTH, 0), (2 * WIDTH - 1, 3)])
+def test_any_other_linear_layer_is_no_gate(place):
+    parts = as_glu(torch.randn(WIDTH))
+    parts["weight"][place] += 1e-3
+    assert from_glu(**parts) is None
+    parts = as_glu(torch.randn(WIDTH))
+    parts["bias"][place[0]] += 1e-3
+    assert from_glu(**parts) is None

@@ -15,11 +15,11 @@ from embedtrain.escaping import markdown
 from embedtrain.files import owned
 from embedtrain.files.atomic import write_bytes, write_text
 from embedtrain.files.scores import TaskFacts, main_scores
+from embedtrain.model.folder.cards.usage import usage
 from embedtrain.model.folder.contract import Contract, read_contract
 from embedtrain.model.folder.modules import MODULES
 from embedtrain.model.folder.shipped_pooling import PREFIX
 from embedtrain.model.folder.st_folder import NEWER_TRANSFORMER
-from embedtrain.model.folder.usage import usage
 from embedtrain.model.rotation.rotation import FILE
 from embedtrain.types import Score
 
