@@ -294,7 +294,7 @@ def methods(model: Model) -> Mapping[str, Method]:
         "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
         "exits": Method(partial(ours, plan=pairs, **exits), (5e-5, 1e-4)),
-        "ours": Method(best, (5e-5, 1e-4, 2e-4)),
+        "ours": Method(best, (5e-5, 1e-4)),
         "without_gates": Method(partial(best, pooling=None), (5e-5,)),
         "without_distill": Method(partial(best, distill=None), (5e-5,)),
         "without_rotation": Method(partial(best, rotation=None), (5e-5,)),
