@@ -117,10 +117,11 @@ Trains = Callable[[Asked], tuple[Encoder, Cost]]
 
 
 class Method(NamedTuple):
-    """How a method trains, and the rates that are tried."""
+    """How a method trains, and the rates that are tried: of scored pairs, and of pairs if others."""
 
     train: Trains
     rates: Sequence[float] = RATES
+    rates_of_pairs: Sequence[float] = ()
     seeded: bool = True  # whether a seed changes anything
     size: SubModel | None = None  # the only one that it is for
 
@@ -280,6 +281,7 @@ def methods(model: Model) -> Mapping[str, Method]:
         "distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35 ** (6 / depth)
     }  # fmt: skip
     tokens: Mapping[str, Any] = {"pooling": GatedMean, "dropout": 0.0}
+    rates = ((5e-5, 1e-4), (1e-4, 2e-4))
     best = partial(ours, plan=pairs, **exits, **tokens)
     return {
         "untouched": Method(untouched, rates=(0.0,), seeded=False),
@@ -293,8 +295,8 @@ def methods(model: Model) -> Mapping[str, Method]:
         "two_dmse": Method(partial(ours, plan=partial(Random2d, **dims), distill=LayerKL)),
         "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
-        "exits": Method(partial(ours, plan=pairs, **exits), (5e-5, 1e-4)),
-        "ours": Method(best, (5e-5, 1e-4)),
+        "exits": Method(partial(ours, plan=pairs, **exits), *rates),
+        "ours": Method(best, *rates),
         "without_gates": Method(partial(best, pooling=None), (5e-5,)),
         "without_distill": Method(partial(best, distill=None), (5e-5,)),
         "without_rotation": Method(partial(best, rotation=None), (5e-5,)),
