@@ -41,9 +41,11 @@ from embedtrain.model.folder.parts import (
     facts_of,
     kept_width,
     longest_text,
+    origin_of,
     pooling_for,
     read_tokenizer,
     rotation_of,
+    source_of,
     stated_width,
     with_trained_layers,
 )
@@ -158,8 +160,8 @@ def load_encoder(
         max_tokens=max_tokens,
         packing=packing,
         trained=() if contract is None else contract.trained,
-        source=_source(path) if contract is None else contract.source,
-        origin=_origin(layout, path, base),
+        source=source_of(path) if contract is None else contract.source,
+        origin=origin_of(layout, path, base),
     )
     lineage = read_lineage(layout.weights if layout.adapter is not None else folder)
     encoder.license = lineage.license
@@ -291,17 +293,3 @@ def _adapt(backbone: Backbone, layout: Layout, lora: Mapping[str, Any] | None) -
             f"{found[:12]}.... Give the right one as base=..."
         )
     load_adapter(backbone, layout.adapter)
-
-
-def _source(path: str | Path) -> str:
-    """A hub name as it is; .../ and the last two names of a local folder, which say little of the machine."""
-    local = Path(path).expanduser()
-    return "/".join(["...", *local.resolve().parts[-2:]]) if local.exists() else str(path)
-
-
-def _origin(layout: Layout, path: str | Path, base: str | Path | None) -> str:
-    """What `load_encoder` would find the backbone's own weights by, from any working folder."""
-    if layout.adapter is not None:
-        path = layout.base if base is None else base
-    local = Path(path).expanduser()
-    return str(local.resolve()) if local.exists() else str(path)

@@ -2,8 +2,8 @@
 
     onnx/model.onnx             input_ids, attention_mask (batch_size, sequence_length) and, where prompts are
                                 not pooled, prompt_len (batch_size), all int64, padding on either side, to
-                                token_embeddings (batch_size, sequence_length, dim): the last states, rotated
-                                and cut as vectors are, for clients that pool by themselves, and
+                                token_embeddings (batch_size, sequence_length, dim): the last states, gated,
+                                rotated and cut as vectors are, for clients that pool by themselves, and
                                 sentence_embedding (batch_size, dim)
     model.onnx                  the same with last_hidden_state (batch_size, sequence_length, hidden_size) for
                                 sentence-transformers and optimum, which pool and cut by the folder's modules.
@@ -28,8 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from embedtrain.files.atomic import atomic_folder
 from embedtrain.model.backbone.backbone import Backbone
@@ -37,9 +36,9 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.cards.card import GRAPHS, Story
 from embedtrain.model.folder.describe import write_tokenizer
 from embedtrain.model.folder.export import shipped_parts, write_model
+from embedtrain.model.folder.graph import Graph
 from embedtrain.model.folder.quantize import PROBE, Quantized, quantize
 from embedtrain.model.folder.st_folder import Shipped
-from embedtrain.model.pooling import GatedMean, Pooling, pool_mask
 from embedtrain.types import InputError, Inputs, SubModel
 
 if TYPE_CHECKING:
@@ -52,62 +51,6 @@ STATES = "last_hidden_state"  # at full width; transformers.js would take them f
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # of a coordinate of a unit vector
 INLINE = 2**30  # bytes of weights that stay inside model.onnx, whose own limit is 2 GiB
-
-
-class Graph(nn.Module):
-    """One sub-model from token ids to vectors.
-
-    Args:
-        backbone: cut to the layers of the sub-model.
-        pooling: cut likewise.
-        dim: leading coordinates that are kept.
-        normalize: whether vectors have length one.
-        skips: whether the tokens of a prompt are left out of pooling.
-        rotation: what turns the vectors, (dim, W); none where nothing does.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        pooling: Pooling,
-        *,
-        dim: int,
-        normalize: bool,
-        skips: bool,
-        rotation: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.rotation: Tensor | None
-        self.backbone, self.pooling = backbone, pooling
-        self.dim, self.normalize, self.skips = dim, normalize, skips
-        self.register_buffer("rotation", rotation)
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, prompt_len: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(M, T, dim), (M, dim) and (M, T, H) from ids and mask (M, T) and prompt lengths (M,), all int64."""
-        mask = attention_mask > 0
-        skipped = input_ids.new_zeros(input_ids.shape[0]) if prompt_len is None else prompt_len
-        layer = self.backbone.num_layers
-        layers = tuple(range(1, layer + 1)) if self.pooling.needs_all_layers else (layer,)
-        states = self.backbone(Inputs(input_ids, mask, skipped), layers)
-        pooled = self.pooling(states, pool_mask(mask, skipped) if self.skips else mask, layer)
-        kept = self._kept(pooled)
-        vectors = F.normalize(kept, dim=-1) if self.normalize else kept
-        own = self.pooling
-        tokens = own.tokens(states[-1], layer) if isinstance(own, GatedMean) else states[-1]
-        return self._kept(tokens), vectors, states[-1].clone()
-
-    def _kept(self, vectors: Tensor) -> Tensor:
-        """(..., dim) of vectors (..., P), or of the states of tokens, which a pooling may make wider."""
-        if (turn := self.rotation) is None or turn.shape[1] > vectors.shape[-1]:
-            return vectors[..., : self.dim]
-        return vectors[..., : turn.shape[1]] @ turn.T
-
-    def inputs(self, tokens: Inputs) -> tuple[Tensor, ...]:
-        """The arguments of `forward` for some texts."""
-        given = (tokens.values, tokens.mask.to(torch.int64), tokens.prompt_len)
-        return given if self.skips else given[:2]
 
 
 def export_onnx(
@@ -185,8 +128,7 @@ def _split(graph: Graph, path: Path, folder: Path) -> None:
 
     for file in path.parent.glob(f"{FILE}?*"):  # weights that lie beside it
         _name_again(file, folder / file.name)
-    whole = graph.dim == graph.backbone.hidden_size
-    if whole and not graph.skips:
+    if graph.gives_states and not graph.skips:
         _name_again(path, folder / FILE)
         return
     model = onnx.load(str(path), load_external_data=False)

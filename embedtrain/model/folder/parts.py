@@ -157,3 +157,17 @@ def longest_text(layout: Layout, backbone: Backbone, tokenizer: PreTrainedTokeni
         # A tokenizer without a limit says 10^30.
         said = tokenizer.model_max_length if tokenizer.model_max_length < 10**6 else LONGEST_DEFAULT
     return said if backbone.max_positions is None else min(said, backbone.max_positions)
+
+
+def source_of(path: str | Path) -> str:
+    """A hub name as it is; .../ and the last two names of a local folder, which say little of the machine."""
+    local = Path(path).expanduser()
+    return "/".join(["...", *local.resolve().parts[-2:]]) if local.exists() else str(path)
+
+
+def origin_of(layout: Layout, path: str | Path, base: str | Path | None) -> str:
+    """What `load_encoder` would find the backbone's own weights by, from any working folder."""
+    if layout.adapter is not None:
+        path = layout.base if base is None else base
+    local = Path(path).expanduser()
+    return str(local.resolve()) if local.exists() else str(path)

@@ -3,6 +3,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from transformers import AutoTokenizer
 
 from embedtrain.model.folder import onnx
@@ -76,9 +77,12 @@ def test_the_lines_of_the_card_give_the_vectors_of_the_model(exported, monkeypat
     torch.testing.assert_close(torch.tensor(found["embeddings"]), expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("pooled", ["mean", "cls"])
+@pytest.mark.parametrize("pooled", ["mean", "cls", "gated_mean"])
 def test_states_that_a_client_pools_and_normalises_are_the_vectors(tiny_bert, tmp_path, pooled):
-    onnx.export_onnx(load_encoder(tiny_bert, pooling=pooled), tmp_path / "m", SubModel(1, 8))
+    encoder = load_encoder(tiny_bert, pooling=pooled)
+    if pooled == "gated_mean":
+        nn.init.normal_(encoder.pooling.queries)
+    onnx.export_onnx(encoder, tmp_path / "m", SubModel(1, 8))
     given, session = given_by(tmp_path / "m", ["a cat", "the big bird"]), session_of(tmp_path / "m")
     axes = [(item.name, item.shape) for item in (*session.get_inputs(), *session.get_outputs())]
     free = ["batch_size", "sequence_length"]
@@ -93,10 +97,18 @@ def test_states_that_a_client_pools_and_normalises_are_the_vectors(tiny_bert, tm
     assert outputs == [*axes[2:], ("last_hidden_state", [*free, 32])]
     (full,) = whole.run(["last_hidden_state"], {name: value.numpy() for name, value in given.items()})
     states, vectors = onnx.run(session, given)
-    assert torch.equal(torch.tensor(full)[..., :8], states)
+    assert torch.equal(torch.tensor(full)[..., :8], states) == (pooled != "gated_mean")
     mask = given["attention_mask"].unsqueeze(-1)
     own = states[:, 0] if pooled == "cls" else (states * mask).sum(1) / mask.sum(1)
     torch.testing.assert_close(F.normalize(own, dim=-1), vectors, rtol=0, atol=1e-6)
+
+
+def test_full_states_stay_out_of_a_graph_whose_tokens_are_gated(tiny_bert, tmp_path):
+    for pooled, outputs in (("mean", 3), ("gated_mean", 2)):
+        folder = tmp_path / pooled
+        onnx.export_onnx(load_encoder(tiny_bert, pooling=pooled), folder)
+        assert len(session_of(folder).get_outputs()) == outputs
+        assert len(onnxruntime.InferenceSession(str(folder / "model.onnx")).get_outputs()) == 3
 
 
 def test_states_without_prompts_need_no_length_of_one(tiny_bert, tmp_path):

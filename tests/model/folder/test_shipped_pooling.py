@@ -19,8 +19,9 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.model.folder.shipped_code import state_norm
 from embedtrain.model.folder.shipped_pooling import StateNorm, StatePooling
-from embedtrain.model.folder.st_folder import miscounted_prompts, state_norm
+from embedtrain.model.folder.st_folder import miscounted_prompts
 from embedtrain.types import InputError, SubModel
 
 SUB = SubModel(3, 16)

@@ -14,7 +14,7 @@ from embedtrain.model.folder.adapter import save_adapter
 from embedtrain.model.folder.contract import read_contract
 from embedtrain.model.folder.describe import weights_hash
 from embedtrain.model.folder.export import load_encoder, save_encoder
-from embedtrain.model.folder.onnx import Graph
+from embedtrain.model.folder.graph import Graph
 from embedtrain.model.rotation.rotation import FILE, Rotation, read_rotation
 from embedtrain.model.rotation.starts import Fixed, Householder, Linear, axes, principal_axes, random_axes
 from embedtrain.types import InputError, SubModel

@@ -1,0 +1,106 @@
+"""Folders of a gated mean: modules of sentence-transformers that give its vectors, and back."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from shipped import assert_shipped
+from torch import nn
+
+from embedtrain.model.folder.export import load_encoder, save_encoder
+from embedtrain.types import InputError, SubModel
+
+FULL = SubModel(4, 32)
+PROMPT = {"query": "the word: "}
+
+
+@pytest.fixture
+def encoder(tiny_bert):
+    made = load_encoder(tiny_bert, pooling="gated_mean")
+    nn.init.normal_(made.pooling.queries)
+    return made
+
+
+def gate_of(folder):
+    return folder / "1_Dense"
+
+
+@pytest.mark.parametrize("sub", [None, SubModel(2, 8), SubModel(4, 32)], ids=str)
+def test_no_code_is_shipped_and_every_layer_comes_back(encoder, sub, tmp_path, sentences):
+    folder = save_encoder(encoder, tmp_path / "model", sub)
+    kinds = [
+        module["type"].rpartition(".")[2] for module in json.loads((folder / "modules.json").read_text())
+    ]
+    assert kinds[:3] == ["Transformer", "Dense", "Pooling"]
+    assert list(folder.glob("*.py")) == []
+    assert_shipped(folder, encoder, sentences, sub or FULL)
+    again = load_encoder(folder)
+    layers = range(1, (sub or FULL).layer + 1)
+    for layer in layers:
+        cell = SubModel(layer, (sub or FULL).dim)
+        found = again.encode(sentences, (layer,)).at(cell)
+        torch.testing.assert_close(found, encoder.encode(sentences, (layer,)).at(cell), rtol=0, atol=1e-6)
+
+
+def test_a_prompt_that_is_not_pooled_is_not_gated_in(tiny_bert, tmp_path, sentences):
+    made = load_encoder(tiny_bert, pooling="gated_mean", prompts=PROMPT, include_prompt=False)
+    nn.init.normal_(made.pooling.queries)
+    folder = save_encoder(made, tmp_path / "model", SubModel(2, 8))
+    assert_shipped(folder, made, sentences, SubModel(2, 8))
+
+
+def test_saved_again_by_another_program_it_keeps_the_gate_of_its_last_layer(
+    encoder, tmp_path, sentences, caplog
+):
+    folder = save_encoder(encoder, tmp_path / "model", SubModel(3, 16))
+    SentenceTransformer(str(folder), device="cpu").save(str(tmp_path / "again"))
+    again = load_encoder(tmp_path / "again")
+    assert "layers below the last are pooled by the mean" in caplog.text
+    assert not again.pooling.queries[:2].any()
+    found = again.encode(sentences, (3,)).at(SubModel(3, 16))
+    torch.testing.assert_close(found, encoder.encode(sentences, (3,)).at(SubModel(3, 16)), rtol=0, atol=1e-6)
+
+
+def test_queries_of_another_gate_are_not_taken(encoder, tmp_path, caplog):
+    folder = save_encoder(encoder, tmp_path / "model")
+    save_file({"queries": torch.zeros(4, 32)}, gate_of(folder) / "queries.safetensors")
+    again = load_encoder(folder)
+    assert "does not fit the gate beside it" in caplog.text
+    assert torch.equal(again.pooling.queries[-1], encoder.pooling.queries[-1])
+
+
+@pytest.mark.parametrize("change", ["trained", "activation", "residual"])
+def test_any_other_layer_of_tokens_is_refused(encoder, tmp_path, change):
+    folder = save_encoder(encoder, tmp_path / "model")
+    config = json.loads((gate_of(folder) / "config.json").read_text())
+    if change == "trained":
+        state = load_file(gate_of(folder) / "model.safetensors")
+        state["linear.weight"][0, 0] += 0.1
+        save_file(state, gate_of(folder) / "model.safetensors")
+    elif change == "activation":
+        config["activation_function"] = "torch.nn.modules.activation.Tanh"
+    else:
+        config["use_residual"] = True
+    (gate_of(folder) / "config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        InputError, match=r"1_Dense is a layer of each token; .* Point to the Hugging Face model"
+    ):
+        load_encoder(folder)
+
+
+def test_another_pooling_replaces_the_gate_too(encoder, tmp_path, sentences, tiny_bert):
+    folder = save_encoder(encoder, tmp_path / "model")
+    again = load_encoder(folder, pooling="mean")
+    plain = load_encoder(tiny_bert, pooling="mean").encode(sentences, (4,)).at(FULL)
+    torch.testing.assert_close(again.encode(sentences, (4,)).at(FULL), plain, rtol=0, atol=1e-6)
+
+
+def test_gates_of_a_bfloat16_model_are_near(tiny_bert, tmp_path, sentences):
+    made = load_encoder(tiny_bert, pooling="gated_mean", dtype="bfloat16")
+    nn.init.normal_(made.pooling.queries, std=0.3)
+    folder = save_encoder(made, tmp_path / "model")
+    assert_shipped(folder, made, sentences, FULL, atol=0.03)
+    again = load_encoder(folder, dtype="bfloat16")
+    assert torch.equal(again.pooling.queries, made.pooling.queries)
