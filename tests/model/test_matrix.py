@@ -114,7 +114,7 @@ def encoder_of(made: Made, pooled: str, side: str = "right") -> Encoder:
         pooling = named_pooling(name, **size, **settings)
         for parameter in pooling.parameters():
             if not parameter.any():  # what begins at zero would hide what it does
-                nn.init.normal_(parameter)
+                nn.init.normal_(parameter, std=0.1)
     settings = {"include_prompt": False, "append_eos": True, "padding_side": side}
     process = TextTokenizer(tokenizer_of(made.folder), 64, prompts={"query": PROMPT}, **settings)
     return Encoder(made.backbone, pooling, process, max_tokens=10_000).eval()

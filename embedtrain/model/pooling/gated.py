@@ -64,10 +64,9 @@ class GatedMean(nn.Module):
         """
         check_layer(layer, self.num_layers)
         hidden = wide(hidden)
-        # A product in bfloat16 would lose what float32 states and sums are for.
-        with torch.autocast(hidden.device.type, enabled=False):
-            scores = hidden @ self.queries[layer - 1].to(hidden.dtype)  # (M, T)
-            gates = WIDEST * (scores - SHIFT).sigmoid()
+        # Not `@`: autocast would take it in bfloat16, and the quantisation of a graph knows no vector as weight.
+        scores = (hidden * self.queries[layer - 1].to(hidden.dtype)).sum(-1)  # (M, T)
+        gates = WIDEST * (scores - SHIFT).sigmoid()
         return gates.unsqueeze(-1) * hidden
 
     def settings(self) -> dict[str, Setting]:
