@@ -64,7 +64,7 @@ class GatedMean(nn.Module):
         """
         check_layer(layer, self.num_layers)
         hidden = wide(hidden)
-        # Not `@`: autocast would take it in bfloat16, and the quantisation of a graph knows no vector as weight.
+        # Not `@`: autocast would take that in bfloat16, and int8 graphs know no vector as a weight.
         scores = (hidden * self.queries[layer - 1].to(hidden.dtype)).sum(-1)  # (M, T)
         gates = WIDEST * (scores - SHIFT).sigmoid()
         return gates.unsqueeze(-1) * hidden
