@@ -117,8 +117,7 @@ class Study:
         if options.lr is not None:
             self.run(name, options.lr, options.seed or 0)
             return
-        rates = method.rates if self.setting.scored else method.rates_of_pairs or method.rates
-        runs = [self.run(name, lr, 0) for lr in rates]
+        runs = [self.run(name, lr, 0) for lr in method.tried(self.setting, self.model)]
         best = max(runs, key=lambda run: tuned_by(run, method, self.model))["lr"]
         seeds = range(options.seeds) if options.seed is None else [options.seed]
         for seed in seeds if method.seeded else [0]:

@@ -45,6 +45,7 @@ class Model(NamedTuple):
     path: str
     sizes: Sequence[SubModel]
     dims: Sequence[int]
+    rates: tuple[int, float] = (2, 1.0)  # how many of a method's are tried, and what each is multiplied by
 
     @property
     def layers(self) -> list[int]:
@@ -78,6 +79,7 @@ MPNET = Model(
     "models/all-mpnet-base-v2",  # `make mpnet` writes it
     sizes((2, 32), (4, 64), (6, 128), (8, 256), (10, 512), (12, 768)),
     (32, 64, 128, 256, 512, 768),
+    rates=(1, 0.5),
 )
 MODELS = {model.name: model for model in (MINILM, MPNET)}
 
@@ -117,13 +119,19 @@ Trains = Callable[[Asked], tuple[Encoder, Cost]]
 
 
 class Method(NamedTuple):
-    """How a method trains, and the rates that are tried: of scored pairs, and of pairs if others."""
+    """How a method trains, and the rates that are tried of MiniLM: of scored pairs, and of pairs if others."""
 
     train: Trains
     rates: Sequence[float] = RATES
     rates_of_pairs: Sequence[float] = ()
     seeded: bool = True  # whether a seed changes anything
     size: SubModel | None = None  # the only one that it is for
+
+    def tried(self, asked: Setting, model: Model) -> list[float]:
+        """The rates that are tried in a setting, of a model."""
+        rates = self.rates if asked.scored else self.rates_of_pairs or self.rates
+        count, share = model.rates
+        return [rate * share for rate in rates[:count]]
 
 
 def untouched(asked: Asked) -> tuple[Encoder, Cost]:

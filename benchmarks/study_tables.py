@@ -106,11 +106,11 @@ def scores_table(name: str, model: Model, tests: Mapping[str, Scores], runs: Seq
 
 
 def rate_and_cost(method: str, model: Model, runs: Sequence[Run], middle: list[str]) -> list[str]:
-    """The rate that dev chose, what is between, and the CPU-seconds of training all sizes once."""
+    """The rate that dev chose, what is between, and CPU-seconds of training all sizes once, fastest runs."""
     names = [name for name in methods(model) if name == method or name.startswith(f"{method}_L")]
     found = [[run for run in runs if run["method"] == name and "test" in run] for name in names]
     rates = sorted({run["lr"] for some in found for run in some})
-    seconds = sum(fmean(run["cpu_seconds"] for run in some) for some in found) if all(found) else None
+    seconds = sum(min(run["cpu_seconds"] for run in some) for some in found) if all(found) else None
     rate = " ... ".join(f"{one:g}" for one in ([rates[0], rates[-1]] if len(rates) > 1 else rates))
     return ["" if rates == [0.0] else rate, *middle, "" if seconds is None else f"{seconds:.0f}"]
 
