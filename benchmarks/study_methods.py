@@ -119,7 +119,7 @@ Trains = Callable[[Asked], tuple[Encoder, Cost]]
 
 
 class Method(NamedTuple):
-    """How a method trains, and the rates that are tried of MiniLM: of scored pairs, and of pairs if others."""
+    """How a method trains, and the rates that are tried of MiniLM: of scored pairs, and of pairs if other."""
 
     train: Trains
     rates: Sequence[float] = RATES
