@@ -22,6 +22,8 @@ from embedtrain.types import SubModel
 def moved_blocks(before: Encoder, after: Encoder) -> tuple[Moved, ...]:
     """Each group of parameters before and after, in the order of the model; adapters count as merged.
 
+    A group that began at zero, as the queries of a gated mean, is left out: it has no size to compare with.
+
     Args:
         before: the encoder that training began with.
         after: the same one, trained.
@@ -35,7 +37,7 @@ def moved_blocks(before: Encoder, after: Encoder) -> tuple[Moved, ...]:
             groups.setdefault(own, _Sum()).add(old[name], new)
     for (_, first), (_, last) in zip(_pooling(before), _pooling(after), strict=True):
         groups.setdefault("pooling", _Sum()).add(first, last)
-    return tuple(group.moved(name) for name, group in groups.items())
+    return tuple(group.moved(name) for name, group in groups.items() if group.below > 0)
 
 
 @torch.no_grad()

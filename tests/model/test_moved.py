@@ -51,6 +51,13 @@ def test_a_learnt_pooling_is_a_group_of_its_own(tiny_bert):
     assert by_name(moved_blocks(one, other))["pooling"].changed > 0  # drawn twice
 
 
+def test_a_pooling_that_began_at_zero_has_no_size_to_compare_with(tiny_bert):
+    one, other = (load_encoder(tiny_bert, pooling="gated_mean") for _ in range(2))
+    add(other.pooling.queries, 0.1)
+    assert "pooling" not in by_name(moved_blocks(one, other))
+    assert by_name(moved_blocks(other, one))["pooling"].moved == pytest.approx(1)
+
+
 def test_adapters_count_as_merged(tiny_bert):
     torch.manual_seed(0)
     one, other = load_encoder(tiny_bert), load_encoder(tiny_bert, lora={"rank": 2})
