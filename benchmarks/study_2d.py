@@ -2,7 +2,7 @@
 
     python benchmarks/study_2d.py --data-root DIR                       everything that is not there yet
     python benchmarks/study_2d.py --data-root DIR --only pairs --setting stsb --lr 2e-4 --seed 0      a piece
-    python benchmarks/study_2d.py --data-root DIR --backbone mpnet_base --precision bf16-mixed --seeds 1
+    python benchmarks/study_2d.py --data-root DIR --backbone mpnet_base --seeds 1
     python benchmarks/study_2d.py --tables                              docs/study.md from what is there
 
 `stsb`: 5,749 scored pairs of STS-B, CoSENT, one epoch of batches of 32. `dictionary`: definition ->
@@ -14,7 +14,8 @@ benchmarks/results/study_2d/, so that what was stopped goes on; --work keeps the
 Scored: Spearman x 100 of STS-B and SICK-R (development part), nDCG@10 x 100 of the reverse dictionary and of
 Cranfield. Of MiniLM layers 1..6 x dims 32, 64, 128, 256, 384 and the sizes (1, 32) ... (6, 384); of
 mpnet_base every second layer x dims 32, 64, 128, 256, 512, 768, which has the sizes (2, 32) ... (12, 768).
-Texts are encoded, and models trained, in --precision, sentence-transformers' too.
+Texts are encoded, and models trained, in --precision, sentence-transformers' too; where none is given, in
+float32 for MiniLM on STS-B, in bf16-mixed for the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from in_process import arguments, read
 
 # isort: split
 import torch
-from study_methods import METHODS, MINILM, MODELS, Asked, Method, Model, Setting, methods
+from study_methods import METHODS, MINILM, MODELS, Asked, Method, Model, Setting, compared_in, methods
 from study_tables import write_page
 
 from embedtrain.cli.process.logs import set_up_logs
@@ -60,7 +61,7 @@ def options_given() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="only this seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tests", choices=TESTS, nargs="+", default=list(TESTS), help="test sets to score")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"))
     parser.add_argument("--work", type=Path, default=Path("runs/study_2d"), help="models and prepared data")
     parser.add_argument("--tables", action="store_true", help="train nothing, write docs/study.md")
     parser.add_argument("--tiny", action="store_true", help="does it run: 2 steps, 16 rows, 20 texts")
@@ -90,6 +91,7 @@ class Study:
         root, self.options, self.limit = options.data_root, options, 20 if options.tiny else None
         self.model: Model = MODELS[options.backbone]
         self.methods = methods(self.model)
+        self.precision: str = options.precision or compared_in(name, self.model)
         words = options.work / ("dictionary_tiny" if options.tiny else "dictionary")
         prepare(words, **({"train_words": 200, "corpus_words": 1200} if options.tiny else {}))
         retrieval = words / "retrieval" / "reverse-dictionary"
@@ -126,7 +128,7 @@ class Study:
     def run(self, name: str, lr: float, seed: int, *, test: bool = False) -> Run:
         """One run from its file, or trained now; with the test sets scored where they are asked for."""
         options = self.options
-        title = run_name(self.setting.name, self.model, name, lr, seed, options.precision)
+        title = run_name(self.setting.name, self.model, name, lr, seed, self.precision)
         file, model = options.results / f"{title}.json", options.work / "models" / title
         run: Run | None = json.loads(file.read_text("utf-8")) if file.is_file() else None
         known = {} if run is None else run.get("test", {})
@@ -134,7 +136,7 @@ class Study:
         if run is not None and not missing:
             return run
         method = self.methods[name]
-        asked = Asked(self.setting, lr, seed, options.precision, self.model)
+        asked = Asked(self.setting, lr, seed, self.precision, self.model)
         if run is not None and model.is_dir():
             encoder = load_encoder(model)
         else:
@@ -142,7 +144,7 @@ class Study:
             save_encoder(encoder, model, overwrite=True)
             run = {
                 "backbone": self.model.name, "setting": self.setting.name, "method": name, "lr": lr,
-                "seed": seed, "precision": options.precision, "threads": options.threads, **cost._asdict(),
+                "seed": seed, "precision": self.precision, "threads": options.threads, **cost._asdict(),
                 "dev": self.scores(encoder, self.dev, method),
                 "versions": {package: version(package) for package in ("torch", "sentence-transformers")},
                 "machine": platform.machine(),
@@ -162,7 +164,7 @@ class Study:
         """Every task at every cell of the method, x 100."""
         own = SubModel(encoder.num_layers, encoder.width)
         cells = self.model.cells if method.size is None else [own]
-        found = measured_cells(encoder, tasks, cells, bfloat16=self.options.precision == "bf16-mixed")
+        found = measured_cells(encoder, tasks, cells, bfloat16=self.precision == "bf16-mixed")
         return {
             task: {str(cell): round(value, 3) for cell, value in by.items()} for task, by in found.items()
         }

@@ -84,6 +84,11 @@ MPNET = Model(
 MODELS = {model.name: model for model in (MINILM, MPNET)}
 
 
+def compared_in(setting: str, model: Model) -> str:
+    """The precision in which the methods of a setting are compared."""
+    return "32-true" if (setting, model) == ("stsb", MINILM) else "bf16-mixed"
+
+
 class Setting(NamedTuple):
     """What is trained on."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from study_methods import MINILM, MODELS, Model, methods
+from study_methods import MINILM, MODELS, Model, compared_in, methods
 
 from embedtrain.evaluation.comparing.families import between_seeds, over_seeds
 from embedtrain.reporting.figures import save_heat_map
@@ -78,8 +78,7 @@ def of_setting(name: str, model: Model, runs: Sequence[Run]) -> list[str]:
 
 def _compared(name: str, model: Model, runs: Sequence[Run]) -> list[Run]:
     """The runs of a setting and a backbone that are compared: of one precision."""
-    precision = "32-true" if (name, model) == ("stsb", MINILM) else "bf16-mixed"
-    wanted = (name, model.name, precision)
+    wanted = (name, model.name, compared_in(name, model))
     return [
         run for run in runs if (run["setting"], run.get("backbone", MINILM.name), run["precision"]) == wanted
     ]

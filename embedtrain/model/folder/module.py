@@ -89,10 +89,14 @@ def read_gate(folder: Path, pooling: FoundPooling) -> FoundPooling:
             "Point to the Hugging Face model inside, or choose another model"
         )
     if file.is_file():
-        queries = read_state(file)["queries"]
-        if torch.equal(queries[-1].to(query.dtype), query):
+        queries = read_state(file).get("queries", query[:0])
+        if len(queries) and torch.equal(queries[-1].to(query.dtype), query):
             return FoundPooling(GatedMean.name, {}, (Stored(file, "", ""),))
-    LOG.warning("%s does not fit the gate beside it: layers below the last are pooled by the mean", file)
+    LOG.warning(
+        "%s is missing, or does not fit the gate beside it: layers below the last are pooled by the mean. "
+        "Copy it from the folder that embedtrain saved",
+        file,
+    )
     return FoundPooling(GatedMean.name, {}, query=query.float())
 
 

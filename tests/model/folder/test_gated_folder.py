@@ -63,9 +63,12 @@ def test_saved_again_by_another_program_it_keeps_the_gate_of_its_last_layer(
     torch.testing.assert_close(found, encoder.encode(sentences, (3,)).at(SubModel(3, 16)), rtol=0, atol=1e-6)
 
 
-def test_queries_of_another_gate_are_not_taken(encoder, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "held", [{"queries": torch.zeros(4, 32)}, {"queries": torch.zeros(0, 32)}, {"others": torch.zeros(4, 32)}]
+)
+def test_queries_of_another_gate_are_not_taken(encoder, tmp_path, caplog, held):
     folder = save_encoder(encoder, tmp_path / "model")
-    save_file({"queries": torch.zeros(4, 32)}, gate_of(folder) / "queries.safetensors")
+    save_file(held, gate_of(folder) / "queries.safetensors")
     again = load_encoder(folder)
     assert "does not fit the gate beside it" in caplog.text
     assert torch.equal(again.pooling.queries[-1], encoder.pooling.queries[-1])
