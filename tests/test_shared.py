@@ -45,6 +45,22 @@ def one_dies(rank):
             raise RuntimeError("out of luck")
 
 
+def one_outlives(rank):
+    """What trains is still there when the group ends: a deadlock in some runs of torch."""
+    from processes import joined
+    from torch import nn
+    from torch.nn.parallel import DistributedDataParallel
+
+    with joined():
+        model = DistributedDataParallel(nn.Linear(2, 2))
+    return model
+
+
+def test_a_rank_that_holds_what_trains_is_refused_before_its_group_ends(on_ranks):
+    with pytest.raises(AssertionError, match="1 DistributedDataParallel outlive their group"):
+        on_ranks(Path(__file__), "one_outlives")
+
+
 def test_a_rank_that_dies_ends_the_others_with_its_output(on_ranks):
     with pytest.raises(AssertionError, match="out of luck"):
         on_ranks(Path(__file__), "one_dies")

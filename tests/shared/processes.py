@@ -1,6 +1,8 @@
 """Processes that tests start: commands, and real ranks of one gloo group. They fork in milliseconds from one
 process that has imported everything; what they print is shown when they fail."""
 
+import faulthandler
+import gc
 import importlib.util
 import os
 import pickle
@@ -15,8 +17,9 @@ from multiprocessing.connection import wait
 import torch
 import torch.distributed as dist
 import warm
+from torch.nn.parallel import DistributedDataParallel
 
-LIMIT = 1800  # seconds; a net against hangs on the busiest machine, never a measure of speed
+LIMIT = 1200  # seconds; a net against hangs on the busiest machine, never a measure of speed
 
 
 def module_at(path):
@@ -46,10 +49,17 @@ def as_torchrun(rank, world, port=29500):
 
 @contextmanager
 def joined():
-    """Inside, this process is a rank of the gloo group that its environment names."""
+    """Inside, this process is a rank of the gloo group that its environment names.
+
+    No DistributedDataParallel may outlive it: its reducer would own the group, and what ends a group there
+    waits with the interpreter's lock for a thread that needs the lock (torch 2.13).
+    """
     dist.init_process_group("gloo", timeout=timedelta(seconds=LIMIT))
     yield
     dist.barrier()
+    gc.collect()
+    left = [each for each in gc.get_objects() if isinstance(each, DistributedDataParallel)]
+    assert not left, f"{len(left)} DistributedDataParallel outlive their group: let go of them before it ends"
     dist.destroy_process_group()  # its threads must not outlive the interpreter
 
 
@@ -96,6 +106,7 @@ class Processes:
 
 def _called(script, function, given, result):
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(LIMIT - 60, file=sys.stderr)
     returned = getattr(module_at(script), function)(*given)
     result.write_bytes(pickle.dumps(returned))
 
@@ -107,14 +118,23 @@ def result_of(process):
 def finish(*processes):
     """Wait for all to end well; the first that does not ends the others, and its output is the error."""
     running = {process.sentinel: process for process in processes}
-    while running:
-        for sentinel in wait(running):
-            process = running.pop(sentinel)
-            process.join()
-            if process.exitcode != 0:
-                for other in running.values():
-                    other.kill()
-                raise AssertionError(f"exit status {process.exitcode}:\n{process.log.read_text()[-3000:]}")
+    try:
+        while running:
+            ended = wait(running, timeout=LIMIT)
+            if not ended:
+                raise AssertionError("\n".join(["no end:", *map(last_output, running.values())]))
+            for sentinel in ended:
+                process = running.pop(sentinel)
+                process.join()
+                if process.exitcode != 0:
+                    raise AssertionError(f"exit status {process.exitcode}:\n{last_output(process)}")
+    finally:
+        for process in running.values():
+            process.kill()
+
+
+def last_output(process):
+    return process.log.read_text()[-3000:]
 
 
 def send_signal(process, number=signal.SIGTERM):
@@ -128,7 +148,7 @@ def wait_until(condition, *processes):
     """Return when `condition()` holds; an error if one of the processes ends before."""
     while not condition():
         for process in processes:
-            assert process.is_alive(), f"it ended before:\n{process.log.read_text()[-3000:]}"
+            assert process.is_alive(), f"it ended before:\n{last_output(process)}"
         time.sleep(0.005)
 
 

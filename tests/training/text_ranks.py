@@ -49,8 +49,9 @@ def batch_of(module, texts, rank, world, number):
     return module.step.collate([pick(every[row], row) for row in rows], number)
 
 
-def gradient_of(module, model, texts, rank, world):
+def gradient_of(module, texts, rank, world):
     """Mean loss and gradient of two accumulated batches."""
+    model = DistributedDataParallel(module) if world > 1 else module
     losses = []
     module.trainer.accumulate_grad_batches = 2
     module.zero_grad()
@@ -72,6 +73,5 @@ def main(rank, world, folder, texts):
         for name in OF_TEXTS:
             for plan in PLANS:
                 module = module_of(folder, name, plan, rank)
-                model = DistributedDataParallel(module) if world > 1 else module
-                found[name, plan] = gradient_of(module, model, texts, rank, world)
+                found[name, plan] = gradient_of(module, texts, rank, world)
     return found
