@@ -295,7 +295,7 @@ def methods(model: Model) -> Mapping[str, Method]:
     }  # fmt: skip
     tokens: Mapping[str, Any] = {"pooling": GatedMean, "dropout": 0.0}
     rates = ((5e-5, 1e-4), (1e-4, 2e-4))
-    best = partial(ours, plan=pairs, **exits, **tokens)
+    taught = partial(ours, plan=pairs, **exits, **tokens)  # what the rows `without` and `with` begin with
     return {
         "untouched": Method(untouched, rates=(0.0,), seeded=False),
         "rotated": Method(rotated, rates=(0.0,)),
@@ -309,12 +309,14 @@ def methods(model: Model) -> Mapping[str, Method]:
         "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
         "exits": Method(partial(ours, plan=pairs, **exits), *rates),
-        "ours": Method(best, *rates),
-        "without_gates": Method(partial(best, pooling=None), (5e-5,)),
-        "without_distill": Method(partial(best, distill=None), (5e-5,)),
-        "without_rotation": Method(partial(best, rotation=None), (5e-5,)),
-        "without_layer_decay": Method(partial(best, layer_decay=1.0), (5e-5,)),
-        "with_dropout": Method(partial(best, dropout=None), (5e-5,)),
+        "ours": Method(partial(taught, distill=None), *rates),
+        "defaults": Method(partial(ours, plan=pairs, pooling=GatedMean), (2e-5, 1e-4)),
+        "defaults_own": Method(partial(ours, plan=pairs), (2e-5, 1e-4)),
+        "taught": Method(taught, *rates),
+        "without_gates": Method(partial(taught, pooling=None), (5e-5,)),
+        "without_rotation": Method(partial(taught, rotation=None), (5e-5,)),
+        "without_layer_decay": Method(partial(taught, layer_decay=1.0), (5e-5,)),
+        "with_dropout": Method(partial(taught, dropout=None), (5e-5,)),
         "peer": Method(partial(peer, every=True)),
         "peer_default": Method(partial(peer, every=False)),
     }

@@ -15,6 +15,7 @@ from small_runs import write_rows
 
 from embedtrain.cli.commands import COMMANDS
 from embedtrain.data.module import DataModule
+from embedtrain.model.gates import OwnGated
 from embedtrain.model.pooling import Pooling
 from embedtrain.objective.losses.contrastive import InfoNCE
 from embedtrain.run.run import Run
@@ -70,7 +71,8 @@ def build_parts(settings, folder):
     machine = replace(settings.trainer, accelerator="cpu", devices=1)  # the tests' machine, not the recipe's
     if settings.pooling is not None:
         with torch.device("meta"):  # the 7B sizes would fill the memory
-            assert isinstance(settings.pooling.build(hidden_size=size["width"], num_layers=12), Pooling)
+            made = settings.pooling.build(hidden_size=size["width"], num_layers=12)
+            assert isinstance(made, Pooling | OwnGated)
     for group in ("negatives", "gradcache", "queue", "mining", "eval_during"):
         built(getattr(settings, group))
     loss, distill = settings.loss.build(), built(settings.distill, width=size["width"], guide_width=384)

@@ -35,8 +35,9 @@ def moved_blocks(before: Encoder, after: Encoder) -> tuple[Moved, ...]:
         for name, new in after.backbone.model.named_parameters():
             own = where.get(id(new), "embeddings" if "embed" in name else "other")
             groups.setdefault(own, _Sum()).add(old[name], new)
-    for (_, first), (_, last) in zip(_pooling(before), _pooling(after), strict=True):
-        groups.setdefault("pooling", _Sum()).add(first, last)
+    first = dict(_pooling(before))
+    for name, last in _pooling(after):
+        groups.setdefault("pooling", _Sum()).add(first[name], last)
     return tuple(group.moved(name) for name, group in groups.items() if group.below > 0)
 
 

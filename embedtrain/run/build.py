@@ -14,10 +14,11 @@ from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
+from embedtrain.model.gates import OwnGated
 from embedtrain.model.rotation.starts import MakesRotation
 from embedtrain.objective.plan import Plan
 from embedtrain.settings.commands import TrainSettings
-from embedtrain.settings.component import built
+from embedtrain.settings.component import Component, built
 from embedtrain.settings.stages import stages_of
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.frozen import restrict_pooling
@@ -28,14 +29,24 @@ from embedtrain.types import InputError, SubModel
 
 
 def make_encoder(settings: TrainSettings) -> Encoder:
-    """The backbone with its pooling: what the settings make of its size, or the folder's own; rotations."""
-    pooling = None if settings.pooling is None else settings.pooling.build
-    encoder: Encoder = settings.backbone.build(pooling=pooling)
+    """The backbone with its pooling and rotations."""
+    encoder = pooled(settings.backbone, settings.pooling)
     if settings.rotation is not None:
         chosen: MakesRotation = settings.rotation.build()
         plans = [make_plan(stage.settings, encoder) for stage in stages_of(settings)]
         layers = sorted({sub.layer for plan in plans for sub in plan.sub_models if sub.layer})
         encoder.rotate(chosen.rotation(layers, encoder.width, settings.seed, encoder.rotation))
+    return encoder
+
+
+def pooled(backbone: Component, pooling: Component | None) -> Encoder:
+    """A backbone with a pooling: what the settings make of its size, or the folder's own."""
+    if pooling is None or pooling.resolve() is not OwnGated:
+        encoder: Encoder = backbone.build(pooling=None if pooling is None else pooling.build)
+        return encoder
+    chosen: OwnGated = pooling.build()
+    encoder = backbone.build(pooling=None)
+    chosen.apply(encoder)
     return encoder
 
 

@@ -14,6 +14,7 @@ from embedtrain.files.owned import Place
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import identity_of
+from embedtrain.model.gates import drop_open_gates
 from embedtrain.ranks import wait
 from embedtrain.run import build as parts
 from embedtrain.run.measure import check_measurement
@@ -218,6 +219,7 @@ class Run:
             self._make_whole()
         if self.stage.settings.final_weights == "best":
             self._take_best()
+        drop_open_gates(self.encoder)
 
     def _take_best(self) -> None:
         best = self.stage.folder.checkpoints.best

@@ -27,8 +27,9 @@ ROWS = 4  # of a batch
 
 
 def module_of(folder, name, plan, rank):
-    """A training module of a step, in float64 and without dropout."""
-    encoder = load_encoder(folder, pooling="mean", dtype=torch.float64, max_length=24)
+    """A training module of a step, in float64 and without dropout; its pooling trains along where it can."""
+    encoder = load_encoder(folder, pooling="gated_mean", dtype=torch.float64, max_length=24)
+    torch.nn.init.normal_(encoder.pooling.queries, generator=torch.Generator().manual_seed(2))
     made = Component.of(option("step", name), "step").build()
     step = made.step(Parts(encoder, 3, "gradient", lambda *_, **__: None))
     module = Stepped(encoder, step, PLANS[plan], AdamW(), total_steps=9)

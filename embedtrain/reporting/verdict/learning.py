@@ -39,8 +39,8 @@ def learning_rate(facts: Facts) -> Finding | None:
     loss, lr = facts.curve("train/loss"), facts.setting("optim.lr")
     if loss is None or not lr:
         return None
-    most = facts.most_moved
-    if not math.isfinite(loss.last) or loss.fall < -ROSE or (most or 0) > APART:
+    most, rose = facts.most_moved, loss.fall < -ROSE and not _grows_harder(facts)
+    if not math.isfinite(loss.last) or rose or (most or 0) > APART:
         seen = f"the loss rose from {loss.first:.3g} to {loss.last:.3g}"
         if (most or 0) > APART:
             seen = f"a block moved by {most:.0%} of its size"
@@ -54,6 +54,12 @@ def learning_rate(facts: Facts) -> Finding | None:
             optim__lr=lr * 10,
         )
     return None
+
+
+def _grows_harder(facts: Facts) -> bool:
+    """Whether a run by its settings ends with a harder loss than it began with."""
+    scheduled = str(facts.setting("plan._target_")).endswith(".Scheduled")
+    return bool(facts.setting("queue") or facts.setting("mining")) or scheduled
 
 
 def temperature(facts: Facts) -> Finding | None:

@@ -14,6 +14,8 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import tensors_hash
 from embedtrain.model.folder.describe import plain_weights
 from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.gates import match_gates
+from embedtrain.run.build import pooled
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import TARGET, Component
 from embedtrain.types import InputError
@@ -46,30 +48,32 @@ def recorded_hash(record: Record) -> str | None:
     return None if record.part("backbone").get("lora") else record.identity.get("starting weights")
 
 
-def recorded_base(name: str, record: Record, *, trust_remote_code: bool) -> Encoder:
+def recorded_base(name: str, record: Record, pooling: str, *, trust_remote_code: bool) -> Encoder:
     """What a run began with, built anew: weights that its seed drew are drawn again.
 
     Args:
         name: of the run, for messages.
         record: its config.yaml, which cannot say itself that code may run.
+        pooling: of what it ended with, by name.
         trust_remote_code: whether code in the folder of the base may.
 
     Raises:
         InputError: if it is not there any more, or is another model now.
     """
-    backbone, pooling = record.part("backbone"), record.part("pooling")
+    backbone, chosen = record.part("backbone"), record.part("pooling")
     plain: dict[str, Any] = {key: value for key, value in backbone.items() if key not in TRAINING_ONLY}
     plain["trust_remote_code"] = trust_remote_code
     path = record.base.get("path") or plain.get("path")
     if not path:
         raise InputError(f"{name} does not say what it began with. {CURE}")
     pl.seed_everything(int(record.config.get("seed", 0)), verbose=False)
-    given = Component.of(pooling, "pooling").build if pooling.get(TARGET) else None
+    given = Component.of(chosen, "pooling") if chosen.get(TARGET) else None
     try:
         if TARGET in backbone:
-            encoder: Encoder = Component.of({**plain, "path": path}, "backbone").build(pooling=given)
+            encoder = pooled(Component.of({**plain, "path": path}, "backbone"), given)
         else:  # a merge, which has none of its own
             encoder = load_encoder(path, trust_remote_code=trust_remote_code)
+            match_gates(encoder, pooling)
     except InputError as error:
         raise InputError(f"what {name} began with cannot be read: {error}. {CURE}") from error
     expected = recorded_hash(record)

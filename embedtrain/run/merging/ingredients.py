@@ -15,6 +15,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import HISTORY, Contract, tensors_hash
 from embedtrain.model.folder.describe import contract_of, plain_weights
 from embedtrain.model.folder.export import load_encoder
+from embedtrain.model.gates import match_gates
 from embedtrain.run.merging.base import check_base, recorded_base, recorded_hash
 from embedtrain.run.models import model_folder, name_of, run_folder, source_of
 from embedtrain.types import InputError, SubModel
@@ -106,10 +107,12 @@ def _base(
 ) -> dict[str, Tensor] | None:
     names, records = [one.name for one in every], [one.record for one in every]
     if given is not None:
-        start = plain_weights(load_encoder(model_folder(given), trust_remote_code=trust))
+        base = load_encoder(model_folder(given), trust_remote_code=trust)
+        match_gates(base, every[0].contract.pooling)
+        start = plain_weights(base)
     else:
         try:
-            start = _recorded(names, records, trust=trust)
+            start = _recorded(names, records, every[0].contract.pooling, trust=trust)
         except InputError as error:
             if needed:
                 raise
@@ -125,7 +128,9 @@ def _facts(first: Ingredient, given: str | None, start: Mapping[str, Tensor]) ->
     return {"path": path, "weights": tensors_hash(start)[:40]}
 
 
-def _recorded(names: Sequence[str], records: Sequence[Record | None], *, trust: bool) -> dict[str, Tensor]:
+def _recorded(
+    names: Sequence[str], records: Sequence[Record | None], pooling: str, *, trust: bool
+) -> dict[str, Tensor]:
     for name, record in zip(names, records, strict=True):
         if record is None:
             raise InputError(
@@ -139,4 +144,4 @@ def _recorded(names: Sequence[str], records: Sequence[Record | None], *, trust: 
                 f"{names[0]} and {name} began with different weights, so they have no base in common. Give "
                 "one that both come from as base=FOLDER"
             )
-    return plain_weights(recorded_base(names[0], known[0], trust_remote_code=trust))
+    return plain_weights(recorded_base(names[0], known[0], pooling, trust_remote_code=trust))

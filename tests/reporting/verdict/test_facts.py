@@ -4,7 +4,7 @@ import pytest
 
 from embedtrain.files.measured.metrics import Logged
 from embedtrain.reporting.verdict.facts import Facts, next_name
-from embedtrain.reporting.verdict.learning import temperature
+from embedtrain.reporting.verdict.learning import learning_rate, temperature
 
 WORDS = [
     "recipe=mine",
@@ -43,6 +43,23 @@ def test_from_python_a_cure_is_keywords():
 @pytest.mark.parametrize(("name", "after"), [("a", "a-2"), ("a-2", "a-3"), ("-1", "-1-2"), ("a-b", "a-b-2")])
 def test_names_count_on(name, after):
     assert next_name(name) == after
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({}, "learning_rate_high"),
+        ({"queue": {"size": 9}}, None),
+        ({"mining": {"every_n_steps": 5}}, None),
+        ({"plan": {"_target_": "embedtrain.objective.plan.Scheduled"}}, None),
+        ({"queue": None, "mining": None, "plan": {"_target_": "embedtrain.objective.plan.Full"}},
+         "learning_rate_high"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_rises_as_its_problem_grows_says_nothing_of_the_rate(more, found):
+    rising = [Logged(n, {"train/loss": float(n + 1)}) for n in range(8)]
+    finding = learning_rate(Facts("a", 1, metrics=rising, settings={"optim": {"lr": 1e-4}} | more))
+    assert (None if finding is None else finding.name) == found
 
 
 def test_a_curve_is_the_first_and_last_quarter():
