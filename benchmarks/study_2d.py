@@ -120,6 +120,8 @@ class Study:
             self.run(name, options.lr, options.seed or 0)
             return
         runs = [self.run(name, lr, 0) for lr in method.tried(self.setting, self.model)]
+        if not method.tested:
+            return
         best = max(runs, key=lambda run: tuned_by(run, method, self.model))["lr"]
         seeds = range(options.seeds) if options.seed is None else [options.seed]
         for seed in seeds if method.seeded else [0]:

@@ -24,7 +24,7 @@ import embedtrain
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import load_encoder, save_encoder
 from embedtrain.model.pooling import GatedMean
-from embedtrain.model.rotation.starts import Linear, MakesRotation
+from embedtrain.model.rotation.starts import Linear, MakesRotation, rotated_layers
 from embedtrain.objective.distill.kl import Distill, LayerKL, PrefixKL
 from embedtrain.objective.distill.neighbours import NeighbourKL
 from embedtrain.objective.losses.contrastive import InfoNCE
@@ -131,6 +131,7 @@ class Method(NamedTuple):
     rates_of_pairs: Sequence[float] = ()
     seeded: bool = True  # whether a seed changes anything
     size: SubModel | None = None  # the only one that it is for
+    tested: bool = True  # whether it is compared on test sets, or on development data alone
 
     def tried(self, asked: Setting, model: Model) -> list[float]:
         """The rates that are tried in a setting, of a model."""
@@ -171,7 +172,7 @@ def ours(
     pl.seed_everything(asked.seed, verbose=False)
     encoder = load_encoder(asked.model.path, max_length=MAX_LENGTH, pooling=pooling, dropout=dropout)
     if rotation is not None:
-        layers = range(1, encoder.num_layers + 1)
+        layers = rotated_layers(rotation, range(1, encoder.num_layers + 1), encoder.num_layers)
         encoder.rotate(rotation.rotation(layers, encoder.width, asked.seed, None))
     cost = trained(
         encoder,
@@ -295,7 +296,7 @@ def methods(model: Model) -> Mapping[str, Method]:
     }  # fmt: skip
     tokens: Mapping[str, Any] = {"pooling": GatedMean, "dropout": 0.0}
     rates = ((5e-5, 1e-4), (1e-4, 2e-4))
-    taught = partial(ours, plan=pairs, **exits, **tokens)  # what the rows `without` and `with` begin with
+    best = partial(ours, plan=pairs, **exits, **tokens)
     return {
         "untouched": Method(untouched, rates=(0.0,), seeded=False),
         "rotated": Method(rotated, rates=(0.0,)),
@@ -309,14 +310,15 @@ def methods(model: Model) -> Mapping[str, Method]:
         "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
         "exits": Method(partial(ours, plan=pairs, **exits), *rates),
-        "ours": Method(partial(taught, distill=None), *rates),
+        "ours": Method(best, *rates),
         "defaults": Method(partial(ours, plan=pairs, pooling=GatedMean), (2e-5, 1e-4)),
         "defaults_own": Method(partial(ours, plan=pairs), (2e-5, 1e-4)),
-        "taught": Method(taught, *rates),
-        "without_gates": Method(partial(taught, pooling=None), (5e-5,)),
-        "without_rotation": Method(partial(taught, rotation=None), (5e-5,)),
-        "without_layer_decay": Method(partial(taught, layer_decay=1.0), (5e-5,)),
-        "with_dropout": Method(partial(taught, dropout=None), (5e-5,)),
+        "without_gates": Method(partial(best, pooling=None), (5e-5,), tested=False),
+        "without_distill": Method(partial(best, distill=None), *rates, tested=False),
+        "without_rotation": Method(partial(best, rotation=None), (5e-5,), tested=False),
+        "without_layer_decay": Method(partial(best, layer_decay=1.0), (5e-5,), tested=False),
+        "with_last_matrix": Method(partial(best, rotation=Linear(last="identity")), *rates, tested=False),
+        "with_dropout": Method(partial(best, dropout=None), (5e-5,), tested=False),
         "peer": Method(partial(peer, every=True)),
         "peer_default": Method(partial(peer, every=False)),
     }

@@ -24,7 +24,8 @@ WORDS = {
     "untouched": "untouched", "rotated": "untouched + rotation", SEPARATE: "a separate model for each size",
     "separate_gated": "the same with gated mean, no dropout",
     "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
-    "exits": "ours, mean pooling, dropout 0.1", "ours": "**ours**",
+    "defaults_own": "six pairs, plain mean", "defaults": "six pairs, gates: the defaults",
+    "exits": "ours, plain mean, dropout 0.1", "ours": "**ours**",
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}

@@ -285,7 +285,7 @@ def test_an_option_composes_and_builds(group, option, tmp_path):
             part.changed(pathh=1).build()  # loading needs the model; its settings are checked before
     elif group == "pooling":
         with torch.device("meta"):  # the 7B sizes would fill the memory
-            assert isinstance(part.build(hidden_size=768, num_layers=12), Pooling)
+            assert isinstance(part.build(hidden_size=768, num_layers=12), Pooling | OwnGated)
     elif group == "objective":
         part.build(loss=InfoNCE(), distill=None)
     else:

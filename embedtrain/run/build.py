@@ -15,7 +15,7 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
 from embedtrain.model.gates import OwnGated
-from embedtrain.model.rotation.starts import MakesRotation
+from embedtrain.model.rotation.starts import MakesRotation, rotated_layers
 from embedtrain.objective.plan import Plan
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import Component, built
@@ -34,7 +34,8 @@ def make_encoder(settings: TrainSettings) -> Encoder:
     if settings.rotation is not None:
         chosen: MakesRotation = settings.rotation.build()
         plans = [make_plan(stage.settings, encoder) for stage in stages_of(settings)]
-        layers = sorted({sub.layer for plan in plans for sub in plan.sub_models if sub.layer})
+        trained = {sub.layer for plan in plans for sub in plan.sub_models if sub.layer}
+        layers = rotated_layers(chosen, trained, encoder.num_layers)
         encoder.rotate(chosen.rotation(layers, encoder.width, settings.seed, encoder.rotation))
     return encoder
 

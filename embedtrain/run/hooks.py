@@ -21,7 +21,7 @@ from embedtrain.files.scores import main_scores
 from embedtrain.mining.pipeline import check_size
 from embedtrain.mining.refresh import Refresh, RefreshNegatives, Revised, texts_of
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.rotation.starts import MakesRotation, axes
+from embedtrain.model.rotation.starts import MakesRotation, axes, start_of
 from embedtrain.run.measure import grid, measure
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.training.callbacks.eval_during import ByTask, EvalDuring, MeasureWhileTraining
@@ -111,7 +111,7 @@ def start_rotation(
                     vectors[layer].append(values)
         return {
             layer: axes(
-                (layer == encoder.num_layers and chosen.last) or chosen.start,
+                start_of(chosen, layer, encoder.num_layers),
                 torch.cat([torch.empty(0, encoder.width), *some]),
                 seed + layer,
             )

@@ -4,6 +4,7 @@ import pytest
 import torch
 from processes import finish
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 from small_runs import (
     assert_close_weights,
     assert_same_run,
@@ -20,7 +21,7 @@ from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.rotation.rotation import FILE
 from embedtrain.model.rotation.starts import principal_axes
 from embedtrain.run.run import Run
-from embedtrain.types import InputError
+from embedtrain.types import InputError, SubModel
 
 ROTATED = "rotation=householder rotation.start=pca rotation.sample=12".split()
 SHORT = "data.batch_size=4 trainer.max_steps=4 trainer.checkpoint_every_n_steps=1 data.validation_rows=8"
@@ -68,7 +69,7 @@ def test_principal_axes_are_those_of_the_vectors_that_training_begins_with(words
 
 
 def test_a_free_map_trains_and_goes_on(words, tmp_path):
-    free = [*words, "rotation=linear", "rotation.sample=12", "rotation.lr=1e-2"]
+    free = [*words, "rotation=linear", "rotation.last=identity", "rotation.sample=12", "rotation.lr=1e-2"]
     run = train([*free, "name=whole"])
     train_stopped([*free, "name=stopped"], 2)
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
@@ -78,6 +79,25 @@ def test_a_free_map_trains_and_goes_on(words, tmp_path):
         1e-3 < moved["layer_4"] < 0.1 < moved["layer_2"]
     )  # the last began as the identity, as axes the other
     assert run.encoder.rotation.base.requires_grad
+
+
+def test_a_free_map_leaves_the_last_layer_of_the_backbone_as_it_is(words, tmp_path):
+    free = ["rotation=linear", "rotation.sample=12"]
+    run = train([*words, *free, "name=a"])
+    assert matrices(tmp_path / "a/model").keys() == {"layer_1", "layer_2"}
+    assert not torch.equal(matrices(tmp_path / "a/model")["layer_2"], torch.eye(32))
+    texts, whole = ["a cat sleeps", "bird"], SentenceTransformer(str(tmp_path / "a/model"), device="cpu")
+    expected = run.encoder.encode(texts, (4,), "query").at(SubModel(4, 32))
+    torch.testing.assert_close(torch.from_numpy(whole.encode(texts)), expected, rtol=0, atol=1e-5)
+    train([*words, "name=first", "rotation=random", "optim.lr=1e-9"])
+    model = tmp_path / "first/model"
+    train([*words, *free, "name=more", f"backbone.path={model}", "optim.lr=1e-9", "rotation.lr=1e-9"])
+    more = matrices(tmp_path / "more/model")["layer_4"]
+    torch.testing.assert_close(more, matrices(model)["layer_4"], rtol=0, atol=1e-5)
+    alone = [*without(words, "plan.pairs"), "plan=dims", "plan.dims=[8,32]", *free, "name=alone"]
+    with pytest.raises(InputError, match=r"say rotation\.last=identity"):
+        Run(compose(alone))
+    Run(compose([*alone, "rotation.last=identity"]))
 
 
 def test_a_start_waits_for_a_stage_that_trains_vectors(words, tmp_path):

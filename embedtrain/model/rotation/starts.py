@@ -5,7 +5,7 @@ Letters: M texts, D coordinates, F reflections.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -17,6 +17,7 @@ from embedtrain.model.rotation.rotation import Rotation, combined
 from embedtrain.types import InputError
 
 Start = Literal["identity", "pca", "random"]
+Last = Start | Literal["none"] | None
 STARTS = ("identity", "pca", "random")
 
 
@@ -29,8 +30,8 @@ class MakesRotation(Protocol):
         ...
 
     @property
-    def last(self) -> Start | None:
-        """What that of the last layer begins with, where it is another start."""
+    def last(self) -> Last:
+        """What that of the last layer begins with, where it is another start; "none": it has none."""
         ...
 
     @property
@@ -58,8 +59,8 @@ class Fixed:
         start: "pca", the principal axes of the layer's own vectors of training texts, the largest first; or
             "random".
         sample: texts whose vectors are looked at.
-        last: what the last layer begins with, "identity" for a backbone that was made for its whole width;
-            `start` when none.
+        last: what the last layer of the backbone begins with, "identity" where that was made for its whole
+            width; "none" to leave that layer as it is; `start` when not given.
 
     Raises:
         InputError: for a start or a number out of range.
@@ -67,7 +68,7 @@ class Fixed:
 
     start: Start = "pca"
     sample: int = 2048
-    last: Start | None = None
+    last: Last = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -98,7 +99,7 @@ class Householder:
     start: Start = "identity"
     lr: float = 0.01
     sample: int = 2048
-    last: Start | None = None
+    last: Last = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -137,7 +138,7 @@ class Linear:
     start: Start = "pca"
     lr: float = 1e-3
     sample: int = 2048
-    last: Start | None = "identity"
+    last: Last = "none"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -149,6 +150,33 @@ class Linear:
         begun = _begun((self.start, self.last), layers, width, own)
         bases = dict(zip(begun.layers, begun.base, strict=True))
         return Rotation(bases, lr=self.lr, free=True, started=bool(begun.is_started))
+
+
+def rotated_layers(chosen: MakesRotation, layers: Iterable[int], num_layers: int) -> list[int]:
+    """Which layers get a rotation.
+
+    Args:
+        chosen: what the settings say.
+        layers: that are trained.
+        num_layers: of the backbone.
+
+    Raises:
+        InputError: for none at all.
+    """
+    found = sorted(layer for layer in layers if layer < num_layers or chosen.last != "none")
+    if not found:
+        raise InputError(
+            "rotation.last=none leaves the last layer as it is, and the plan trains no other: "
+            "say rotation.last=identity, or choose a plan with more layers"
+        )
+    return found
+
+
+def start_of(chosen: MakesRotation, layer: int, num_layers: int) -> Start:
+    """What a layer begins with, behind what its backbone may have brought."""
+    if layer < num_layers or chosen.last is None:
+        return chosen.start
+    return "identity" if chosen.last == "none" else chosen.last
 
 
 def axes(start: Start, vectors: Tensor, seed: int) -> Tensor:
@@ -187,11 +215,9 @@ def random_axes(width: int, seed: int) -> Tensor:
     return uniform
 
 
-def _begun(
-    starts: tuple[Start, Start | None], layers: Sequence[int], width: int, own: Rotation | None
-) -> Rotation:
+def _begun(starts: tuple[Start, Last], layers: Sequence[int], width: int, own: Rotation | None) -> Rotation:
     had = {} if own is None else {layer: own.matrix(layer) for layer in own.layers}
-    return Rotation(combined(had, layers, width), started=not {*starts} - {"identity", None})
+    return Rotation(combined(had, layers, width), started=not {*starts} - {"identity", "none", None})
 
 
 def _above_zero(lr: float) -> None:
@@ -200,8 +226,8 @@ def _above_zero(lr: float) -> None:
 
 
 def _check(start: str, sample: int, last: str | None) -> None:
-    for setting, value in (("start", start), ("last", last)):
-        if value not in STARTS and not (setting == "last" and value is None):
-            raise InputError(f"{setting} must be one of {', '.join(STARTS)}, got {value!r}")
+    for setting, value, known in (("start", start, STARTS), ("last", last, (*STARTS, "none", None))):
+        if value not in known:
+            raise InputError(f"{setting} must be one of {', '.join(filter(None, known))}, got {value!r}")
     if sample < 2:
         raise InputError(f"sample must be 2 or more, got {sample}")

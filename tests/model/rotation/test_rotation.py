@@ -236,7 +236,7 @@ def test_a_rotation_of_another_width_is_refused(encoder):
         (lambda: Householder(lr=0), "lr must be above 0, got 0"),
         (lambda: Householder(start="svd"), "start must be one of identity, pca, random, got 'svd'"),
         (lambda: Fixed(sample=1), "sample must be 2 or more, got 1"),
-        (lambda: Fixed(last="svd"), "last must be one of identity, pca, random, got 'svd'"),
+        (lambda: Fixed(last="svd"), "last must be one of identity, pca, random, none, got 'svd'"),
         (lambda: Linear(lr=0), "lr must be above 0, got 0"),
     ],
 )
