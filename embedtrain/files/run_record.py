@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from embedtrain.files.atomic import write_text
 from embedtrain.files.reading import read_yaml
 from embedtrain.types import InputError
 
+UNSET = {"pooling": "own", "logger": "files"}  # the option that leaves a group unset, where it is not `none`
 log = logging.getLogger(__name__)
 
 # Keys that may change between a run and its continuation without changing what is computed.
@@ -146,7 +147,8 @@ def require_same_settings(
     if found.given:
         raise InputError(
             f"{folder} holds an unfinished run with other settings ({'; '.join(found.given)}). Repeat its "
-            "settings to continue it, use another name=..., or overwrite=true to start anew"
+            f"settings{_unset(found.given)} to continue it, use another name=..., or overwrite=true to "
+            "start anew"
         )
     for text in found.unknown:
         log.warning("%s, a setting that only one of embedtrain %s and this version has", text, release)
@@ -193,6 +195,13 @@ def _is_unchecked(key: str) -> bool:
         return key.startswith(FREE)
     own = rest.partition(".")[2]
     return own.startswith(FREE) and own != "final_weights"
+
+
+def _unset(changed: Sequence[str]) -> str:
+    """The words that leave groups unset which a run had unset, maybe by the defaults of another version."""
+    groups = [text.partition(mark)[0] for text in changed if (mark := "._target_: was unset") in text]
+    words = " ".join(f"{group}={UNSET.get(group, 'none')}" for group in groups)
+    return f", {words}," if words else ""
 
 
 def _assignment(change: str) -> str:

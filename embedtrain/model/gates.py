@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.pooling import GatedMean, Mean
+from embedtrain.types import InputError
+
+GATES = "pooling.queries"  # in the weights of an encoder
 
 
 @dataclass(frozen=True)
@@ -16,15 +20,15 @@ class OwnGated:
         lr: learning rate of the gates, which never decay.
 
     Raises:
-        ValueError: for a rate that is not positive.
+        InputError: for a rate that is not positive and finite.
     """
 
     lr: float = 1e-3
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
+        if not 0 < self.lr < math.inf:
+            raise InputError(f"lr must be above 0, got {self.lr}")
 
     def apply(self, encoder: Encoder) -> None:
         """Give an encoder that pools by the mean gates; one that has gates learns them at this rate."""
@@ -49,9 +53,3 @@ def match_gates(base: Encoder, pooling: str) -> None:
     """
     if pooling == GatedMean.name and isinstance(base.pooling, Mean):
         open_gates(base)
-
-
-def drop_open_gates(encoder: Encoder) -> None:
-    """Make gates that nothing has trained the mean that they are."""
-    if isinstance(encoder.pooling, GatedMean) and not encoder.pooling.queries.any():
-        encoder.pooling = Mean()

@@ -15,6 +15,7 @@ from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.export import check_sub_model
 from embedtrain.model.gates import OwnGated
+from embedtrain.model.pooling import GatedMean
 from embedtrain.model.rotation.starts import MakesRotation, rotated_layers
 from embedtrain.objective.plan import Plan
 from embedtrain.settings.commands import TrainSettings
@@ -23,6 +24,7 @@ from embedtrain.settings.stages import stages_of
 from embedtrain.training.callbacks.stopping import StopRequest
 from embedtrain.training.frozen import restrict_pooling
 from embedtrain.training.loggers import continued, keep_lines
+from embedtrain.training.steps.masked.step import Masked
 from embedtrain.training.steps.protocol import MakesStep, Parts, Step
 from embedtrain.training.trainer import make_trainer as trainer_of
 from embedtrain.types import InputError, SubModel
@@ -30,7 +32,8 @@ from embedtrain.types import InputError, SubModel
 
 def make_encoder(settings: TrainSettings) -> Encoder:
     """The backbone with its pooling and rotations."""
-    encoder = pooled(settings.backbone, settings.pooling)
+    gates = any(stage.settings.step.resolve() is not Masked for stage in stages_of(settings))
+    encoder = pooled(settings.backbone, settings.pooling, gates=gates)
     if settings.rotation is not None:
         chosen: MakesRotation = settings.rotation.build()
         plans = [make_plan(stage.settings, encoder) for stage in stages_of(settings)]
@@ -40,15 +43,28 @@ def make_encoder(settings: TrainSettings) -> Encoder:
     return encoder
 
 
-def pooled(backbone: Component, pooling: Component | None) -> Encoder:
-    """A backbone with a pooling: what the settings make of its size, or the folder's own."""
+def pooled(backbone: Component, pooling: Component | None, *, gates: bool = True) -> Encoder:
+    """A backbone with a pooling: what the settings make of its size, or the folder's own.
+
+    Args:
+        backbone: what makes the encoder.
+        pooling: what makes its pooling; None for the folder's own.
+        gates: whether some step trains the gates that `pooling` may ask for.
+    """
     if pooling is None or pooling.resolve() is not OwnGated:
         encoder: Encoder = backbone.build(pooling=None if pooling is None else pooling.build)
         return encoder
     chosen: OwnGated = pooling.build()
     encoder = backbone.build(pooling=None)
-    chosen.apply(encoder)
+    if gates:
+        chosen.apply(encoder)
     return encoder
+
+
+def trains_gates(settings: TrainSettings, encoder: Encoder) -> bool:
+    """Whether an encoder has gates that nobody asked for by name."""
+    chosen = settings.pooling
+    return chosen is not None and chosen.resolve() is OwnGated and isinstance(encoder.pooling, GatedMean)
 
 
 def size_of(encoder: Encoder) -> dict[str, int]:

@@ -14,7 +14,6 @@ from embedtrain.files.owned import Place
 from embedtrain.files.run_folder import RunFolder
 from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.describe import identity_of
-from embedtrain.model.gates import drop_open_gates
 from embedtrain.ranks import wait
 from embedtrain.run import build as parts
 from embedtrain.run.measure import check_measurement
@@ -166,6 +165,8 @@ class Run:
         """Train one stage, or continue it."""
         stage, name = self.stage, self._stages[self._number].name
         sizes = " ".join(map(str, stage.plan.sub_models))
+        if not self._number and parts.trains_gates(self.settings, stage.encoder):
+            console.log("pooling: the mean of the tokens, with trained gates (without them: pooling=own)")
         console.log(f"training {name}{' ' * bool(name)}{stage.total_steps} steps, sub-models {sizes}")
         self.check_folder()
         anew = self.settings.overwrite  # another rank may yet be deleting
@@ -219,7 +220,6 @@ class Run:
             self._make_whole()
         if self.stage.settings.final_weights == "best":
             self._take_best()
-        drop_open_gates(self.encoder)
 
     def _take_best(self) -> None:
         best = self.stage.folder.checkpoints.best

@@ -3,10 +3,11 @@
 import json
 
 import pytest
-from small_runs import command, write_rows
+from small_runs import StopAfter, StopError, command, train, write_rows
 
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.pooling import Cls, GatedMean, Mean
+from embedtrain.types import InputError
 
 
 @pytest.fixture
@@ -42,3 +43,29 @@ def test_a_folder_that_pools_otherwise_keeps_that(trained, tiny_bert, tmp_path):
 def test_a_step_that_does_not_pool_leaves_the_mean(trained, tmp_path):
     rows = write_rows(tmp_path / "texts.jsonl", [{"text": f"a big red ball {n}"} for n in range(32)])
     assert isinstance(trained("step=masked", f"data.train={rows}").pooling, Mean)
+
+
+def test_weights_that_were_best_for_a_cut_of_a_step_that_does_not_pool(trained, small_data, tmp_path):
+    rows = write_rows(tmp_path / "texts.jsonl", [{"text": f"a big red ball {n}"} for n in range(32)])
+    words = "eval_during=sweep eval_during.tasks=[find] eval_during.every=1 eval_during.allow_test=true"
+    words += " eval_during.best_per_cut=true"
+    words += f" evaluation.data_root={small_data} step=masked data.train={rows} exports=[[2,16]]"
+    assert isinstance(trained(*words.split()).pooling, Mean)
+    assert isinstance(load_encoder(tmp_path / "a/cut_L2_D16").pooling, Mean)
+
+
+def test_a_run_without_gates_says_how_to_go_on(small_run, tmp_path):
+    words = [*small_run, f"output_root={tmp_path}", "name=a", "trainer.checkpoint_every_n_steps=1"]
+    with pytest.raises(StopError):
+        train([*words, "pooling=own"], StopAfter(2))
+    with pytest.raises(InputError, match=r"Repeat its settings, pooling=own, to continue it"):
+        train(words)
+    train([*words, "pooling=own"])
+
+
+def test_the_run_says_once_that_it_has_gates(trained, capsys):
+    trained()
+    said = "pooling: the mean of the tokens, with trained gates (without them: pooling=own)"
+    assert capsys.readouterr().err.count(said) == 1
+    trained("pooling=own", "name=b")
+    assert "trained gates" not in capsys.readouterr().err

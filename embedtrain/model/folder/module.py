@@ -83,6 +83,12 @@ def read_gate(folder: Path, pooling: FoundPooling) -> FoundPooling:
     weight, bias = state.get("linear.weight"), state.get("linear.bias")
     gates = dense["activation"] == "GLU" and not dense["residual"]
     query = from_glu(weight, bias) if gates and weight is not None and bias is not None else None
+    if query is None and gates and pooling.name == "mean":
+        raise InputError(
+            f"{folder} holds gates that another program has trained, each coordinate by itself, which "
+            "embedtrain does not read: freeze them there (model[1].requires_grad_(False)) and train again, "
+            "or begin with a model of pooling=own"
+        )
     if query is None or pooling.name != "mean":
         raise InputError(
             f"{folder} is a layer of each token; embedtrain reads one only as the gate of a gated mean. "

@@ -81,6 +81,8 @@ def read_modules(folder: Path, *, pooling_given: bool) -> Found:
     if not pooling_given:
         own = read_pooling(pooling.folder)
         return found._replace(pooling=_followed(own if gate is None else read_gate(gate.folder, own), steps))
+    if gate is not None:
+        LOG.warning("%s: the pooling that is given replaces its gates", folder)
     if steps:
         names = ", ".join(step.folder.name for step in steps)
         LOG.warning("%s: the pooling that is given replaces what follows it too: %s", folder, names)
@@ -155,7 +157,7 @@ def _followed(pooling: FoundPooling, modules: Sequence[_Module]) -> FoundPooling
     if not steps:
         return pooling
     settings: dict[str, Any] = {"pooling": pooling.name, "settings": pooling.settings, "steps": steps}
-    return FoundPooling("projected", settings, tuple(weights))
+    return FoundPooling("projected", settings, tuple(weights), pooling.query)
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def speed_of(lines: Sequence[Speed]) -> tuple[dict[int, float], dict[int, float]
 def _moved(weights: Weights | None) -> list[str]:
     if weights is None:
         return []
-    most = max(weights.blocks, key=lambda block: block.moved, default=None)
+    blocks = [block for block in weights.blocks if block.block != "pooling"] or weights.blocks
+    most = max(blocks, key=lambda block: block.moved, default=None)
     said = f"weights: {weights.moved:.0%} of the numbers changed"
     if most is not None and most.moved > 0:
         place = f"block {most.block}" if most.block.isdigit() else most.block

@@ -14,7 +14,7 @@ from embedtrain.model.encoder import Encoder
 from embedtrain.model.folder.contract import tensors_hash
 from embedtrain.model.folder.describe import plain_weights
 from embedtrain.model.folder.export import load_encoder
-from embedtrain.model.gates import match_gates
+from embedtrain.model.gates import GATES, match_gates
 from embedtrain.run.build import pooled
 from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import TARGET, Component
@@ -38,7 +38,13 @@ def base_facts(settings: TrainSettings, encoder: Encoder) -> dict[str, str]:
 
 def base_hash(encoder: Encoder) -> str:
     """A hash of all tensors, adapters merged."""
-    return tensors_hash(plain_weights(encoder))[:40]
+    return start_hash(plain_weights(encoder))
+
+
+def start_hash(weights: Mapping[str, Tensor]) -> str:
+    """A hash of what training begins with, the same with gates that are all open as without any."""
+    counted = {name: tensor for name, tensor in weights.items() if name != GATES or tensor.any()}
+    return tensors_hash(counted)[:40]
 
 
 def recorded_hash(record: Record) -> str | None:

@@ -12,11 +12,11 @@ from torch import Tensor
 from embedtrain.files.run_record import Record, read_record
 from embedtrain.merging.weights import check_alike
 from embedtrain.model.encoder import Encoder
-from embedtrain.model.folder.contract import HISTORY, Contract, tensors_hash
+from embedtrain.model.folder.contract import HISTORY, Contract
 from embedtrain.model.folder.describe import contract_of, plain_weights
 from embedtrain.model.folder.export import load_encoder
 from embedtrain.model.gates import match_gates
-from embedtrain.run.merging.base import check_base, recorded_base, recorded_hash
+from embedtrain.run.merging.base import check_base, recorded_base, recorded_hash, start_hash
 from embedtrain.run.models import model_folder, name_of, run_folder, source_of
 from embedtrain.types import InputError, SubModel
 
@@ -125,7 +125,7 @@ def _base(
 def _facts(first: Ingredient, given: str | None, start: Mapping[str, Tensor]) -> dict[str, str]:
     recorded = {} if first.record is None else first.record.base
     path = recorded.get("path", "") if given is None else source_of(given)
-    return {"path": path, "weights": tensors_hash(start)[:40]}
+    return {"path": path, "weights": start_hash(start)}
 
 
 def _recorded(

@@ -87,15 +87,35 @@ def test_any_other_layer_of_tokens_is_refused(encoder, tmp_path, change):
     else:
         config["use_residual"] = True
     (gate_of(folder) / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        InputError, match=r"1_Dense is a layer of each token; .* Point to the Hugging Face model"
-    ):
+    message = r"1_Dense is a layer of each token; .* Point to the Hugging Face model"
+    if change == "trained":
+        message = r"1_Dense holds gates that another program has trained.*model\[1\]\.requires_grad_"
+    with pytest.raises(InputError, match=message):
         load_encoder(folder)
 
 
-def test_another_pooling_replaces_the_gate_too(encoder, tmp_path, sentences, tiny_bert):
+def test_trained_further_by_another_program_behind_frozen_gates(encoder, tmp_path, sentences):
+    """A whole model, and a cut of which the last layer trains as well."""
+    for sub in (FULL, SubModel(3, 16)):
+        folder = save_encoder(encoder, tmp_path / f"{sub}", sub)
+        other = SentenceTransformer(str(folder), device="cpu")
+        other[1].requires_grad_(False)
+        trained = [value for value in other.parameters() if value.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=1e-3)
+        other(other.tokenize(sentences))["sentence_embedding"][:, 0].sum().backward()
+        optimizer.step()
+        other.save(str(tmp_path / f"{sub}_further"))
+        again = load_encoder(tmp_path / f"{sub}_further")
+        found = again.encode(sentences, (sub.layer,)).at(sub)
+        expected = torch.from_numpy(other.eval().encode(sentences))
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        assert not torch.allclose(found, encoder.encode(sentences, (sub.layer,)).at(sub), atol=1e-3)
+
+
+def test_another_pooling_replaces_the_gate_too(encoder, tmp_path, sentences, tiny_bert, caplog):
     folder = save_encoder(encoder, tmp_path / "model")
     again = load_encoder(folder, pooling="mean")
+    assert "the pooling that is given replaces its gates" in caplog.text
     plain = load_encoder(tiny_bert, pooling="mean").encode(sentences, (4,)).at(FULL)
     torch.testing.assert_close(again.encode(sentences, (4,)).at(FULL), plain, rtol=0, atol=1e-6)
 
