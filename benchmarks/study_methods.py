@@ -292,11 +292,11 @@ def methods(model: Model) -> Mapping[str, Method]:
     dims, depth = {"dims": model.dims}, model.sizes[-1].layer
     pairs = partial(FixedPairs, pairs=model.sizes)
     exits: Mapping[str, Any] = {  # embeddings learn 1.35^6 = 6 times as fast as the last block
-        "distill": NeighbourKL, "rotation": Linear(), "layer_decay": 1.35 ** (6 / depth)
+        "distill": NeighbourKL, "rotation": Linear(last="identity"), "layer_decay": 1.35 ** (6 / depth)
     }  # fmt: skip
     tokens: Mapping[str, Any] = {"pooling": GatedMean, "dropout": 0.0}
     rates = ((5e-5, 1e-4), (1e-4, 2e-4))
-    best = partial(ours, plan=pairs, **exits, **tokens)
+    every = partial(ours, plan=pairs, **exits, **tokens)  # what `without` and `with` leave out or change
     return {
         "untouched": Method(untouched, rates=(0.0,), seeded=False),
         "rotated": Method(rotated, rates=(0.0,)),
@@ -310,15 +310,15 @@ def methods(model: Model) -> Mapping[str, Method]:
         "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
         "exits": Method(partial(ours, plan=pairs, **exits), *rates),
-        "ours": Method(best, *rates),
+        "ours": Method(partial(every, rotation=Linear()), *rates),
         "defaults": Method(partial(ours, plan=pairs, pooling=GatedMean), (2e-5, 1e-4)),
         "defaults_own": Method(partial(ours, plan=pairs), (2e-5, 1e-4)),
-        "without_gates": Method(partial(best, pooling=None), (5e-5,), tested=False),
-        "without_distill": Method(partial(best, distill=None), *rates, tested=False),
-        "without_rotation": Method(partial(best, rotation=None), (5e-5,), tested=False),
-        "without_layer_decay": Method(partial(best, layer_decay=1.0), (5e-5,), tested=False),
-        "with_last_matrix": Method(partial(best, rotation=Linear(last="identity")), *rates, tested=False),
-        "with_dropout": Method(partial(best, dropout=None), (5e-5,), tested=False),
+        "without_gates": Method(partial(every, pooling=None), (5e-5,), tested=False),
+        "without_distill": Method(partial(every, distill=None), *rates, tested=False),
+        "without_rotation": Method(partial(every, rotation=None), (5e-5,), tested=False),
+        "without_layer_decay": Method(partial(every, layer_decay=1.0), (5e-5,), tested=False),
+        "with_last_matrix": Method(every, *rates),
+        "with_dropout": Method(partial(every, dropout=None), (5e-5,), tested=False),
         "peer": Method(partial(peer, every=True)),
         "peer_default": Method(partial(peer, every=False)),
     }

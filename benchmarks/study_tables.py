@@ -25,7 +25,8 @@ WORDS = {
     "separate_gated": "the same with gated mean, no dropout",
     "mrl": "MRL (last layer), cut", "two_dmse": "2DMSE", "pairs": "Starbucks pairs", "grid": "grid",
     "defaults_own": "six pairs, plain mean", "defaults": "six pairs, gates: the defaults",
-    "exits": "ours, plain mean, dropout 0.1", "ours": "**ours**",
+    "exits": "ours, plain mean, last matrix, dropout 0.1", "with_last_matrix": "ours with a last matrix",
+    "ours": "**ours**",
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
