@@ -183,6 +183,7 @@ def test_reflections_have_a_rate_of_their_own_and_never_decay(words, own, rate):
 @pytest.mark.parametrize(("own", "rate"), [("", 1e-3), ("pooling.lr=0.5", 0.5)])
 def test_queries_of_a_pooling_have_a_rate_of_their_own_and_never_decay(words, own, rate):
     words = [*without(words, "pooling"), "pooling=gated_mean", "optim.layer_decay=2", "rotation=linear"]
+    words += ["rotation.last=identity"]
     found = rates_of([*words, *own.split()])
     assert found["encoder.pooling.queries"] == (rate, 0.0)
     assert found["encoder.rotation.base"] == (1e-3, 0.0)
