@@ -3,7 +3,9 @@
 import pytest
 
 from embedtrain.files.measured.metrics import Logged
+from embedtrain.files.measured.weights import Moved, Weights
 from embedtrain.reporting.verdict.facts import Facts, next_name
+from embedtrain.reporting.verdict.judge import judged
 from embedtrain.reporting.verdict.learning import learning_rate, temperature
 
 WORDS = [
@@ -60,6 +62,12 @@ def test_a_loss_that_rises_as_its_problem_grows_says_nothing_of_the_rate(more, f
     rising = [Logged(n, {"train/loss": float(n + 1)}) for n in range(8)]
     finding = learning_rate(Facts("a", 1, metrics=rising, settings={"optim": {"lr": 1e-4}} | more))
     assert (None if finding is None else finding.name) == found
+
+
+def test_the_block_that_moved_most_is_no_pooling_that_began_near_zero():
+    groups = (Moved("2", 9, 0.01, 0.1, 1.0), Moved("pooling", 9, 0.9995, 0.1, 1.0))
+    weights = Weights("a", 1, groups, (), 0)
+    assert "block 2 most (by 1.00% of its size)" in judged(Facts("a", 1, weights=weights)).lines[0]
 
 
 def test_a_curve_is_the_first_and_last_quarter():

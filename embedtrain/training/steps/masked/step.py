@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from embedtrain.model.encoder import Encoder
 from embedtrain.training.steps.protocol import Parts
@@ -48,7 +48,7 @@ class MaskedTokens:
     """A `Method` that hides tokens and predicts them from the states of the backbone.
 
     Args:
-        encoder: what is trained, with its tokenizer; its pooling plays no part, and is not trained.
+        encoder: what is trained, with its tokenizer; its pooling plays no part.
         seed: of the hidden tokens, and of a new head.
         share: of the tokens of a text that are hidden.
 
@@ -62,9 +62,6 @@ class MaskedTokens:
         process = texts_of(encoder, "masked")
         self.collate = MaskedCollate(process, seed=seed, share=share, step="masked", choose=single_tokens)
         self.module = head_of(encoder, seed)
-        for unused in (encoder.pooling, encoder.rotation):
-            if isinstance(unused, nn.Module):
-                unused.requires_grad_(False)  # DDP would wait for its gradient
         self.widest, self.dim = encoder.backbone.hidden_size, encoder.width
 
     def losses(
