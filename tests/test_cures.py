@@ -8,29 +8,18 @@ from collections import defaultdict
 import pytest
 import yaml
 from messages import ROOT, texts
+from needed import NEEDED
 
 from embedtrain.cli.commands import COMMANDS
 from embedtrain.cli.launch import settings_from
-from embedtrain.cli.line.mistyped import hint_of
 from embedtrain.settings.commands import DataSettings, EvaluationSettings, TrainerSettings
+from embedtrain.settings.hints import hint_of
 from embedtrain.settings.names import ELSEWHERE, OLD_NAMES
 from embedtrain.settings.places import config_dir
 from embedtrain.settings.signatures import names_in_source
 from embedtrain.types import InputError
 
 WORD = re.compile(r"(?<![\w./$'\"-])([a-z_]+(?:\.[a-z_]+)*)=([^\s,;)'`]*)")
-NEEDED = {  # words without which a command is refused
-    "train": ["name=x", "data.train=y"],
-    "doctor": ["name=x", "data.train=y"],
-    "evaluate": ["tasks=[x]"],
-    "compare": ["runs=[x]"],
-    "report": ["runs=[x]"],
-    "export": ["model=m", "out=o"],
-    "merge": ["runs=[x,y]"],
-    "pairs": ["source=s", "out=o.jsonl"],
-    "rotate": ["model=m", "source=rows.jsonl", "out=o"],
-    "mine": ["source=s", "out=o.jsonl", "teacher=minilm", "selection=naive"],
-}
 TAKEN_BEFORE = {
     "recipe",
     "show",

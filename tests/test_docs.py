@@ -22,10 +22,8 @@ from embedtrain.settings.commands import (
     TrainSettings,
 )
 from embedtrain.settings.component import GIVEN_BY_THE_RUN
-from embedtrain.settings.merge import MergeSettings
-from embedtrain.settings.pairs import PairsSettings
 from embedtrain.settings.places import config_dir
-from embedtrain.settings.rotate import RotateSettings
+from embedtrain.settings.tools import MergeSettings, PairsSettings, RotateSettings
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "configuration.md").read_text("utf-8")

@@ -16,11 +16,9 @@ from embedtrain.settings.commands import (
     ReportSettings,
     TrainSettings,
 )
-from embedtrain.settings.merge import MergeSettings
 from embedtrain.settings.options import settings_from
-from embedtrain.settings.pairs import PairsSettings
-from embedtrain.settings.rotate import RotateSettings
 from embedtrain.settings.signatures import plain
+from embedtrain.settings.tools import MergeSettings, PairsSettings, RotateSettings
 from embedtrain.types import InputError
 
 

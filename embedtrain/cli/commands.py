@@ -14,10 +14,8 @@ from embedtrain.settings.commands import (
     ReportSettings,
     TrainSettings,
 )
-from embedtrain.settings.merge import MergeSettings
-from embedtrain.settings.pairs import PairsSettings
 from embedtrain.settings.places import config_dir, recipe_names
-from embedtrain.settings.rotate import RotateSettings
+from embedtrain.settings.tools import MergeSettings, PairsSettings, RotateSettings
 
 CLOSING = "Set anything as key=value; show=true prints every setting with its value and runs nothing."
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from embedtrain.cli.start import start
 
 if TYPE_CHECKING:
-    from embedtrain.settings.merge import MergeSettings
+    from embedtrain.settings.tools import MergeSettings
 
 
 def main() -> None:

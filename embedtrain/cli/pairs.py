@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from embedtrain.cli.start import start
 
 if TYPE_CHECKING:
-    from embedtrain.settings.pairs import PairsSettings
+    from embedtrain.settings.tools import PairsSettings
 
 
 def main() -> None:

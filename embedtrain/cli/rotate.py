@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from embedtrain.cli.start import start
 
 if TYPE_CHECKING:
-    from embedtrain.settings.rotate import RotateSettings
+    from embedtrain.settings.tools import RotateSettings
 
 
 def main() -> None:

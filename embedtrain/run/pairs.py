@@ -28,7 +28,7 @@ from embedtrain.mining.pipeline import TextVectors
 from embedtrain.mining.teacher import Teacher, load_teacher
 from embedtrain.run.models import model_folder
 from embedtrain.settings.compose import effective
-from embedtrain.settings.pairs import PairsSettings
+from embedtrain.settings.tools import PairsSettings
 from embedtrain.types import InputError
 from embedtrain.vectors.store import VectorStore
 

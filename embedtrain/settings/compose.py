@@ -8,13 +8,14 @@ import os
 import types
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from embedtrain.settings.component import Component, plain_value
 from embedtrain.settings.environment import PLACES, REFUSED, guard_environment
+from embedtrain.settings.hints import mistyped, without_none
 from embedtrain.settings.names import nearest
 from embedtrain.settings.places import is_too_long, package_path
 from embedtrain.types import InputError
@@ -61,7 +62,7 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
     Raises:
         InputError: as `settings_of`, and for an unknown key or a value of another type.
     """
-    _require_lists(kind, node)
+    _require_shapes(kind, node)
     try:
         return settings_of(kind, cast(DictConfig, OmegaConf.merge(schema(kind), dict(node))))
     except (OmegaConfBaseException, OverflowError) as error:
@@ -73,19 +74,27 @@ def from_node(kind: type[Settings], node: Mapping[str, Any]) -> Settings:
             raise InputError(
                 f"unknown setting '{place}'{nearest(last, known, place)} There are: {listed}"
             ) from error
-        raise InputError((f"{place}: " if place else "") + str(error).splitlines()[0]) from error
+        said = mistyped(error, kind) if isinstance(error, OmegaConfBaseException) else None
+        raise InputError(said or (f"{place}: " if place else "") + str(error).splitlines()[0]) from error
 
 
-def _require_lists(kind: type, node: Mapping[str, Any], where: str = "") -> None:
-    """Raise InputError for one value where a list is wanted, which OmegaConf says in words of its own."""
+def _require_shapes(kind: type, node: Mapping[str, Any], where: str = "") -> None:
+    """Raise InputError for one value where a list or a mapping is wanted: OmegaConf names no place."""
     for key, hint in get_type_hints(kind).items():
         inner, optional = without_none(hint)
         value = node.get(key, [])
         known = list | tuple | types.NoneType if optional else list | tuple
         if get_origin(inner) is list and not isinstance(value, known):
             raise InputError(f"{where}{key} must be a list, e.g. [{value}], got {value!r}")
-        if isinstance(inner, type) and dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
-            _require_lists(inner, value, f"{where}{key}.")
+        if isinstance(inner, type) and _holds_settings(inner) and key in node:
+            if not isinstance(value, Mapping):
+                names = ", ".join(item.name for item in dataclasses.fields(inner))
+                raise InputError(f"{where}{key} must be a mapping of settings ({names}), got {value!r}")
+            _require_shapes(inner, value, f"{where}{key}.")
+
+
+def _holds_settings(kind: type) -> bool:
+    return dataclasses.is_dataclass(kind) and kind is not Component
 
 
 def _keys_below(kind: type, parents: Sequence[str]) -> list[str]:
@@ -112,14 +121,6 @@ def given(settings: Any) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of s
         elif value != defaults[key]:
             chosen[key] = plain_value(value)
     return chosen
-
-
-def without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
-    """A type without its `| None`, and whether it had one."""
-    if get_origin(hint) not in (Union, types.UnionType):
-        return hint, False
-    rest = [part for part in get_args(hint) if part is not type(None)]
-    return (rest[0] if len(rest) == 1 else hint), type(None) in get_args(hint)
 
 
 @cache

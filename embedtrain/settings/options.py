@@ -12,7 +12,8 @@ import yaml
 
 from embedtrain.files.reading import read_yaml
 from embedtrain.settings.component import TARGET, Component
-from embedtrain.settings.compose import effective, from_node, without_none
+from embedtrain.settings.compose import effective, from_node
+from embedtrain.settings.hints import without_none
 from embedtrain.settings.names import nearest
 from embedtrain.settings.places import config_dir, recipe_names
 from embedtrain.settings.trusted import check_trusted, said_by_keywords
@@ -130,16 +131,33 @@ def _chosen(key: str, value: Any, default: Any, group: bool) -> Any:  # noqa: AN
         return (
             merged(default, value) if isinstance(value, Mapping) and isinstance(default, Mapping) else value
         )
+    return chosen_option(key, value, default)
+
+
+def chosen_option(key: str, value: Any, before: Any, where: str = "") -> dict[str, Any]:  # noqa: ANN401
+    """What a group is: an option by its name, settings over those before, a class with its own; None is none.
+
+    Args:
+        key: the group.
+        value: what is said of it.
+        before: what it is where nothing is said.
+        where: what an error calls it; `key` by default.
+
+    Raises:
+        InputError: for an option that there is not, or a value of another kind.
+    """
     if value is None:
         return {}
     if isinstance(value, str):
-        return option(key, value)
+        return option(key, value, where)
     if not isinstance(value, Mapping):
-        raise InputError(f"{key} takes the name of an option or a mapping of settings, got {value!r}")
+        raise InputError(
+            f"{where or key} takes the name of an option or a mapping of settings, got {value!r}"
+        )
     changes = {name: item for name, item in value.items() if name != OPTION}
     if TARGET in changes:
         return changes
-    start = option(key, str(value[OPTION])) if OPTION in value else default or {}
+    start = option(key, str(value[OPTION]), where) if OPTION in value else before or {}
     return merged(start, changes)
 
 

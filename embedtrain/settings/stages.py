@@ -16,7 +16,7 @@ from embedtrain.settings.commands import TrainSettings
 from embedtrain.settings.component import TARGET
 from embedtrain.settings.compose import from_node, given
 from embedtrain.settings.names import nearest
-from embedtrain.settings.options import OPTION, is_group, merged, option, settings_from
+from embedtrain.settings.options import chosen_option, is_group, merged, option, settings_from
 from embedtrain.types import InputError
 
 # What a stage may have for itself; all else is the run's.
@@ -110,16 +110,10 @@ def _changed(key: str, before: Any, value: Any, where: str) -> Any:  # noqa: ANN
         raise InputError(
             f"{where}: a stage has no {key!r} of its own{nearest(key, STAGED)} It has: {', '.join(STAGED)}"
         )
-    if isinstance(value, str) and is_group(key):
-        return option(key, value, where)
-    if not isinstance(value, Mapping):
-        return value
-    fixed = [name for name in OF_THE_RUN if key == "trainer" and name in value]
-    if fixed:
-        raise InputError(f"{where}.{fixed[0]} is the same for all stages: set trainer.{fixed[0]}")
-    if OPTION in value and is_group(key):
-        changes = {name: item for name, item in value.items() if name != OPTION}
-        return merged(option(key, str(value[OPTION]), where), changes)
-    if TARGET in value or not isinstance(before, Mapping):
-        return dict(value)
-    return merged(before, value)
+    if key == "trainer" and isinstance(value, Mapping):
+        for name in OF_THE_RUN:
+            if name in value:
+                raise InputError(f"{where}.{name} is the same for all stages: set trainer.{name}")
+    if is_group(key):
+        return chosen_option(key, value, before, where)
+    return merged(before, value) if isinstance(value, Mapping) and isinstance(before, Mapping) else value

@@ -17,8 +17,8 @@ from embedtrain.settings.commands import (
     TrainerSettings,
 )
 from embedtrain.settings.component import Component
-from embedtrain.settings.compose import without_none
-from embedtrain.settings.rotate import RotateSettings
+from embedtrain.settings.hints import without_none
+from embedtrain.settings.tools import RotateSettings
 from embedtrain.types import InputError
 
 NEEDED = {

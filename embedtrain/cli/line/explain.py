@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
-from omegaconf import ValidationError
+from omegaconf.errors import ConfigTypeError, ValidationError
 
-from embedtrain.cli.line.mistyped import mistyped
 from embedtrain.cli.line.quoting import as_typed
 from embedtrain.settings.component import Component
-from embedtrain.settings.compose import without_none
+from embedtrain.settings.hints import mistyped, without_none
 from embedtrain.settings.names import nearest
 from embedtrain.settings.options import is_group
 
@@ -29,8 +28,9 @@ def explained(
         options: names of the options of a group, own ones of `--config-dir` among them.
     """
     text = str(error.__cause__ or error)
-    if isinstance(error.__cause__, ValidationError):
-        answer = mistyped(error.__cause__, settings, words)
+    cause = error.__cause__ or error
+    if isinstance(cause, ValidationError | ConfigTypeError):
+        answer = mistyped(cause, settings, words)
         if answer is not None:
             return answer
     if match := re.search(r"Ambiguous value for argument '(.+)'", text):

@@ -14,8 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from embedtrain.cli.line.mistyped import hint_of
-from embedtrain.settings.compose import without_none
+from embedtrain.settings.hints import hint_of, without_none
 from embedtrain.types import InputError
 
 

@@ -33,7 +33,7 @@ from embedtrain.run.results.artefacts import index_of, show_leaderboard
 from embedtrain.run.results.story import story_of
 from embedtrain.run.results.verdict import changes_of, judge_facts
 from embedtrain.settings.compose import effective, given
-from embedtrain.settings.merge import MergeSettings
+from embedtrain.settings.tools import MergeSettings
 from embedtrain.types import InputError, SubModel
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from embedtrain.data.stores.fingerprint import fingerprint
 from embedtrain.model.encoder import Encoder
 from embedtrain.objective.losses.scored import CoSENT
 from embedtrain.objective.matryoshka import Objective
-from embedtrain.settings.merge import MergeSettings
+from embedtrain.settings.tools import MergeSettings
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.training.steps.contrastive.drawn import drawn_rows, pair_batches
 from embedtrain.types import Batch, Embeddings, InputError, SubModel, Weighted, distinct_layers

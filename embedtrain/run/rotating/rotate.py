@@ -36,7 +36,7 @@ from embedtrain.run.rotating.candidates import (
     scores_of,
     trained,
 )
-from embedtrain.settings.rotate import RotateSettings
+from embedtrain.settings.tools import RotateSettings
 from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.training.steps.contrastive.drawn import drawn_rows, pair_batches
 from embedtrain.types import InputError, SubModel

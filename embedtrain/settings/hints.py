@@ -1,39 +1,51 @@
-"""A value of another type than its key has: what came, and what is expected, with an example."""
+"""The types of settings in words, with an example; what to say of a value of another type."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import types
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, get_origin, get_type_hints
-
-from omegaconf import ValidationError
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from embedtrain.settings.component import Component
-from embedtrain.settings.compose import without_none
 
 ONE = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 MANY = {int: "whole numbers", float: "numbers", bool: "true or false", str: "texts", list: "lists"}
 EXAMPLES = {int: "2", float: "0.5", bool: "true", str: "name"}
 
 
-def mistyped(error: ValidationError, schema: type, words: Sequence[str]) -> str | None:
+def without_none(hint: Any) -> tuple[Any, bool]:  # noqa: ANN401
+    """A type without its `| None`, and whether it had one."""
+    if get_origin(hint) not in (Union, types.UnionType):
+        return hint, False
+    rest = [part for part in get_args(hint) if part is not type(None)]
+    return (rest[0] if len(rest) == 1 else hint), type(None) in get_args(hint)
+
+
+def mistyped(error: Exception, schema: type, words: Sequence[str] = ()) -> str | None:
     """The sentence for a value that does not fit its key, None where the key is none of the schema's.
 
     Args:
-        error: of OmegaConf.
+        error: of OmegaConf, whose text or `full_key` names the key.
         schema: the dataclass of all keys.
         words: what stood on the command line, KEY=VALUE each.
     """
-    found = re.match(r"[\w.]+", str(error.full_key or ""))
+    lines = str(error).splitlines()
+    told = next((line.partition("full_key: ")[2] for line in lines if "full_key: " in line), "")
+    place = str(getattr(error, "full_key", "") or told)
+    found = re.match(r"[\w.]+", place)
     hint = None if found is None else hint_of(schema, found[0].split("."))
     if found is None or hint is None:
         return None
     key = found[0]
-    word = next((word for word in reversed(words) if word.lstrip("+").partition("=")[0] == key), key)
-    entry = re.match(r"Value '(.*?)' ", str(error))
-    culprit = f"{entry[1]!r} does not fit: " if entry and "[" in str(error.full_key) else ""
-    return f"{word}: {culprit}{key} must be {described(hint)}, e.g. {key}={_example(hint)}"
+    came = re.match(r"Value '(.*?)' ", lines[0])
+    wanted, example = f"{key} must be {described(hint)}, e.g.", _example(hint)
+    word = next((word for word in reversed(words) if word.lstrip("+").partition("=")[0] == key), None)
+    if word is None:
+        return f"{wanted} {example}" + (f", got {came[1]!r}" if came else "")
+    culprit = f"{came[1]!r} does not fit: " if came and "[" in place else ""
+    return f"{word}: {culprit}{wanted} {key}={example}"
 
 
 def described(hint: Any) -> str:  # noqa: ANN401
