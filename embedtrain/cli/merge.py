@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from embedtrain.cli.start import start
@@ -29,6 +30,7 @@ def run(settings: MergeSettings) -> None:
     if merged.score is not None:
         Console().print(merged_table(merged))
     print(terminal(f"merged: {folder}   made of: {folder / 'merge.json'}"))
+    print(terminal(f"next: look at every cut   embedtrain-report {shlex.quote(str(folder))}"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def read_documents(
 
 def _of(path: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]) -> Iterator[Document]:
     if path.is_file():
-        yield from _rows(path, bad, columns) if path.name.endswith(SUFFIXES) else [_file(path, path.parent)]
+        yield from _file(path, path.parent, bad, columns)
         return
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
     known = [file for file in files if file.name.endswith((*SUFFIXES, *TEXTS))]
@@ -68,11 +69,17 @@ def _of(path: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]) -> I
             f"{path}: holds no file that ends in {', '.join(('.txt', '.md', '.html', *SUFFIXES))}"
         )
     for file in known:
-        yield from _rows(file, bad, columns) if file.name.endswith(SUFFIXES) else [_file(file, path)]
+        yield from _file(file, path, bad, columns)
 
 
-def _rows(path: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]) -> Iterator[Document]:
+def _file(
+    path: Path, root: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]
+) -> Iterator[Document]:
+    """The documents of a file: its rows, or itself."""
     policy = bad()
+    if not path.name.endswith(SUFFIXES):
+        yield from usable(document_rows(path, max_bytes=LARGEST), partial(_document, path, root), policy.add)
+        return
 
     def document(where: str, row: dict[str, Any]) -> Document:
         named = {**row, **{ours: row[name] for ours, name in columns.items() if name in row}}
@@ -84,9 +91,9 @@ def _rows(path: Path, bad: Callable[[], BadRows], columns: Mapping[str, str]) ->
     yield from usable(raw_rows(path, max_line=policy.max_line), document, policy.add)
 
 
-def _file(path: Path, root: Path) -> Document:
+def _document(path: Path, root: Path, _: str, row: dict[str, Any]) -> Document:
     """A file as a document: its title is that of the page, its first heading, or its name."""
-    text, title, name = _text(path), "", without_packing(path.relative_to(root).as_posix())
+    text, title, name = str(row["text"]), "", without_packing(path.relative_to(root).as_posix())
     if path.name.lower().endswith((".html", ".htm")):
         page = _Page()
         page.feed(text)

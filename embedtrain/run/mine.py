@@ -27,6 +27,7 @@ from embedtrain.mining.selection import Selection
 from embedtrain.mining.statistics import readable
 from embedtrain.mining.teacher import Teacher
 from embedtrain.run.models import model_folder
+from embedtrain.run.results.next_line import training_line
 from embedtrain.settings.commands import MineSettings
 from embedtrain.settings.compose import effective
 from embedtrain.types import InputError
@@ -179,7 +180,9 @@ class MiningRun:
         write_rows(out, rows)
         lines = [*readable(summary), f"rows: {out}   statistics: {beside}"]
         left_out = self.reading.left_out
-        return [*lines, *([f"bad rows: {left_out}, in {bad_rows_folder(out)}"] if left_out else [])]
+        if left_out:
+            lines.append(f"bad rows: {left_out}, in {bad_rows_folder(out)}")
+        return [*lines, training_line(out)]
 
     def say(self, text: str) -> None:
         """A line, from one rank."""

@@ -27,6 +27,7 @@ from embedtrain.making.reading import read_documents
 from embedtrain.mining.pipeline import TextVectors
 from embedtrain.mining.teacher import Teacher, load_teacher
 from embedtrain.run.models import model_folder
+from embedtrain.run.results.next_line import training_line
 from embedtrain.settings.compose import effective
 from embedtrain.settings.tools import PairsSettings
 from embedtrain.types import InputError
@@ -118,9 +119,9 @@ def _made(settings: PairsSettings, sources: Sequence[str], out: Path) -> MadePai
     write_rows(out, rows)
     owned.remove_file(_kept_file(out), out.parent)
     lines = [*_readable(summary), f"rows: {out}   statistics: {beside}"]
-    return MadePairs(
-        out, beside, [*lines, *([f"bad rows: {left_out}, in {bad_rows_folder(out)}"] if left_out else [])]
-    )
+    if left_out:
+        lines.append(f"bad rows: {left_out}, in {bad_rows_folder(out)}")
+    return MadePairs(out, beside, [*lines, training_line(out)])
 
 
 def _sources(data: Any) -> list[str]:  # noqa: ANN401 - whatever a setting holds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,9 +124,10 @@ def _next(run: Run, ship: Cut | None) -> str:
     """The command to type next: the export of the cut to ship; the report, where that is the whole model."""
     smaller = run.sub_models[:-1] or run.sub_models
     sub = smaller[len(smaller) // 2] if ship is None else SubModel(ship.layer, ship.dim)
+    folder = shlex.quote(str(run.folder.path))
     if ship is not None and sub == SubModel(run.encoder.num_layers, run.encoder.width):
-        return f"next: ship it whole, or look at every cut   embedtrain-report {run.folder.path}"
-    export = f"embedtrain-export model={run.folder.path} layer={sub.layer} dim={sub.dim}"
+        return f"next: ship it whole, or look at every cut   embedtrain-report {folder}"
+    export = f"embedtrain-export model={folder} layer={sub.layer} dim={sub.dim}"
     what = "cut it to any size" if ship is None else "export the cut to ship"
     return f"next: {what}   {export} out={run.settings.name}-{sub}"
 

@@ -200,7 +200,9 @@ def test_bad_rows_are_left_out_and_reported(documents, tmp_path, error_of, capsy
     command("pairs", *words_of(documents, tmp_path, "on_bad_row=quarantine"))
     assert json.loads((tmp_path / "pairs.statistics.json").read_text("utf-8"))["bad_rows"] == 2
     assert (tmp_path / "pairs.bad_rows").is_dir()
-    assert "bad rows: 2" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "bad rows: 2" in shown
+    assert f"embedtrain-train name=pairs data.train={tmp_path}/pairs.jsonl" in shown.replace("\n", "")
 
 
 def test_in_python_the_statistics_come_back(documents, tmp_path):

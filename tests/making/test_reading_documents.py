@@ -32,6 +32,22 @@ def test_files_of_every_kind_are_documents(tmp_path):
     assert found["7"][:2] == ("X. Y.", "T")
 
 
+def test_a_file_that_cannot_be_read_is_left_out_where_bad_rows_are(tmp_path):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/good.txt").write_text("A text.", "utf-8")
+    (tmp_path / "docs/latin.txt").write_bytes("caf\xe9".encode("latin-1"))
+    (tmp_path / "docs/cut.txt.gz").write_bytes(gzip.compress(b"a text" * 99)[:20])
+    with pytest.raises(InputError, match=r"cut\.txt\.gz"):
+        read_documents([str(tmp_path / "docs")], BadRows)
+
+    def skipping():
+        return BadRows("skip", tmp_path / "bad_rows")
+
+    found = read_documents([str(tmp_path / "docs")], skipping)
+    assert [document.name for document in found] == ["good.txt"]
+    assert skipping().summary().rows == 2
+
+
 def test_two_texts_are_aligned_line_by_line(tmp_path):
     one, other = tmp_path / "a.en", tmp_path / "a.de"
     one.write_text("a cat\n\na dog\nonly here\n", "utf-8")
