@@ -118,9 +118,9 @@ def test_rows_are_mined(keys, tmp_path):
     [
         ({"optimizer": "adamw"}, "unknown setting 'optimizer'; here it is 'optim'"),
         ({"loss": "infonc"}, "did you mean 'infonce'"),
-        ({"plan": {"pears": []}}, "has no setting 'pears'; did you mean 'pairs'"),
+        ({"plan": {"pears": []}}, "has no setting 'pears'; did you mean 'plan.pairs'"),
         ({"trainer": {"devices": 2}}, "use the command embedtrain-train"),
-        ({"data": {"trian": "rows.jsonl"}}, "unknown setting 'data.trian'; did you mean 'train'"),
+        ({"data": {"trian": "rows.jsonl"}}, "unknown setting 'data.trian'; did you mean 'data.train'"),
         ({"data": __file__}, "data.train="),
         ({"loss": "CoSENTLoss"}, "here it is 'loss=cosent'"),
         ({"recipe": "quickstart"}, "did you mean 'quickstart_minilm'"),

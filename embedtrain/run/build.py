@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 
+from embedtrain.data.entries import entries_of
 from embedtrain.data.module import DataModule
 from embedtrain.files.checkpoint_folder import StageFolder
 from embedtrain.files.run_folder import RunFolder
@@ -97,6 +99,7 @@ def make_step(settings: TrainSettings, encoder: Encoder) -> Step:
 def make_data(settings: TrainSettings, step: Step, run: RunFolder, folder: StageFolder) -> DataModule:
     """The rows, not yet read."""
     try:
+        _require_root(settings)
         return DataModule(
             settings.data,
             max_epochs=settings.trainer.max_epochs,
@@ -109,6 +112,18 @@ def make_data(settings: TrainSettings, step: Step, run: RunFolder, folder: Stage
         )
     except InputError as error:
         raise InputError(f"data: {error}") from error
+
+
+def _require_root(settings: TrainSettings) -> None:
+    """Raise InputError where rows lie below a data root that is not there: a recipe says both by one name."""
+    root = settings.evaluation.data_root
+    if root is None or Path(root).exists():
+        return
+    sources = [str(entry.read["source"]) for entry in entries_of(settings.data.train)]
+    if below := [source for source in sources if Path(source).is_relative_to(root)]:
+        made = f"`python -m embedtrain.data.dictionary {root}` makes it"
+        cure = made if Path(root).name == "dictionary" else "evaluation.data_root=DIR names yours"
+        raise InputError(f"{below[0]}: there is no folder {root}, which evaluation.data_root names: {cure}")
 
 
 def make_logger(settings: TrainSettings, folder: StageFolder) -> Logger | None:

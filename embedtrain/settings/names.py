@@ -70,6 +70,7 @@ ELSEWHERE = {  # names of sentence-transformers, transformers and Lightning -> w
     "multi_dataset_batch_sampler": "data.sampling",
     "train_dataset": "data.train",
     "eval_dataset": "data.validation",
+    "data_root": "evaluation.data_root",
     "model_name_or_path": "backbone.path",
     "max_seq_length": "backbone.max_length",
     "pooling_mode": "pooling",
@@ -109,5 +110,8 @@ def nearest(word: str, known: Sequence[str], path: str | None = None) -> str:
         cure = ELSEWHERE.get(name)
         if cure is not None and ({".", "="} & set(path or "") or re.split("[.= ,]", cure)[0] in known):
             return f"; here it is '{cure}'."
+    if (last := (path or "").rpartition(".")[2]) != word and last in known:
+        return f"; here it is '{last}'."
     close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean '{close[0]}'?" if close else "."
+    parents = path.removesuffix(word) if path and path.endswith(f".{word}") else ""  # as it is typed
+    return f"; did you mean '{parents}{close[0]}'?" if close else "."

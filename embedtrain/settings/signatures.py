@@ -122,13 +122,17 @@ def _misfit(hint: object, value: object) -> str | None:
     if len(plain) == 1 and lists and isinstance(value, list | tuple):
         entry = get_args(plain[0])
         each = (_misfit(entry[0], one) for one in value) if len({*entry} - {...}) == 1 else ()
-        return next((f"a list, each {said}" for said in each if said), None)
+        return next((f"a list of {_many(said)}" for said in each if said), None)
     if plain == [bool]:
         return None if isinstance(value, int) else "true or false"
     numbers = [kind for kind in plain if kind in NUMBERS]
     if len(numbers) == len(plain) and isinstance(value, bool | list | tuple):
         return "a number"
     return "a number" if numbers and isinstance(value, str) and not any(map(_takes_words, plain)) else None
+
+
+def _many(said: str) -> str:
+    return said.replace("a list", "lists", 1).replace("a number", "numbers")
 
 
 def _takes_words(kind: object) -> bool:

@@ -13,7 +13,7 @@ import yaml
 
 from embedtrain.cli import start
 from embedtrain.cli.commands import COMMANDS, help_of, overview
-from embedtrain.settings import commands, merge, pairs, rotate
+from embedtrain.settings import commands, tools
 from embedtrain.settings.places import config_dir
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +37,10 @@ print(sorted(set(sys.modules) & {slow}))
         ("train --help", "recipe=quickstart_minilm"),
         ("trian", "did you mean 'train'?"),
         ("train contrast=gist", "it is now 'loss'"),
-        ("train name=x data.train=y optim.lrr=1", "optim.lrr: AdamW has no setting 'lrr'; did you mean 'lr'"),
+        (
+            "train name=x data.train=y optim.lrr=1",
+            "AdamW has no setting 'lrr'; did you mean 'optim.lr'?",
+        ),
         ("train name=x data.train=y plan.piars=1", "plan.piars: FixedPairs has no setting 'piars'"),
         ("train trainer.accumulate=2", "it is now 'trainer.accumulate_grad_batches'"),
         ("evaluate layer=[1]", "did you mean 'layers'?"),
@@ -58,10 +61,7 @@ def test_scripts_and_modules_are_those_of_the_table():
     assert scripts == {"embedtrain": "embedtrain.cli.start:main", **own}
     for name, command in COMMANDS.items():
         module = importlib.import_module(f"embedtrain.cli.{name}")
-        assert (
-            get_type_hints(module.run, vars(commands) | vars(merge) | vars(pairs) | vars(rotate))["settings"]
-            is command.settings
-        )
+        assert get_type_hints(module.run, vars(commands) | vars(tools))["settings"] is command.settings
         assert (config_dir("conf") / f"{command.config}.yaml").is_file()
 
 

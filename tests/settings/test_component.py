@@ -123,7 +123,9 @@ def test_takes_classes_of_a_package_with_an_entry_point(monkeypatch, tmp_path):
         assert build({"_target_": "my_losses.Mine", "size": 3}, "loss").size == 3
         with pytest.raises(InputError, match=r"'my_losses\.Mina' does not exist"):
             build({"_target_": "my_losses.Mina"}, "loss")
-        with pytest.raises(InputError, match=r"loss\.sice: Mine has no setting 'sice'; did you mean 'size'"):
+        with pytest.raises(
+            InputError, match=r"loss\.sice: .* has no setting 'sice'; did you mean 'loss.size'"
+        ):
             build({"_target_": "my_losses.Mine", "sice": 3}, "loss")
     finally:
         allowed._offers.cache_clear()
@@ -132,7 +134,7 @@ def test_takes_classes_of_a_package_with_an_entry_point(monkeypatch, tmp_path):
 REFUSED = [
     ("plan", {"dims": [1]}, r"plan needs a `_target_`; choose one by plan=NAME from conf/plan/"),
     ("plan", {"_target_": PAIRS, "num_layers": 3}, r"plan\.num_layers is set by the run itself; remove it"),
-    ("optim", {"_target_": ADAMW, "wamup": 1}, r"optim\.wamup: AdamW has no setting 'wamup'; .*'warmup'\?"),
+    ("optim", {"_target_": ADAMW, "wamup": 1}, r"AdamW has no setting 'wamup'; .*'optim.warmup'\?"),
     ("optim", {"_target_": ADAMW, "zzz": 1},
      r"It has: lr, weight_decay, betas, eps, warmup, schedule, final_lr"),
     ("optim", {"_target_": ADAMW, "lr": -1}, r"^optim: lr must be above 0, got -1"),
@@ -141,7 +143,7 @@ REFUSED = [
     ("optim", {"_target_": ADAMW, "betas": 3}, r"^optim\.betas must be a list, got 3"),
     ("optim", {"_target_": ADAMW, "betas": "abc"}, r"^optim\.betas must be a list, got 'abc'"),
     ("plan", {"_target_": PAIRS, "pairs": [[1, "x"]]},
-     r"^plan\.pairs must be a list, each a list, each a number"),
+     r"^plan\.pairs must be a list of lists of numbers"),
     ("logger", {"_target_": PART, "size": "x"}, r"^logger\.size must be a number, got 'x'"),
     ("backbone", {"_target_": "embedtrain.model.folder.export.load_encoder"},
      r"backbone\.path must be given: load_encoder needs it"),

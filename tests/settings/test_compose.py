@@ -78,7 +78,11 @@ def test_groups_are_components_settings_or_none():
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
-        ("optim", {"_target_": ADAMW, "lrr": 1}, "optim.lrr: AdamW has no setting 'lrr'; did you mean 'lr'"),
+        (
+            "optim",
+            {"_target_": ADAMW, "lrr": 1},
+            "AdamW has no setting 'lrr'; did you mean 'optim.lr'",
+        ),
         ("gather", "all", "gather must be one of gradient, values, none, got 'all'"),
         ("data", {"train": "x", "batch_size": 0}, "data: batch_size must be 1 or more, got 0"),
         ("trainer", {"devices": 0}, "trainer: devices must be 1 or more, got 0"),

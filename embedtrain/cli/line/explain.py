@@ -44,6 +44,7 @@ def explained(
         keys = _keys(_nested(settings).get(match[2], settings))
         path = re.search(r"full_key: (\S+)", text)
         full = path[1] if path else match[1]
+        full = next((word.partition("=")[0] for word in words if word.startswith(f"{full}.")), full)
         return f"unknown config key '{full}'{nearest(match[1], keys, full)}" + _list(keys)
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         known, word = options(match[1]), f"{match[1]}={match[2]}"

@@ -43,6 +43,8 @@ def check_readable(words: Sequence[str]) -> None:
     """
     for word in words:
         if not word.startswith("~") and _parsed(word) is None:
+            if "=" not in word:
+                raise InputError(f"{word}: is no KEY=VALUE; a value with a space is quoted, 'key=a value'")
             raise InputError(
                 f"{word}: cannot be read. Close brackets, braces and quotes, or give it as one text: "
                 f"{as_typed(word)}"

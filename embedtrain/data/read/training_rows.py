@@ -88,7 +88,7 @@ class TrainingRows:
     def _reading(self, where: str, row: Mapping[str, Any]) -> Reading:
         for field, name in self._columns.items():
             if name not in row and field in MUST_EXIST:
-                raise missing(where, name, row, " Mend the names in columns={field: name in your rows}.")
+                raise missing(where, name, row, " Mend the names in columns (in training data.columns).")
         first = self._first
         if first is not None and first.guessed and row.keys() >= first.needed():
             return first._replace(

@@ -125,7 +125,8 @@ def _official(name: str, sets: Iterable[LocalSet], languages: Sequence[str] | No
     if found is None:
         own = [known for item in sets for known in (item.path, item.name)]
         base = name.partition(":")[0]
-        raise InputError(f"no task {name!r}{nearest_names(base, [*own, *official_names()])}")
+        local = "" if sets else ". One of your own needs data_root=DIR, the folder that holds it"
+        raise InputError(f"no task {name!r}{nearest_names(base, [*own, *official_names()])}{local}")
     if len(found) == 1 and (newer := found[0].superseded_by):
         logger.warning("%s is superseded by %s, says mteb; it is evaluated as asked", name, newer)
     return found

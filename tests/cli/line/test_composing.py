@@ -66,7 +66,7 @@ def test_a_mistyped_option_of_ones_own_is_answered_with_the_nearest(own, error_o
     [
         (["sede=1,2"], "unknown config key 'sede'; did you mean 'seed'?"),
         (["loss=infonce,cosnet"], "loss=cosnet does not exist; did you mean 'cosent'?"),
-        (["optim.lrr=1,2"], "AdamW has no setting 'lrr'; did you mean 'lr'?"),
+        (["optim.lrr=1,2"], "AdamW has no setting 'lrr'; did you mean 'optim.lr'?"),
         (["seed=1,x"], "seed must be a whole number"),
         (["data.batch_size=8,0"], "batch_size must be 1 or more, got 0"),
         (["seed=1,2"], "jobs 0 and 1 of the sweep would both write runs/x. Put what differs into the name: "),

@@ -23,8 +23,11 @@ LISTS = "must be a list of lists of whole numbers, e.g."
         ("train", "plan.pairs=[[1,8]", "plan.pairs=[[1,8]: cannot be read"),
         ("doctor", "doctor.rows=many",
          "doctor.rows=many: doctor.rows must be a whole number, e.g. doctor.rows=2"),
-        ("doctor", "doctor.row=5", "unknown config key 'doctor.row'; did you mean 'rows'?"),
+        ("doctor", "doctor.row=5", "unknown config key 'doctor.row'; did you mean 'doctor.rows'?"),
         ("evaluate", "tasks=[x] normalize=before", "normalize must be one of post, pre, got 'before'"),
+        ("train", "data_root=x", "unknown config key 'data_root'; here it is 'evaluation.data_root'."),
+        ("evaluate", "evaluation.data_root=x",
+         "unknown config key 'evaluation.data_root'; here it is 'data_root'."),
         ("evaluate", "layer=[1]", "unknown config key 'layer'; did you mean 'layers'?"),
     ],
 )  # fmt: skip

@@ -288,7 +288,7 @@ def test_in_python_the_result_is_a_run(plain, tmp_path):
     ("more", "message"),
     [
         (["method=weighted", "method.shares=[3]"], "shares has 1 numbers for 2 runs"),
-        (["method=weighted", "method.shares=[a,b]"], r"method\.shares must be a list, each a number"),
+        (["method=weighted", "method.shares=[a,b]"], r"method\.shares must be a list of numbers"),
         (["method=task_arithmetic", "method.scale=abc"], r"method\.scale must be a number, got 'abc'"),
     ],
 )
