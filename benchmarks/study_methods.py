@@ -35,7 +35,7 @@ from embedtrain.training.steps.contrastive.batch_loss import BatchLoss
 from embedtrain.types import SubModel
 
 MAX_LENGTH = 128
-RATES = (2e-4, 4e-4)  # at 5e-5 and 1e-4 every method that was tried on MiniLM had a lower mean
+RATES = (2e-4, 4e-4, 8e-4)  # at 5e-5 and 1e-4 every method that was tried on MiniLM had a lower mean
 
 
 class Model(NamedTuple):
@@ -284,7 +284,12 @@ def written(rows: Sequence[Row], path: Path) -> Path:
     return path
 
 
-SEPARATE_RATES = [(2e-4, 4e-4)] * 4 + [(1e-4, 2e-4)] * 2  # from the smallest size on
+# of scored pairs, and of pairs where other rates are tried, from the smallest size on
+UP_TO_8, UP_TO_16 = (2e-4, 4e-4, 8e-4), (2e-4, 4e-4, 8e-4, 1.6e-3)
+SEPARATE_RATES: Sequence[tuple[Sequence[float], ...]] = (
+    (UP_TO_16,), (UP_TO_8, UP_TO_16), (UP_TO_8, UP_TO_16), ((2e-4, 4e-4, 1e-4), UP_TO_8), ((1e-4, 2e-4, 4e-4),),
+    ((1e-4, 2e-4, 5e-5), (1e-4, 2e-4, 4e-4)),
+)  # fmt: skip
 
 
 def methods(model: Model) -> Mapping[str, Method]:
@@ -295,13 +300,13 @@ def methods(model: Model) -> Mapping[str, Method]:
         "distill": NeighbourKL, "rotation": Linear(last="identity"), "layer_decay": 1.35 ** (6 / depth)
     }  # fmt: skip
     tokens: Mapping[str, Any] = {"pooling": GatedMean, "dropout": 0.0}
-    rates = ((5e-5, 1e-4), (1e-4, 2e-4))
+    rates = ((5e-5, 1e-4, 2.5e-5), (1e-4, 2e-4, 5e-5))
     every = partial(ours, plan=pairs, **exits, **tokens)  # what `without` and `with` leave out or change
     return {
         "untouched": Method(untouched, rates=(0.0,), seeded=False),
         "rotated": Method(rotated, rates=(0.0,)),
         **{
-            f"{name}_{size}": Method(partial(separate, size=size, **how), rates, size=size)
+            f"{name}_{size}": Method(partial(separate, size=size, **how), *rates, size=size)
             for name, how in (("separate", {}), ("separate_gated", tokens))
             for size, rates in zip(model.sizes, SEPARATE_RATES, strict=True)
         },
@@ -309,15 +314,15 @@ def methods(model: Model) -> Mapping[str, Method]:
         "two_dmse": Method(partial(ours, plan=partial(Random2d, **dims), distill=LayerKL)),
         "pairs": Method(partial(ours, plan=pairs, distill=PrefixKL)),
         "grid": Method(partial(ours, plan=partial(Grid, **dims))),
-        "exits": Method(partial(ours, plan=pairs, **exits), *rates),
+        "exits": Method(partial(ours, plan=pairs, **exits), (5e-5, 1e-4), (1e-4, 2e-4)),
         "ours": Method(partial(every, rotation=Linear()), *rates),
         "defaults": Method(partial(ours, plan=pairs, pooling=GatedMean), (2e-5, 1e-4)),
         "defaults_own": Method(partial(ours, plan=pairs), (2e-5, 1e-4)),
         "without_gates": Method(partial(every, pooling=None), (5e-5,), tested=False),
-        "without_distill": Method(partial(every, distill=None), *rates, tested=False),
+        "without_distill": Method(partial(every, distill=None), (5e-5, 1e-4), (1e-4, 2e-4), tested=False),
         "without_rotation": Method(partial(every, rotation=None), (5e-5,), tested=False),
         "without_layer_decay": Method(partial(every, layer_decay=1.0), (5e-5,), tested=False),
-        "with_last_matrix": Method(every, *rates),
+        "with_last_matrix": Method(every, (5e-5, 1e-4), (1e-4, 2e-4)),
         "with_dropout": Method(partial(every, dropout=None), (5e-5,), tested=False),
         "peer": Method(partial(peer, every=True)),
         "peer_default": Method(partial(peer, every=False)),
