@@ -39,6 +39,8 @@ def verdict_table(rows: Sequence[Row], *, alpha: float, correction: str) -> Tabl
     It fits 80 columns: what belongs together is written below each other.
     """
     caption = f"p corrected by {correction}, a difference below {alpha:g}; intervals of {1 - alpha:.0%}"
+    if any(_says_more_than_p(row) for row in rows):
+        caption += "\nan interval without 0 and no difference: p counts, few items differ or many rows are compared"
     table = _table("second - first, x 100", "task, first, second", "difference", "verdict", caption)
     runs = {row[side]["run"] for row in rows for side in ("first", "second")}
     for row in rows:
@@ -99,6 +101,12 @@ def subset_table(result: Row) -> Table:
         numbers = (step[name] for name in ("predictability", "spearman", "kendall"))
         add_row(table, step["dropped"], *(f"{number:.3f}" for number in numbers))
     return table
+
+
+def _says_more_than_p(row: Row) -> bool:
+    """Whether an interval leaves out 0 where the test finds no difference."""
+    low, high = row["low"], row["high"]
+    return row["verdict"] == "not distinguishable" and low is not None and (low > 0 or high < 0)
 
 
 def _side(side: Row, *, named: bool) -> str:

@@ -49,3 +49,10 @@ def test_two_runs_are_named() -> None:
     text = "\n".join(_shown([_row("runs/a", "runs/b")]))
     assert "runs/a L6_D384" in text
     assert "runs/b L3_D96" in text
+
+
+def test_an_interval_that_says_more_than_p_is_explained() -> None:
+    row = _row("runs/mine", "runs/mine")
+    assert "p counts" not in "\n".join(_shown([row]))
+    assert "p counts" in " ".join(_shown([row | {"verdict": "not distinguishable", "corrected": 0.5}]))
+    assert "p counts" not in "\n".join(_shown([row | {"verdict": "not distinguishable", "high": 0.02}]))

@@ -58,7 +58,7 @@ function drawHeatMaps(host) {
       const title = `Against ${clip(other.name, 40)}`;
       cards.push(heatCard(title, `${clip(of.name, 40)} − ${clip(other.name, 40)}, both after training, over ${names.length} shared task${names.length === 1 ? "" : "s"}`, of, against, diverging(), around(inDtype(against).map(([, value]) => value)), signed,
         (cell, value) => lines(cellName(cell), value === undefined ? "not in both" : `${clip(of.name)} ${one((theirs.get(cellKey(cell)) ?? NaN) + value)}`, value === undefined ? "" : `${clip(other.name)} ${one(theirs.get(cellKey(cell)))}`)));
-    } else cards.push(el("div", { className: "card" }, el("h3", {}, `Against ${other.name}`), absence("No cell and task in common", `measure both runs at the same layers, dims, dtypes and tasks to compare them.`)));
+    } else cards.push(el("div", { className: "card" }, el("h3", {}, `Against ${other.name}`), absence("No cell and task in common", `measure both runs at the same layers, dims, dtypes and tasks to compare them. What embedtrain-evaluate measured lies in a folder of its own, evaluation-NAME: give that instead of the run.`)));
   }
   host.append(el("div", { className: "grid", style: `--least: ${cards.length === 4 ? 420 : 290}px` }, cards));
   if (of.trained.length) host.append(el("p", { className: "key" }, el("span", {}, el("i", { style: "background:none;border:2px solid #e0455e" }), "trained cut")));
