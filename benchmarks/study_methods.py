@@ -45,7 +45,7 @@ class Model(NamedTuple):
     path: str
     sizes: Sequence[SubModel]
     dims: Sequence[int]
-    rates: tuple[int, float] = (2, 1.0)  # how many of a method's are tried, and what each is multiplied by
+    rates: tuple[int | None, float] = (None, 1.0)  # how many of a method's are tried, or all; times what
 
     @property
     def layers(self) -> list[int]:
@@ -324,7 +324,7 @@ def methods(model: Model) -> Mapping[str, Method]:
         "without_layer_decay": Method(partial(every, layer_decay=1.0), (5e-5,), tested=False),
         "with_last_matrix": Method(every, (5e-5, 1e-4), (1e-4, 2e-4)),
         "with_dropout": Method(partial(every, dropout=None), (5e-5,), tested=False),
-        "peer": Method(partial(peer, every=True)),
+        "peer": Method(partial(peer, every=True), UP_TO_8, UP_TO_16),
         "peer_default": Method(partial(peer, every=False)),
     }
 
