@@ -287,8 +287,8 @@ def written(rows: Sequence[Row], path: Path) -> Path:
 # of scored pairs, and of pairs where other rates are tried, from the smallest size on
 UP_TO_8, UP_TO_16 = (2e-4, 4e-4, 8e-4), (2e-4, 4e-4, 8e-4, 1.6e-3)
 SEPARATE_RATES: Sequence[tuple[Sequence[float], ...]] = (
-    (UP_TO_16,), (UP_TO_8, UP_TO_16), (UP_TO_8, UP_TO_16), ((2e-4, 4e-4, 1e-4), UP_TO_8), ((1e-4, 2e-4, 4e-4),),
-    ((1e-4, 2e-4, 5e-5), (1e-4, 2e-4, 4e-4)),
+    (UP_TO_16,), (UP_TO_8, UP_TO_16), (UP_TO_8, UP_TO_16), ((2e-4, 4e-4, 1e-4), UP_TO_8),
+    ((1e-4, 2e-4, 4e-4),), ((1e-4, 2e-4, 5e-5), (1e-4, 2e-4, 4e-4)),
 )  # fmt: skip
 
 
