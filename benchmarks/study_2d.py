@@ -26,7 +26,6 @@ import platform
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from full_size_tasks import Task, measured_cells, pair_task, ranking_task, search_task
@@ -34,7 +33,18 @@ from in_process import arguments, read
 
 # isort: split
 import torch
-from study_methods import METHODS, MINILM, MODELS, Asked, Method, Model, Setting, compared_in, methods
+from study_methods import (
+    METHODS,
+    MINILM,
+    MODELS,
+    Asked,
+    Method,
+    Model,
+    Setting,
+    compared_in,
+    methods,
+    tuned_by,
+)
 from study_tables import write_page
 
 from embedtrain.cli.process.logs import set_up_logs
@@ -170,12 +180,6 @@ class Study:
         return {
             task: {str(cell): round(value, 3) for cell, value in by.items()} for task, by in found.items()
         }
-
-
-def tuned_by(run: Run, method: Method, model: Model) -> float:
-    """What chooses the learning rate: the mean over the grid on development data, or of the one size."""
-    (scores,) = run["dev"].values()
-    return fmean(scores[str(cell)] for cell in (model.grid if method.size is None else [method.size]))
 
 
 def run_name(setting: str, model: Model, method: str, lr: float, seed: int, precision: str) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from in_process import BACKBONE, Cost, Row, fit  # first: it sets threads up before torch is imported
@@ -327,6 +328,12 @@ def methods(model: Model) -> Mapping[str, Method]:
         "peer": Method(partial(peer, every=True), UP_TO_8, UP_TO_16),
         "peer_default": Method(partial(peer, every=False)),
     }
+
+
+def tuned_by(run: Mapping[str, Any], method: Method, model: Model) -> float:
+    """What chooses the learning rate: the mean over the grid on development data, or of the one size."""
+    (scores,) = run["dev"].values()
+    return fmean(scores[str(cell)] for cell in (model.grid if method.size is None else [method.size]))
 
 
 METHODS = tuple(methods(MINILM))  # names; those of separate models have their sizes

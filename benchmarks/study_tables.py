@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from study_methods import MINILM, MODELS, Model, compared_in, methods
+from study_methods import MINILM, MODELS, Method, Model, compared_in, methods, tuned_by
 
 from embedtrain.evaluation.comparing.families import between_seeds, over_seeds
 from embedtrain.reporting.figures import save_heat_map
@@ -28,6 +28,10 @@ WORDS = {
     "exits": "ours, plain mean, last matrix, dropout 0.1", "with_last_matrix": "ours with a last matrix",
     "ours": "**ours**",
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
+}  # fmt: skip
+PARTS = {
+    "without_gates": "gates", "without_distill": "the teacher", "without_rotation": "the matrices",
+    "without_layer_decay": "larger steps below", "with_dropout": "dropout=0",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
 TASKS = {"stsb": "STS-B", "sickr": "SICK-R", "dictionary": "reverse dictionary", "cranfield": "Cranfield"}
@@ -65,16 +69,18 @@ def write_page(results: Path) -> None:
 def of_setting(name: str, model: Model, runs: Sequence[Run]) -> list[str]:
     """The parts of the page on one setting; none without a run that was scored on its test set."""
     mine = _compared(name, model, runs)
-    tests = {method: found for method in WORDS if name in (found := tested(method, mine))}
+    best = chosen(model, mine)
+    tests = {method: found for method in WORDS if name in (found := tested(method, best))}
     if not tests:
         return []
     backbone = "" if model is MINILM else f", {BACKBONES[model.name]}"
     return [
         f"## {SETTINGS[name]}{backbone}\n",
-        scores_table(name, model, tests, mine),
+        scores_table(name, model, tests, best),
         *differences(name, model, tests),
         others_table(name, model, tests),
-        rates_table(model, mine),
+        rates_table(model, mine, best),
+        *parts_table(model, mine),
     ]
 
 
@@ -84,6 +90,17 @@ def _compared(name: str, model: Model, runs: Sequence[Run]) -> list[Run]:
     return [
         run for run in runs if (run["setting"], run.get("backbone", MINILM.name), run["precision"]) == wanted
     ]
+
+
+def chosen(model: Model, runs: Sequence[Run]) -> list[Run]:
+    """The runs of each method's best rate on development data."""
+    best = []
+    for name, method in methods(model).items():
+        tried = [run for run in runs if run["method"] == name]
+        if first := [run for run in tried if not run["seed"]]:
+            rate = max(first, key=lambda run: tuned_by(run, method, model))["lr"]
+            best += [run for run in tried if run["lr"] == rate]
+    return best
 
 
 def tested(method: str, runs: Sequence[Run]) -> Scores:
@@ -98,9 +115,10 @@ def tested(method: str, runs: Sequence[Run]) -> Scores:
 
 def scores_table(name: str, model: Model, tests: Mapping[str, Scores], runs: Sequence[Run]) -> str:
     """Sizes and means of every method on the setting's own test set."""
-    rows = [["method", "rate", *heads(model), "CPU-s"]]
+    rows = [["method", "rate", *heads(model), "seeds", "CPU-s"]]
     for method, scores in tests.items():
         shown = [spread(means(scores[name], cells)) for cells in columns(model)]
+        shown.append(str(len(scores[name])))
         rows.append([WORDS[method], *rate_and_cost(method, model, runs, shown)])
     title = f"{TASKS[name]} test x 100, mean over seeds ± standard deviation:\n\n"
     return title + table(rows)
@@ -149,24 +167,47 @@ def others_table(name: str, model: Model, tests: Mapping[str, Scores]) -> str:
     return "Mean of the six sizes on what it was not trained for:\n\n" + table(rows)
 
 
-def rates_table(model: Model, runs: Sequence[Run]) -> str:
-    """What chose the rates: development scores of seed 0."""
+def rates_table(model: Model, runs: Sequence[Run], best: Sequence[Run]) -> str:
+    """What chose the rates, in bold what was chosen: of seed 0."""
+    means = f"mean of {len(model.grid)}, or own size"
+    rows = [["method", f"development score at each rate, {means}"]]
+    for name, method in methods(model).items():
+        tried = {
+            run["lr"]: tuned_by(run, method, model)
+            for run in runs
+            if run["method"] == name and not run["seed"]
+        }
+        taken = {run["lr"] for run in best if run["method"] == name}
+        if not method.tested or len(tried) < 2:
+            continue
+        shown = (f"{lr:g}: {score:.1f}" for lr, score in sorted(tried.items()))
+        marked = (f"**{one}**" if lr in taken else one for lr, one in zip(sorted(tried), shown, strict=True))
+        rows.append([words_of(name, method), " · ".join(marked)])
+    return "What chose the rates, with seed 0:\n\n" + table(rows)
+
+
+def words_of(name: str, method: Method) -> str:
+    """A method as tables name it."""
+    if method.size is None:
+        return WORDS[name]
+    gates = ", gates, no dropout" if name.startswith("separate_gated") else ""
+    return f"separate ({method.size.layer}, {method.size.dim}){gates}"
+
+
+def parts_table(model: Model, runs: Sequence[Run]) -> list[str]:
+    """What each part of ours gives: development scores of seed 0 without it; nothing where all were there."""
     *_, largest, _, grid = heads(model)
-    rows = [["method", "rate", "mean of six, dev", f"{grid}, dev", f"{largest}, dev"]]
-    for method in methods(model):
-        for run in sorted((run for run in runs if run["method"] == method), key=lambda run: run["lr"]):
-            if run["seed"] or not run["lr"]:
-                continue
+    rows = [["ours with a last matrix", "rate", "mean of six", grid, largest]]
+    for name, words in {"with_last_matrix": "with all parts", **PARTS}.items():
+        tried = [run for run in runs if run["method"] == name and not run["seed"]]
+        for run in [max(tried, key=lambda run: tuned_by(run, methods(model)[name], model))] if tried else []:
             (cells,) = run["dev"].values()
-            whole = len(cells) > 1
-            means = [f"{mean(cells, some):.1f}" if whole else "" for some in (model.sizes, model.grid)]
-            last = (
-                f"{cells[str(model.sizes[-1])]:.1f}"
-                if whole
-                else f"own size: {next(iter(cells.values())):.1f}"
-            )
-            rows.append([f"`{method}`", f"{run['lr']:g}", *means, last])
-    return "Development scores of seed 0, which chose the rates:\n\n" + table(rows)
+            every = [mean(cells, some) for some in (model.sizes, model.grid, model.sizes[-1:])]
+            said = words if name == "with_last_matrix" else f"without {words}"
+            rows.append([said, f"{run['lr']:g}", *(f"{value:.1f}" for value in every)])
+    return (
+        ["What each part gives, on development data with seed 0:\n\n" + table(rows)] if len(rows) > 2 else []
+    )
 
 
 def mean(cells: Mapping[str, float], subs: Iterable[SubModel]) -> float:
@@ -198,21 +239,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw(runs: Sequence[Run]) -> None:
-    """Every cell untouched and by our best, seed 0, on STS-B test."""
-    sides = []
+    """Every cell untouched and by our best, the mean over seeds, on STS-B test."""
+    best, sides = chosen(MINILM, _compared("stsb", MINILM, runs)), []
     for method in ("untouched", BEST):
-        found = tested(method, _compared("stsb", MINILM, runs)).get("stsb", {}).get(0, {})
-        sides.append([_score(cell, value) for cell, value in found.items() if named(cell) in MINILM.grid])
+        seeds = tested(method, best).get("stsb", {})
+        found = {cell: means(seeds, [cell]) for cell in MINILM.grid}
+        sides.append([_score(cell, fmean(values.values())) for cell, values in found.items() if values])
     if all(sides):
-        save_heat_map(PICTURE, sides[0], sides[1], title="STS-B test, Spearman x 100")
+        save_heat_map(PICTURE, sides[0], sides[1], title="STS-B test, Spearman x 100: untouched, ours")
 
 
-def _score(cell: str, value: float) -> Score:
-    sub = named(cell)
+def _score(sub: SubModel, value: float) -> Score:
     return Score("study", 0, "stsb", "test", sub.layer, sub.dim, "spearman", value / 100)
-
-
-def named(cell: str) -> SubModel:
-    """The sub-model of a name."""
-    layer, dim = cell.removeprefix("L").split("_D")
-    return SubModel(int(layer), int(dim))
