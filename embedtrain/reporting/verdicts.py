@@ -40,7 +40,9 @@ def verdict_table(rows: Sequence[Row], *, alpha: float, correction: str) -> Tabl
     """
     caption = f"p corrected by {correction}, a difference below {alpha:g}; intervals of {1 - alpha:.0%}"
     if any(_says_more_than_p(row) for row in rows):
-        caption += "\nan interval without 0 and no difference: p counts, few items differ or many rows are compared"
+        caption += (
+            "\nan interval without 0 and no difference: p counts, few items differ or many rows are compared"
+        )
     table = _table("second - first, x 100", "task, first, second", "difference", "verdict", caption)
     runs = {row[side]["run"] for row in rows for side in ("first", "second")}
     for row in rows:

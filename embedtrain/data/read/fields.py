@@ -6,6 +6,7 @@ A form says which fields the rows of a kind have. Every error names the place of
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -95,7 +96,11 @@ def number(where: str, field: str, value: object) -> float:
     except OverflowError:
         found = math.inf
     except ValueError:
-        raise _wrong(where, field, "a number", value) from None
+        comma = re.fullmatch(r"\s*-?\d+,\d+\s*", str(value))
+        wanted = (
+            f"a number with a decimal point, {str(value).replace(',', '.').strip()}" if comma else "a number"
+        )
+        raise _wrong(where, field, wanted, value) from None
     if not math.isfinite(found):
         raise InputError(f"{where}: {field!r} must be finite, got {str(value)[:60]}. Repair or drop the row.")
     return found

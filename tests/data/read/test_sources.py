@@ -123,6 +123,7 @@ def test_columns_rename_and_win_over_the_usual_names(tmp_path):
         ({"query": ["q"], "positive": "p"}, {}, "'query' must be a text, got list"),
         ({"query": "q\ud800", "positive": "p"}, {}, "half a character at position 2"),
         ({"query": "q", "positive": "p", "score": "high"}, {}, "'score' must be a number, got str: 'high'"),
+        ({"query": "q", "positive": "p", "score": "2,6"}, {}, "a number with a decimal point, 2.6, got str"),
         ({"query": "q", "positive": "p", "score": True}, {}, "'score' must be a number, got bool"),
         ({"query": "q", "positive": "p", "score": math.nan}, {}, "'score' must be finite, got nan"),
         (
