@@ -141,7 +141,7 @@ RUN = {"name": "x", "data": {"train": "rows.jsonl"}}
         ({"trainer": {"val_check_interval": float("inf")}}, "trainer.val_check_interval must be a finite"),
         ({"data": Path("rows.jsonl")}, "data=rows.jsonl"),
         ({"data": ["rows.jsonl"]}, "data takes the name of an option or a mapping of settings"),
-        ({"seed": object()}, "seed: Value 'object'"),
+        ({"seed": object()}, "seed must be a whole number, e.g. 2, got 'object'"),
     ],
 )
 def test_a_setting_that_nobody_can_mean_is_named(keys, message):
