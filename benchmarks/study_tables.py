@@ -30,8 +30,9 @@ WORDS = {
     "peer": "`Matryoshka2dLoss`, all layers and dims", "peer_default": "`Matryoshka2dLoss`, defaults",
 }  # fmt: skip
 PARTS = {
-    "without_gates": "gates", "without_distill": "the teacher", "without_rotation": "the matrices",
-    "without_layer_decay": "larger steps below", "with_dropout": "dropout=0",
+    "with_last_matrix": "with all parts", "without_gates": "without gates",
+    "without_distill": "without the teacher", "without_rotation": "without the matrices",
+    "without_layer_decay": "without larger steps below", "with_dropout": "with dropout",
 }  # fmt: skip
 SETTINGS = {"stsb": "STS-B (CoSENT)", "dictionary": "Dictionary (InfoNCE)"}
 TASKS = {"stsb": "STS-B", "sickr": "SICK-R", "dictionary": "reverse dictionary", "cranfield": "Cranfield"}
@@ -79,7 +80,7 @@ def of_setting(name: str, model: Model, runs: Sequence[Run]) -> list[str]:
         scores_table(name, model, tests, best),
         *differences(name, model, tests),
         others_table(name, model, tests),
-        rates_table(model, mine, best),
+        *rates_table(model, mine, best),
         *parts_table(model, mine),
     ]
 
@@ -167,8 +168,8 @@ def others_table(name: str, model: Model, tests: Mapping[str, Scores]) -> str:
     return "Mean of the six sizes on what it was not trained for:\n\n" + table(rows)
 
 
-def rates_table(model: Model, runs: Sequence[Run], best: Sequence[Run]) -> str:
-    """What chose the rates, in bold what was chosen: of seed 0."""
+def rates_table(model: Model, runs: Sequence[Run], best: Sequence[Run]) -> list[str]:
+    """What chose the rates, in bold what was chosen: of seed 0; nothing where no method has several."""
     means = f"mean of {len(model.grid)}, or own size"
     rows = [["method", f"development score at each rate, {means}"]]
     for name, method in methods(model).items():
@@ -183,7 +184,7 @@ def rates_table(model: Model, runs: Sequence[Run], best: Sequence[Run]) -> str:
         shown = (f"{lr:g}: {score:.1f}" for lr, score in sorted(tried.items()))
         marked = (f"**{one}**" if lr in taken else one for lr, one in zip(sorted(tried), shown, strict=True))
         rows.append([words_of(name, method), " · ".join(marked)])
-    return "What chose the rates, with seed 0:\n\n" + table(rows)
+    return ["What chose the rates, with seed 0:\n\n" + table(rows)] if len(rows) > 1 else []
 
 
 def words_of(name: str, method: Method) -> str:
@@ -198,13 +199,11 @@ def parts_table(model: Model, runs: Sequence[Run]) -> list[str]:
     """What each part of ours gives: development scores of seed 0 without it; nothing where all were there."""
     *_, largest, _, grid = heads(model)
     rows = [["ours with a last matrix", "rate", "mean of six", grid, largest]]
-    for name, words in {"with_last_matrix": "with all parts", **PARTS}.items():
-        tried = [run for run in runs if run["method"] == name and not run["seed"]]
-        for run in [max(tried, key=lambda run: tuned_by(run, methods(model)[name], model))] if tried else []:
-            (cells,) = run["dev"].values()
-            every = [mean(cells, some) for some in (model.sizes, model.grid, model.sizes[-1:])]
-            said = words if name == "with_last_matrix" else f"without {words}"
-            rows.append([said, f"{run['lr']:g}", *(f"{value:.1f}" for value in every)])
+    best = {run["method"]: run for run in chosen(model, runs) if not run["seed"]}
+    for name in (name for name in PARTS if name in best):
+        (cells,) = best[name]["dev"].values()
+        every = [mean(cells, some) for some in (model.sizes, model.grid, model.sizes[-1:])]
+        rows.append([PARTS[name], f"{best[name]['lr']:g}", *(f"{value:.1f}" for value in every)])
     return (
         ["What each part gives, on development data with seed 0:\n\n" + table(rows)] if len(rows) > 2 else []
     )

@@ -1,4 +1,4 @@
-"""The settings of every command, a dataclass each: THE place of their names, types and defaults.
+"""The settings of commands, a dataclass each: their names, types and defaults. tools.py has three more.
 
 Groups that a config chooses by name are a `Component`, or None where the option is `none`; what is inside
 them is checked against the signature of their target.
