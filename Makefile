@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 .PHONY: help install quickstart mpnet test test-slow check gpu-check format docs clean
 help:
-	@echo "make quickstart   train a 2D-Matryoshka model on dictionary data, table and picture of every cut (~4 min)"
+	@echo "make quickstart   train a 2D-Matryoshka model on dictionary data, table and picture of every cut (2-4 min)"
 	@echo "make test         the tests (6-10 min)         make test-slow   also the ones that take minutes"
 	@echo "make check        ruff, format, mypy            make format      let ruff rewrite"
 	@echo "make gpu-check    14 checks on a GPU, a table and benchmarks/results/gpu_check.json (8 min)"
